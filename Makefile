@@ -17,7 +17,7 @@ DISTRIBUTE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test soak check crds docs transcript bench clean
+.PHONY: help demo up test soak check crds docs transcript bench launcher clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ transcript: $(VENV)/.runs ## Write what the demo prints into the README
 bench: $(VENV)/.runs ## Measure, and compare with the peers that are found on this machine
 	@PYTHONPATH=tests $(BIN)/python -m bench $(SECTIONS)
 
+launcher: | $(VENV)/bin/python ## Build the program that Jobs start with, by Zig or else by the machine's cc
+	@$(MAKE) --no-print-directory $(VENV)/.builds || echo "without Zig, cc builds it, for this machine's architecture only"
+	$(BIN)/python operator/launcher/build.py
+
 clean: ## Remove what was built, .venv included
 	rm -rf $(VENV) .coverage* htmlcov dist build .*_cache .hypothesis .benchmarks
 
@@ -64,6 +68,9 @@ $(VENV)/.runs: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.develops: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@$(call install,dev)
 	@touch $(VENV)/.runs
+
+$(VENV)/.builds: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@$(call install,launcher)
 
 $(VENV)/bin/python:
 	@$(if $(PYTHON),,echo "Python 3.11 or newer with venv is needed (on Debian: apt-get install python3 python3-venv)" >&2; exit 1)

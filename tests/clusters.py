@@ -12,11 +12,14 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import dockers
 from conftest import require
 from dockers import docker, needs_docker
 from pythonimage import PYTHON, tree
 
 IMAGE = "remit-test-shop:v1"
+BUSYBOX = "remit-test-busybox:v1"
+USUAL = "remit-test-usual:v1"
 PORT = 8080
 _APP = """
 import asyncio, os, signal, sys
@@ -76,7 +79,31 @@ def shop_image() -> str:
     needs_docker()
     made = docker("import", "-c", f'CMD ["{PYTHON}", "-I", "/app.py"]', "-", IMAGE, input=tree({"/app.py": _APP}))
     assert made.returncode == 0, made.stderr
+    return _loaded(IMAGE)
+
+
+@functools.cache
+def busybox_image() -> str:
+    """An image with a shell and the usual small programs, on every node."""
+    needs_docker()
+    made = docker("import", "-", BUSYBOX, input=dockers.tree())
+    assert made.returncode == 0, made.stderr
+    return _loaded(BUSYBOX)
+
+
+@functools.cache
+def usual_image() -> str:
+    """An image with Python and some of the programs that a Debian has, on every node."""
+    needs_docker()
+    made = docker(
+        "import", "-", USUAL, input=tree(programs=("sh", "echo", "printenv", "cat", "grep", "sleep", "tail", "ls"))
+    )
+    assert made.returncode == 0, made.stderr
+    return _loaded(USUAL)
+
+
+def _loaded(name: str) -> str:
     load = shlex.split(os.environ.get("REMIT_TEST_LOAD_IMAGE", ""))
     require("cluster", load, "say in REMIT_TEST_LOAD_IMAGE how the nodes get an image of this machine")
-    subprocess.run([*load, IMAGE], check=True, capture_output=True, timeout=120)
-    return IMAGE
+    subprocess.run([*load, name], check=True, capture_output=True, timeout=120)
+    return name

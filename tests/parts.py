@@ -47,6 +47,14 @@ def _kube_apiserver() -> bool:
     return real_server_available()
 
 
+def static_cc() -> bool:
+    """Whether a C compiler is here, with the library for programs that need none."""
+    if not (cc := shutil.which("cc")):
+        return False
+    library = subprocess.check_output([cc, "-print-file-name=libc.a"], text=True, timeout=20).strip()
+    return Path(library).is_absolute()
+
+
 def _docker() -> bool:
     return bool(shutil.which("docker")) and _succeeds("docker", "version")
 
@@ -66,5 +74,6 @@ PARTS = (
     Part("kube-apiserver", "comparisons with a real API server", _kube_apiserver),
     Part("docker", "tasks and releases in containers", _docker),
     Part("cluster", "releases to Kubernetes", lambda: os.environ.get("REMIT_TEST_KUBECONFIG")),
+    Part("cc", "the program that Jobs start with", static_cc),
     Part("helm", "the chart and the manifests", lambda: importlib.util.find_spec("helm_python")),
 )

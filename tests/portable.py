@@ -48,10 +48,10 @@ class Portable:
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         }
 
-    def pytest(self, junit: Path, *more: str, of: str = "hostile", suite: Sequence[str] = ()) -> list[str]:
-        """The hostile suite; or the files `suite` of the folder `of` of the integration tests."""
-        folder = self.folder / "repository" / "tests" / "integration" / of
-        names = suite or SUITE + (_ALIKE_EVERYWHERE if soaking() else ())
+    def pytest(self, junit: Path, *more: str, also: Sequence[str] = ()) -> list[str]:
+        """The hostile suite, and `also` some of the integration tests."""
+        integration = self.folder / "repository" / "tests" / "integration"
+        suite = SUITE + (_ALIKE_EVERYWHERE if soaking() else ())
         options = (
             "-q",
             "-o",
@@ -63,8 +63,8 @@ class Portable:
             "--rootdir",
             str(self.folder / "repository"),
         )
-        files = [str(folder / name) for name in names]
-        return [self.python, "-m", "pytest", *options, f"--junitxml={junit}", *more, *files]
+        chosen = [str(integration / each) for each in (*(f"hostile/{name}" for name in suite), *also)]
+        return [self.python, "-m", "pytest", *options, f"--junitxml={junit}", *more, *chosen]
 
 
 def carry(folder: Path) -> Portable:

@@ -7,7 +7,7 @@ import io
 import os
 import subprocess
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from conftest import require
@@ -15,10 +15,18 @@ from conftest import require
 PYTHON = "/usr/bin/python3"
 
 
-def tree(files: Mapping[str, str] | None = None) -> bytes:
-    """An archive for `docker import`, with `files` by their paths beside it. Skips where there is no Python."""
+def tree(files: Mapping[str, str] | None = None, programs: Sequence[str] = ()) -> bytes:
+    """An archive for `docker import`, with `files` by their paths beside it, and `programs` of this machine in
+    `/usr/bin` with what they are linked with. Skips where there is no Python."""
     archive = io.BytesIO(_interpreter())
     with tarfile.open(fileobj=archive, mode="a") as tar:
+        known = set(tar.getnames())
+        for program in programs:
+            path = f"/usr/bin/{program}"
+            for each in (path, *_linked(os.path.realpath(path))):
+                if each.lstrip("/") not in known:
+                    known.add(each.lstrip("/"))
+                    tar.add(os.path.realpath(each), each.lstrip("/"), recursive=False)
         for path, content in (files or {}).items():
             entry = tarfile.TarInfo(path.lstrip("/"))
             entry.size, entry.mode = len(content.encode()), 0o644
@@ -42,11 +50,15 @@ def _interpreter() -> bytes:
     return archive.getvalue()
 
 
+def _linked(program: str) -> Iterator[str]:
+    told = subprocess.run(["/usr/bin/ldd", program], capture_output=True, text=True, check=True).stdout
+    yield from (word for line in told.splitlines() for word in line.split() if word.startswith("/"))
+
+
 def _files(python: str) -> Iterator[str]:
     """The interpreter, what it is linked with, and the part of its library that a server needs."""
     yield python
-    told = subprocess.run(["/usr/bin/ldd", python], capture_output=True, text=True, check=True).stdout
-    yield from (word for line in told.splitlines() for word in line.split() if word.startswith("/"))
+    yield from _linked(python)
     library = Path(
         subprocess.check_output([python, "-c", "import os; print(os.path.dirname(os.__file__))"], text=True).strip()
     )

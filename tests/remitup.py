@@ -21,9 +21,8 @@ from typing import IO, Any
 
 import psutil
 import yaml
-from typer.testing import CliRunner
 
-from remit.cli.app import app
+import commandline
 from remit.cli.errors import report
 from support import pauses
 
@@ -147,7 +146,7 @@ class RemitUp:
     def _invoke(self, arguments: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
         stderr = io.StringIO()
         with redirect_stderr(stderr):
-            done = CliRunner().invoke(app, arguments, env=self.env)
+            done = commandline.invoke(*arguments, env=self.env)
             error = done.exception
             code = done.exit_code if error is None or isinstance(error, SystemExit) else report(error)
         return subprocess.CompletedProcess(arguments, code, done.stdout, done.stderr + stderr.getvalue())

@@ -1,6 +1,7 @@
 /* Runs one program as the first process of a container, and tells all of it on the container's log.
  *
  *   launch [-C FOLDER] [-i FILE] -- PROGRAM [ARGUMENT]...
+ *   launch -p
  *
  * A container's log mixes standard output and standard error, gives a last line without an end one, and says nothing of
  * what was used. So each line of the log is a record:
@@ -11,58 +12,140 @@
  *   = JSON     the last record: how it ended, what was used, how many bytes there were
  *
  * A record has at most 8 KiB, so that no container runtime cuts it. When the program ends, everything that it started
- * is killed: it is the first process, so the kernel does that when it exits.
+ * is killed, and the last record comes after that.
  *
  * It exits as the program does: with its code, or with 128 and the number of the signal. Where the program cannot be
- * started the last record has "error" and "errno", and the code is 126.
+ * started the last record has "error" and "errno", and the code is 126. Where nobody reads the log the program is ended,
+ * and the code is that of a program that was killed.
+ *
+ * The program has the same user. That it writes no records of its own rests on this: the log is open nowhere but here,
+ * and a process that is not dumpable lends nobody its descriptors or its memory.
+ *
+ * With -p it tries to connect to the cluster's API server, and exits with 0 where it could, with 1 where it could not, and
+ * with 2 where that cannot be tried.
  */
 
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { LONGEST = 8000, NOT_STARTED = 126, SIGNALLED = 128, DRAIN_MILLISECONDS = 200, FLUSH_MILLISECONDS = 100 };
+enum {
+  LONGEST = 8000,
+  PIECE = 4096, /* What a pipe takes without blocking when poll() says that it has room. */
+  NOT_STARTED = 126,
+  SIGNALLED = 128,
+  LOG_LOST = SIGNALLED + SIGKILL,
+  FLUSH_MILLISECONDS = 100,
+  CONNECT_MILLISECONDS = 3000,
+  MOST_INHERITED = 1024,
+};
 
 struct stream {
   char whole, part; /* The names of its records. */
   int fd;           /* Closed: -1. */
   size_t length;
+  long long since; /* When the first byte of `text` came, in milliseconds. */
   unsigned long long bytes;
   char text[LONGEST];
 };
 
-static struct stream streams[] = {{'o', 'O', -1, 0, 0, ""}, {'e', 'E', -1, 0, 0, ""}};
+struct failure {
+  int what; /* 'd': the folder, 'x': the program. */
+  int why;
+};
 
-static void write_all(const char *text, size_t length) {
-  while (length > 0) {
-    ssize_t written = write(STDOUT_FILENO, text, length);
-    if (written < 0) {
+static struct stream streams[] = {{'o', 'O', -1, 0, 0, 0, ""}, {'e', 'E', -1, 0, 0, 0, ""}};
+static char pending[1 << 16]; /* Records for the log. */
+static size_t pending_length;
+static int signals = -1;
+static pid_t program; /* 0: there is none, or not any more. */
+static int status, over;
+
+static long long milliseconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+}
+
+/* Pass on what others want of the program, and learn what has ended. Does not block. */
+static void handle_signals(void) {
+  struct signalfd_siginfo info;
+  while (read(signals, &info, sizeof info) == (ssize_t)sizeof info) {
+    if (info.ssi_signo == SIGCHLD || info.ssi_signo == SIGPIPE || !program) continue;
+    kill(-program, (int)info.ssi_signo); /* To all of its session's first group, which it cannot leave. */
+    kill(-program, SIGCONT);             /* A stopped one would not notice. */
+  }
+  int ended;
+  for (pid_t pid; (pid = waitpid(-1, &ended, WNOHANG)) > 0;)
+    if (pid == program) {
+      status = ended;
+      over = 1;
+      program = 0;
+    }
+}
+
+/* End what was started. As the first process, that is everything there is. */
+static void kill_all(void) {
+  if (getpid() == 1) {
+    kill(-1, SIGKILL);
+    int ended;
+    for (pid_t pid; (pid = waitpid(-1, &ended, 0)) > 0 || errno == EINTR;)
+      if (pid > 0 && pid == program) status = ended;
+  } else if (program) {
+    kill(-program, SIGKILL);
+  }
+}
+
+static _Noreturn void lose_log(void) {
+  kill_all();
+  _exit(LOG_LOST);
+}
+
+/* Signals are heard while the log's reader is slow. */
+static void write_pending(void) {
+  const char *text = pending;
+  while (pending_length > 0) {
+    struct pollfd ready[] = {{STDOUT_FILENO, POLLOUT, 0}, {signals, POLLIN, 0}};
+    if (poll(ready, 2, -1) < 0) {
       if (errno == EINTR) continue;
-      _exit(NOT_STARTED); /* Nobody reads the log any more. */
+      lose_log();
+    }
+    if (ready[1].revents) handle_signals();
+    if (!ready[0].revents) continue;
+    ssize_t written = write(STDOUT_FILENO, text, pending_length < PIECE ? pending_length : PIECE);
+    if (written < 0) {
+      if (errno == EINTR || errno == EAGAIN) continue;
+      lose_log();
     }
     text += written;
-    length -= (size_t)written;
+    pending_length -= (size_t)written;
   }
 }
 
 static void put_record(char name, const char *text, size_t length) {
-  char record[LONGEST + 3];
+  if (pending_length + length + 3 > sizeof pending) write_pending();
+  char *record = pending + pending_length;
   record[0] = name;
   record[1] = ' ';
   memcpy(record + 2, text, length);
   record[length + 2] = '\n';
-  write_all(record, length + 3); /* At once: what is between two records is nobody's. */
+  pending_length += length + 3;
 }
 
 static void flush_part(struct stream *stream) {
@@ -77,11 +160,12 @@ static void add(struct stream *stream, const char *text, size_t length) {
     size_t line = end ? (size_t)(end - text) : length;
     size_t room = LONGEST - stream->length;
     size_t taken = line < room ? line : room;
+    if (stream->length == 0) stream->since = milliseconds();
     memcpy(stream->text + stream->length, text, taken);
     stream->length += taken;
     text += taken;
     length -= taken;
-    if (taken == line && end) {
+    if (end && taken == line) {
       put_record(stream->whole, stream->text, stream->length);
       stream->length = 0;
       text += 1;
@@ -92,18 +176,38 @@ static void add(struct stream *stream, const char *text, size_t length) {
   }
 }
 
-/* Gives 1 where there may be more. */
-static int take(struct stream *stream) {
-  char text[65536];
-  ssize_t length = read(stream->fd, text, sizeof text);
+/* At most `most` bytes. Gives how many there were. */
+static size_t take(struct stream *stream, size_t most) {
+  char text[1 << 16];
+  ssize_t length;
+  do length = read(stream->fd, text, most < sizeof text ? most : sizeof text);
+  while (length < 0 && errno == EINTR);
   if (length > 0) {
     add(stream, text, (size_t)length);
-    return 1;
+    return (size_t)length;
   }
-  if (length < 0 && (errno == EINTR || errno == EAGAIN)) return errno == EINTR;
   close(stream->fd);
   stream->fd = -1;
   return 0;
+}
+
+/* What was written and not read yet. Somebody outside may have the pipe, too, and write on. */
+static void drain(struct stream *stream) {
+  int left = 0;
+  if (stream->fd < 0 || ioctl(stream->fd, FIONREAD, &left) != 0) return;
+  while (left > 0 && stream->fd >= 0) left -= (int)take(stream, (size_t)left);
+}
+
+/* A prompt, or a bar that grows: somebody may be looking. Gives how long to wait for the next one; -1: for ever. */
+static int flush_old_parts(void) {
+  int wait = -1;
+  for (size_t i = 0; i < 2; i++) {
+    if (streams[i].length == 0) continue;
+    long long left = streams[i].since + FLUSH_MILLISECONDS - milliseconds();
+    if (left <= 0) flush_part(&streams[i]);
+    else if (wait < 0 || left < wait) wait = (int)left;
+  }
+  return wait;
 }
 
 /* The number at the beginning of a file, or after `key` in it; -1: there is none. */
@@ -115,12 +219,14 @@ static long long number_in(const char *path, const char *key) {
   close(fd);
   if (length <= 0) return -1;
   text[length] = 0;
-  char *at = key ? strstr(text, key) : text;
-  if (!at) return -1;
-  char *end;
-  at += key ? strlen(key) : 0;
-  long long number = strtoll(at, &end, 10);
-  return end == at ? -1 : number;
+  const char *at = text;
+  if (key) {
+    for (at = strstr(text, key); at && at != text && at[-1] != '\n';) at = strstr(at + 1, key);
+    if (!at) return -1;
+    at += strlen(key);
+  }
+  if (*at < '0' || *at > '9') return -1;
+  return strtoll(at, NULL, 10); /* What is more than it holds is the most that it holds. */
 }
 
 static void put_end(int code, int number, const char *error, int why) {
@@ -137,6 +243,8 @@ static void put_end(int code, int number, const char *error, int why) {
   long long kills = number_in("/sys/fs/cgroup/memory.events", "oom_kill ");
   if (kills < 0) kills = number_in("/sys/fs/cgroup/memory/memory.oom_control", "oom_kill ");
   long long throttled = number_in("/sys/fs/cgroup/cpu.stat", "throttled_usec ");
+  v1 = number_in("/sys/fs/cgroup/cpu/cpu.stat", "throttled_time ");
+  if (throttled < 0 && v1 >= 0) throttled = v1 / 1000;
   long long tasks = number_in("/sys/fs/cgroup/pids.peak", NULL);
   char text[1024];
   int length = snprintf(text, sizeof text,
@@ -148,74 +256,128 @@ static void put_end(int code, int number, const char *error, int why) {
   flush_part(&streams[0]);
   flush_part(&streams[1]);
   put_record('=', text, (size_t)length);
+  write_pending();
 }
 
+/* `error` is a word of this program's own: it needs no escapes. */
 static int fail(const char *error, int why) {
   put_end(NOT_STARTED, 0, error, why);
   return NOT_STARTED;
 }
 
+/* As execvp(), which in some libraries gives a file that is no program to a shell. */
+static void exec_on_path(char **argv) {
+  if (strchr(argv[0], '/') || !*argv[0]) {
+    execv(argv[0], argv);
+    return;
+  }
+  const char *folders = getenv("PATH");
+  if (!folders) folders = "/usr/local/bin:/usr/bin:/bin";
+  int why = ENOENT;
+  for (const char *end; folders; folders = *end ? end + 1 : NULL) {
+    char path[4096];
+    end = strchrnul(folders, ':');
+    int length = snprintf(path, sizeof path, "%.*s/%s", (int)(end - folders), folders, argv[0]);
+    if (path[0] != '/' || length >= (int)sizeof path) continue; /* Where it is would depend on the folder. */
+    execv(path, argv);
+    if (errno != ENOENT && errno != ENOTDIR && why == ENOENT) why = errno;
+  }
+  errno = why;
+}
+
 /* In the child: become the program, or tell the parent why not. */
-static void become(char **argv, const char *folder, int input, int output, int errors, int told) {
-  struct { char what; int why; } failure = {'x', 0};
-  sigset_t none;
-  sigemptyset(&none);
+static _Noreturn void become(char **argv, const char *folder, int input, int output, int errors, int told) {
+  struct failure failure = {'d', 0};
   setsid();
-  if (folder && chdir(folder) != 0) {
-    failure.what = 'd';
-  } else {
-    dup2(input, STDIN_FILENO);
-    dup2(output, STDOUT_FILENO);
-    dup2(errors, STDERR_FILENO);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-    execvp(argv[0], argv);
+  if (!folder || chdir(folder) == 0) {
+    failure.what = 'x';
+    if (dup2(input, STDIN_FILENO) >= 0 && dup2(output, STDOUT_FILENO) >= 0 && dup2(errors, STDERR_FILENO) >= 0) {
+      for (int number = 1; number < NSIG; number++) signal(number, SIG_DFL); /* What is ignored stays so. */
+      sigset_t none;
+      sigemptyset(&none);
+      sigprocmask(SIG_SETMASK, &none, NULL);
+      exec_on_path(argv);
+    }
   }
   failure.why = errno;
   ssize_t written = write(told, &failure, sizeof failure);
-  _exit(written == sizeof failure ? NOT_STARTED : NOT_STARTED + 1);
+  _exit(written == (ssize_t)sizeof failure ? NOT_STARTED : NOT_STARTED + 1);
 }
 
-/* What the program has written and nobody has read yet. It may have left somebody behind who holds a pipe open. */
-static void drain(void) {
-  struct timespec began, now;
-  clock_gettime(CLOCK_MONOTONIC, &began);
-  for (size_t i = 0; i < 2; i++) {
-    while (streams[i].fd >= 0) {
-      struct pollfd ready = {streams[i].fd, POLLIN, 0};
-      clock_gettime(CLOCK_MONOTONIC, &now);
-      long long spent = (now.tv_sec - began.tv_sec) * 1000LL + (now.tv_nsec - began.tv_nsec) / 1000000;
-      if (spent > DRAIN_MILLISECONDS || poll(&ready, 1, 0) <= 0 || !take(&streams[i])) break;
-    }
-  }
+/* Nothing but the three usual descriptors, each of which is something. */
+static void tidy_descriptors(void) {
+  if (fcntl(STDOUT_FILENO, F_GETFD) < 0) _exit(LOG_LOST);
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+    if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd) _exit(LOG_LOST);
+  if (syscall(SYS_close_range, STDERR_FILENO + 1, ~0U, 0) == 0) return;
+  for (int fd = STDERR_FILENO + 1; fd < MOST_INHERITED; fd++) close(fd); /* Before Linux 5.9. */
+}
+
+static int listen_to_signals(void) {
+  static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS};
+  sigset_t handled;
+  sigfillset(&handled); /* An image says which of them is to stop it. */
+  for (size_t i = 0; i < sizeof own / sizeof *own; i++) sigdelset(&handled, own[i]);
+  sigprocmask(SIG_BLOCK, &handled, NULL);
+  signal(SIGCHLD, SIG_DFL); /* Ignored, it would leave nothing to wait for. */
+  return signalfd(-1, &handled, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+/* Whether the API server accepts a connection: its address is in the environment of every container. */
+static int try_to_connect(void) {
+  enum { CONNECTED, REFUSED, NOT_TRIED };
+  const char *host = getenv("KUBERNETES_SERVICE_HOST"), *port = getenv("KUBERNETES_SERVICE_PORT");
+  if (!host || !port || atoi(port) <= 0 || atoi(port) > UINT16_MAX) return NOT_TRIED;
+  struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
+  struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = v4.sin_port};
+  int is_v4 = inet_pton(AF_INET, host, &v4.sin_addr) == 1;
+  if (!is_v4 && inet_pton(AF_INET6, host, &v6.sin6_addr) != 1) return NOT_TRIED;
+  int fd = socket(is_v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) return NOT_TRIED;
+  int connected = is_v4 ? connect(fd, (struct sockaddr *)&v4, sizeof v4) : connect(fd, (struct sockaddr *)&v6, sizeof v6);
+  if (connected == 0) return CONNECTED;
+  if (errno != EINPROGRESS) return REFUSED;
+  struct pollfd ready = {fd, POLLOUT, 0};
+  long long ends = milliseconds() + CONNECT_MILLISECONDS;
+  int count, error = 0;
+  do {
+    long long left = ends - milliseconds();
+    count = poll(&ready, 1, left > 0 ? (int)left : 0);
+  } while (count < 0 && errno == EINTR);
+  if (count < 0) return NOT_TRIED;
+  if (count == 0) return REFUSED;
+  socklen_t length = sizeof error;
+  if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0) return NOT_TRIED;
+  return error ? REFUSED : CONNECTED;
 }
 
 int main(int argc, char **argv) {
+  tidy_descriptors();
+  signals = listen_to_signals();
+  if (signals < 0) return fail("signals", errno);
+  if (prctl(PR_SET_DUMPABLE, 0) || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_CHILD_SUBREAPER, 1))
+    return fail("prctl", errno);
+
   const char *folder = NULL, *from = "/dev/null";
   int option;
-  while ((option = getopt(argc, argv, "+C:i:")) != -1) {
+  opterr = 0;
+  while ((option = getopt(argc, argv, "+C:i:p")) != -1) {
+    if (option == 'p') return try_to_connect();
     if (option == 'C') folder = optarg;
     else if (option == 'i') from = optarg;
     else return fail("usage", EINVAL);
   }
   if (optind >= argc) return fail("usage", EINVAL);
 
-  sigset_t handled;
-  sigemptyset(&handled);
-  sigaddset(&handled, SIGCHLD);
-  sigaddset(&handled, SIGTERM);
-  sigaddset(&handled, SIGINT);
-  sigprocmask(SIG_BLOCK, &handled, NULL);
-  int signals = signalfd(-1, &handled, SFD_CLOEXEC);
   int output[2], errors[2], told[2];
   int input = open(from, O_RDONLY | O_CLOEXEC);
   if (input < 0) return fail("stdin", errno);
-  if (signals < 0 || pipe2(output, O_CLOEXEC) || pipe2(errors, O_CLOEXEC) || pipe2(told, O_CLOEXEC))
-    return fail("pipe", errno);
-  prctl(PR_SET_CHILD_SUBREAPER, 1);
-  prctl(PR_SET_DUMPABLE, 0); /* The program has the same user, and must not write records by /proc/1/fd/1. */
-
-  pid_t program = fork();
-  if (program < 0) return fail("fork", errno);
+  if (pipe2(output, O_CLOEXEC) || pipe2(errors, O_CLOEXEC) || pipe2(told, O_CLOEXEC)) return fail("pipe", errno);
+  program = fork();
+  if (program < 0) {
+    program = 0;
+    return fail("fork", errno);
+  }
   if (program == 0) become(argv + optind, folder, input, output[1], errors[1], told[1]);
   close(input);
   close(output[1]);
@@ -223,38 +385,26 @@ int main(int argc, char **argv) {
   close(told[1]);
   streams[0].fd = output[0];
   streams[1].fd = errors[0];
-  struct { char what; int why; } failure;
+  struct failure failure;
   ssize_t length;
   do length = read(told[0], &failure, sizeof failure);
   while (length < 0 && errno == EINTR);
-  if (length == sizeof failure) return fail(failure.what == 'd' ? "chdir" : "exec", failure.why);
+  close(told[0]);
+  if (length == (ssize_t)sizeof failure) return fail(failure.what == 'd' ? "chdir" : "exec", failure.why);
 
-  int status = 0;
-  for (int over = 0; !over;) {
+  while (!over) {
+    int wait = flush_old_parts();
+    write_pending();
+    if (over) break; /* It was told of meanwhile. */
     struct pollfd ready[] = {{signals, POLLIN, 0}, {streams[0].fd, POLLIN, 0}, {streams[1].fd, POLLIN, 0}};
-    int waits_for_more = streams[0].length || streams[1].length;
-    int count = poll(ready, 3, waits_for_more ? FLUSH_MILLISECONDS : -1);
-    if (count < 0 && errno != EINTR) return fail("poll", errno);
-    if (count == 0) { /* A prompt, or a bar that grows: somebody may be looking. */
-      flush_part(&streams[0]);
-      flush_part(&streams[1]);
-    }
-    if (count <= 0) continue;
+    if (poll(ready, 3, wait) < 0 && errno != EINTR) lose_log();
     for (size_t i = 0; i < 2; i++)
-      if (ready[i + 1].revents) take(&streams[i]);
-    if (ready[0].revents) {
-      struct signalfd_siginfo info;
-      if (read(signals, &info, sizeof info) != sizeof info) continue;
-      if (info.ssi_signo != SIGCHLD) kill(-program, (int)info.ssi_signo); /* To all of its session's first group. */
-      int each;
-      for (pid_t pid; (pid = waitpid(-1, &each, WNOHANG)) > 0;)
-        if (pid == program) {
-          status = each;
-          over = 1;
-        }
-    }
+      if (ready[i + 1].revents) take(&streams[i], SIZE_MAX);
+    if (ready[0].revents) handle_signals();
   }
-  drain();
+  kill_all();
+  drain(&streams[0]);
+  drain(&streams[1]);
   int number = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
   int code = number ? SIGNALLED + number : WEXITSTATUS(status);
   put_end(code, number, "", 0);

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from bench.figures import machine
 
-SECTIONS = ("startup", "output", "system", "apiserver", "decisions", "queueing", "audit", "proxies", "releases")
+SECTIONS = ("startup", "output", "system", "apiserver", "decisions", "queueing", "audit", "proxies", "releases", "jobs")
 
 
 def main() -> None:

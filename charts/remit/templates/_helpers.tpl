@@ -55,6 +55,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 - apiGroups: [""]
   resources: [events]
   verbs: [create]
+{{- if eq (include "remit.jobs" .) "true" }}
+{{ include "remit.jobRules" . }}
+{{- end }}
 {{- if .Values.releases.kubernetes }}
 {{ include "remit.releaseRules" . }}
 {{- end }}
@@ -82,4 +85,53 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{/* Whether who asked for a task is stamped at admission, and so can be believed. */}}
 {{- define "remit.requestedBy" -}}
 {{- and .Values.requestedBy.enabled (.Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy") }}
+{{- end }}
+
+{{/* Where commands run, as flags say it; empty: the operator finds out, which on a cluster is `kubernetes`. */}}
+{{- define "remit.backends" -}}
+{{- $backends := .Values.backends }}
+{{- if and .Values.sandbox.userNamespaces (not $backends) }}
+{{- $backends = list "kubernetes" "process" }}
+{{- end }}
+{{- if and .Values.sandbox.userNamespaces (not (has "process" $backends)) }}
+{{- fail "sandbox.userNamespaces is for the backend process: add process to backends, or leave it off" }}
+{{- end }}
+{{- if and (has "docker" $backends) (eq .Values.dockerHost "off") }}
+{{- fail "the backend docker needs an engine: set dockerHost, or take docker out of backends" }}
+{{- end }}
+{{- toJson $backends }}
+{{- end }}
+
+{{- define "remit.jobs" -}}
+{{- $backends := include "remit.backends" . | fromJsonArray }}
+{{- or (empty $backends) (has "kubernetes" $backends) }}
+{{- end }}
+
+{{- define "remit.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
+{{/* What Jobs take: Secrets hold what an attempt is given, a ConfigMap the program that its container starts with. */}}
+{{- define "remit.jobRules" -}}
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, create, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [pods/log]
+  verbs: [get]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list]
+- apiGroups: [""]
+  resources: [secrets, configmaps]
+  verbs: [create, delete]
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [get, create]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, create, delete]
 {{- end }}

@@ -117,7 +117,7 @@ def verify(
         note(
             "that its end was not cut off shows only with --head SEQ:HASH: a head that was kept elsewhere, such as the"
         )
-        note("operator's log (audit head) or the annotation remit.dev/audit-head of the Lease remit-operator")
+        note("operator's log (audit head) or the annotation remit.dev/audit-head of the operator's Lease")
     raise typer.Exit(0 if report.ok else 1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
@@ -65,6 +66,36 @@ def operator(
             rich_help_panel="Operator",
         ),
     ] = "",
+    accept_unenforced_network: Annotated[
+        bool,
+        typer.Option(
+            "--accept-unenforced-network",
+            help="Run Jobs with network: none also where nothing enforces NetworkPolicies, so that they may connect.",
+            envvar="REMIT_ACCEPT_UNENFORCED_NETWORK",
+            show_envvar=False,
+            rich_help_panel="Jobs",
+        ),
+    ] = False,
+    storage_class: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="StorageClass of the workspaces of Jobs; by default the cluster's default one.",
+            envvar="REMIT_STORAGE_CLASS",
+            show_default=False,
+            rich_help_panel="Jobs",
+        ),
+    ] = "",
+    launchers: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where the programs are that Jobs start with; the operator's image has them.",
+            envvar="REMIT_LAUNCHERS",
+            file_okay=False,
+            rich_help_panel="Jobs",
+        ),
+    ] = Path("/usr/libexec/remit"),
     metrics_address: options.MetricsAddress = "127.0.0.1:0",
     leader_election: Annotated[
         bool,
@@ -76,6 +107,7 @@ def operator(
             rich_help_panel=_LEASE,
         ),
     ] = True,
+    lease_name: options.LeaseName = options.DEFAULT_LEASE_NAME,
     replicas: Annotated[
         int | None,
         typer.Option(
@@ -122,6 +154,10 @@ def operator(
         docker_host=docker_host,
         backends=cast("tuple[BackendName, ...]", tuple(backend or ())),
         image=default_image,
+        accept_unenforced_network=accept_unenforced_network,
+        launchers=launchers,
+        storage_class=storage_class,
+        lease_name=lease_name,
         leader_election=leader_election,
         replicas=replicas,
         trust_requested_by=trust_requested_by,

@@ -13,6 +13,7 @@ from remit.cli import completion
 
 _SERVER = "API server"
 _SERVICE = "Operator"
+DEFAULT_LEASE_NAME = "remit-operator"
 DEFAULT_DOCKER_HOST = "unix:///var/run/docker.sock"
 
 
@@ -21,6 +22,12 @@ def _namespace(given: str | None) -> str | None:
     if given and not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", given):
         raise typer.BadParameter(f"{given!r} is not the name of a namespace: small letters, digits and '-', at most 63")
     return given or None
+
+
+def _lease_name(given: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?", given):
+        raise typer.BadParameter(f"{given!r} is not the name of a Lease: small letters, digits, '-' and '.'")
+    return given
 
 
 def number(least: int, most: int | None = None) -> Callable[[str | int], int]:
@@ -86,6 +93,17 @@ OperatorNamespace = Annotated[
         help="Namespace whose policies are the ceiling for all others.",
         envvar="REMIT_OPERATOR_NAMESPACE",
         rich_help_panel=_SERVICE,
+    ),
+]
+LeaseName = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="The Lease, in the operator's own namespace.",
+        envvar="REMIT_LEASE_NAME",
+        show_envvar=False,
+        rich_help_panel="Lease",
+        callback=_lease_name,
     ),
 ]
 MaxConcurrent = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,12 @@ import typer
 
 from remit import threads
 from remit.cli import options
+
+
+def _workload(given: str | None) -> str | None:
+    if given is not None and not re.fullmatch(r"((deployment|statefulset)/)?[a-z0-9]([-.a-z0-9]*[a-z0-9])?", given):
+        raise typer.BadParameter(f"{given!r} is not NAME, deployment/NAME or statefulset/NAME")
+    return given
 
 
 def uninstall(
@@ -19,11 +26,14 @@ def uninstall(
         ),
     ] = None,
     operator_namespace: options.OperatorNamespace = "remit-system",
+    lease_name: options.LeaseName = options.DEFAULT_LEASE_NAME,
     workload: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME",
-            help="The apps/v1 Deployment that runs the operator, to scale to zero. By default stop it yourself first.",
+            metavar="[KIND/]NAME",
+            help="The deployment (or statefulset/NAME) that runs the operator, to scale to zero. By default stop it "
+            "yourself first.",
+            callback=_workload,
         ),
     ] = None,
     timeout: Annotated[
@@ -41,12 +51,15 @@ def uninstall(
     finalizer that only an operator could remove. What releases made on their targets stays. `helm uninstall` does this
     by itself. Nothing is deleted, and an operator that is started again takes everything up.
     """
-    threads.run(_uninstall(tuple(namespaces or ()), operator_namespace, workload, timeout, kubeconfig, context))
+    threads.run(
+        _uninstall(tuple(namespaces or ()), operator_namespace, lease_name, workload, timeout, kubeconfig, context)
+    )
 
 
 async def _uninstall(
     namespaces: tuple[str, ...],
     operator_namespace: str,
+    lease_name: str,
     workload: str | None,
     timeout_seconds: float,
     kubeconfig: Path | None,
@@ -56,4 +69,5 @@ async def _uninstall(
     from remit.controllers.uninstall import Uninstall
 
     async with connected(kubeconfig, context) as connection:
-        await Uninstall(connection.kube, operator_namespace, namespaces, typer.echo).run(workload, timeout_seconds)
+        uninstall = Uninstall(connection.kube, operator_namespace, namespaces, typer.echo, lease_name)
+        await uninstall.run(workload, timeout_seconds)

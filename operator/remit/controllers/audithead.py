@@ -14,7 +14,6 @@ import structlog
 
 from remit.errors import ApiError
 from remit.kube.client import LEASES, Kube
-from remit.kube.lease import LEASE_NAME
 from remit.telemetry import Anchor, AuditLog, Metrics
 
 log = structlog.get_logger(__name__)
@@ -45,37 +44,39 @@ def noted(audit: AuditLog) -> dict[str, str]:
     return {ANNOTATION: str(audit.head)}
 
 
-async def keep_noting(kube: Kube, namespace: str, audit: AuditLog, every: float = NOTE_SECONDS) -> None:
+async def keep_noting(
+    kube: Kube, namespace: str, lease_name: str, audit: AuditLog, every: float = NOTE_SECONDS
+) -> None:
     """Note the head on the Lease for ever, whenever it moved: for an operator that holds no lease."""
     last: Anchor | None = None
     failed = False
     while True:
         head = audit.head
         if head != last:
-            problem = await note(kube, namespace, audit)
+            problem = await note(kube, namespace, lease_name, audit)
             if problem is None:
                 last = head
             elif not failed:  # once, not at each try
-                log.warning("the audit head could not be noted on the lease", lease=LEASE_NAME, error=str(problem))
+                log.warning("the audit head could not be noted on the lease", lease=lease_name, error=str(problem))
             failed = problem is not None
         await asyncio.sleep(every)
 
 
-async def note(kube: Kube, namespace: str, audit: AuditLog) -> ApiError | None:
+async def note(kube: Kube, namespace: str, lease_name: str, audit: AuditLog) -> ApiError | None:
     """Note the head on the Lease, and make one that nobody holds where there is none. Gives why it failed."""
     try:
         try:
-            lease = await kube.get(LEASES, namespace, LEASE_NAME)
+            lease = await kube.get(LEASES, namespace, lease_name)
         except ApiError as error:
             if error.status != 404:
                 return error
-            metadata = {"name": LEASE_NAME, "namespace": namespace, "annotations": noted(audit)}
+            metadata = {"name": lease_name, "namespace": namespace, "annotations": noted(audit)}
             body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": {}}
             await kube.create(LEASES, namespace, body)
         else:
             annotations = (lease["metadata"].get("annotations") or {}) | noted(audit)
             changed = lease | {"metadata": lease["metadata"] | {"annotations": annotations}}
-            await kube.replace(LEASES, namespace, LEASE_NAME, changed)
+            await kube.replace(LEASES, namespace, lease_name, changed)
     except ApiError as error:
         return error
     return None

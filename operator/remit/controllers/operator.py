@@ -24,7 +24,7 @@ from remit.controllers import audithead
 from remit.controllers.controller import Controller
 from remit.controllers.deployments import DeploymentReconciler
 from remit.controllers.intake import Intake, reflectors
-from remit.controllers.placing import backends
+from remit.controllers.placing import BESIDE_THE_OPERATOR, backends
 from remit.controllers.policies import Policies
 from remit.controllers.reporting import Reports
 from remit.controllers.requester import Requester
@@ -100,6 +100,7 @@ async def running_operator(
         known = reflectors(settings.namespaces, settings.operator_namespace)
         await _wait_for_kinds(kube, known, next(iter(settings.namespaces), None))
         settings = replace(settings, backends=await backends(kube, settings))
+        lease = (settings.operator_namespace, settings.lease_name)
         elector = leadership = None
         if settings.leader_election:
             elector = await _elector(stack, access, settings, metrics, on_stopped_leading)
@@ -117,13 +118,13 @@ async def running_operator(
         if elector is not None:
             elector.annotations = partial(audithead.noted, operator.audit)
         else:
-            stack.push_async_callback(audithead.note, kube, settings.operator_namespace, operator.audit)
+            stack.push_async_callback(audithead.note, kube, *lease, operator.audit)
         await operator.start()
         del checks.ready["startup"]
         metrics.leader.set(1)
         try:
             if elector is None:
-                noting = audithead.keep_noting(kube, settings.operator_namespace, operator.audit)
+                noting = audithead.keep_noting(kube, *lease, operator.audit)
                 operator.spawn(noting, "audit head on the lease")
             yield operator
         finally:
@@ -141,6 +142,7 @@ async def _jobs(stack: contextlib.AsyncExitStack, access: Access, settings: Sett
         launcher,
         namespaces=settings.namespaces,
         accept_unenforced_network=settings.accept_unenforced_network,
+        storage_class=settings.storage_class,
     )
     stack.push_async_callback(backend.close)
     return backend
@@ -164,6 +166,7 @@ async def _elector(
         lease_duration=settings.lease_duration,
         renew_deadline=settings.renew_deadline,
         retry_period=settings.retry_period,
+        name=settings.lease_name,
         sole_replica=settings.replicas == 1,
         on_started_leading=log_started_leading,
         on_stopped_leading=on_stopped_leading,
@@ -215,11 +218,12 @@ class Operator:
         engine = None if settings.docker_host == OFF else DockerEngine(settings.docker_host)
         readable = [str(path) for path in settings.read_only_paths]
         performing = performers(settings.state_dir, host, read_only_paths=readable, engine=engine)
+        process_allowed = "process" in settings.backends
         doors = Doors()
         protected = [str(settings.state_dir), str(default_state_dir())]
         protected += [settings.docker_host.removeprefix("unix://")] if engine else []
         process = ProcessBackend(host, read_only_paths=readable, doors=doors, protected=protected)
-        offered: dict[str, Backend] = {"process": process} if "process" in settings.backends else {}
+        offered: dict[str, Backend] = {"process": process} if process_allowed else {}
         if engine and "docker" in settings.backends:
             identities = (host.bubblewrap and host.bubblewrap.identities) or NOBODY
             staging = Staging(settings.state_dir / "mounts", protected, identities)
@@ -253,7 +257,7 @@ class Operator:
             settings.search_path,
             readable,
             default_limits(host),
-            frozenset(performing),
+            frozenset(performing) - (frozenset() if process_allowed else BESIDE_THE_OPERATOR),
             frozenset(offered),
             memory=host.memory,
             host_paths=not settings.in_pod,

@@ -9,6 +9,8 @@ from remit.errors import ApiError
 from remit.kube.client import Kube
 
 _NOT_FOUND = 404
+BESIDE_THE_OPERATOR = frozenset({"process", "file"})
+"""Operations on the operator's own host, which are not performed where its backend `process` is not: in a pod."""
 
 
 async def backends(kube: Kube, settings: Settings) -> tuple[BackendName, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from remit.api.executiontask import BackendName
 from remit.execution.artifacts import ARTIFACT_BYTES
+from remit.kube.lease import LEASE_NAME
 from remit.operations.command import SEARCH_PATH
 from remit.sandbox import KILL_GRACE_SECONDS
 from remit.userpaths import default_state_dir
@@ -51,10 +52,14 @@ class Settings:
     """The folder with the programs that Jobs start with, see `remit.backends.kubernetes.launcher`."""
     accept_unenforced_network: bool = False
     """Whether Jobs with `network: none` run where nothing enforces NetworkPolicies, and so may connect."""
+    storage_class: str = ""
+    """Of the claims that workspaces of Jobs are kept in; empty: the cluster's default one."""
     in_pod: bool = field(default_factory=lambda: "KUBERNETES_SERVICE_HOST" in os.environ)
     """Whether this operator is itself a pod of a cluster."""
     artifact_bytes: int = ARTIFACT_BYTES
     """How much all artifacts together may have; beyond it the oldest go."""
+    lease_name: str = LEASE_NAME
+    """Of the Lease. Operators that serve different namespaces need different ones where they share their own."""
     leader_election: bool = True
     """Hold a Lease, so that of several operators one works."""
     replicas: int | None = None

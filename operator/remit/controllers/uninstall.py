@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from remit.api.endpoint import Resource
 from remit.api.executiontaskstatus import Phase
@@ -14,6 +15,7 @@ from remit.kube.client import DEPLOYMENTS, LEASES, TASKS, Kube, Object, Objects
 from remit.kube.lease import LEASE_NAME, LeaderElector, released
 from remit.release.targets.kubernetes.cluster import WORKLOADS
 
+STATEFUL_SETS: Final = Resource("apps", "v1", "statefulsets")
 _POLL_SECONDS = 0.5
 _UNFINISHED = {phase for phase in Phase if not phase.final} - {Phase.SCHEDULED}
 
@@ -29,9 +31,11 @@ class Uninstall:
     operator_namespace: str
     namespaces: Sequence[str]
     report: Callable[[str], None]
+    lease_name: str = LEASE_NAME
 
     async def run(self, workload: str | None, timeout_seconds: float) -> None:
-        """Scale the apps/v1 Deployment `workload` to zero, wait until no operator is at work, and release the rest.
+        """Scale `workload` to zero, wait until no operator is at work, and release the rest. `workload` is the name of
+        a Deployment of apps/v1, or `statefulset/` and that of a StatefulSet.
 
         Raises `RemitError` when an operator still holds the Lease after `timeout_seconds`: it would take everything
         back.
@@ -44,15 +48,17 @@ class Uninstall:
             await self._report_tasks(namespace)
 
     async def _stop(self, workload: str) -> None:
+        kind, _, name = workload.rpartition("/")
+        resource = STATEFUL_SETS if kind == "statefulset" else WORKLOADS
         try:
             await self.kube.patch(
-                WORKLOADS, self.operator_namespace, workload, {"spec": {"replicas": 0}}, subresource="scale"
+                resource, self.operator_namespace, name, {"spec": {"replicas": 0}}, subresource="scale"
             )
         except ApiError as error:
             if error.status != 404:
                 raise
         else:
-            self.report(f"deployment.apps {self.operator_namespace}/{workload} is scaled to zero")
+            self.report(f"{kind or 'deployment'}.apps {self.operator_namespace}/{name} is scaled to zero")
 
     async def _wait_until_stopped(self, timeout_seconds: float) -> None:
         """A Lease without a holder, or one that nobody has renewed for its whole duration, by this machine's clock."""
@@ -61,7 +67,9 @@ class Uninstall:
         while True:
             lease = await self._lease()
             if lease is None:
-                self.report(f"there is no Lease {self.operator_namespace}/{LEASE_NAME}: no operator held one there")
+                self.report(
+                    f"there is no Lease {self.operator_namespace}/{self.lease_name}: no operator held one there"
+                )
                 return
             spec: Object = lease.get("spec") or {}
             if not (holder := spec.get("holderIdentity")):
@@ -74,13 +82,13 @@ class Uninstall:
             if clock() > deadline:
                 raise RemitError(
                     f"the operator {holder} is still at work: it renews the Lease {self.operator_namespace}/"
-                    f"{LEASE_NAME}. Stop it, then run this again"
+                    f"{self.lease_name}. Stop it, then run this again"
                 )
             await asyncio.sleep(_POLL_SECONDS)
 
     async def _lease(self) -> Object | None:
         try:
-            return await self.kube.get(LEASES, self.operator_namespace, LEASE_NAME)
+            return await self.kube.get(LEASES, self.operator_namespace, self.lease_name)
         except ApiError as error:
             if error.status != 404:
                 raise
@@ -93,7 +101,7 @@ class Uninstall:
         Lease, which it does when its work has ended.
         """
         spec = released(lease["spec"]) | {"leaseTransitions": (lease["spec"].get("leaseTransitions") or 0) + 1}
-        await self.kube.replace(LEASES, self.operator_namespace, LEASE_NAME, lease | {"spec": spec})
+        await self.kube.replace(LEASES, self.operator_namespace, self.lease_name, lease | {"spec": spec})
         self.report(f"the Lease of {lease['spec']['holderIdentity']}, which stopped without releasing it, is released")
 
     async def _release_deployments(self, namespace: str | None) -> None:

@@ -56,6 +56,15 @@ _PACED_BY_THE_SANDBOX = ("disk_bytes_per_second", "network_bytes_per_second")
 
 _WITH_FILES = frozenset({"process", "docker", "kubernetes", OPERATOR})
 """The backends that mount volumes and keep artifacts."""
+_NOT_HERE = {
+    "container": "this operator has no Docker engine (--docker-host); use a command, which runs as a Job on a cluster",
+    "file": (
+        "file would work on the disk of the operator's own pod, where it runs nothing of yours; use a command with a"
+        " volume"
+    ),
+    "process": "this operator starts no processes beside itself; use a Deployment of remit.dev, or a command",
+}
+"""What to do where an operator does not perform an operation that others do."""
 _NOWHERE_ELSE = ReleasePlace()
 _UNREAD: Mapping[str, str] = MappingProxyType({})
 _PROCESS_BY_DEFAULT = Installation()
@@ -393,6 +402,8 @@ def attempt_id(task: ExecutionTask, number: int) -> str:
 
 def _not_offered(task: ExecutionTask, here: Admission) -> str | None:
     spec, offered = task.spec, BY_BACKENDS | here.performed
+    if spec.operation not in offered and (hint := _NOT_HERE.get(spec.operation)) is not None:
+        return f"spec.{spec.operation}: {hint}"
     if spec.operation not in offered:
         return f"this version of Remit does not perform {spec.operation}; it performs {', '.join(sorted(offered))}"
     backend, image = here.installation.placed(task)

@@ -9,8 +9,8 @@ from remit.api import parse_bytes
 from remit.api.volumes import Volume, VolumeMount
 from remit.errors import InvalidInput
 from remit.policy import CompiledPolicy, Request
-from remit.policy.volumes import host_path_terms
-from remit.sandbox import EmptyMount, HostMount, Mount
+from remit.policy.volumes import host_path_terms, workspace_bytes
+from remit.sandbox import ClaimMount, EmptyMount, HostMount, Mount
 
 
 def mounts_of(request: Request, policies: Sequence[CompiledPolicy], folders: Mapping[str, str]) -> tuple[Mount, ...]:
@@ -23,7 +23,10 @@ def mounts_of(request: Request, policies: Sequence[CompiledPolicy], folders: Map
     """
     volumes = {volume.name: volume for volume in request.volumes}
     _check_mounted_once(request, volumes)
-    found = (_mount(volumes[mount.name], mount, policies, folders) for mount in request.mounts)
+    if request.backend == "kubernetes":
+        found = [_job_mount(volumes[mount.name], mount, policies) for mount in request.mounts]
+    else:
+        found = [_mount(volumes[mount.name], mount, policies, folders) for mount in request.mounts]
     return tuple(sorted((mount for mount in found if mount), key=lambda mount: mount.mount_path))
 
 
@@ -60,6 +63,19 @@ def _mount(
         own = volume.workspace is not None
         return HostMount(mount.mount_path, root, folder, sub_path, read_only, own=own, internal=True)
     return None
+
+
+def _job_mount(volume: Volume, mount: VolumeMount, policies: Sequence[CompiledPolicy]) -> Mount | None:
+    where = f"spec.volumes[{volume.name}]"
+    if volume.artifact:
+        raise InvalidInput("a Job mounts no artifacts in this version; use a workspace", field=where)
+    if (wanted := volume.workspace) is None:
+        return _mount(volume, mount, policies, {})
+    if wanted.ttl_seconds_after_last_use is not None:
+        message = "nothing removes the workspaces of Jobs in this version; leave it out, and delete its claim yourself"
+        raise InvalidInput(message, field=f"{where}.workspace.ttlSecondsAfterLastUse")
+    size = workspace_bytes(policies, wanted)
+    return ClaimMount(mount.mount_path, wanted.name, size, mount.sub_path or "", mount.access == "ReadOnly")
 
 
 def mounted_files(volume: Volume, mount: VolumeMount, data: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 from collections.abc import AsyncGenerator, Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
@@ -34,11 +35,13 @@ CONFIG_MAPS = Resource("", "v1", "configmaps")
 NAMESPACES = Resource("", "v1", "namespaces", namespaced=False)
 JOBS = Resource("batch", "v1", "jobs")
 PODS = Resource("", "v1", "pods")
+CLAIMS = Resource("", "v1", "persistentvolumeclaims")
 NETWORK_POLICIES = Resource("networking.k8s.io", "v1", "networkpolicies")
 LEASES = Resource("coordination.k8s.io", "v1", "leases")
 CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", namespaced=False)
 
 _EXPIRED, _BAD_GATEWAY = 410, 502
+_LARGE = 1 << 20
 
 ANSWER_SECONDS: Final = 30
 """For the whole answer to a request, but a watch and a stream."""
@@ -96,7 +99,8 @@ class Kube:
         headers = await self._headers(content_type)
         if method != "GET":
             self._before_write()
-        data = orjson.dumps(body) if body is not None else None
+        content = orjson.dumps(body) if body is not None else b""
+        data = io.BytesIO(content) if len(content) > _LARGE else content or None  # aiohttp warns of that many bytes
         url = self.access.server.rstrip("/") + path
         try:
             async with self._session.request(method, url, data=data, params=params, headers=headers) as response:

@@ -70,7 +70,19 @@ class EmptyMount:
     size_bytes: int | None = None
 
 
-Mount = HostMount | EmptyMount
+@dataclass(frozen=True, slots=True)
+class ClaimMount:
+    """A volume of a cluster's, found at `mount_path`: that of the workspace `workspace`, made with `size_bytes` where
+    it is not there yet."""
+
+    mount_path: str
+    workspace: str
+    size_bytes: int
+    sub_path: str = ""
+    read_only: bool = True
+
+
+Mount = HostMount | EmptyMount | ClaimMount
 
 
 @dataclass(frozen=True, slots=True)

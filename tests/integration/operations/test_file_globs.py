@@ -263,6 +263,7 @@ async def test_the_operators_own_files_are_closed(folder: Path) -> None:
     assert left(folder) == ["a.log", "state/run.log"]
 
 
+@pytest.mark.no_cover
 async def test_a_directory_swapped_for_a_link_meanwhile_is_not_entered(
     desk: Desk, folder: Path, tmp_path: Path
 ) -> None:

@@ -279,6 +279,7 @@ async def test_a_pipe_does_not_hang_it(desk: Desk, folder: Path, kind: str) -> N
                 assert await reason(desk, operation, path, **rest) == "NotAFile"
 
 
+@pytest.mark.no_cover
 async def test_a_file_that_becomes_a_pipe_does_not_hang_it(desk: Desk, folder: Path) -> None:
     """A hostile neighbour puts a pipe, with nobody at its other end, where a file was."""
     (folder / "file").write_text("x")
@@ -451,6 +452,7 @@ async def test_content_of_a_secret(desk: Desk, folder: Path) -> None:
     assert (folder / "a").read_bytes() == b"value"
 
 
+@pytest.mark.no_cover
 async def test_a_swap_between_check_and_use_never_leads_out(desk: Desk, folder: Path, secret: Path) -> None:
     """A hostile neighbour renames a directory and a link over each other as fast as it can."""
     inside, link = folder / "d", folder / "l"

@@ -100,11 +100,11 @@ class World:
         """A task that runs a script, under whatever policy allows `sh`."""
         return await self.task("sh", "-c", script, **spec)
 
-    async def lease(self, holder: str = "", transitions: int = 0) -> None:
+    async def lease(self, holder: str = "", transitions: int = 0, name: str = LEASE_NAME) -> None:
         """Make the operators' Lease, which nobody renews. Without a `holder` it was released, and is had at once."""
         renewed = {"leaseDurationSeconds": 1, "renewTime": "2026-01-01T00:00:00.000000Z"}
         spec = {"holderIdentity": holder, "leaseTransitions": transitions, **renewed}
-        body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": LEASE_NAME}, "spec": spec}
+        body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": spec}
         await self.kube.create(LEASES, self.settings.operator_namespace, body)
 
     async def edit(self, name: str, spec: dict[str, Any]) -> Object:

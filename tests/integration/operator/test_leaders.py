@@ -8,7 +8,8 @@ import aiohttp
 import pytest
 
 from leaders import SHORT, Leader, Witness, leader, uptime, witness
-from remit.kube.client import TASKS
+from remit.kube.client import LEASES, TASKS
+from remit.kube.lease import LEASE_NAME
 
 from .conftest import World
 
@@ -100,6 +101,20 @@ async def test_what_an_earlier_leader_may_have_running_is_waited_for(
         status = await world.finished(name)
     assert [each["reason"] for each in status["attempts"]] == ["Interrupted", "Completed"]
     assert "leaseTransitions" not in status["attempts"][1]
+
+
+async def test_installations_with_leases_of_their_own_do_not_wait_for_each_other(world: World) -> None:
+    """The one of the other name has a holder for an hour. The audit trail's head is noted on the own one only."""
+    await world.lease("operator-of-another-installation")
+    await world.lease(name="remit-b-operator")
+    await world.policy("true")
+    async with world.operator(leader_election=True, lease_name="remit-b-operator", lease_duration=3600):
+        await world.finished(await world.task("true"))
+    namespace = world.settings.operator_namespace
+    own, other = [await world.get(name, LEASES, namespace) for name in ("remit-b-operator", LEASE_NAME)]
+    assert "remit.dev/audit-head" in own["metadata"]["annotations"]
+    assert other["spec"]["holderIdentity"] == "operator-of-another-installation"
+    assert not other["metadata"].get("annotations")
 
 
 async def test_what_a_leader_that_released_the_lease_had_running_is_over(world: World) -> None:

@@ -74,6 +74,17 @@ async def test_what_a_lost_operator_held_is_released(world: World) -> None:
     assert lines == [f"task default/{running} stays Running: an operator that is installed again goes on with it"]
 
 
+async def test_only_the_lease_of_this_installation_is_released(world: World) -> None:
+    await lease(world, "operator-of-another-installation")
+    lines: list[str] = []
+    uninstall = Uninstall(world.kube, world.settings.operator_namespace, (), lines.append, "remit-b-operator")
+    await uninstall.run("statefulset/remit-b", timeout_seconds=30)
+    missing = f"there is no Lease {world.settings.operator_namespace}/remit-b-operator: no operator held one there"
+    assert lines == [missing]
+    other = await world.get(LEASE_NAME, LEASES, world.settings.operator_namespace)
+    assert other["spec"]["holderIdentity"] == "operator-of-another-installation"
+
+
 async def test_nothing_is_released_while_an_operator_is_at_work(world: World) -> None:
     await world.lease()
     async with world.operator(leader_election=True):

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from remit.cli.app import app
+import commandline
 from remit.cli.audittrail import as_csv, as_json, moment, row
 from remit.errors import InvalidInput
 from remit.telemetry import AuditEvent, AuditLog, escape, verify
@@ -48,7 +48,7 @@ def trail(tmp_path: Path) -> Path:
 
 
 def audit(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, ["audit", *map(str, arguments)])
+    return commandline.invoke("audit", *map(str, arguments))
 
 
 def records(result: Result) -> list[dict[str, object]]:

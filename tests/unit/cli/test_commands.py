@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import sys
@@ -9,8 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from typer.testing import CliRunner
 
+import commandline
 from conftest import require
 from remit import __version__
 from remit.cli import app as program
@@ -29,16 +30,22 @@ COMMANDS = [
 
 
 def invoke(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(program.app, list(arguments), env={"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"})
+    result = commandline.invoke(*arguments, env={"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"})
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.output
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_every_command_explains_itself(command: list[str]) -> None:
+@functools.cache
+def help_of(*command: str) -> str:
     code, text = invoke(*command, "--help")
     assert code == 0
+    return text
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself(command: list[str]) -> None:
+    text = help_of(*command)
     assert "Usage:" in text
     options = [line for line in text.splitlines() if line.startswith("│ --")]
     assert all(len(line.strip("│ ").split("  ", 1)) == 2 for line in options), "an option has no words"
@@ -47,13 +54,13 @@ def test_every_command_explains_itself(command: list[str]) -> None:
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_nothing_is_cut_from_the_help_on_a_terminal_of_80_columns(command: list[str]) -> None:
     environment = {"COLUMNS": "80", "TERMINAL_WIDTH": "80", "NO_COLOR": "1", "TERM": "dumb"}
-    text = CliRunner().invoke(program.app, [*command, "--help"], env=environment).output
+    text = commandline.invoke(*command, "--help", env=environment).output
     assert [line for line in text.splitlines() if "…" in line or len(line) > 80] == []
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_the_help_names_what_is_wanted_and_no_type_of_a_program(command: list[str]) -> None:
-    text = invoke(*command, "--help")[1]
+    text = help_of(*command)
     assert not re.findall(r"<[^>]*>|\[x?[\d<>=x]+\]|\[\[|\b(?:TEXT|INTEGER|BOOLEAN|FLOAT)\b", text)
     usage = next(line for line in text.splitlines() if "Usage:" in line).partition(" [OPTIONS]")[2]
     assert usage.replace("task/", "") == usage.replace("task/", "").upper()

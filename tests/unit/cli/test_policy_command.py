@@ -5,9 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from remit.cli.app import app
+import commandline
 from remit.cli.errors import report
 from remit.errors import InvalidInput
 
@@ -32,7 +31,7 @@ cases:
 
 
 def invoke(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["policy", "test", *arguments])
+    result = commandline.invoke("policy", "test", *arguments)
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.output
@@ -231,7 +230,7 @@ def test_a_file_that_holds_no_task_to_judge(team: str, tmp_path: Path, text: str
 
 def failing(*arguments: str | Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     """Exit code and standard error, as `remit policy test` ends where nobody above can tell the user."""
-    result = CliRunner().invoke(app, ["policy", "test", *map(str, arguments)])
+    result = commandline.invoke("policy", "test", *map(str, arguments))
     assert result.exception is not None
     code = report(result.exception) if not isinstance(result.exception, SystemExit) else result.exit_code
     return code, result.stderr + capsys.readouterr().err

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from typer.testing import CliRunner
 
+import commandline
 from releases import EPOCH, Sim, hook, live
 from remit.api import Deployment, ExecutionTask
 from remit.cli import tables
-from remit.cli.app import app
 from remit.cli.releasedrawing import draw
 from remit.cli.releasetree import ReleaseTree, release_tree
 from remit.release import HookKey, RunHook
@@ -185,6 +184,6 @@ def test_the_table_has_the_columns_of_kubectl(capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize("arguments", [["deploy", "shop", "--until-done"], ["tasks", "a", "-w", "--until-done"]])
 def test_an_end_is_only_waited_for_where_there_is_one(arguments: list[str]) -> None:
-    result = CliRunner().invoke(app, ["get", *arguments])
+    result = commandline.invoke("get", *arguments)
     assert result.exit_code == 2
     assert "--until-done" in result.output

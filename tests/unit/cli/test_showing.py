@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.text import Text
-from typer.testing import CliRunner
 
+import commandline
 from remit.cli import tables
-from remit.cli.app import app
 from remit.cli.terminal import harmless
 from remit.telemetry import AuditEvent, AuditLog
 
@@ -126,7 +125,7 @@ def trail(tmp_path: Path) -> Path:
 
 
 def audit(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["audit", *arguments])
+    result = commandline.invoke("audit", *arguments)
     return result.exit_code, result.stdout
 
 

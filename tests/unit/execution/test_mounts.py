@@ -10,10 +10,10 @@ import pytest
 from remit.api import CommandPolicy, ExecutionTask
 from remit.errors import InvalidInput
 from remit.execution.admission import Admission, Admitted, PolicySet, Refused
-from remit.execution.mounts import mounted_files
+from remit.execution.mounts import mounted_files, mounts_of
 from remit.execution.resolved import Resolved
 from remit.policy import compile_policy
-from remit.sandbox import EmptyMount, HostMount, MemoryBudget
+from remit.sandbox import ClaimMount, EmptyMount, HostMount, MemoryBudget
 
 ALLOWED: dict[str, Any] = {
     "commands": {"allow": [{"executable": name} for name in ("true", "/src/run.sh", "/src/bin/python")]},
@@ -22,7 +22,7 @@ ALLOWED: dict[str, Any] = {
         "workspaces": [{"names": ["*"]}],
         "artifacts": {},
     },
-    "backends": ["process", "docker"],
+    "backends": ["process", "docker", "kubernetes"],
     "images": {"allow": ["i"]},
 }
 
@@ -155,3 +155,24 @@ def test_names_may_begin_with_dots() -> None:
     items = [{"key": "a", "path": "sub/..a"}, {"key": "b", "path": "b"}]
     listed = {"configMap": {"name": "app", "items": items}}
     assert files(listed, {"a": b"x", "b": b"y"}, subPath="sub") == {"/etc/app/..a": b"x"}
+
+
+WORKSPACE = [{"name": "w", "workspace": {"name": "pip", "size": "1Gi"}}]
+
+
+def test_a_job_mounts_what_a_cluster_keeps() -> None:
+    spec: dict[str, Any] = {"backend": "kubernetes", "image": "i"}
+    asked = task(WORKSPACE, [{"name": "w", "mountPath": "/c", "access": "ReadWrite", "subPath": "s"}], **spec)
+    here = {"backends": frozenset({"kubernetes"})}
+    verdict = decided(asked, **here)
+    assert isinstance(verdict, Admitted)
+    (mount,) = mounts_of(verdict.grant.request, verdict.policies, {})
+    assert mount == ClaimMount("/c", "pip", 1 << 30, "s", read_only=False)
+    for volume, told in (
+        ({"workspace": {"name": "pip", "ttlSecondsAfterLastUse": 5}}, "ttlSecondsAfterLastUse"),
+        ({"artifact": {"task": "t", "name": "a"}}, "a Job mounts no artifacts"),
+    ):
+        verdict = decided(task([{"name": "w", **volume}], [{"name": "w", "mountPath": "/c"}], **spec), **here)
+        assert isinstance(verdict, Admitted)
+        with pytest.raises(InvalidInput, match=told):
+            mounts_of(verdict.grant.request, verdict.policies, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import re
 import textwrap
@@ -11,12 +12,14 @@ from typing import Any
 
 import pytest
 import typer.main
+from typer.testing import CliRunner
 
 import remit
 from conftest import require
 from remit import safeyaml
 from remit.api import CommandPolicy, ExecutionTask, crd
 from remit.cli.app import app
+from remit.controllers.settings import Settings
 
 pytestmark = pytest.mark.no_cover
 
@@ -93,6 +96,79 @@ def test_chart_and_kustomize_grant_the_same(helm: Any) -> None:
     assert everywhere["ClusterRole", "remit"]["rules"] == role["rules"]
     role, _binding = manifest("base/lease-role.yaml")
     assert everywhere["Role", "remit-lease"]["rules"] == role["rules"]
+
+
+JOB_VERBS = {
+    ("batch", "jobs"): ["get", "create", "delete"],
+    ("", "pods"): ["get", "list", "watch"],
+    ("", "pods/log"): ["get"],
+    ("", "persistentvolumeclaims"): ["get", "create"],
+    ("networking.k8s.io", "networkpolicies"): ["get", "create", "delete"],
+}
+
+
+def granted(found: Objects) -> dict[tuple[str, str], set[str]]:
+    """The verbs of each resource, of all roles together."""
+    verbs: dict[tuple[str, str], set[str]] = {}
+    for (kind, _), role in found.items():
+        for rule in role["rules"] if kind in {"Role", "ClusterRole"} else ():
+            for group, resource in itertools.product(rule["apiGroups"], rule["resources"]):
+                verbs.setdefault((group, resource), set()).update(rule["verbs"])
+    return verbs
+
+
+@pytest.mark.parametrize("backends", [[], ["kubernetes"], ["process", "kubernetes"], ["process"]], ids=str)
+def test_jobs_are_granted_where_tasks_run_as_jobs(helm: Any, backends: list[str]) -> None:
+    verbs = granted(objects(render(helm, backends=backends)))
+    if backends == ["process"]:
+        assert not verbs.keys() & JOB_VERBS.keys()
+        assert verbs["", "secrets"] == {"get"}
+        return
+    assert {key: sorted(verbs[key]) for key in JOB_VERBS} == {key: sorted(JOB_VERBS[key]) for key in JOB_VERBS}
+    assert verbs["", "events"] == {"create", "list"}
+    assert verbs["", "secrets"] == verbs["", "configmaps"] == {"get", "create", "delete"}
+
+
+def operator_settings(found: Objects, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
+    """What the command line of the pod means to the operator."""
+    given: list[Settings] = []
+
+    async def take(settings: Settings, *_: Any) -> None:
+        given.append(settings)
+
+    monkeypatch.setattr("remit.cli.serve.operator", take)
+    monkeypatch.setattr("remit.cli.logsetup.set_up_logs", lambda *_: None)
+    arguments = pod(found)["containers"][0]["args"]
+    here = [f"--state-dir={tmp_path}" if argument.startswith("--state-dir") else argument for argument in arguments]
+    done = CliRunner().invoke(app, here)
+    assert done.exit_code == 0, done.output
+    return given[0]
+
+
+def test_values_reach_the_operator(helm: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    usual = operator_settings(objects(render(helm)), monkeypatch, tmp_path)
+    assert (usual.backends, usual.image) == ((), f"remit-operator:{remit.__version__}")
+    assert not usual.accept_unenforced_network
+    values = {
+        "backends": ["process", "kubernetes"],
+        "defaultImage": "registry.example/tools:1",
+        "acceptUnenforcedNetwork": True,
+    }
+    told = operator_settings(objects(render(helm, **values)), monkeypatch, tmp_path)
+    assert (told.backends, told.image) == (("process", "kubernetes"), "registry.example/tools:1")
+    assert told.accept_unenforced_network
+    assert operator_settings(objects(render(helm, defaultImage="off")), monkeypatch, tmp_path).image == ""
+
+
+def test_user_namespaces_are_for_the_backend_process(
+    helm: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = objects(render(helm, sandbox={"userNamespaces": True}))
+    assert operator_settings(found, monkeypatch, tmp_path).backends == ("kubernetes", "process")
+    with pytest.raises(helm.HelmError, match="add process to backends"):
+        render(helm, sandbox={"userNamespaces": True}, backends=["kubernetes"])
+    with pytest.raises(helm.HelmError, match="set dockerHost"):
+        render(helm, backends=["docker"])
 
 
 def test_releases_to_kubernetes_are_granted_only_when_asked_for(helm: Any) -> None:

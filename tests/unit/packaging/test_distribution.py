@@ -74,13 +74,15 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_source_archive_holds_the_package_and_what_describes_it(built: Path) -> None:
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    outside = {name for name in names if not name.startswith(("operator/remit/", "crds/"))}
+    outside = {name for name in names if not name.startswith(("operator/remit/", "operator/launcher/", "crds/"))}
     assert outside == {"README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml", "PKG-INFO", ".gitignore"}
     assert {name for name in names if name.startswith("crds/")} == {
         f"crds/{path.name}" for path in (ROOT / "crds").iterdir()
     }
+    launcher = {name for name in names if name.startswith("operator/launcher/")}
+    assert launcher == {"operator/launcher/build.py", "operator/launcher/launch.c"}
     kept = {path.relative_to(ROOT).as_posix() for path in SOURCE.rglob("*") if path.is_file()}
-    assert {name for name in names if name.startswith("operator/")} == {n for n in kept if "__pycache__" not in n}
+    assert {name for name in names if name.startswith("operator/remit/")} == {n for n in kept if "__pycache__" not in n}
 
 
 def test_the_wheel_works_in_an_environment_of_its_own(built: Path, tmp_path: Path) -> None:

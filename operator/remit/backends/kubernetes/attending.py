@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ import aiohttp
 
 from remit.backends.base import AttemptRequest, OutputSink
 from remit.backends.kubernetes.manifests import CONTAINER, Walls, job_name
-from remit.backends.kubernetes.pods import Look, confined, look, never_started, outcome_of, refusal
+from remit.backends.kubernetes.pods import Look, confined, is_being_deleted, look, never_started, outcome_of, refusal
 from remit.backends.kubernetes.records import Records
 from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import ApiError, BackendError, RemitError
@@ -27,6 +28,7 @@ _ENDED_SILENCE_SECONDS: Final = 1.0
 """The same for the log of a container that has ended."""
 _LAST_WORDS_SECONDS: Final = 30.0
 """For the log of a container that has ended."""
+_SENT_BY_KUBELETS: Final = frozenset({128 + signal.SIGTERM, 128 + signal.SIGKILL})
 _NOT_FOUND: Final = 404
 _BEFORE_IT_RUNS: Final = 400
 """What a log is answered with whose container was not started."""
@@ -35,11 +37,17 @@ _BEFORE_IT_RUNS: Final = 400
 class Attendance:
     """Of one Job. `news` tells of its pods."""
 
-    def __init__(self, kube: Kube, request: AttemptRequest, sink: OutputSink, given: Walls, news: Subscription) -> None:
-        if request.task is None:
-            raise ValueError("a Job belongs to a task")
+    def __init__(
+        self,
+        kube: Kube,
+        request: AttemptRequest,
+        namespace: str,
+        sink: OutputSink,
+        given: Walls,
+        news: Subscription,
+    ) -> None:
         self._kube, self._request, self._sink, self._given, self._news = kube, request, sink, given, news
-        self._namespace, self._name = request.task.namespace, job_name(request.id)
+        self._namespace, self._name = namespace, job_name(request.id)
         self._pod: Object = {}
         self._seen = Look()
         self._gone = False
@@ -106,9 +114,15 @@ class Attendance:
 
     async def _over(self) -> None:
         """Until it has ended, or will not run. The launcher's last record is the last thing that it does, and with it
-        ends everything in the container; the kubelet tells that up to seconds later."""
-        while not (self._refused is not None or self._has_ended or self._records.ended is not None):
+        ends everything in the container; the kubelet tells that up to seconds later. But only the kubelet tells whether
+        a signal was sent because the pod is to go."""
+        while not (self._refused is not None or self._has_ended or self._ended_by_itself):
             await self._change.wait()
+
+    @property
+    def _ended_by_itself(self) -> bool:
+        ended = self._records.ended
+        return ended is not None and ended.exit_code not in _SENT_BY_KUBELETS and not is_being_deleted(self._pod)
 
     @property
     def _has_ended(self) -> bool:

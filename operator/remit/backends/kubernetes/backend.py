@@ -11,15 +11,21 @@ from typing import Any, Final
 
 import structlog
 
-from remit.backends.base import AttemptRequest, Handle, OutputSink, TaskReference
+from remit.backends.base import AttemptRequest, Handle, OutputSink, Stream, TaskReference
 from remit.backends.ending import CANCELLED_MESSAGE
 from remit.backends.kubernetes.attending import Attendance, remove_job
+from remit.backends.kubernetes.isolation import Isolation
 from remit.backends.kubernetes.launcher import Launcher
 from remit.backends.kubernetes.manifests import (
     ATTEMPT_LABEL,
     MANAGED_BY,
     NO_NETWORK,
+    WORKSPACE_LABELS,
     Secrets,
+    Walls,
+    claim,
+    claim_name,
+    claims,
     job,
     job_name,
     network_policy,
@@ -28,9 +34,9 @@ from remit.backends.kubernetes.manifests import (
 from remit.backends.kubernetes.pods import confined, moment, over_quota, refused
 from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import ApiError, BackendError, InvalidInput, SandboxUnavailable
-from remit.kube.client import CONFIG_MAPS, JOBS, NETWORK_POLICIES, PODS, SECRETS, Kube, Object
+from remit.kube.client import CLAIMS, CONFIG_MAPS, JOBS, NETWORK_POLICIES, PODS, SECRETS, Kube, Object
 from remit.kube.informer import Informer
-from remit.sandbox import boot_id
+from remit.sandbox import ClaimMount, boot_id
 from remit.sandbox.fencing import now as boot_time
 
 log = structlog.get_logger(__name__)
@@ -38,17 +44,17 @@ _NOT_FOUND, _CONFLICT, _FORBIDDEN = 404, 409, 403
 _RETRY_SECONDS: Final = 1.0
 _MISSING_RIGHT: Final = "cannot create resource"
 _NOT_ISOLATED: Final = (
-    "spec.network: none is a promise that this cluster does not keep: its network lets pods connect although a"
-    " NetworkPolicy forbids it; install a network plugin that enforces NetworkPolicies, allow `network: host` in the"
-    " policy, or start the operator with --accept-unenforced-network"
+    "spec.network: none is not kept by this cluster: {why}; install a network plugin that enforces NetworkPolicies, use"
+    " network: host where policies allow it, or start the operator with --accept-unenforced-network"
 )
 
 
 class KubernetesBackend:
     """Jobs by `kube`, which needs as many connections as attempts run at once, and some.
 
-    `namespaces` are those that it may watch; none: all. `isolated` says whether `network: none` holds here; where it
-    does not, attempts are refused that want it, unless `accept_unenforced_network`.
+    Workspaces are kept in claims of `storage_class`; empty: the cluster's default one.
+    `namespaces` are those that it may watch; none: all. Where NetworkPolicies are not enforced, attempts with
+    `network: none` are refused, unless `accept_unenforced_network`.
     """
 
     name = "kubernetes"
@@ -59,11 +65,13 @@ class KubernetesBackend:
         launcher: Launcher,
         *,
         namespaces: Sequence[str] = (),
-        isolated: bool = True,
         accept_unenforced_network: bool = False,
+        storage_class: str = "",
     ) -> None:
         self._kube, self._launcher, self._namespaces = kube, launcher, tuple(namespaces)
-        self._isolated, self._accept_unenforced_network = isolated, accept_unenforced_network
+        self._storage_class = storage_class
+        self._accept_unenforced_network = accept_unenforced_network
+        self._isolation = Isolation(self._probe)
         self._informers: dict[str | None, Informer] = {}
         self._starting = asyncio.Lock()
 
@@ -77,31 +85,56 @@ class KubernetesBackend:
     ) -> Outcome:
         """See `Backend.run`. Cancelled itself, as on a shutdown, it lets go of a Job that runs: see `adopt`."""
         task = _task(request)
-        given = walls(request.confinement, isolated=self._isolated)
-        if request.confinement.network == "none" and not (self._isolated or self._accept_unenforced_network):
-            raise SandboxUnavailable(_NOT_ISOLATED)
+        given = walls(request.confinement)
         if request.collector is not None:
             raise SandboxUnavailable(
                 "spec.artifacts and spec.results: a Job keeps nothing in this version; leave them out"
             )
         if cancel.is_set():
             return confined(Outcome(ExitReason.CANCELLED, CANCELLED_MESSAGE), given)
+        if request.confinement.network == "none":
+            given = walls(request.confinement, isolated=await self._is_isolated(task.namespace, request.image))
+        return await self._run(request, task.namespace, sink, cancel, given, on_started)
+
+    async def _run(
+        self,
+        request: AttemptRequest,
+        namespace: str,
+        sink: OutputSink,
+        cancel: asyncio.Event,
+        given: Walls,
+        on_started: Callable[[Handle], None] | None,
+    ) -> Outcome:
         secrets = Secrets.of(request)
         manifest = job(request, secrets, self._launcher)
-        began = asyncio.get_running_loop().time()
-        informer = await self._informer(task.namespace)
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        informer = await self._informer(namespace)
         with informer.subscribe(request.id) as news:
             try:
-                await self._prepare(task.namespace, request, secrets)
+                await self._prepare(namespace, request, secrets)
             except ApiError as error:
                 return confined(_refused(error), given)
             if on_started:
-                on_started(self._handle(task, request.id, asyncio.get_running_loop().time() - began))
-            if (outcome := await self._create(task.namespace, manifest, request.timeout_seconds, cancel)) is not None:
+                on_started(_handle(namespace, request.id, clock() - began))
+            if (outcome := await self._create(namespace, manifest, request.timeout_seconds, cancel)) is not None:
                 return confined(outcome, given)
-            attendance = Attendance(self._kube, request, sink, given, news)
-            had = asyncio.get_running_loop().time() - began
-            return await self._attended(attendance, request, cancel, request.timeout_seconds - had)
+            attendance = Attendance(self._kube, request, namespace, sink, given, news)
+            return await self._attended(attendance, request, namespace, cancel, clock() - began)
+
+    async def _is_isolated(self, namespace: str, image: str) -> bool:
+        """Raises `SandboxUnavailable` where that is not so, and nobody said that it need not be."""
+        verdict = await self._isolation.verdict(namespace, image)
+        if not (verdict.holds or self._accept_unenforced_network):
+            raise SandboxUnavailable(_NOT_ISOLATED.format(why=verdict.why))
+        return verdict.holds
+
+    async def _probe(self, request: AttemptRequest, namespace: str) -> Outcome:
+        """An attempt of no task, of which nothing stays."""
+        try:
+            return await self._run(request, namespace, _Nowhere(), asyncio.Event(), walls(request.confinement), None)
+        finally:
+            await self._delete(request, namespace)
 
     async def adopt(
         self,
@@ -118,32 +151,33 @@ class KubernetesBackend:
         if found is None:
             return None
         had = _seconds_had(recorded, found)
-        on_found(self._handle(task, request.id, had))
-        given = walls(replace(request.confinement, require=frozenset()), isolated=self._isolated)
+        on_found(_handle(task.namespace, request.id, had))
+        given = walls(replace(request.confinement, require=frozenset()))
         informer = await self._informer(task.namespace)
         with informer.subscribe(request.id) as news:
-            attendance = Attendance(self._kube, request, sink, given, news)
-            return await self._attended(attendance, request, cancel, request.timeout_seconds - had)
+            attendance = Attendance(self._kube, request, task.namespace, sink, given, news)
+            return await self._attended(attendance, request, task.namespace, cancel, had)
 
     async def _attended(
-        self, attendance: Attendance, request: AttemptRequest, cancel: asyncio.Event, seconds: float
+        self, attendance: Attendance, request: AttemptRequest, namespace: str, cancel: asyncio.Event, had: float
     ) -> Outcome:
-        task = _task(request)
+        """To its end; it has had so many seconds."""
         try:
-            return await attendance.until_over(cancel, max(0.0, seconds))
+            return await attendance.until_over(cancel, max(0.0, request.timeout_seconds - had))
         except BackendError:
             with contextlib.suppress(ApiError):
-                await remove_job(self._kube, task.namespace, job_name(request.id))
+                await remove_job(self._kube, namespace, job_name(request.id))
             raise
 
     async def forget(self, request: AttemptRequest) -> None:
         """See `AdoptingBackend.forget`. What is left then goes with its task, or after a day."""
-        task, name = _task(request), job_name(request.id)
-        for resource in (JOBS, SECRETS):
-            if resource is SECRETS and not Secrets.of(request).data:
-                continue
+        await self._delete(request, _task(request).namespace)
+
+    async def _delete(self, request: AttemptRequest, namespace: str) -> None:
+        name = job_name(request.id)
+        for resource in (JOBS, SECRETS) if Secrets.of(request).data else (JOBS,):
             try:
-                await self._kube.delete(resource, task.namespace, name)
+                await self._kube.delete(resource, namespace, name)
             except ApiError as error:
                 if error.status != _NOT_FOUND:
                     log.info("what is left of an attempt stays for now", name=name, reason=str(error))
@@ -191,9 +225,29 @@ class KubernetesBackend:
         await self._ensure(CONFIG_MAPS, namespace, self._launcher.name, lambda: self._launcher.config_map(namespace))
         if request.confinement.network == "none":
             await self._ensure(NETWORK_POLICIES, namespace, NO_NETWORK, lambda: network_policy(namespace))
+        for mount in claims(request).values():
+            await self._claim(mount, namespace)
         if secrets.data:
             with _unless_there():
                 await self._kube.create(SECRETS, namespace, secrets.object(request))
+
+    async def _claim(self, mount: ClaimMount, namespace: str) -> None:
+        """The workspace's, made by its first attempt. Raises `ApiError`, and `InvalidInput` for a stranger's."""
+        try:
+            found = await self._kube.get(CLAIMS, namespace, claim_name(mount.workspace))
+        except ApiError as error:
+            if error.status != _NOT_FOUND:
+                raise
+            with _unless_there():
+                await self._kube.create(CLAIMS, namespace, claim(mount, namespace, self._storage_class))
+            return
+        labels = found["metadata"].get("labels") or {}
+        if any(labels.get(name) != value for name, value in WORKSPACE_LABELS.items()):
+            name = claim_name(mount.workspace)
+            raise InvalidInput(
+                f"workspace {mount.workspace}: there is a PersistentVolumeClaim {name} that Remit did not make; delete"
+                " it, give it the labels of a workspace, or use another name"
+            )
 
     async def _ensure(self, resource: Any, namespace: str, name: str, wanted: Callable[[], dict[str, Any]]) -> None:
         """It is asked for each time: somebody may have deleted or changed it."""
@@ -230,16 +284,24 @@ class KubernetesBackend:
             else:
                 return None
 
-    def _handle(self, task: TaskReference, attempt_id: str, had: float) -> Handle:
-        """Of a Job that has had so many seconds."""
-        return Handle(
-            pid=0,
-            start_time=0,
-            boot_id=boot_id(),
-            container=job_name(attempt_id),
-            namespace=task.namespace,
-            begun=boot_time() - had,
-        )
+
+class _Nowhere:
+    """A sink for what nobody reads."""
+
+    def write(self, stream: Stream, chunk: bytes) -> None:
+        pass
+
+
+def _handle(namespace: str, attempt_id: str, had: float) -> Handle:
+    """Of a Job that has had so many seconds."""
+    return Handle(
+        pid=0,
+        start_time=0,
+        boot_id=boot_id(),
+        container=job_name(attempt_id),
+        namespace=namespace,
+        begun=boot_time() - had,
+    )
 
 
 def _task(request: AttemptRequest) -> TaskReference:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import base64
 import dataclasses
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from remit.api import API_VERSION
 from remit.backends.base import AttemptRequest
 from remit.backends.kubernetes.launcher import KEY, PATH, STDIN_PATH, Launcher
 from remit.errors import InvalidInput, SandboxUnavailable
-from remit.sandbox import NOT_ENFORCED, Confinement, EmptyMount, HostMount, Layer
+from remit.sandbox import NOT_ENFORCED, ClaimMount, Confinement, EmptyMount, HostMount, Layer
 from remit.sandboxpaths import WORKSPACE
 
 CONTAINER: Final = "task"
 """The container that the program runs in."""
 ATTEMPT_LABEL: Final = "remit.dev/attempt"
+WORKSPACE_LABELS: Final = MappingProxyType(
+    {"app.kubernetes.io/managed-by": "remit", "app.kubernetes.io/component": "workspace"}
+)
 NETWORK_LABEL: Final = "remit.dev/network"
 MANAGED_BY: Final = "app.kubernetes.io/managed-by=remit"
 USER: Final = 65534
@@ -57,7 +61,7 @@ class Walls:
     enforced_by: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def walls(confinement: Confinement, *, isolated: bool) -> Walls:
+def walls(confinement: Confinement, *, isolated: bool = True) -> Walls:
     """`isolated`: whether `network: none` holds here.
 
     Raises:
@@ -180,25 +184,15 @@ def job(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> dict[s
 
 
 def _metadata(request: AttemptRequest) -> dict[str, Any]:
-    task = request.task
-    if task is None:
-        raise InvalidInput("a Job needs a task that it belongs to")
-    return {
-        "name": job_name(request.id),
-        "namespace": task.namespace,
-        "labels": {"app.kubernetes.io/managed-by": "remit", ATTEMPT_LABEL: request.id},
-        "annotations": {"remit.dev/task": task.name},
-        "ownerReferences": [
-            {
-                "apiVersion": API_VERSION,
-                "kind": "ExecutionTask",
-                "name": task.name,
-                "uid": task.uid,
-                "controller": True,
-                "blockOwnerDeletion": False,
-            }
-        ],
-    }
+    labels = {"app.kubernetes.io/managed-by": "remit", ATTEMPT_LABEL: request.id}
+    metadata: dict[str, Any] = {"name": job_name(request.id), "labels": labels}
+    if (task := request.task) is not None:
+        owner = {"apiVersion": API_VERSION, "kind": "ExecutionTask", "name": task.name, "uid": task.uid}
+        metadata |= {
+            "annotations": {"remit.dev/task": task.name},
+            "ownerReferences": [{**owner, "controller": True, "blockOwnerDeletion": False}],
+        }
+    return metadata
 
 
 def _container(request: AttemptRequest, secrets: Secrets) -> dict[str, Any]:
@@ -259,6 +253,27 @@ _LOG_BYTES: Final = 64 << 20
 """What a container's logs may take besides: they count as the pod's, and the kubelet rotates them."""
 
 
+def claim_name(workspace: str) -> str:
+    return f"remit-workspace-{workspace}"
+
+
+def claims(request: AttemptRequest) -> dict[str, ClaimMount]:
+    """The workspaces of an attempt, by their names; where one is mounted twice, so that it can be written."""
+    found = [mount for mount in request.confinement.mounts if isinstance(mount, ClaimMount)]
+    return {mount.workspace: mount for mount in sorted(found, key=lambda mount: not mount.read_only)}
+
+
+def claim(mount: ClaimMount, namespace: str, storage_class: str) -> dict[str, Any]:
+    """What a workspace is kept in. It belongs to no task."""
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": str(mount.size_bytes)}}}
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": claim_name(mount.workspace), "namespace": namespace, "labels": dict(WORKSPACE_LABELS)},
+        "spec": {**spec, **({"storageClassName": storage_class} if storage_class else {})},
+    }
+
+
 def _empty_folders(request: AttemptRequest) -> dict[str, int | None]:
     """The private folders of an attempt, and how large each may be."""
     disk = request.confinement.limits.disk_bytes
@@ -266,10 +281,11 @@ def _empty_folders(request: AttemptRequest) -> dict[str, int | None]:
     for mount in request.confinement.mounts:
         if isinstance(mount, HostMount):
             raise SandboxUnavailable(
-                f"spec.volumeMounts: {mount.mount_path}: a Job has no folders of the operator's host in this version,"
-                " so neither workspaces nor artifacts; use emptyDir, configMap or secret"
+                f"spec.volumeMounts: {mount.mount_path}: a Job has no folders of the operator's host; use a workspace,"
+                " an emptyDir, a configMap or a secret"
             )
-        folders[mount.mount_path] = mount.size_bytes or disk
+        if isinstance(mount, EmptyMount):
+            folders[mount.mount_path] = mount.size_bytes or disk
     return folders
 
 
@@ -281,12 +297,20 @@ def _volumes(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> l
         volumes.append({"name": "private", "secret": {"secretName": job_name(request.id), "defaultMode": 0o444}})
     for number, size in enumerate(_empty_folders(request).values()):
         volumes.append({"name": f"empty-{number}", "emptyDir": {"sizeLimit": str(size)} if size else {}})
+    for number, workspace in enumerate(claims(request)):
+        volumes.append({"name": f"workspace-{number}", "persistentVolumeClaim": {"claimName": claim_name(workspace)}})
     return volumes
 
 
 def _mounts(request: AttemptRequest, secrets: Secrets) -> list[dict[str, Any]]:
     folders = {path: f"empty-{number}" for number, path in enumerate(_empty_folders(request))}
     mounts: list[dict[str, Any]] = [{"name": name, "mountPath": path} for path, name in folders.items()]
+    numbers = {workspace: number for number, workspace in enumerate(claims(request))}
+    for mount in request.confinement.mounts:
+        if isinstance(mount, ClaimMount):
+            below = {"subPath": mount.sub_path} if mount.sub_path else {}
+            where = {"name": f"workspace-{numbers[mount.workspace]}", "mountPath": mount.mount_path}
+            mounts.append({**where, **below, "readOnly": mount.read_only})
     mounts.append({"name": "launch", "mountPath": PATH, "subPath": KEY, "readOnly": True})
     for path, key in secrets.files.items():
         mounts.append({"name": "private", "mountPath": path, "subPath": key, "readOnly": True})

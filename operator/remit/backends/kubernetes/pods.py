@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from remit.backends.base import AttemptRequest
@@ -178,12 +178,11 @@ def _end(
         return Outcome(ExitReason.START_FAILED, f"could not be started: {said}")
     if stopped is None and ended is not None and ended.error:
         return Outcome(ExitReason.START_FAILED, f"could not be started: {_why_not(ended, request)}")
-    taken = None if stopped or ended is not None else _taken_away(pod, request)
-    if taken is not None:
-        return taken
+    code = terminated.exit_code if terminated is not None else ended.exit_code if ended is not None else None
+    if stopped is None and (taken := _taken_away(pod, seen, code, request)) is not None:
+        return replace(taken, exit_code=code)
     if ended is None and terminated is None and stopped is None:
         return Outcome(ExitReason.INTERRUPTED, "its pod was taken away, and nobody saw how it ended")
-    code = terminated.exit_code if terminated is not None else ended.exit_code if ended is not None else None
     killed = terminated is not None and terminated.reason == "OOMKilled"
     met = exceeded(
         exit_code=code,
@@ -203,9 +202,30 @@ def _why_not(ended: Ended, request: AttemptRequest) -> str:
     return f"{what}: {where}: {os.strerror(ended.errno)}" if where else f"{what}: {os.strerror(ended.errno)}"
 
 
-def _taken_away(pod: Mapping[str, Any], request: AttemptRequest) -> Outcome | None:
-    """Whether the cluster ended it: it did not end by itself."""
+def is_being_deleted(pod: Mapping[str, Any]) -> bool:
+    return bool((pod.get("metadata") or {}).get("deletionTimestamp"))
+
+
+def _taken_away(pod: Mapping[str, Any], seen: Look, code: int | None, request: AttemptRequest) -> Outcome | None:
+    """Whether it was ended by the cluster, or by somebody who deleted it, and not by itself."""
     status = pod.get("status") or {}
+    if is_being_deleted(pod) and not _ended_before_deletion(pod, seen):
+        return _disrupted(pod, status, request) or Outcome(
+            ExitReason.INTERRUPTED, "somebody else deleted its pod or Job"
+        )
+    return None if code == 0 else _disrupted(pod, status, request)
+
+
+def _ended_before_deletion(pod: Mapping[str, Any], seen: Look) -> bool:
+    """In whole seconds, as Kubernetes tells them."""
+    metadata, ended = pod["metadata"], seen.terminated
+    killed_at = moment(metadata["deletionTimestamp"])
+    if ended is None or ended.finished_at is None or killed_at is None:
+        return False
+    return ended.finished_at < killed_at - timedelta(seconds=int(metadata.get("deletionGracePeriodSeconds") or 0))
+
+
+def _disrupted(pod: Mapping[str, Any], status: Mapping[str, Any], request: AttemptRequest) -> Outcome | None:
     message = str(status.get("message") or "")
     disruption: Mapping[str, Any] = next(
         (

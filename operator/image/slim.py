@@ -1,0 +1,53 @@
+"""Remove from a folder of installed packages what the operator never imports: `slim.py SITE-PACKAGES`.
+
+Most of it is code that the Kubernetes client has for each kind and version. The client loads that when it is used, and
+Remit uses what reads kubeconfigs.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+
+_KEPT_MODELS = {"__init__", "v1_managed_fields_entry", "v1_object_meta", "v1_owner_reference"}
+"""Kopf imports these."""
+_FOLDERS = (
+    "kubernetes/aio/client/api",
+    "kubernetes/aio/client/apis",
+    "kubernetes/client/api",
+    "kubernetes/client/apis",
+    "regex/tests",
+    "websocket/tests",
+    *("prompt_toolkit", "wcwidth"),  # of the command line that comes with a library
+)
+_MODELS = ("kubernetes/aio/client/models", "kubernetes/client/models")
+
+
+def is_unused(path: PurePath) -> bool:
+    """Whether a file may be left out, by its path in the folder."""
+    text = path.as_posix()
+    if text.startswith(tuple(f"{folder}/" for folder in _FOLDERS)):
+        return True
+    folder = path.parent.parent if path.parent.name == "__pycache__" else path.parent
+    return folder.as_posix() in _MODELS and path.name.partition(".")[0] not in _KEPT_MODELS
+
+
+def unused(packages: Path) -> Iterator[Path]:
+    """Where the files are that may be left out."""
+    for path in sorted(packages.rglob("*")):
+        if path.is_file() and is_unused(path.relative_to(packages)):
+            yield path
+
+
+def main() -> None:
+    packages = Path(sys.argv[1])
+    for path in unused(packages):
+        path.unlink()
+    for name in _FOLDERS:
+        shutil.rmtree(packages / name, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

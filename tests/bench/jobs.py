@@ -1,0 +1,135 @@
+"""Tasks as Jobs beside bare Jobs of the same cluster: from the creation to the end, one at a time and many at once.
+
+Needs a cluster, as the tests do: REMIT_TEST_KUBECONFIG and REMIT_TEST_LOAD_IMAGE.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import clusters
+import launchers
+from bench.figures import Figures, milliseconds, percentile, ratio
+from remit.api.crd import crds
+from remit.kube.access import Access
+from remit.kube.client import CRDS, JOBS, NAMESPACES, POLICIES, TASKS, Kube, Object, Resource
+
+PAIRS = int(os.environ.get("PAIRS", "15"))
+MANY = int(os.environ.get("MANY", "100"))
+AT_ONCE = 20
+PATIENCE = 120
+ARGV = ["echo", "hi"]
+
+
+async def measure() -> Figures:
+    image = clusters.busybox_image()
+    async with Kube(await Access.load(clusters.kubeconfig()), connections=0) as kube, _namespace(kube) as namespace:
+        with _operator(namespace, image):
+            bench = Bench(kube, namespace, image)
+            await bench.task()  # finds out what the cluster holds
+            bare, ours = [], []
+            for _ in range(PAIRS):  # in turns, so that both have the same machine
+                bare.append(await bench.job())
+                ours.append(await bench.task())
+            many = [await _many(bench.job), await _many(bench.task)]
+    rows = [
+        (name, milliseconds(percentile(times, 50)), milliseconds(percentile(times, 95)), f"{rate:.2f}")
+        for name, times, rate in (("bare Job", bare, many[0]), ("task as a Job", ours, many[1]))
+    ]
+    shares = (ratio(percentile(ours, 50), percentile(bare, 50)), ratio(percentile(ours, 95), percentile(bare, 95)))
+    rows.append(("task to bare", *shares, ratio(many[1], many[0])))
+    title = f"Jobs: creation to end, ms ({PAIRS} pairs); {MANY} by {AT_ONCE} clients, a second"
+    return Figures(title, ("", "p50", "p95", "a second"), rows)
+
+
+async def _many(one: Callable[[], Any]) -> float:
+    """How many a second."""
+    left = MANY
+    began = time.monotonic()
+
+    async def client() -> None:
+        nonlocal left
+        while left > 0:
+            left -= 1
+            await one()
+
+    await asyncio.gather(*(client() for _ in range(AT_ONCE)))
+    return MANY / (time.monotonic() - began)
+
+
+class Bench:
+    def __init__(self, kube: Kube, namespace: str, image: str) -> None:
+        self._kube, self._namespace, self._image = kube, namespace, image
+
+    async def job(self) -> float:
+        """Seconds that a bare Job takes."""
+        container = {"name": "task", "image": self._image, "imagePullPolicy": "IfNotPresent", "command": ARGV}
+        pod = {"restartPolicy": "Never", "automountServiceAccountToken": False, "containers": [container]}
+        spec = {"backoffLimit": 0, "ttlSecondsAfterFinished": 0, "template": {"spec": pod}}
+        return await self._until(JOBS, {"apiVersion": "batch/v1", "kind": "Job", "spec": spec}, "Complete")
+
+    async def task(self) -> float:
+        spec = {"command": {"argv": ARGV}, "ttlSecondsAfterFinished": 0}
+        return await self._until(
+            TASKS, {"apiVersion": "remit.dev/v1alpha1", "kind": "ExecutionTask", "spec": spec}, "Succeeded"
+        )
+
+    async def _until(self, resource: Resource, body: Object, condition: str) -> float:
+        name = f"b{uuid.uuid4().hex[:10]}"
+        began = time.monotonic()
+        made = await self._kube.create(resource, self._namespace, {**body, "metadata": {"name": name}})
+        version = made["metadata"]["resourceVersion"]
+        async with asyncio.timeout(PATIENCE):
+            watch = self._kube.watch(
+                resource, self._namespace, resource_version=version, field_selector=f"metadata.name={name}"
+            )
+            async with contextlib.aclosing(watch) as changes:
+                async for _, obj in changes:
+                    conditions = (obj.get("status") or {}).get("conditions") or []
+                    if any(each["type"] == condition and each["status"] == "True" for each in conditions):
+                        return time.monotonic() - began
+        raise AssertionError(f"{name} never ended")
+
+
+@contextlib.asynccontextmanager
+async def _namespace(kube: Kube) -> AsyncIterator[str]:
+    namespace = f"remit-bench-{uuid.uuid4().hex[:8]}"
+    for crd in crds():
+        await kube.apply(CRDS, None, crd["metadata"]["name"], crd, manager="remit-test", force=True)
+    await kube.create(NAMESPACES, None, {"metadata": {"name": namespace}})
+    policy = {"commands": {"allow": [{"executable": "echo"}]}}
+    body = {"apiVersion": "remit.dev/v1alpha1", "kind": "CommandPolicy", "metadata": {"name": "echo"}, "spec": policy}
+    await kube.create(POLICIES, namespace, body)
+    try:
+        yield namespace
+    finally:
+        await kube.delete(NAMESPACES, None, namespace)
+
+
+@contextlib.contextmanager
+def _operator(namespace: str, image: str) -> Any:
+    with tempfile.TemporaryDirectory(prefix="remit-bench-") as state:
+        argv = [sys.executable, "-m", "remit.cli", "operator", f"--namespace={namespace}", f"--state-dir={state}"]
+        argv += [f"--operator-namespace={namespace}", "--backend=kubernetes", f"--default-image={image}"]
+        argv += [
+            "--accept-unenforced-network",
+            f"--launchers={launchers.folder()}",
+            f"--kubeconfig={clusters.kubeconfig()}",
+        ]
+        with (Path(state) / "log").open("wb") as log:
+            process = subprocess.Popen(argv, stdout=log, stderr=log)
+            try:
+                yield
+            finally:
+                process.terminate()
+                process.wait(60)

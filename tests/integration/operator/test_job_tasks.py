@@ -1,0 +1,375 @@
+"""Tasks as Jobs of a real Kubernetes, through a whole operator."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import clusters
+import launchers
+from remit.api.crd import crds
+from remit.api.endpoint import Resource
+from remit.controllers.operator import Operator, running_operator
+from remit.controllers.settings import Settings
+from remit.errors import ApiError
+from remit.kube.access import Access
+from remit.kube.client import (
+    CLAIMS,
+    CONFIG_MAPS,
+    CRDS,
+    JOBS,
+    NAMESPACES,
+    NETWORK_POLICIES,
+    PODS,
+    POLICIES,
+    SECRETS,
+    TASKS,
+    Kube,
+    Object,
+)
+from remit.telemetry import Redactor
+from support import pauses
+
+from .conftest import PATIENCE, truth
+
+VOLUMES = Resource("", "v1", "persistentvolumes", namespaced=False)
+SECRET = "s3cret-of-jobs"
+EXAMPLES = Path(__file__).parents[3] / "manifests" / "examples"
+AS_JOBS: dict[str, list[tuple[str, str]]] = {
+    "01": [("Completed", "hello, world; $HOME and `id` are only text: no shell reads this")],
+    "02": [("Completed", "REMIT_ATTEMPT=3")],
+    "03": [("Timeout", "")],
+    "04": [("Completed", "good morning\neveryone\ngreen\n[redacted]")],
+    "08": [("Completed", "total 42")],
+}
+NOT_AS_JOBS: dict[str, str] = {
+    "05": "a Job cannot have rlimits, and a policy requires it",
+    "06": "a Job cannot have restricted",
+    "07": "a Job cannot have",
+    "09": "file would work on the disk of the operator's own pod",
+    "12": "starts no processes beside itself",
+    "14": "has no Docker engine",
+}
+KINDS = {
+    "CommandPolicy": POLICIES,
+    "ExecutionTask": TASKS,
+    "ConfigMap": CONFIG_MAPS,
+    "Secret": SECRETS,
+}
+
+
+class Cluster:
+    """A namespace of a cluster, and operators that come and go."""
+
+    def __init__(self, kube: Kube, settings: Settings) -> None:
+        self.kube, self.settings, self.namespace = kube, settings, settings.namespaces[0]
+
+    @contextlib.asynccontextmanager
+    async def operator(self, **changes: Any) -> AsyncIterator[Operator]:
+        async with running_operator(self.kube.access, replace(self.settings, **changes), Redactor()) as operator:
+            yield operator
+
+    async def create(self, resource: Any, kind: str, name: str, body: Object) -> None:
+        version = f"{resource.group}/{resource.version}" if resource.group else resource.version
+        await self.kube.create(
+            resource, self.namespace, {"apiVersion": version, "kind": kind, "metadata": {"name": name}, **body}
+        )
+
+    async def sh(self, script: str, **spec: Any) -> str:
+        name = f"t{uuid.uuid4().hex[:8]}"
+        command = {"command": {"argv": ["sh", "-c", script]}, "terminationGracePeriodSeconds": 1}
+        await self.create(TASKS, "ExecutionTask", name, {"spec": {**command, **spec}})
+        return name
+
+    async def until(self, name: str, condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+        status: dict[str, Any] = {}
+        pause = pauses()
+        try:
+            async with asyncio.timeout(2 * PATIENCE):
+                while not condition(status):
+                    await asyncio.sleep(next(pause))
+                    status = (await self.kube.get(TASKS, self.namespace, name)).get("status") or {}
+        except TimeoutError:
+            pytest.fail(f"{name} never came so far: {status}")
+        return status
+
+    async def finished(self, name: str) -> dict[str, Any]:
+        return await self.until(name, lambda status: truth(status, "Finished") == "True")
+
+    async def running(self, name: str) -> Object:
+        """The pod of a task, once its container runs."""
+        status = await self.until(name, lambda status: status.get("phase") == "Running")
+        label = f"remit.dev/attempt={status['attempts'][-1]['id']}"
+        pause = pauses()
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                for pod in await self.kube.list(PODS, self.namespace, label_selector=label):
+                    if pod["status"].get("phase") == "Running":
+                        return pod
+                await asyncio.sleep(next(pause))
+
+    async def left(self, resource: Any, name: str) -> bool:
+        """Whether an object of the namespace is there."""
+        try:
+            await self.kube.get(resource, self.namespace, name)
+        except ApiError as error:
+            assert error.status == 404
+            return False
+        return True
+
+    async def gone(self, resource: Any, name: str) -> None:
+        pause = pauses()
+        async with asyncio.timeout(PATIENCE):
+            while await self.left(resource, name):
+                await asyncio.sleep(next(pause))
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    access, image = await Access.load(clusters.kubeconfig()), clusters.busybox_image()
+    namespace = f"remit-jobs-{uuid.uuid4().hex[:8]}"
+    async with Kube(access) as kube:
+        for crd in crds():
+            await kube.apply(CRDS, None, crd["metadata"]["name"], crd, manager="remit-test", force=True)
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        await kube.create(NAMESPACES, None, {"metadata": {"name": namespace, "labels": labels}})
+        settings = Settings(
+            namespaces=(namespace,),
+            operator_namespace=namespace,
+            state_dir=tmp_path / "state",
+            leader_election=False,
+            backends=("kubernetes",),
+            image=image,
+            launchers=launchers.folder(),
+            accept_unenforced_network=True,
+        )
+        cluster = Cluster(kube, settings)
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                with contextlib.suppress(ApiError):
+                    await kube.list(TASKS, namespace)
+                    await kube.list(POLICIES, namespace)
+                    break
+                await asyncio.sleep(0.1)
+        rules = {"commands": {"allow": [{"executable": "sh"}]}, "environment": {"allow": ["*"]}}
+        await cluster.create(POLICIES, "CommandPolicy", "sh", {"spec": {**rules, "networks": ["none", "host"]}})
+        try:
+            yield cluster
+        finally:
+            await kube.delete(NAMESPACES, None, namespace)
+
+
+async def test_what_says_nothing_of_where_runs_as_a_job(cluster: Cluster) -> None:
+    """In a namespace of the restricted Pod Security Standard."""
+    await cluster.create(SECRETS, "Secret", "s", {"stringData": {"key": SECRET}})
+    async with cluster.operator():
+        name = await cluster.sh(
+            "echo out; echo err >&2; printf '%s' $KEY; id -u; cat; touch /workspace/x /tmp/x; ! touch /x; exit 3",
+            env=[{"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "key"}}}],
+            stdin="words\n",
+            privateFiles=[{"path": "/run/private/key", "value": "text"}],
+        )
+        pod = await _seen(cluster, name)
+        status = await cluster.finished(name)
+        assert (status["backend"], status["image"]) == ("kubernetes", cluster.settings.image)
+        assert (status["phase"], status["exitCode"], status["attemptCount"]) == ("Failed", 3, 1)
+        assert status["output"]["stdoutTail"] == "out\n[redacted]65534\nwords\n"
+        assert status["output"]["stderrTail"].startswith("err\ntouch: /x: Read-only file system")
+        assert status["sandbox"]["layers"] == ["namespaces", "seccomp", "cgroup"]
+        assert status["sandbox"]["limits"]["network"] == "not enforced"
+        assert status["attempts"][0]["usage"]["maxMemoryBytes"] > 0
+        assert SECRET not in json.dumps(pod)
+        assert await cluster.left(NETWORK_POLICIES, "remit-network-none")
+        job = f"remit-{status['attempts'][0]['id']}"
+        await cluster.gone(JOBS, job)  # status tells how it ended
+        await cluster.gone(SECRETS, job)
+
+
+async def _seen(cluster: Cluster, name: str) -> Object:
+    """The pod of a task as soon as there is one."""
+    status = await cluster.until(name, lambda status: status.get("attempts"))
+    label = f"remit.dev/attempt={status['attempts'][-1]['id']}"
+    async with asyncio.timeout(PATIENCE):
+        async for _, pod in cluster.kube.watch(PODS, cluster.namespace, label_selector=label):
+            return pod
+    raise AssertionError
+
+
+async def test_time_and_memory_are_held_and_a_cancel_ends_all(cluster: Cluster) -> None:
+    forever = "trap 'echo term; exit 7' TERM; (trap '' TERM; sleep 600) & sleep 600 & wait"
+    async with cluster.operator():
+        late = await cluster.sh(forever, timeoutSeconds=3)
+        large = await cluster.sh("x=a; while :; do x=$x$x; done", resources={"memory": "32Mi"})
+        asked = await cluster.sh(forever)
+        await cluster.running(asked)
+        await cluster.kube.patch(TASKS, cluster.namespace, asked, {"spec": {"cancel": True}})
+        ends = [await cluster.finished(name) for name in (late, large, asked)]
+        assert [each["attempts"][-1]["reason"] for each in ends] == ["Timeout", "OOMKilled", "Cancelled"]
+        assert [each["output"].get("stdoutTail", "") for each in ends] == ["term\n", "", "term\n"]
+        assert "spec.resources.memory" in ends[1]["message"]
+        for pod in await cluster.kube.list(PODS, cluster.namespace):
+            assert pod["status"].get("phase") != "Running"
+
+
+async def test_an_operator_that_comes_back_finds_it_all(cluster: Cluster) -> None:
+    """One run goes on, another one ends, while no operator is there."""
+    async with cluster.operator():
+        going = await cluster.sh("echo one; until [ -e /tmp/go ]; do sleep 0.1; done; echo two; exit 5")
+        over = await cluster.sh("echo done")
+        pod = await cluster.running(going)
+        await cluster.until(going, lambda status: status.get("attempts"))
+    await _execute(pod, "touch", "/tmp/go")
+    async with cluster.operator():
+        status, other = await cluster.finished(going), await cluster.finished(over)
+        assert (status["attemptCount"], status["exitCode"]) == (1, 5)
+        assert status["output"]["stdoutTail"] == "one\ntwo\n"
+        assert (other["phase"], other["attemptCount"]) == ("Succeeded", 1)
+        assert other["output"]["stdoutTail"] == "done\n"
+
+
+async def _execute(pod: Object, *argv: str) -> None:
+    import parts
+
+    metadata = pod["metadata"]
+    kubectl = parts.kubectl() or "kubectl"
+    where = ["--kubeconfig", str(clusters.kubeconfig()), "-n", metadata["namespace"], "exec", metadata["name"], "--"]
+    process = await asyncio.create_subprocess_exec(kubectl, *where, *argv)
+    assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
+
+
+@pytest.mark.parametrize("taken", ["pod", "job"])
+async def test_what_somebody_takes_away_is_interrupted_and_does_not_run_twice(cluster: Cluster, taken: str) -> None:
+    async with cluster.operator():
+        name = await cluster.sh("sleep 600", retry={"maxRetries": 3, "onInterruption": "Fail"})
+        pod = await cluster.running(name)
+        job = pod["metadata"]["labels"]["batch.kubernetes.io/job-name"]
+        if taken == "pod":
+            await cluster.kube.delete(PODS, cluster.namespace, pod["metadata"]["name"])
+        else:
+            await cluster.kube.delete(JOBS, cluster.namespace, job)
+        status = await cluster.finished(name)
+        assert (status["attempts"][-1]["reason"], status["attemptCount"]) == ("Interrupted", 1)
+        pods = await cluster.kube.list(PODS, cluster.namespace, label_selector=f"batch.kubernetes.io/job-name={job}")
+        assert {each["metadata"]["uid"] for each in pods} <= {pod["metadata"]["uid"]}
+
+
+async def test_what_cannot_start_says_why(cluster: Cluster) -> None:
+    quota = {"spec": {"hard": {"pods": "0"}}}
+    async with cluster.operator():
+        no_folder = await cluster.sh("true", workingDir="/workspace/nowhere")
+        no_image = await cluster.sh("true", image="remit-test.invalid/none:1", timeoutSeconds=60)
+        denied = (await cluster.finished(no_image))["message"]
+        assert "no image that policy" in denied
+        assert "spec.workingDir: there is no such folder" in (await cluster.finished(no_folder))["message"]
+        await cluster.kube.patch(POLICIES, cluster.namespace, "sh", {"spec": {"images": {"allow": ["*/*"]}}})
+        await cluster.kube.request(
+            "POST",
+            f"/api/v1/namespaces/{cluster.namespace}/resourcequotas",
+            body={"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}, **quota},
+        )
+        full = await cluster.sh("true", timeoutSeconds=8)
+        status = await cluster.finished(full)
+        assert status["attempts"][-1]["reason"] == "QuotaExceeded"
+        assert "exceeded quota" in status["message"]
+
+
+async def test_a_workspace_is_there_for_the_next_task(cluster: Cluster) -> None:
+    await cluster.create(
+        CLAIMS,
+        "PersistentVolumeClaim",
+        "remit-workspace-strange",
+        {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}},
+    )
+    rules = {"volumes": {"workspaces": [{"names": ["*"], "maxSize": "64Mi"}]}}
+    await cluster.kube.patch(POLICIES, cluster.namespace, "sh", {"spec": rules})
+    where: dict[str, Any] = {"volumeMounts": [{"name": "w", "mountPath": "/w", "access": "ReadWrite"}]}
+
+    def named(name: str) -> dict[str, Any]:
+        return {**where, "volumes": [{"name": "w", "workspace": {"name": name, "size": "16Mi"}}]}
+
+    async with cluster.operator(storage_class=cluster.namespace):
+        with _disk(cluster) as disk:
+            await cluster.kube.create(VOLUMES, None, disk)
+            try:
+                first = await cluster.sh("echo kept > /w/file; ls -a /w", **named("cache"))
+                assert (await cluster.finished(first))["phase"] == "Succeeded"
+                second = await cluster.sh("cat /w/file", **named("cache"))
+                status = await cluster.finished(second)
+                assert status["output"]["stdoutTail"] == "kept\n"
+                assert await cluster.left(CLAIMS, "remit-workspace-cache")
+            finally:
+                await cluster.kube.delete(VOLUMES, None, disk["metadata"]["name"])
+        status = await cluster.finished(await cluster.sh("true", **named("strange")))
+        assert "PersistentVolumeClaim remit-workspace-strange that Remit did not make" in status["message"]
+
+
+@contextlib.contextmanager
+def _disk(cluster: Cluster) -> Iterator[Object]:
+    """A volume on this machine, which is the node, too."""
+    with tempfile.TemporaryDirectory(prefix="remit-volume-") as folder:
+        Path(folder).chmod(0o777)
+        yield {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": cluster.namespace},
+            "spec": {
+                "capacity": {"storage": "16Mi"},
+                "accessModes": ["ReadWriteOnce"],
+                "persistentVolumeReclaimPolicy": "Retain",
+                "storageClassName": cluster.namespace,
+                "hostPath": {"path": folder},
+            },
+        }
+
+
+@pytest.mark.parametrize("example", AS_JOBS)
+async def test_an_example_ends_as_a_job_as_elsewhere(cluster: Cluster, example: str) -> None:
+    async with cluster.operator(image=clusters.usual_image()):
+        ends = [await cluster.finished(name) for name in await _applied(cluster, example)]
+    assert [_told(status) for status in ends] == AS_JOBS[example]
+
+
+@pytest.mark.parametrize("example", NOT_AS_JOBS)
+async def test_an_example_that_a_job_cannot_be_says_why(cluster: Cluster, example: str) -> None:
+    async with cluster.operator(image=clusters.usual_image(), docker_host="off"):
+        names = await _applied(cluster, example)
+        status = await cluster.finished(names[0])
+    assert (status["phase"], NOT_AS_JOBS[example] in status["message"]) == ("Failed", True), status["message"]
+
+
+async def _applied(cluster: Cluster, example: str) -> list[str]:
+    """The names of its tasks."""
+    tasks = []
+    (path,) = EXAMPLES.glob(f"{example}-*.yaml")
+    for each in filter(None, yaml.safe_load_all(path.read_text())):
+        await cluster.kube.create(KINDS[each["kind"]], cluster.namespace, each)
+        if each["kind"] == "ExecutionTask":
+            tasks.append(each["metadata"]["name"])
+    return tasks
+
+
+def _told(status: dict[str, Any]) -> tuple[str, str]:
+    said = (status.get("output") or {}).get("stdoutTail", "")
+    return status["attempts"][-1]["reason"], said.strip("\n\N{REPLACEMENT CHARACTER}")
+
+
+async def test_where_networks_are_not_held_none_is_refused(cluster: Cluster) -> None:
+    async with cluster.operator(accept_unenforced_network=False):
+        none, host = await cluster.sh("true"), await cluster.sh("true", network="host")
+        status = await cluster.finished(none)
+        if status["phase"] != "Succeeded":  # as on a node whose network enforces nothing
+            assert status["attempts"][-1]["reason"] == "SandboxUnavailable"
+            assert "a pod that a NetworkPolicy allows no connection could connect" in status["message"]
+        else:
+            assert status["sandbox"]["limits"]["network"] == "NetworkPolicy remit-network-none"
+        assert (await cluster.finished(host))["phase"] == "Succeeded"

