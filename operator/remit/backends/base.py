@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from remit.backends.filetree import Collector
 from remit.backends.outcome import Outcome
@@ -53,6 +53,8 @@ class AttemptRequest:
     egress: tuple[Egress, ...] = ()
     image: str = ""
     """For backends that run images: which one."""
+    pod: Mapping[str, Any] = field(default_factory=dict)
+    """For Jobs: what `spec.pod` says, in the words of its YAML."""
     task: TaskReference | None = None
     """For backends that make objects that belong to it."""
     texts: tuple[str, ...] = ()

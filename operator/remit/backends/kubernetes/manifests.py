@@ -163,11 +163,16 @@ def job(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> dict[s
             "template": {
                 "metadata": {"labels": labels},
                 "spec": {
+                    **_pod_options(request.pod),
                     "restartPolicy": "Never",
-                    "automountServiceAccountToken": False,
+                    "automountServiceAccountToken": "serviceAccountName" in request.pod,
                     "enableServiceLinks": False,
                     "terminationGracePeriodSeconds": grace,
-                    "nodeSelector": {"kubernetes.io/arch": launcher.architecture, "kubernetes.io/os": "linux"},
+                    "nodeSelector": {
+                        **request.pod.get("nodeSelector", {}),
+                        "kubernetes.io/arch": launcher.architecture,
+                        "kubernetes.io/os": "linux",
+                    },
                     "securityContext": {
                         "runAsNonRoot": True,
                         "runAsUser": USER,
@@ -180,6 +185,16 @@ def job(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> dict[s
                 },
             },
         },
+    }
+
+
+def _pod_options(pod: Mapping[str, Any]) -> dict[str, Any]:
+    """As a pod's spec has them; `nodeSelector` is merged with ours."""
+    names = ("tolerations", "runtimeClassName", "priorityClassName", "serviceAccountName")
+    secrets = [{"name": name} for name in pod.get("imagePullSecrets", ())]
+    return {
+        **{name: pod[name] for name in names if name in pod},
+        **({"imagePullSecrets": secrets} if secrets else {}),
     }
 
 

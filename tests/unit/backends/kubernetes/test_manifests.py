@@ -123,6 +123,26 @@ def test_what_lies_in_a_folder_is_mounted_after_it() -> None:
     assert order.index("/workspace") < order.index("/workspace/cache") < order.index("/workspace/cache/deep")
 
 
+def test_where_the_pod_goes_and_as_whom() -> None:
+    wanted = {
+        "nodeSelector": {"gpu": "a100", "kubernetes.io/arch": "arm64"},
+        "tolerations": [{"key": "gpu", "operator": "Exists"}],
+        "runtimeClassName": "gvisor",
+        "priorityClassName": "low",
+        "serviceAccountName": "builder",
+        "imagePullSecrets": ["registry"],
+    }
+    given = pod(replace(REQUEST, pod=wanted))
+    selector = {"gpu": "a100", "kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux"}
+    assert given["nodeSelector"] == selector  # the launcher runs nowhere else
+    assert {name: given[name] for name in wanted if name not in {"nodeSelector", "imagePullSecrets"}} == {
+        name: value for name, value in wanted.items() if name not in {"nodeSelector", "imagePullSecrets"}
+    }
+    assert given["imagePullSecrets"] == [{"name": "registry"}]
+    assert given["automountServiceAccountToken"] is True
+    assert not {"serviceAccountName", "tolerations", "imagePullSecrets"} & pod().keys()
+
+
 def test_a_workspace_is_one_claim_wherever_it_is_mounted() -> None:
     mounts = (ClaimMount("/cache", "pip", 1 << 30), ClaimMount("/cache2", "pip", 1 << 30, "sub", read_only=False))
     request = replace(REQUEST, confinement=replace(REQUEST.confinement, mounts=mounts))
