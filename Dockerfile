@@ -13,11 +13,11 @@ WORKDIR /src
 RUN apt-get update && apt-get install --yes --no-install-recommends binutils
 COPY pyproject.toml constraints.txt README.md LICENSE CHANGELOG.md ./
 COPY operator ./operator
-# Bytecode is kept of what the operator loads: nothing can be written where it runs.
+# Bytecode is kept of what the operator loads: nothing can be written where it runs. Time zones are Debian's.
 RUN python -m venv --without-pip /opt/remit \
  && PIP_CONSTRAINT=constraints.txt pip --python /opt/remit/bin/python install --no-cache-dir --no-compile . \
  && python operator/image/slim.py "$(echo /opt/remit/lib/python3*/site-packages)" \
- && rm -r /opt/remit/lib/python3*/site-packages/tzdata/zoneinfo `# Debian's is there, and is patched` \
+ && rm -r /opt/remit/lib/python3*/site-packages/tzdata/zoneinfo \
  && find /opt/remit -name '*.so*' -type f -exec strip --strip-unneeded {} + \
  && PYTHONDONTWRITEBYTECODE= /opt/remit/bin/python operator/image/load.py
 
