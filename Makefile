@@ -17,7 +17,7 @@ DISTRIBUTE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test soak check crds docs transcript bench launcher clean
+.PHONY: help demo up test soak check crds docs manifests transcript bench launcher clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ crds: $(VENV)/.runs ## Write what is generated from the models: crds/, the chart
 	$(BIN)/python -m remit.api
 
 docs: crds
+
+manifests: $(VENV)/.develops ## Write what is rendered from the chart: operator.yaml of manifests/, and dist/install.yaml
+	PYTHONPATH=tests $(BIN)/python tests/installyaml.py
 
 transcript: $(VENV)/.runs ## Write what the demo prints into the README
 	$(BIN)/python tests/transcript.py

@@ -62,6 +62,7 @@ class Log:
     err: bytes
     unexpected: bytes
     ended: Ended | None
+    results: dict[int, bytes | int]
 
     @classmethod
     def of(cls, raw: bytes) -> Log:
@@ -72,7 +73,9 @@ class Log:
         if records.ended is not None:
             assert records.lost_bytes == 0
             assert raw.split(b"\n")[-2].startswith(b"= "), "something was said after the last record"
-        return cls(raw, bytes(said["stdout"]), bytes(said["stderr"]), records.unexpected, records.ended)
+        return cls(
+            raw, bytes(said["stdout"]), bytes(said["stderr"]), records.unexpected, records.ended, records.results
+        )
 
 
 def launch(*argv: str, options: Sequence[str] = (), first: bool = False, **more: object) -> tuple[int, Log]:

@@ -1,6 +1,6 @@
 /* Runs one program as the first process of a container, and tells all of it on the container's log.
  *
- *   launch [-C FOLDER] [-i FILE] -- PROGRAM [ARGUMENT]...
+ *   launch [-C FOLDER] [-i FILE] [-r FILE]... -- PROGRAM [ARGUMENT]...
  *   launch -p
  *
  * A container's log mixes standard output and standard error, gives a last line without an end one, and says nothing of
@@ -9,6 +9,8 @@
  *   o TEXT     a line of standard output                  e TEXT     a line of standard error
  *   O TEXT     a part of a line, which the next "o" or    E TEXT     the same of standard error
  *              "O" goes on with
+ *   r N TEXT   of the Nth file that -r names, from 0: its first 4097 bytes in base64; "!" and the system's number of an
+ *              error where it cannot be read; no record where it is not there
  *   = JSON     the last record: how it ended, what was used, how many bytes there were
  *
  * A record has at most 8 KiB, so that no container runtime cuts it. When the program ends, everything that it started
@@ -39,6 +41,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -54,6 +57,8 @@ enum {
   FLUSH_MILLISECONDS = 100,
   CONNECT_MILLISECONDS = 3000,
   MOST_INHERITED = 1024,
+  MOST_RESULTS = 32,
+  RESULT_BYTES = 4097, /* One more than a result may have, so that a larger one is told from it. */
 };
 
 struct stream {
@@ -259,6 +264,50 @@ static void put_end(int code, int number, const char *error, int why) {
   write_pending();
 }
 
+static size_t base64(char *into, const unsigned char *bytes, size_t length) {
+  static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  size_t written = 0;
+  for (size_t i = 0; i < length; i += 3) {
+    size_t left = length - i;
+    unsigned three = bytes[i] << 16 | (left > 1 ? bytes[i + 1] << 8 : 0) | (left > 2 ? bytes[i + 2] : 0);
+    into[written++] = digits[three >> 18];
+    into[written++] = digits[three >> 12 & 63];
+    into[written++] = left > 1 ? digits[three >> 6 & 63] : '=';
+    into[written++] = left > 2 ? digits[three & 63] : '=';
+  }
+  return written;
+}
+
+/* What the program left in a file. It can be no more than its user may read, and no link and no pipe. */
+static void put_result(int number, const char *path) {
+  unsigned char bytes[RESULT_BYTES];
+  char text[LONGEST];
+  int length = snprintf(text, sizeof text, "%d ", number), why = 0;
+  size_t had = 0;
+  struct stat about;
+  int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+  if (fd < 0 && (errno == ENOENT || errno == ENOTDIR || errno == ELOOP)) return;
+  if (fd < 0) {
+    why = errno;
+  } else if (fstat(fd, &about) != 0 || !S_ISREG(about.st_mode)) {
+    close(fd);
+    return;
+  } else {
+    for (ssize_t some; had < sizeof bytes && (some = read(fd, bytes + had, sizeof bytes - had)) != 0;) {
+      if (some < 0 && errno == EINTR) continue;
+      if (some < 0) {
+        why = errno;
+        break;
+      }
+      had += (size_t)some;
+    }
+    close(fd);
+  }
+  if (why) length += snprintf(text + length, sizeof text - (size_t)length, "!%d", why);
+  else length += (int)base64(text + length, bytes, had);
+  put_record('r', text, (size_t)length);
+}
+
 /* `error` is a word of this program's own: it needs no escapes. */
 static int fail(const char *error, int why) {
   put_end(NOT_STARTED, 0, error, why);
@@ -358,13 +407,14 @@ int main(int argc, char **argv) {
   if (prctl(PR_SET_DUMPABLE, 0) || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_CHILD_SUBREAPER, 1))
     return fail("prctl", errno);
 
-  const char *folder = NULL, *from = "/dev/null";
-  int option;
+  const char *folder = NULL, *from = "/dev/null", *results[MOST_RESULTS];
+  int option, wanted = 0;
   opterr = 0;
-  while ((option = getopt(argc, argv, "+C:i:p")) != -1) {
+  while ((option = getopt(argc, argv, "+C:i:r:p")) != -1) {
     if (option == 'p') return try_to_connect();
     if (option == 'C') folder = optarg;
     else if (option == 'i') from = optarg;
+    else if (option == 'r' && wanted < MOST_RESULTS) results[wanted++] = optarg;
     else return fail("usage", EINVAL);
   }
   if (optind >= argc) return fail("usage", EINVAL);
@@ -405,6 +455,7 @@ int main(int argc, char **argv) {
   kill_all();
   drain(&streams[0]);
   drain(&streams[1]);
+  for (int i = 0; i < wanted; i++) put_result(i, results[i]);
   int number = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
   int code = number ? SIGNALLED + number : WEXITSTATUS(status);
   put_end(code, number, "", 0);

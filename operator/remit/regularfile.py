@@ -28,12 +28,15 @@ _KINDS: Final = {
 def open_regular(path: Path) -> BinaryIO:
     """The regular file at `path`, open to be read. Raises `OSError`, also for anything else that is there."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode):
+    if (kind := irregular(os.fstat(descriptor).st_mode)) is None:
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
-    kind = _KINDS.get(stat.S_IFMT(mode), "something else")
     raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", str(path))
+
+
+def irregular(mode: int) -> str | None:
+    """None for a regular file, or what it is instead, such as "a pipe"."""
+    return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "something else")
 
 
 def read_text(path: Path, most: int = MOST_BYTES) -> str:

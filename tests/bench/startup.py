@@ -25,6 +25,7 @@ from remit.sandbox import (
     Confinement,
     Execute,
     Host,
+    HostMount,
     Layer,
     Limits,
     fork_server,
@@ -46,6 +47,8 @@ DOCKER_RUNS = 20
 TRUE = shutil.which("true", path="/usr/bin:/bin") or "/bin/true"
 COLUMNS = ("", "p50 ms", "p95 ms", "p50 to bare", "CPU ms")
 BARE = "bare bubblewrap, every namespace"
+RUNNER = "all, and the rest of Remit's runner"
+MOUNTED = "the same, and one hostPath mount"
 _ids = itertools.count()
 
 
@@ -65,10 +68,15 @@ async def measure() -> Figures:
         "posix_spawn": lambda: spawn([TRUE]),
         BARE: lambda: spawn(bare),
         **added,
-        "all, and the rest of Remit's runner": lambda: attempt(backend),
+        RUNNER: lambda: attempt(backend),
     }
     note = "In turns, each from rest, so that a busy machine is unfair to none of them; the last rows one by one."
-    samples = await in_turns(contestants, RUNS)
+    with tempfile.TemporaryDirectory(prefix="remit-bench-") as folder:
+        if host.bubblewrap and (by := host.bubblewrap.mounts_by):
+            note += f" A hostPath is mounted by {by}."
+            mount = HostMount("/src", folder, folder)
+            contestants[MOUNTED] = lambda: attempt(backend, mount)
+        samples = await in_turns(contestants, RUNS)
     for name in (BARE, list(added)[-1]):
         samples[f"{name.removeprefix('+ ')}, one right after the other"] = await together(contestants[name], RUNS, 1)
     samples[f"Remit's runner, {AT_ONCE} at once"] = await together(lambda: attempt(backend), RUNS, AT_ONCE)
@@ -79,6 +87,8 @@ async def measure() -> Figures:
         note += " No docker run: no Docker engine answers here."
     base = percentile([sample.seconds for sample in samples[BARE]], 50)
     rows = [_row(name, taken, base) for name, taken in samples.items()]
+    if MOUNTED in samples:
+        rows.append(_pairs(samples[RUNNER], samples[MOUNTED], base))
     return Figures("Start-up: /bin/true from start to known end", COLUMNS, rows, note)
 
 
@@ -94,6 +104,13 @@ def _row(name: str, samples: Sequence[Sample], base: float) -> tuple[str, ...]:
     seconds = [sample.seconds for sample in samples]
     middle, cpu = percentile(seconds, 50), sum(sample.cpu for sample in samples) / len(samples)
     return name, milliseconds(middle), milliseconds(percentile(seconds, 95)), ratio(middle, base), milliseconds(cpu)
+
+
+def _pairs(without: Sequence[Sample], with_mount: Sequence[Sample], base: float) -> tuple[str, ...]:
+    """What the mount costs, by the turns in which both were measured."""
+    pairs = zip(with_mount, without, strict=True)
+    more = [Sample(one.seconds - other.seconds, one.cpu - other.cpu) for one, other in pairs]
+    return _row("what the hostPath mount costs, of pairs", more, base)
 
 
 async def in_turns(contestants: Mapping[str, Callable[[], Awaitable[None]]], runs: int) -> dict[str, list[Sample]]:
@@ -193,11 +210,11 @@ async def fork(
         raise RuntimeError(f"{argv[0]} failed with exit code {process.returncode}")
 
 
-async def attempt(backend: ProcessBackend) -> None:
+async def attempt(backend: ProcessBackend, *mounts: HostMount) -> None:
     request = AttemptRequest(
         id=f"bench-{next(_ids)}",
         command=Command((TRUE,), TRUE),
-        confinement=Confinement(limits=LIMITS),
+        confinement=Confinement(limits=LIMITS, mounts=mounts),
         timeout_seconds=60,
     )
     outcome = await backend.run(request, Silence(), cancel=asyncio.Event())

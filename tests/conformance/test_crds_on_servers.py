@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -113,8 +112,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     (obj("ExecutionTask", {}), "set exactly one of command"),
     (task(command={"line": "x", "argv": ["x"]}), "spec.command: Invalid value: set exactly one of argv or line"),
-    (task(backend="docker"), "backends docker and kubernetes need an image"),
-    (task(image="debian:12"), "image goes with backends docker and kubernetes"),
+    (task(backend="process", image="debian:12"), "image goes with backends docker and kubernetes"),
     (task(schedule={"cron": "every day"}), "spec.schedule.cron: Invalid value: cron has five fields"),
     (task(schedule={"cron": "61 * * * *"}), "spec.schedule.cron: Invalid value: the minute of cron is 0 to 59"),
     (task(schedule={"cron": "0 24 * * *"}), "spec.schedule.cron: Invalid value: the hour of cron is 0 to 23"),
@@ -375,34 +373,3 @@ def test_what_runs_does_not_move(cluster: Kubectl) -> None:
 def test_the_examples_are_accepted(cluster: Kubectl) -> None:
     for path in sorted((ROOT / "manifests/examples").glob("0[1-9]-*.yaml")):
         cluster.ok("apply", "--dry-run=server", "-f", str(path))
-
-
-# The embedded control plane serves no workloads and no RBAC, and so cannot be asked.
-@pytest.mark.parametrize("cluster", ["kube-apiserver"], indirect=True)
-def test_the_operators_manifests_are_accepted(cluster: Kubectl) -> None:
-    cluster.ok("apply", "--server-side", "-f", str(ROOT / "manifests/install/namespace.yaml"))
-    done = cluster("apply", "--server-side", "--dry-run=server", "-k", str(ROOT / "manifests/install"))
-    assert (done.returncode, done.stderr) == (0, ""), "not even a warning of pod security"
-    cluster.ok("apply", "--dry-run=server", "-n", "default", "-k", str(ROOT / "manifests/namespace-install"))
-
-
-@pytest.mark.parametrize("cluster", ["kube-apiserver"], indirect=True)
-@pytest.mark.parametrize(
-    "values",
-    [
-        {},
-        {"namespaces": ["default"], "persistence": {"enabled": True}, "crds": {"keep": False}},
-        {"sandbox": {"userNamespaces": True}},
-    ],
-    ids=["usual", "namespaced", "user-namespaces"],
-)
-def test_what_the_chart_renders_is_accepted(cluster: Kubectl, tmp_path: Path, values: dict[str, Any]) -> None:
-    require("helm", importlib.util.find_spec("helm_python"), "pip install helm-python-sdk, or make .venv/.develops")
-    import helm_python
-
-    with helm_python.Chart.load(str(ROOT / "charts/remit")) as chart:
-        texts = chart.render(values, name="remit", namespace="default")
-    rendered = tmp_path / "rendered.yaml"
-    rendered.write_text("\n---\n".join(text for name, text in texts.items() if not name.endswith("NOTES.txt")))
-    accepted = cluster.ok("apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", str(rendered))
-    assert "deployment.apps/remit serverside-applied (server dry run)" in accepted

@@ -398,3 +398,21 @@ def test_it_says_whether_it_can_connect_to_the_api_server() -> None:
     for host, wrong in (("localhost", 443), ("127.0.0.1", ""), ("127.0.0.1", 65536), ("", 443)):
         assert connects(host, wrong) == 2
     assert subprocess.run([launcher(), "-p"], env={}, timeout=SECONDS).returncode == 2
+
+
+def test_the_beginning_of_files_is_told_once_all_is_dead(tmp_path: Path) -> None:
+    for name, content in (("small", b"hi\n"), ("large", b"x" * 5000), ("empty", b""), ("other", b"\xff" * 4)):
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "link").symlink_to(tmp_path / "small")
+    os.mkfifo(tmp_path / "pipe")
+    names = ["small", "large", "missing", "link", "pipe", "empty", "other", "."]
+    options = [option for name in names for option in ("-r", str(tmp_path / name))]
+    script = f"(sleep 0.2; echo late > {tmp_path}/small) & echo now > {tmp_path}/small"
+    code, said = launch("/bin/sh", "-c", script, options=options)
+    assert code == 0
+    assert said.results == {0: b"now\n", 1: b"x" * 4097, 5: b"", 6: b"\xff" * 4}
+
+
+def test_more_files_than_a_task_may_have_are_refused() -> None:
+    code, said = launch("/bin/true", options=["-r", "/x"] * 33)
+    assert (code, said.ended and said.ended.error) == (126, "usage")

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
+import installyaml
 from conformance.harness.servers import Server, kube_apiserver, real_server_available
 from conftest import require
 from support import Kubectl, wait_until
@@ -76,12 +77,13 @@ def server(home: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def operator(kubeconfig: Path, home: Path) -> Iterator[Path]:
+def operator(kubeconfig: Path, home: Path, *flags: str) -> Iterator[Path]:
     log = home / "operator.log"
     command = [
         *(sys.executable, "-m", "remit.cli", "operator", "--kubeconfig", str(kubeconfig)),
         *("--operator-namespace", "remit-system", "--metrics-address", "127.0.0.1:0"),
-        *("--state-dir", str(home / "state"), "--log-format", "json"),
+        *("--state-dir", str(home / "state"), "--log-format", "json", "--backend", "process"),
+        *flags,
     ]
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -94,10 +96,16 @@ def operator(kubeconfig: Path, home: Path) -> Iterator[Path]:
         process.wait(30)
 
 
-def granted(kubectl: Callable[..., str]) -> set[tuple[str, str]]:
-    rules: list[dict[str, Any]] = []
-    for document in yaml.safe_load_all(kubectl("kustomize", str(ROOT / "manifests/cluster-install"))):
-        rules += document.get("rules", [])
+@pytest.fixture(scope="module")
+def roles() -> installyaml.Objects:
+    """Of an operator that runs commands beside it: nothing runs Jobs here."""
+    require("helm", importlib.util.find_spec("helm_python"), "pip install helm-python-sdk, or make .venv/.develops")
+    texts = installyaml.render({"backends": ["process"], "rbac": {"aggregate": {"enabled": False}}})
+    return installyaml.objects({name: texts[name] for name in ("serviceaccount.yaml", "rbac.yaml")})
+
+
+def granted(roles: installyaml.Objects) -> set[tuple[str, str]]:
+    rules = [rule for role in roles for rule in role.get("rules", ())]
     return {
         (
             f"{resource.split('/')[0]}.{group}".rstrip(".") + "".join(f"/{part}" for part in resource.split("/")[1:]),
@@ -110,12 +118,12 @@ def granted(kubectl: Callable[..., str]) -> set[tuple[str, str]]:
     }
 
 
-def asked(requests: Path) -> set[tuple[str, str, bool]]:
+def asked(requests: Path, account: str = ACCOUNT) -> set[tuple[str, str, bool]]:
     """What the operator asked for, and whether it was allowed."""
     found = set()
     for line in requests.read_text().splitlines():
         request = json.loads(line)
-        if request["user"]["username"] != ACCOUNT or "objectRef" not in request:
+        if request["user"]["username"] != account or "objectRef" not in request:
             continue
         what = request["objectRef"]
         resource = f"{what['resource']}.{what.get('apiGroup', '')}".rstrip(".")
@@ -127,12 +135,14 @@ def asked(requests: Path) -> set[tuple[str, str, bool]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_the_operator_needs_what_it_is_granted_and_no_more(server: Server, kubectl: str, home: Path) -> None:
+def test_the_operator_needs_what_it_is_granted_and_no_more(
+    server: Server, kubectl: str, home: Path, roles: installyaml.Objects
+) -> None:
     run = Kubectl(kubectl, server.kubeconfig(home / "admin")).ok
     run("apply", "--server-side", "-f", str(ROOT / "crds"))
     run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-    run("apply", "-f", str(ROOT / "manifests/install/namespace.yaml"))
-    run("apply", "-k", str(ROOT / "manifests/cluster-install"))
+    run("create", "namespace", "remit-system")
+    run("create", "-f", "-", given={"apiVersion": "v1", "kind": "List", "items": roles})
     token = run("create", "token", "remit", "--namespace", "remit-system").strip()
     account = replace(server, token=token).kubeconfig(home / "account")
 
@@ -160,8 +170,48 @@ def test_the_operator_needs_what_it_is_granted_and_no_more(server: Server, kubec
     requests = asked(home / "requests.jsonl")
     assert {request for request in requests if not request[2]} == set(), "refused"
     used = {(resource, verb) for resource, verb, _ in requests if not resource.startswith("self")}
-    assert used - granted(run) == set()
-    assert granted(run) - used <= SELDOM, "granted and never used"
+    assert used - granted(roles) == set()
+    assert granted(roles) - used <= SELDOM, "granted and never used"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_an_operator_of_named_namespaces_needs_nothing_elsewhere(server: Server, kubectl: str, home: Path) -> None:
+    """It reads the ceiling in its own namespace, and the Secret of a task in the served one only."""
+    require("helm", importlib.util.find_spec("helm_python"), "pip install helm-python-sdk, or make .venv/.develops")
+    run = Kubectl(kubectl, server.kubeconfig(home / "admin")).ok
+    run("apply", "--server-side", "-f", str(ROOT / "crds"))
+    run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    for namespace in ("operators", "served"):
+        run("create", "namespace", namespace)
+    values = {"backends": ["process"], "namespaces": ["served"]}
+    texts = installyaml.render(values, name="named", namespace="operators")
+    roles = installyaml.objects({name: texts[name] for name in ("serviceaccount.yaml", "rbac.yaml")})
+    run("create", "-f", "-", given={"apiVersion": "v1", "kind": "List", "items": roles})
+    token = run("create", "token", "named-remit", "--namespace", "operators").strip()
+    account = replace(server, token=token).kubeconfig(home / "named")
+    flags = ("--namespace=served", "--operator-namespace=operators", "--lease-name=named-remit-operator")
+    state = home / "named-state"
+    state.mkdir()
+    with operator(account, state, *flags) as log:
+        ceiling = {"commands": {"allow": [{"executable": "printenv"}]}, "environment": {"allow": ["*"]}}
+        body = {"apiVersion": "remit.dev/v1alpha1", "kind": "CommandPolicy", "metadata": {"name": "ceiling"}}
+        run("create", "-n", "operators", "-f", "-", given=body | {"spec": ceiling})
+        ready = ("wait", "--for=condition=Ready", "commandpolicy/ceiling", "-n", "operators", "--timeout=60s")
+        run(*ready)
+        run("apply", "-n", "served", "-f", str(ROOT / "manifests/examples/04-env-and-secrets.yaml"))
+        run("wait", "-n", "served", "--for=condition=Finished", "executiontask/greeter", "--timeout=60s")
+        phase = run("get", "-n", "served", "executiontask", "greeter", "-o", "jsonpath={.status.phase}")
+        assert phase == "Succeeded", log.read_text()
+        who, renewed = "system:serviceaccount:operators:named-remit", ("leases.coordination.k8s.io", "update", True)
+        wait_until(lambda: renewed in asked(home / "requests.jsonl", who), "renewal")
+    requests = asked(home / "requests.jsonl", who)
+    assert {request for request in requests if not request[2]} == set(), "refused"
+    may = Kubectl(kubectl, account)
+    for namespace, answer in {"served": "yes", "operators": "no", "default": "no"}.items():
+        assert may("auth", "can-i", "get", "secrets", "-n", namespace).stdout.strip() == answer, namespace
+    other = ("auth", "can-i", "update", "leases.coordination.k8s.io/remit-operator", "-n", "operators")
+    assert may(*other).stdout.strip() == "no", "the Lease of another installation"
 
 
 @pytest.mark.slow

@@ -15,6 +15,27 @@
 {{- end }}
 {{- end }}
 
+{{- /* The name, with a suffix, of what is outside of the release's own namespace. A release of the same name in another
+namespace has other names there: a namespace has no dot. */}}
+{{- define "remit.outsideName" -}}
+{{- $root := index . 0 -}}
+{{ include "remit.fullname" $root }}{{ index . 1 }}.{{ $root.Release.Namespace }}
+{{- end }}
+
+{{- define "remit.leaseName" -}}
+{{ include "remit.fullname" . }}-operator
+{{- end }}
+
+{{- /* What runs the operator: with a volume for each replica, or without. */}}
+{{- define "remit.workloadKind" -}}
+{{ .Values.persistence.enabled | ternary "StatefulSet" "Deployment" }}
+{{- end }}
+
+{{- /* A StatefulSet puts a hash behind its name into a label, which has at most 63 characters. */}}
+{{- define "remit.workloadName" -}}
+{{ include "remit.fullname" . | trunc 52 | trimSuffix "-" }}
+{{- end }}
+
 {{- define "remit.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "remit.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -35,59 +56,25 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
-{{- /* What the operator does to what it serves: the same list as manifests/cluster-install, held equal by a test. */}}
-{{- define "remit.rules" -}}
-- apiGroups: [remit.dev]
-  resources: [executiontasks]
-  verbs: [get, list, watch, create, patch, delete]
-- apiGroups: [remit.dev]
-  resources: [commandpolicies]
-  verbs: [get, list, watch]
-- apiGroups: [remit.dev]
-  resources: [deployments]
-  verbs: [get, list, watch, patch]
-- apiGroups: [remit.dev]
-  resources: [executiontasks/status, commandpolicies/status, deployments/status]
-  verbs: [patch]
-- apiGroups: [""]
-  resources: [secrets, configmaps]
-  verbs: [get]
-- apiGroups: [""]
-  resources: [events]
-  verbs: [create]
-{{- if eq (include "remit.jobs" .) "true" }}
-{{ include "remit.jobRules" . }}
-{{- end }}
-{{- if .Values.releases.kubernetes }}
-{{ include "remit.releaseRules" . }}
+{{- define "remit.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
 {{- end }}
 
-{{/* What a release to Kubernetes takes besides. */}}
-{{- define "remit.releaseRules" -}}
-- apiGroups: [apps]
-  resources: [deployments, controllerrevisions]
-  verbs: [get, list, create, patch, delete]
-- apiGroups: [""]
-  resources: [services]
-  verbs: [get, list, create, patch, delete]
-- apiGroups: [""]
-  resources: [secrets]
-  verbs: [create, patch, delete]
-- apiGroups: [""]
-  resources: [pods]
-  verbs: [list, watch, patch]
-- apiGroups: [discovery.k8s.io]
-  resources: [endpointslices]
-  verbs: [list, watch]
+{{- /* Whether the CRDs come with this release. They are the cluster's, and so is nothing else of one with `namespaces`;
+but where they go with the release, they must not vanish from it. */}}
+{{- define "remit.installsCRDs" -}}
+{{- if eq (toString .Values.crds.install) "auto" }}
+{{- or (empty .Values.namespaces) (not .Values.crds.keep) }}
+{{- else }}
+{{- .Values.crds.install }}
+{{- end }}
 {{- end }}
 
-{{/* Whether who asked for a task is stamped at admission, and so can be believed. */}}
-{{- define "remit.requestedBy" -}}
-{{- and .Values.requestedBy.enabled (.Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy") }}
-{{- end }}
-
-{{/* Where commands run, as flags say it; empty: the operator finds out, which on a cluster is `kubernetes`. */}}
+{{- /* Where commands run, as flags say it; empty: the operator finds out, which on a cluster is `kubernetes`. */}}
 {{- define "remit.backends" -}}
 {{- $backends := .Values.backends }}
 {{- if and .Values.sandbox.userNamespaces (not $backends) }}
@@ -107,31 +94,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- or (empty $backends) (has "kubernetes" $backends) }}
 {{- end }}
 
-{{- define "remit.image" -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
-{{- end }}
-
-{{/* What Jobs take: Secrets hold what an attempt is given, a ConfigMap the program that its container starts with. */}}
-{{- define "remit.jobRules" -}}
-- apiGroups: [batch]
-  resources: [jobs]
-  verbs: [get, create, delete]
-- apiGroups: [""]
-  resources: [pods]
-  verbs: [get, list, watch]
-- apiGroups: [""]
-  resources: [pods/log]
-  verbs: [get]
-- apiGroups: [""]
-  resources: [events]
-  verbs: [list]
-- apiGroups: [""]
-  resources: [secrets, configmaps]
-  verbs: [create, delete]
-- apiGroups: [""]
-  resources: [persistentvolumeclaims]
-  verbs: [get, create]
-- apiGroups: [networking.k8s.io]
-  resources: [networkpolicies]
-  verbs: [get, create, delete]
+{{- /* Whether who asked for a task is stamped at admission by this release. */}}
+{{- define "remit.requestedBy" -}}
+{{- and .Values.requestedBy.enabled (empty .Values.namespaces) (.Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy") }}
 {{- end }}

@@ -29,7 +29,7 @@ from remit.api.operations import (
 )
 from remit.api.privatefile import MAX_FILES, NO_FILE_IN_A_FILE, PATH_PART, PrivateFile
 from remit.api.quantity import Quantity
-from remit.api.volumes import MAX_VOLUMES, Artifact, Result, Volume, VolumeMount
+from remit.api.volumes import MAX_VOLUMES, Artifact, Result, Volume, VolumeFile, VolumeMount
 from remit.sandboxpaths import WORKSPACE
 
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
@@ -164,12 +164,15 @@ class Output(SpecModel):
 class StdinSource(SpecModel):
     """Where standard input comes from. Exactly one of its fields is set."""
 
-    exactly_one = ("secretKeyRef", "configMapKeyRef")
+    exactly_one = ("secretKeyRef", "configMapKeyRef", "volume")
 
     secret_key_ref: SecretKeySelector | None = None
     """One key of a Secret. The value is given to the run and redacted everywhere else."""
     config_map_key_ref: ConfigMapKeySelector | None = None
     """One key of a ConfigMap, of up to 1Mi; `binaryData` holds what is no text."""
+    volume: VolumeFile | None = None
+    """A file of a volume, of any size. It comes through a pipe, as far as it goes when the attempt starts. A policy
+    must allow the volume to be mounted ReadOnly."""
 
 
 class TaskTemplate(SpecModel):
@@ -208,6 +211,13 @@ class TaskTemplate(SpecModel):
             "!has(self.stdinFrom) || has(self.command) || has(self.script)"
             " || (has(self.process) && self.process.action == 'start')",
             "stdinFrom goes with command, script and the start of a process; leave it out",
+            ".stdinFrom",
+        ),
+        Rule(
+            "!has(self.stdinFrom) || !has(self.stdinFrom.volume) || (has(self.volumes) && self.volumes.exists(v,"
+            " v.name == self.stdinFrom.volume.name && (has(v.hostPath) || has(v.workspace) || has(v.artifact))))",
+            "stdinFrom.volume: none of volumes that is a hostPath, a workspace or an artifact has that name; for a"
+            " ConfigMap or a Secret, set configMapKeyRef or secretKeyRef",
             ".stdinFrom",
         ),
         NO_FILE_IN_A_FILE,

@@ -120,6 +120,16 @@ class Volume(SpecModel):
         return next(alias for alias in self.exactly_one if getattr(self, aliases[alias]) is not None)
 
 
+class VolumeFile(SpecModel):
+    """A file in a volume of the task, which need not be mounted."""
+
+    name: Annotated[str, Field(max_length=63)]
+    """The volume: a hostPath, a workspace or an artifact."""
+    path: Annotated[str, Field(pattern=_RELATIVE, max_length=1024)] | None = None
+    """Where in the volume the file is, relative to its root; no link may lead out of the volume. Not set: the volume
+    is itself a file."""
+
+
 class VolumeMount(SpecModel):
     """Where the program finds a volume."""
 

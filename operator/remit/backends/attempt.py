@@ -24,6 +24,7 @@ from remit.backends.hostmounts import open_mounts
 from remit.backends.outcome import ExitReason, Outcome
 from remit.backends.sampling import Sampling
 from remit.backends.status import StatusPipe
+from remit.backends.stdinfeed import opened_pipe
 from remit.sandbox import (
     AttemptCgroup,
     Bubblewrap,
@@ -77,10 +78,12 @@ class ProcessAttempt:
         limits = _counting_bubblewrap(confinement.limits)
         held = self._plan.cgroups.controllers if self._plan.cgroups else frozenset()
         async with contextlib.AsyncExitStack() as stack:
+            identities = self._bubblewrap.identities
+            feed = await stack.enter_async_context(opened_pipe(self._request, identities, self._protected))
             mounts = None
             if confinement.mounts:
                 stages = self._bubblewrap.mounts_by == "staging"
-                mounts = await open_mounts(confinement, self._bubblewrap.identities, self._protected, stages=stages)
+                mounts = await open_mounts(confinement, identities, self._protected, stages=stages)
                 if mounts.change_hands:
                     await in_thread_or_undone(mounts.take_over, mounts.close)
                 stack.callback(mounts.close)
@@ -105,7 +108,8 @@ class ProcessAttempt:
             status = StatusPipe(launch.status_fd)
             stack.callback(status.close)
             job = functools.partial(launch.job, cgroup=spec)
-            child = await Child.start(job, command.stdin, self._sink, self._sink_failed, launch.uid)
+            stdin = feed.source if feed else command.stdin
+            child = await Child.start(job, stdin, self._sink, self._sink_failed, launch.uid)
             stack.push_async_callback(child.close)
             cgroup = child.cgroup
             handle, record = handle_of(child.pid, cgroup), on_started or _not_recorded
@@ -115,6 +119,8 @@ class ProcessAttempt:
                 launch.begun()
                 if mounts:
                     mounts.close()
+                if feed:
+                    feed.begin(self._sink_failed.set)
                 record(handle)
                 started = time.monotonic()
                 self.may_have_run = True
@@ -153,6 +159,8 @@ class ProcessAttempt:
                 raise child.failure
             if child.sink_failure:
                 raise not_stored(child.sink_failure, completed=not stopped and status.exit_code == 0)
+            if feed and stopped is ExitReason.CANCELLED and not cancel.is_set():
+                feed.check()
             met = exceeded(
                 exit_code=status.exit_code,
                 oom_kills=cgroup.oom_kills() if cgroup else 0,

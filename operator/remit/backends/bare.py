@@ -20,6 +20,7 @@ from remit.backends.ending import Ending, conclude, not_stored
 from remit.backends.exceeded import Exceeded, exceeded
 from remit.backends.outcome import ExitReason, Outcome, Usage
 from remit.backends.sampling import Sampling
+from remit.backends.stdinfeed import opened_pipe
 from remit.sandbox import STOP, AttemptCgroup, Bare, BareLaunch, CgroupSpec, Plan, rlimits, tasks_of_this_user
 
 _SHELL_SIGNAL_BASE = 128
@@ -40,13 +41,21 @@ class BareAttempt:
     """Used once: `run` starts, confines, watches, stops and accounts for one command."""
 
     def __init__(
-        self, request: AttemptRequest, chosen: Plan, bare: Bare, sink: OutputSink, read_only_paths: Sequence[str] = ()
+        self,
+        request: AttemptRequest,
+        chosen: Plan,
+        bare: Bare,
+        sink: OutputSink,
+        read_only_paths: Sequence[str] = (),
+        protected: Sequence[str] = (),
     ) -> None:
+        """Of `protected` nothing is read as standard input."""
         self._request = request
         self._plan = chosen
         self._bare = bare
         self._sink = sink
         self._read_only_paths = read_only_paths
+        self._protected = protected
         self._sink_failed = asyncio.Event()
         self.may_have_run = False
         """So that what breaks from now on must not be retried."""
@@ -55,6 +64,7 @@ class BareAttempt:
         """Raises what `Backend.run` does, and OSError where the kernel refused a descriptor, a folder or a process."""
         command = self._request.command
         async with contextlib.AsyncExitStack() as stack:
+            feed = await stack.enter_async_context(opened_pipe(self._request, self._bare.identities, self._protected))
             launch = BareLaunch(
                 self._bare,
                 executable=command.executable,
@@ -74,11 +84,14 @@ class BareAttempt:
                 cgroup = AttemptCgroup.create(spec, self._request.id)
                 stack.push_async_callback(asyncio.to_thread, cgroup.remove)
             job = functools.partial(launch.job, cgroup=cgroup)
-            child = await Child.start(job, command.stdin, self._sink, self._sink_failed, launch.uid)
+            stdin = feed.source if feed else command.stdin
+            child = await Child.start(job, stdin, self._sink, self._sink_failed, launch.uid)
             stack.push_async_callback(child.close)
             stopped, sampler = None, None
             try:
                 launch.begun()
+                if feed:
+                    feed.begin(self._sink_failed.set)
                 if on_started:
                     on_started(handle_of(child.pid, cgroup))
                 started = time.monotonic()
@@ -108,6 +121,8 @@ class BareAttempt:
             report = _report(child.result)
             if child.sink_failure:
                 raise not_stored(child.sink_failure, completed=not stopped and report.exit_code == 0)
+            if feed and stopped is ExitReason.CANCELLED and not cancel.is_set():
+                feed.check()
             met = exceeded(
                 exit_code=report.exit_code,
                 oom_kills=cgroup.oom_kills() if cgroup else 0,

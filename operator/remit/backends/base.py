@@ -55,6 +55,8 @@ class AttemptRequest:
     """For backends that run images: which one."""
     task: TaskReference | None = None
     """For backends that make objects that belong to it."""
+    texts: tuple[str, ...] = ()
+    """Of the files that `collector` wants, those of which the beginning will do: results."""
     collector: Collector | None = field(default=None, repr=False)
     """Called once nothing of the attempt is alive, in a thread, where it is known how it ended."""
 
@@ -78,6 +80,8 @@ class Handle:
     init_start_time: int = 0
     pid_namespace: int = 0
     """The inode of the init's pid namespace. The kernel reuses it, so it means nothing without `init_start_time`."""
+    feeding: bool = False
+    """Of a container: whether its standard input is a file that it had not been given in full."""
     begun: float = 0.0
     """Of a container: since when its time counts, in seconds of CLOCK_BOOTTIME of the boot `boot_id`. 0: not known."""
 

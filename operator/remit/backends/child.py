@@ -43,13 +43,14 @@ class Child:
     async def start(
         cls,
         job: Callable[[tuple[int, int, int]], Job],
-        stdin: bytes,
+        stdin: bytes | int,
         sink: OutputSink,
         sink_failed: asyncio.Event,
         owner: int | None,
     ) -> Child:
-        """Start what `job` gives for the descriptors of stdin, stdout and stderr. `owner` is the user that it becomes,
-        if it becomes another: a program that opens /dev/stdout opens the pipe again, which is asked of its owner.
+        """Start what `job` gives for the descriptors of stdin, stdout and stderr. `stdin` is what it reads, or the pipe
+        that it reads from. `owner` is the user that it becomes, if it becomes another: a program that opens /dev/stdout
+        opens the pipe again, which is asked of its owner.
 
         Raises:
             OSError: the kernel refused a process or a descriptor. What is refused to the process comes as `failure`.
@@ -67,8 +68,7 @@ class Child:
                 if owner is not None:
                     os.fchown(write, owner, owner)
                 write_ends.append(write)
-            # Memory, not a pipe: no size can block and no early close can fail.
-            source = sealed_memory(stdin) if stdin else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            source = _source(stdin, owner)
             theirs.callback(os.close, source)
             process = fork_server().begin(job((source, write_ends[0], write_ends[1])))
             undo.callback(process.close)
@@ -182,3 +182,12 @@ class Child:
         if self._process.ended:
             asyncio.get_running_loop().remove_reader(self._process.fileno())
             self.exited.set()
+
+
+def _source(stdin: bytes | int, owner: int | None) -> int:
+    if isinstance(stdin, int):
+        if owner is not None:
+            os.fchown(stdin, owner, owner)
+        return os.dup(stdin)
+    # Memory, not a pipe: no size can block and no early close can fail.
+    return sealed_memory(stdin) if stdin else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)

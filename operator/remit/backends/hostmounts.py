@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+import os
+from collections.abc import Callable, Iterable
+from typing import Final, TypeVar
 
 from remit.backends.blocking import in_thread
 from remit.errors import BackendError
 from remit.policy.hostpaths import FORBIDDEN
-from remit.sandbox import Confinement, HostMount, Identities, Mounts
+from remit.sandbox import Confinement, HostMount, Identities, Mounts, open_stdin_file
 from remit.sandbox.bubblewrap import DEFAULT_DISK_BYTES
 
+_T = TypeVar("_T")
 MOUNT_SECONDS: Final = 20.0
 """For the host to find what is to be mounted: a filesystem of the network, or of a user's own, may never answer."""
 
@@ -29,10 +31,22 @@ async def open_mounts(
         size = confinement.limits.disk_bytes or DEFAULT_DISK_BYTES
         return Mounts(confinement.mounts, identities, (*FORBIDDEN, *protected), stages=stages, disk_bytes=size)
 
+    paths = ", ".join(mount.path for mount in confinement.mounts if isinstance(mount, HostMount))
+    return await _answered(opened, Mounts.close, paths)
+
+
+async def open_stdin(file: HostMount, identities: Identities | None, protected: Iterable[str]) -> int:
+    """A descriptor of the file that a program has as its standard input. `identities` are those of attempts, which an
+    operator that is no root has none of. Raises as `open_mounts` does."""
+    users = identities if os.geteuid() == 0 else None
+    guarded = (*FORBIDDEN, *protected)
+    return await _answered(lambda: open_stdin_file(file, users, guarded), os.close, file.path)
+
+
+async def _answered(opened: Callable[[], _T], undo: Callable[[_T], None], paths: str) -> _T:
     try:
-        return await in_thread(opened, MOUNT_SECONDS, Mounts.close)
+        return await in_thread(opened, MOUNT_SECONDS, undo)
     except TimeoutError:
-        paths = ", ".join(mount.path for mount in confinement.mounts if isinstance(mount, HostMount))
         raise BackendError(
             f"the host did not answer within {MOUNT_SECONDS:g} s where {paths} was looked for; see whether that is on a"
             " filesystem that hangs"

@@ -80,7 +80,7 @@ class ProcessBackend:
                 request, chosen, chosen.bubblewrap, sink, self._read_only_paths, door, self._protected
             )
         if chosen.bare:
-            return BareAttempt(request, chosen, chosen.bare, sink, self._read_only_paths)
+            return BareAttempt(request, chosen, chosen.bare, sink, self._read_only_paths, self._protected)
         raise BackendError("the plan names no engine")
 
     def _door(self, request: AttemptRequest) -> Door | None:

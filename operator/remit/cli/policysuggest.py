@@ -149,7 +149,7 @@ async def _add(seen: Seen, source: Source, obj: Object, reached: Reached | None)
             raise
         seen.leave_out(name, f"{error}; who suggests its policy must be able to tell its secrets from all else")
         return
-    stdin, mask = bool(task.spec.stdin), Redactor(secrets).redact_cut
+    stdin, mask = bool(task.spec.stdin or task.spec.stdin_from), Redactor(secrets).redact_cut
     destinations = _destinations(seen, name, (reached or {}).get(obj["metadata"]["uid"]))
     run = Run(name=name, request=request, destinations=destinations, stdin=stdin, mask=mask, masked=MASK)
     seen.runs.append(run)

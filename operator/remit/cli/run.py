@@ -139,6 +139,12 @@ def run(
         bool,
         typer.Option("--stdin", "-i", help="Hand this command's standard input to the program.", rich_help_panel=_TASK),
     ] = False,
+    stdin_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST", help="Hand a file of this machine, of any size, to the program.", rich_help_panel=_FILES
+        ),
+    ] = None,
     raw_output: Annotated[
         bool,
         typer.Option(
@@ -168,7 +174,7 @@ def run(
     details = {"timeout": timeout, "retries": retries, "env": env, "cpu": cpu, "memory": memory, "label": label}
     details |= {"stdin": stdin, "raw-output": raw_output, "deadline": deadline, "secret": secret, "network": network}
     details |= {"backend": backend, "image": image, "workdir": workdir, "mount": mount, "workspace": workspace}
-    details |= {"artifact": artifact}
+    details |= {"artifact": artifact, "stdin-from": stdin_from}
     if not argv and (given := [f"--{flag}" for flag, value in details.items() if value]):
         raise typer.BadParameter(f"{', '.join(given)} cannot be used with -f or --from-schedule; write it in the task")
     if remove and not wait:
@@ -205,7 +211,7 @@ def run(
                 image=image,
                 workingDir=workdir,
                 artifacts=artifacts(artifact or []),
-                **volumes(mount or [], workspace or []),
+                **volumes(mount or [], workspace or [], stdin_from or ""),
             )
         code = threads.run(run_task(task, namespace, kubeconfig, context, state_dir, wait, remove, raw, quiet, dry_run))
     except (RemitError, OSError) as error:

@@ -148,8 +148,8 @@ def read_standard_input() -> str:
     data = sys.stdin.buffer.read(MAX_STDIN + 1)
     if len(data) > MAX_STDIN:
         raise InvalidInput(
-            f"standard input is larger than the {MAX_STDIN} bytes that a task may carry; put it into a ConfigMap, which"
-            " takes 1Mi, and name that in spec.stdinFrom"
+            f"standard input is larger than the {MAX_STDIN} bytes that a task may carry; put it into a file on the"
+            " operator's host and give --stdin-from its path"
         )
     try:
         return data.decode()

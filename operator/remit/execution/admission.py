@@ -20,7 +20,7 @@ from remit.backends.base import TaskReference
 from remit.errors import InvalidInput
 from remit.execution.artifacts import WantedArtifact, WantedResult
 from remit.execution.lifecycle import Finish
-from remit.execution.mounts import empty_bytes, mounts_of
+from remit.execution.mounts import empty_bytes, mounts_of, stdin_file_of
 from remit.execution.resolved import Resolved
 from remit.execution.runner import Attempt
 from remit.operations.base import Work
@@ -349,6 +349,7 @@ def _confined(
             require=admitted.layers,
             working_dir=judged.working_dir,
             mounts=mounts_of(judged, admitted.policies, resolved.folders),
+            stdin_file=stdin_file_of(judged, admitted.policies, resolved.folders),
         ),
         timeout_seconds=timeout,
         grace_seconds=float(limits.termination_grace_period_seconds or 0),
@@ -417,6 +418,16 @@ def _not_offered(task: ExecutionTask, here: Admission) -> str | None:
         return (
             f"this version of Remit mounts volumes and keeps artifacts on {' and '.join(sorted(_WITH_FILES))} only;"
             " leave them out"
+        )
+    if backend == "kubernetes" and spec.artifacts:
+        return (
+            "spec.artifacts: a Job keeps no files in this version; write them to a workspace, or use results for small"
+            " texts"
+        )
+    if backend == "kubernetes" and spec.stdin_from and spec.stdin_from.volume:
+        return (
+            "spec.stdinFrom.volume: this version of Remit reads standard input from a volume on docker and process"
+            " only; use a key of a ConfigMap or a Secret"
         )
     here_alone = here.host_paths and backend != "kubernetes"
     if not here_alone and (volume := next((each for each in spec.volumes if each.host_path), None)):

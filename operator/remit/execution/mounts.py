@@ -30,6 +30,21 @@ def mounts_of(request: Request, policies: Sequence[CompiledPolicy], folders: Map
     return tuple(sorted((mount for mount in found if mount), key=lambda mount: mount.mount_path))
 
 
+def stdin_file_of(request: Request, policies: Sequence[CompiledPolicy], folders: Mapping[str, str]) -> HostMount | None:
+    """The file that is read as standard input, if it is one of a volume. The arguments are those of `mounts_of`.
+
+    Raises `InvalidInput` where the volume cannot be had here.
+    """
+    if (file := request.stdin_file) is None:
+        return None
+    volume = next(volume for volume in request.volumes if volume.name == file.name)
+    nowhere = VolumeMount.model_construct(name=file.name, mount_path="", sub_path=file.path)
+    found = _mount(volume, nowhere, policies, folders)
+    if not isinstance(found, HostMount):
+        raise InvalidInput(f"is {volume.source}, of which no file is read", field="spec.stdinFrom.volume")
+    return found
+
+
 def _check_mounted_once(request: Request, volumes: Mapping[str, Volume]) -> None:
     """Each mount of an empty folder would be another one."""
     names = [mount.name for mount in request.mounts if volumes[mount.name].empty_dir]

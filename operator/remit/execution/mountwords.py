@@ -13,22 +13,30 @@ from remit.errors import InvalidInput
 _ACCESS = {"ro": "ReadOnly", "rw": "ReadWrite"}
 
 
-def volumes(mounts: Sequence[str], workspaces: Sequence[str] = ()) -> dict[str, Any]:
-    """`volumes` and `volumeMounts` for `HOST:PATH[:rw]` and `NAME:PATH[:ro]`. A relative path of the host begins in the
-    working directory of this process. Raises `InvalidInput`."""
+def volumes(mounts: Sequence[str], workspaces: Sequence[str] = (), stdin_from: str = "") -> dict[str, Any]:
+    """`volumes` and `volumeMounts` for `HOST:PATH[:rw]` and `NAME:PATH[:ro]`, and `stdinFrom` for a file of the host. A
+    relative path of the host begins in the working directory of this process. Raises `InvalidInput`."""
     made: list[dict[str, Any]] = []
     places: list[dict[str, Any]] = []
     for word in mounts:
         source, path, access = _split(word, "mounts", "./shop:/src or ./shop:/src:rw", "ro")
         name = f"mount-{len(made) + 1}"
-        made.append({"name": name, "hostPath": {"path": posixpath.abspath(posixpath.expanduser(source))}})  # links stay
+        made.append({"name": name, "hostPath": {"path": _on_host(source)}})
         places.append({"name": name, "mountPath": path, "access": access})
     for word in workspaces:
         source, path, access = _split(word, "workspaces", "cache:/cache or cache:/cache:ro", "rw")
         name = f"mount-{len(made) + 1}"
         made.append({"name": name, "workspace": {"name": source}})
         places.append({"name": name, "mountPath": path, "access": access})
-    return {"volumes": made, "volumeMounts": places}
+    if not stdin_from:
+        return {"volumes": made, "volumeMounts": places}
+    made.append({"name": "stdin", "hostPath": {"path": _on_host(stdin_from)}})
+    return {"volumes": made, "volumeMounts": places, "stdinFrom": {"volume": {"name": "stdin"}}}
+
+
+def _on_host(path: str) -> str:
+    """Links stay."""
+    return posixpath.abspath(posixpath.expanduser(path))
 
 
 def _split(word: str, flag: str, example: str, default: str) -> tuple[str, str, str]:

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from remit.api import ExecutionTask
 from remit.api.executiontask import Network
 from remit.api.operations import ContainerOperation, HttpMethod, HttpOperation
-from remit.api.volumes import Artifact, Volume, VolumeMount
+from remit.api.volumes import Artifact, Volume, VolumeFile, VolumeMount
 from remit.backends import Outcome
 from remit.execution.admission import Admitted, Refused
 from remit.execution.attemptstatus import destinations, usage_status
@@ -102,6 +102,7 @@ def _request(record: Mapping[str, Any]) -> Request | None:
         private_files=frozenset(map(str, asks.get("privateFiles") or ())),
         volumes=_parsed(Volume, asks.get("volumes")),
         mounts=_parsed(VolumeMount, asks.get("volumeMounts")),
+        stdin_file=next(iter(_parsed(VolumeFile, asks.get("stdinFile"))), None),
         artifacts=_parsed(Artifact, asks.get("artifacts")),
         working_dir=str(asks.get("workingDir") or WORKSPACE),
         raw_output=record.get("output") == "raw",
@@ -133,6 +134,7 @@ def _asks(request: Request | None) -> dict[str, Any]:
         "privateFiles": sorted(request.private_files),
         "volumes": _dumped(request.volumes),
         "volumeMounts": _dumped(request.mounts),
+        "stdinFile": _dumped([request.stdin_file] if request.stdin_file else []),
         "artifacts": _dumped(request.artifacts),
         "workingDir": _working_dir(request),
         "image": request.image or "",

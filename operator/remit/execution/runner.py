@@ -409,7 +409,8 @@ class Runner:
     ) -> Outcome:
         backend = self.backends[attempt.backend]
         if attempt.artifacts or attempt.results:
-            request = dataclasses.replace(request, collector=self._collector(attempt))
+            texts = tuple(result.path for result in attempt.results)
+            request = dataclasses.replace(request, collector=self._collector(attempt), texts=texts)
         written = self.folders.workspaces_written(attempt.uid) if self.folders else ()
         async with WorkspaceWatch(written, cancel) as watch:
             if adopt and isinstance(backend, AdoptingBackend):

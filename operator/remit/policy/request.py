@@ -11,7 +11,7 @@ from remit.api import ExecutionTask, ExecutionTaskSpec
 from remit.api.base import EnvVar
 from remit.api.executiontask import BackendName, Network
 from remit.api.operations import CommandOperation, Operation, ProcessOperation, Subject
-from remit.api.volumes import Artifact, Volume, VolumeMount
+from remit.api.volumes import Artifact, Volume, VolumeFile, VolumeMount
 from remit.policy.argv import split_line
 from remit.policy.environment import needing_permission
 from remit.policy.limits import Limits, asked_for
@@ -83,6 +83,8 @@ class Request:
     volumes: tuple[Volume, ...] = ()
     mounts: tuple[VolumeMount, ...] = ()
     """Where the volumes are found, each by its volume's name."""
+    stdin_file: VolumeFile | None = None
+    """The file of a volume that is read as standard input."""
     kept_paths: Mapping[str, str] = field(default_factory=dict)
     """The paths of artifacts and results, as they are written, by their field of the spec."""
     artifacts: tuple[Artifact, ...] = ()
@@ -156,6 +158,7 @@ def request_for(
         private_files=frozenset(file.path for file in spec.private_files) | _mounted_configuration(spec),
         volumes=tuple(spec.volumes),
         mounts=tuple(spec.volume_mounts),
+        stdin_file=spec.stdin_from.volume if spec.stdin_from else None,
         artifacts=tuple(spec.artifacts),
         kept_paths={
             **{f"artifacts[{index}].path": artifact.path for index, artifact in enumerate(spec.artifacts)},

@@ -15,7 +15,15 @@ from pydantic import Field, ValidationError
 
 from remit.api import CommandPolicy, ExecutionTask
 from remit.api.base import EnvVar, SpecModel
-from remit.api.executiontask import OPERATIONS, BackendName, ExecutionTaskSpec, Network, Output, Resources
+from remit.api.executiontask import (
+    OPERATIONS,
+    BackendName,
+    ExecutionTaskSpec,
+    Network,
+    Output,
+    Resources,
+    StdinSource,
+)
 from remit.api.manifest import load_all
 from remit.api.mistakes import first_mistake
 from remit.api.operations import (
@@ -86,6 +94,7 @@ class Case(SpecModel):
     private_files: list[PrivateFile] = Field(default_factory=list)
     volumes: list[Volume] = Field(default_factory=list)
     volume_mounts: list[VolumeMount] = Field(default_factory=list)
+    stdin_from: StdinSource | None = None
     artifacts: list[Artifact] = Field(default_factory=list)
     working_dir: str = WORKSPACE
     output: Output = Output()
@@ -114,6 +123,7 @@ class Case(SpecModel):
             private_files=self.private_files,
             volumes=self.volumes,
             volume_mounts=self.volume_mounts,
+            stdin_from=self.stdin_from,
             artifacts=self.artifacts,
             working_dir=self.working_dir,
             output=self.output,

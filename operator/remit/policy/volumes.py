@@ -45,6 +45,7 @@ def unacceptable_volumes(request: Request) -> str | None:
             return f"{where}.hostPath.path: {wrong}"
     texts = {f"volumeMounts[{index}].mountPath": mount.mount_path for index, mount in enumerate(request.mounts)}
     texts |= {f"volumeMounts[{index}].subPath": mount.sub_path or "" for index, mount in enumerate(request.mounts)}
+    texts |= {"stdinFrom.volume.path": request.stdin_file.path or ""} if request.stdin_file else {}
     texts |= request.kept_paths
     for where, text in texts.items():
         if refused := refused_character(text):
@@ -77,7 +78,10 @@ def _unacceptable_host_path(path: str) -> str | None:
 def judge_volumes(policy: CompiledPolicy, request: Request) -> Denial | None:
     """What `policy` has against the volumes and artifacts; None: nothing."""
     for volume in request.volumes:
-        for access in sorted({mount.access for mount in request.mounts if mount.name == volume.name}) or ["ReadOnly"]:
+        accesses = {mount.access for mount in request.mounts if mount.name == volume.name}
+        if not accesses or (request.stdin_file and request.stdin_file.name == volume.name):
+            accesses.add("ReadOnly")
+        for access in sorted(accesses):
             if denial := _judge_volume(policy, volume, access):
                 return denial
     for artifact in request.artifacts:

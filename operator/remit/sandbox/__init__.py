@@ -53,6 +53,7 @@ from remit.sandbox.processes import (
 )
 from remit.sandbox.programs import explain_absence
 from remit.sandbox.rlimits import rlimits
+from remit.sandbox.stdinfile import open_stdin_file
 
 __all__ = [
     "KILL_GRACE_SECONDS",
@@ -100,6 +101,7 @@ __all__ = [
     "init_of",
     "kill_cgroups",
     "kill_session",
+    "open_stdin_file",
     "pid_namespace",
     "plan",
     "probe_host",

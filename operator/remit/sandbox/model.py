@@ -52,6 +52,7 @@ class HostMount:
     """
 
     mount_path: str
+    """Empty: it is mounted nowhere; the operator reads the file `sub_path` of it, for standard input."""
     root: str
     path: str
     sub_path: str = ""
@@ -60,6 +61,11 @@ class HostMount:
     own: bool = False
     internal: bool = False
     """Whether the operator keeps it in its own state, of which nothing else is ever mounted."""
+
+    @property
+    def field(self) -> str:
+        """Where a task says it."""
+        return f"the volume at {self.mount_path}" if self.mount_path else "spec.stdinFrom.volume"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,8 @@ class Confinement:
     require: frozenset[Layer] = frozenset({Layer.NAMESPACES})
     working_dir: str = WORKSPACE
     mounts: tuple[Mount, ...] = ()
+    stdin_file: HostMount | None = None
+    """The file that the program reads as its standard input, instead of what its command says."""
 
 
 @dataclass(frozen=True, slots=True)

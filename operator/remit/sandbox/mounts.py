@@ -199,10 +199,10 @@ class Mounts:
             return found
         if isinstance(mount, ClaimMount):
             raise InvalidInput(f"{mount.mount_path}: volumes of a cluster are mounted by its Jobs only")
-        descriptor = _open_host(mount, trusts_links_of_root)
+        descriptor = open_host(mount, trusts_links_of_root)
         try:
             status = os.fstat(descriptor)
-            _check(mount, descriptor, status, guard)
+            check(mount, descriptor, status, guard)
             found = _Found(mount, descriptor, status, within, relative)
             _check_place(found, outer)
         except BaseException:
@@ -216,17 +216,17 @@ class Mounts:
         if inner is None:
             return _UNSTAGED, "", None
         if inner.mount.mount_path == mount.mount_path:
-            raise _refused(mount, "two volumes are mounted there; choose another mountPath for one")
+            raise refused(mount, "two volumes are mounted there; choose another mountPath for one")
         if isinstance(inner.mount, EmptyMount):
             if inner.within >= 0:
-                raise _refused(
+                raise refused(
                     mount,
                     f"it lies in {inner.mount.mount_path}, which is an empty folder within a folder of the host; mount"
                     " it elsewhere",
                 )
             return _UNSTAGED, "", None
         if not self._stages:
-            raise _refused(
+            raise refused(
                 mount,
                 f"it lies in {inner.mount.mount_path}, which is a folder of the host, and that takes an operator that"
                 " is root, with CAP_SYS_ADMIN; mount it elsewhere",
@@ -246,7 +246,7 @@ def _around(found: Sequence[_Found], path: str) -> _Found | None:
     return max(above, key=lambda each: len(each.mount.mount_path), default=None)
 
 
-def _open_host(mount: HostMount, trusts_links_of_root: bool) -> int:
+def open_host(mount: HostMount, trusts_links_of_root: bool) -> int:
     """A descriptor of what is to be mounted, by which nothing can be read."""
     steps = [
         (mount.path, mount.root, posixpath.relpath(mount.path, mount.root)),
@@ -268,10 +268,11 @@ def _resolved(mount: HostMount, path: str, root: str, opened: Callable[[], int])
     try:
         return opened()
     except OSError as error:
-        raise _refused(mount, _explained(error, path, root)) from None
+        raise refused(mount, explained(error, path, root)) from None
 
 
-def _explained(error: OSError, path: str, root: str) -> str:
+def explained(error: OSError, path: str, root: str) -> str:
+    """Why `path`, which is looked for beneath `root`, cannot be had."""
     match error.errno:
         case errno.ENOENT | errno.ENOTDIR:
             return f"{path} is not there; make it on the host, or correct the path: mounting makes nothing"
@@ -333,18 +334,18 @@ def _relative(path: str) -> str:
     return path.lstrip("/") or SELF
 
 
-def _check(mount: HostMount, descriptor: int, status: os.stat_result, guard: Protected) -> None:
+def check(mount: HostMount, descriptor: int, status: os.stat_result, guard: Protected) -> None:
     """Raises InvalidInput where it must not be mounted."""
     if not mount.internal and (objection := guard.objection(descriptor, status)):
-        raise _refused(mount, objection)
+        raise refused(mount, objection)
     if stat.S_ISDIR(status.st_mode):
         return
     path = posixpath.join(mount.path, mount.sub_path) if mount.sub_path else mount.path
     if not stat.S_ISREG(status.st_mode):
         problem = f"{path} is neither a folder nor a file; devices, sockets and pipes of the host are not mounted"
-        raise _refused(mount, problem)
+        raise refused(mount, problem)
     if status.st_nlink > 1 and status.st_uid != _ROOT and not mount.internal:
-        raise _refused(
+        raise refused(
             mount,
             f"{path} has {status.st_nlink} names (hard links), and by one of them nobody knows whose file it is; mount"
             " its folder, or copy it",
@@ -356,7 +357,7 @@ def _check_place(found: _Found, outer: _Found | None) -> None:
     if outer is None or _exists(outer, found):
         return
     kind = "folder" if found.is_folder else "file"
-    raise _refused(
+    raise refused(
         found.mount,
         f"it lies in {outer.mount.mount_path}, which is a folder of the host, and there is no {kind}"
         f" {_relative_to(outer, found.mount)} in that; make an empty one: mounting makes nothing on the host",
@@ -374,5 +375,6 @@ def _exists(outer: _Found, found: _Found) -> bool:
         os.close(descriptor)
 
 
-def _refused(mount: Mount, problem: str) -> InvalidInput:
-    return InvalidInput(problem, field=f"the volume at {mount.mount_path}")
+def refused(mount: Mount, problem: str) -> InvalidInput:
+    where = mount.field if isinstance(mount, HostMount) else f"the volume at {mount.mount_path}"
+    return InvalidInput(problem, field=where)

@@ -105,5 +105,7 @@ def _by_owner(found: Iterable[Owned]) -> list[Owned]:
 
 
 def _refused(found: Sequence[Owned], message: str) -> InvalidInput:
+    if len(found) == 1:
+        return InvalidInput(message, field=found[0].mount.field)
     at = ", ".join(each.mount.mount_path for each in found)
     return InvalidInput(message, field=f"the volume at {at}")

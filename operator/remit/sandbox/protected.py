@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import posixpath
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,13 +25,18 @@ class Protected:
         """Of what is not there now, nothing is mounted in which it may be made."""
         self._themselves: dict[_Id, str] = {}
         self._above: dict[_Id, str] = {}
+        above: dict[str, str] = {}
+        # Every attempt that mounts something waits for this, so names are told apart before they are looked up.
         for path in paths:
-            real = Path(path).resolve()
+            here = os.path.realpath(path)
             with contextlib.suppress(OSError):
-                self._themselves[_id(real.stat())] = path
-            for folder in real.parents:
-                with contextlib.suppress(OSError):
-                    self._above.setdefault(_id(folder.stat()), path)
+                self._themselves[_id(os.stat(here))] = path  # noqa: PTH116
+            while (folder := posixpath.dirname(here)) != here:
+                above.setdefault(folder, path)
+                here = folder
+        for folder, path in above.items():
+            with contextlib.suppress(OSError):
+                self._above.setdefault(_id(os.stat(folder)), path)  # noqa: PTH116
 
     def objection(self, descriptor: int, status: os.stat_result) -> str | None:
         """None, or why what `descriptor` refers to must not be mounted, with all that is mounted beneath it."""
@@ -40,9 +46,9 @@ class Protected:
         if (beneath := self._above.get(_id(status))) is not None:
             return f"{path} has {beneath} in it, which is never mounted; mount the folders beneath it that are needed"
         for _ in range(_MOST_LOOKS):
-            path, mounts = _path(descriptor), _mounts()
+            path, mounts = _path(descriptor), Path("/proc/self/mountinfo").read_bytes()
             if _path(descriptor) == path:
-                return self._objection_to_mounts(mounts, path, _mount_id(descriptor))
+                return self._objection_to_mounts(mounts.rstrip(b"\n").split(b"\n"), path, _mount_id(descriptor))
         return f"{path} is being renamed, so that what is mounted in it cannot be told; try again"
 
     def _within(self, descriptor: int) -> str | None:
@@ -65,12 +71,18 @@ class Protected:
         finally:
             os.close(here)
 
-    def _objection_to_mounts(self, mounts: Iterable[tuple[bytes, str, bytes]], path: str, on: bytes) -> str | None:
-        """Of what of `mounts` is beneath `path`, and of the mount `on` which it is."""
+    def _objection_to_mounts(self, mounts: Iterable[bytes], path: str, on: bytes) -> str | None:
+        """Of what of `mounts`, which are lines of /proc/self/mountinfo, is beneath `path`, and of the mount `on` which
+        it is."""
         inside = os.fsencode(path.rstrip("/") + "/")
-        for number, kind, point in mounts:
+        for line in mounts:
+            number, _, _, _, escaped, rest = line.split(b" ", 5)
+            point = _unescaped(escaped)
             beneath = point.startswith(inside)
-            if kind in _KERNEL and (beneath or number == on):
+            if not beneath and number != on:
+                continue
+            kind = rest.partition(b" - ")[2].partition(b" ")[0].decode()
+            if kind in _KERNEL:
                 what = f"has {os.fsdecode(point)} in it, which is" if beneath else "is"
                 return f"{path} {what} part of the host's {kind}, and that is never mounted"
             if beneath:
@@ -81,16 +93,6 @@ class Protected:
                             f"{path} has {os.fsdecode(point)} in it, where {protected} is, too, which is never mounted"
                         )
         return None
-
-
-def _mounts() -> list[tuple[bytes, str, bytes]]:
-    """The id, the kind and the place of everything that is mounted."""
-    found = []
-    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
-        words, _, tail = line.partition(b" - ")
-        fields = words.split(b" ", 5)
-        found.append((fields[0], tail.partition(b" ")[0].decode(), _unescaped(fields[4])))
-    return found
 
 
 def _path(descriptor: int) -> str:

@@ -361,3 +361,22 @@ async def test_what_an_operator_has_removed_before_it_was_killed_has_left_nothin
         assert (status["phase"], status["attempts"][0]["reason"]) == ("Failed", "Interrupted"), status
         assert not status.get("artifacts")
     assert await containers(docked) == []
+
+
+async def test_standard_input_from_a_file_of_the_host(docked: World, image: str, tmp_path: Path) -> None:
+    """By the operator's own wiring: nothing of the host is mounted for it, and the operator's state stays closed."""
+    dump = tmp_path.resolve() / "dump.sql"
+    dump.write_text("of the host\n")
+    state = docked.settings.state_dir.resolve()
+    async with docked.operator():
+        (state / "key").write_text("not yours")
+        hosts = {"hostPaths": [{"paths": [str(dump), f"{state}/**"]}]}
+        await docked.policy("sh", backends=["docker"], images={"allow": ["remit-test:*"]}, volumes=hosts)
+        ends = []
+        for path in (dump, state / "key"):
+            volume = {"name": "file", "hostPath": {"path": str(path)}}
+            name = await in_container(docked, image, "cat", volumes=[volume], stdinFrom={"volume": {"name": "file"}})
+            ends.append(await docked.finished(name))
+    assert (ends[0]["phase"], ends[0]["output"]["stdoutTail"]) == ("Succeeded", "of the host\n"), ends[0]
+    assert ends[1]["attempts"][0]["reason"] == "StartFailed"
+    assert "never mounted" in ends[1]["message"]

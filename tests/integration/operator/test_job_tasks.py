@@ -283,6 +283,17 @@ async def test_what_cannot_start_says_why(cluster: Cluster) -> None:
         assert "exceeded quota" in status["message"]
 
 
+async def test_small_texts_are_kept(cluster: Cluster) -> None:
+    async with cluster.operator():
+        wanted = [{"name": "a", "path": "out/a"}, {"name": "b", "path": "out/b", "optional": True}]
+        done = await cluster.sh("mkdir out; echo wörd > out/a", results=wanted)
+        large = await cluster.sh("mkdir out; yes | head -c 5000 > out/a; ln -s /etc/passwd out/b", results=wanted)
+        status = await cluster.finished(done)
+        assert status.get("results") == [{"name": "a", "value": "wörd"}], status
+        status = await cluster.finished(large)
+        assert status["attempts"][-1]["reason"] == "ArtifactTooLarge"
+
+
 async def test_a_workspace_is_there_for_the_next_task(cluster: Cluster) -> None:
     await cluster.create(
         CLAIMS,

@@ -158,7 +158,7 @@ async def _account(kube: Kube, namespace: str) -> Access:
     """The operator may do what the manifests give it, and nothing else."""
     rules = [
         rule
-        for file in ("namespace-install/role.yaml", "kubernetes-releases/role.yaml")
+        for file in ("namespace-install/operator.yaml", "kubernetes-releases/role.yaml")
         for document in yaml.safe_load_all((MANIFESTS / file).read_text())
         for rule in document.get("rules", [])
     ]

@@ -106,3 +106,38 @@ async def test_on_a_cluster_no_folder_of_the_host_is_mounted(world: World, shop:
         await world.policy("sh", **opened(shop))
         status = await world.finished(await world.sh("true", **volumes(shop)))
     assert "on a cluster nobody knows which host" in status["message"]
+
+
+async def test_standard_input_from_a_file_of_each_kind_of_volume(world: World, shop: Path) -> None:
+    """Mounted nowhere; what a task left is as good as a file of the host."""
+    (shop / "dump.sql").write_text("of the folder")
+    (shop / "dump.sql").chmod(0o600)
+    os.chown(shop / "dump.sql", OWNER, OWNER)
+    (shop / "out").symlink_to("/etc/passwd")
+    rules = {**opened(shop)["volumes"], "workspaces": [{"names": ["kept"]}], "artifacts": {}}
+    folder = [{"name": "src", "hostPath": {"path": str(shop)}}]
+    workspace = [{"name": "kept", "workspace": {"name": "kept"}}]
+    async with world.operator():
+        await world.policy("sh", "cat", volumes=rules)
+        made = await world.sh(
+            "umask 077; echo of the workspace > /kept/file; echo of the artifact > left",
+            volumes=workspace,
+            volumeMounts=[{"name": "kept", "mountPath": "/kept", "access": "ReadWrite"}],
+            artifacts=[{"name": "left", "path": "left"}],
+        )
+        status = await world.finished(made)
+        assert status["phase"] == "Succeeded", status
+        artifact = [{"name": "left", "artifact": {"task": made, "name": "left"}}]
+        for volumes, name, path, said in (
+            (folder, "src", "dump.sql", "of the folder"),
+            (workspace, "kept", "file", "of the workspace\n"),
+            (artifact, "left", "left", "of the artifact\n"),
+        ):
+            task = await world.task("cat", volumes=volumes, stdinFrom={"volume": {"name": name, "path": path}})
+            status = await world.finished(task)
+            assert status["phase"] == "Succeeded", status
+            assert status["output"]["stdoutTail"] == said
+        task = await world.task("cat", volumes=folder, stdinFrom={"volume": {"name": "src", "path": "out"}})
+        status = await world.finished(task)
+        assert (status["phase"], status["attempts"][0]["reason"]) == ("Failed", "StartFailed")
+        assert f"spec.stdinFrom.volume: a link in {shop}/out leads out of {shop}" in status["message"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from remit.api import ExecutionTask
 from remit.cli.artifacts import find
 from remit.cli.runfiles import require_same_machine, secrets
 from remit.cli.tasks import for_command
@@ -31,6 +32,19 @@ def test_mounts_and_workspaces_become_volumes(monkeypatch: pytest.MonkeyPatch, t
         ("/tools", "ReadOnly"),
     ]
     for_command(["ls"], **made)  # what an API server takes
+
+
+def test_a_file_for_standard_input_becomes_a_volume_that_is_mounted_nowhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = volumes(["./shop:/src"], [], "./dump.sql")
+    assert made["volumes"][1] == {"name": "stdin", "hostPath": {"path": str(tmp_path / "dump.sql")}}
+    assert len(made["volumeMounts"]) == 1
+    task = ExecutionTask.parse(for_command(["cat"], name="t", **made))
+    assert task.spec.stdin_from is not None
+    assert task.spec.stdin_from.volume is not None
+    assert (task.spec.stdin_from.volume.name, task.spec.stdin_from.volume.path) == ("stdin", None)
 
 
 @pytest.mark.parametrize("word", ["shop", ":/src", "shop:", "shop:src", "shop:/src:rwx", "shop:/src:rw:z"])

@@ -101,6 +101,31 @@ def test_not_every_backend_mounts() -> None:
     assert "spec.volumes[src].hostPath: on a cluster nobody knows" in verdict.finish.message
 
 
+def test_a_file_for_standard_input_is_under_the_terms_of_its_volume() -> None:
+    def found(source: dict[str, Any], path: str, folders: dict[str, str]) -> HostMount | None:
+        asked = task([{"name": "v", **source}], [], stdinFrom={"volume": {"name": "v", "path": path}})
+        attempt = Admission().attempt(asked, admitted(asked), 1, Resolved(folders=folders), None)
+        confinement = attempt.request.confinement
+        assert confinement.mounts == (), "it need not be mounted"
+        return confinement.stdin_file
+
+    shop = found({"hostPath": {"path": "/srv/shop"}}, "in/dump.sql", {})
+    assert shop == HostMount("", "/srv", "/srv/shop", "in/dump.sql", run_as_user=7)
+    kept = found({"workspace": {"name": "w"}}, "dump.sql", {"v": "/state/w/data"})
+    assert kept == HostMount("", "/state/w", "/state/w/data", "dump.sql", own=True, internal=True)
+    with pytest.raises(InvalidInput, match="keeps no workspaces"):
+        found({"workspace": {"name": "w"}}, "dump.sql", {})
+
+
+def test_on_kubernetes_no_volume_is_read_for_standard_input() -> None:
+    asked = task(SRC[0], [], backend="kubernetes", image="i", stdinFrom={"volume": {"name": "src", "path": "dump.sql"}})
+    verdict = decided(asked, backends=frozenset({"process", "kubernetes"}))
+    assert isinstance(verdict, Refused)
+    assert verdict.finish.reason == "NotSupported"
+    assert "spec.stdinFrom.volume: this version of Remit reads" in verdict.finish.message
+    assert "docker and process only; use a key of a ConfigMap or a Secret" in verdict.finish.message
+
+
 @pytest.mark.parametrize("program", ["/src/run.sh", "/src/bin/../run.sh", "/src/bin/python"])
 def test_a_program_of_a_mounted_folder_is_not_looked_for_on_the_host(program: str) -> None:
     verdict = decided(task(*SRC, argv=program))

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import importlib.util
 import re
+import shutil
 import subprocess
 import tomllib
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+import installyaml
 import remit
+from conftest import require
 from remit import safeyaml
 
 ROOT = Path(__file__).parents[3]
@@ -19,26 +25,65 @@ def build(kubectl: str, name: str) -> list[dict[str, Any]]:
     return safeyaml.load_all(built.stdout)
 
 
-def test_install_is_crds_and_namespace_and_operator(kubectl: str) -> None:
-    kinds = [document["kind"] for document in build(kubectl, "manifests/install")]
-    assert kinds.count("CustomResourceDefinition") == 3
-    assert {"Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Deployment", "Service"} <= set(kinds)
+def identified(documents: list[dict[str, Any]]) -> dict[tuple[str, str, str], dict[str, Any]]:
+    found = {
+        (document["kind"], document["metadata"].get("namespace", ""), document["metadata"]["name"]): document
+        for document in documents
+    }
+    assert len(found) == len(documents)
+    return found
 
 
-def test_all_of_cluster_install_is_in_one_namespace(kubectl: str) -> None:
-    for document in build(kubectl, "manifests/cluster-install"):
-        assert document["kind"].startswith("Cluster") or document["metadata"]["namespace"] == "remit-system"
-        for subject in document.get("subjects", []):
-            assert subject["namespace"] == "remit-system"
+@pytest.fixture(scope="module")
+def chart() -> dict[str, str]:
+    require("helm", importlib.util.find_spec("helm_python"), "pip install helm-python-sdk, or make .venv/.develops")
+    return installyaml.render()
+
+
+def test_install_is_what_the_chart_makes_by_default(kubectl: str, chart: dict[str, str]) -> None:
+    """All of it, but for what is Helm's own, and a namespace under the strictest of the Pod Security Standards."""
+    built = identified(build(kubectl, "manifests/install"))
+    namespace = built.pop(("Namespace", "", "remit-system"))
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    without_hooks = {name: text for name, text in chart.items() if name not in {"uninstall.yaml", "requestedby.yaml"}}
+    assert built == identified([installyaml.without_helm(obj) for obj in installyaml.objects(without_hooks)])
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in installyaml.FILES if path.is_relative_to(ROOT / "manifests")], ids=str
+)
+def test_manifests_are_what_the_chart_renders(chart: dict[str, str], path: Path) -> None:
+    assert path.read_text() == installyaml.text(installyaml.FILES[path]()), "run `make manifests`"
+
+
+def test_one_file_has_all_of_it(kubectl: str, chart: dict[str, str]) -> None:
+    whole = safeyaml.load_all(installyaml.text(installyaml.install()))
+    assert identified(whole) == identified(build(kubectl, "manifests/install"))
+    assert whole[0]["kind"] == "Namespace"
+
+
+@pytest.mark.parametrize("name", ["install", "namespace-install"])
+def test_the_default_image_follows_the_image(kubectl: str, name: str, tmp_path: Path) -> None:
+    copied = shutil.copytree(ROOT / "manifests", tmp_path / "manifests") / name / "kustomization.yaml"
+    shutil.copytree(ROOT / "crds", tmp_path / "crds")
+    own = "images: [{name: remit-operator, newName: registry.example/remit, newTag: '2'}]\n"
+    copied.write_text(copied.read_text() + own)
+    done = subprocess.run([kubectl, "kustomize", str(copied.parent)], capture_output=True, text=True, check=True)
+    running = next(each for each in safeyaml.load_all(done.stdout) if each["kind"] == "Deployment")
+    (container,) = running["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "registry.example/remit:2"
+    assert {"name": "REMIT_DEFAULT_IMAGE", "value": container["image"]} in container["env"]
 
 
 def test_namespace_install_asks_for_nothing_cluster_wide(kubectl: str) -> None:
     documents = build(kubectl, "manifests/namespace-install")
-    assert not [document for document in documents if document["kind"].startswith("Cluster")]
+    assert not [each for each in documents if each["kind"].startswith(("Cluster", "CustomResource"))]
+    assert "remit-system" not in str(documents)
     operator = next(document for document in documents if document["kind"] == "Deployment")
-    assert operator["spec"]["template"]["spec"]["containers"][0]["args"][:2] == [
+    assert operator["spec"]["template"]["spec"]["containers"][0]["args"][:3] == [
         "operator",
         "--namespace=$(POD_NAMESPACE)",
+        "--operator-namespace=$(POD_NAMESPACE)",
     ]
 
 

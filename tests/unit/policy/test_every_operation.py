@@ -62,6 +62,25 @@ BAD: dict[str, list[Bad]] = {
             {"stdin": "x", "stdinFrom": {"configMapKeyRef": CONNECTION}},
         ),
         Bad({"line": "cat"}, "spec.stdinFrom", "set exactly one of", {"stdinFrom": {}}),
+        Bad({"line": "cat"}, "spec", "none of volumes", {"stdinFrom": {"volume": {"name": "src"}}}),
+        Bad(
+            {"line": "cat"},
+            "spec",
+            "set configMapKeyRef",
+            {
+                "volumes": [{"name": "src", "configMap": {"name": "src"}}],
+                "stdinFrom": {"volume": {"name": "src", "path": "file"}},
+            },
+        ),
+        Bad(
+            {"line": "cat"},
+            "spec.stdinFrom.volume.path",
+            "match",
+            {
+                "volumes": [{"name": "src", "hostPath": {"path": "/srv/src"}}],
+                "stdinFrom": {"volume": {"name": "src", "path": "../file"}},
+            },
+        ),
     ],
     "script": [Bad({"interpreter": "sh"}, "spec.script.source", "Required")],
     "file": [

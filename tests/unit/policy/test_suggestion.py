@@ -304,6 +304,18 @@ class TestSurroundings:
             assert not decided(found, asked({**spec, **other})).allowed, other
         assert decided(suggested(run("a", **spec), command("b", "ls"), generalize=True), asked(spec)).allowed
 
+    def test_a_file_for_standard_input_is_as_it_was(self):
+        spec: dict[str, Any] = {
+            "command": {"line": "psql"},
+            "volumes": [{"name": "src", "hostPath": {"path": "/srv/src"}}],
+            "stdinFrom": {"volume": {"name": "src", "path": "dump.sql"}},
+        }
+        writing = {"volumeMounts": [{"name": "src", "mountPath": "/src", "access": "ReadWrite"}]}
+        found = suggested(run("a", **spec))
+        assert decided(found, asked(spec)).allowed
+        assert not decided(found, asked({**spec, **writing})).allowed
+        assert decided(suggested(run("a", **spec, **writing)), asked({**spec, **writing})).allowed
+
     def test_an_empty_folder_may_be_larger_than_the_disk(self):
         folder = {"volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "2Gi"}}]}
         found = suggested(command("a", "ls", resources={"disk": "1Mi"}, **folder))

@@ -13,6 +13,7 @@ from remit.api import ExecutionTask
 from remit.api.volumes import Artifact, WorkspaceVolume
 from remit.errors import InvalidInput
 from remit.policy import Command, Decision, Reason, Request, decide, request_for
+from remit.policy.testing import parse_policies, parse_suite, run_cases
 from remit.policy.volumes import HostPathTerms, artifact_bytes, host_path_terms, workspace_bytes
 
 PATHS = {"hostPaths": [{"paths": ["/srv/projects/*"], "access": ["ReadOnly", "ReadWrite"]}]}
@@ -177,3 +178,59 @@ def test_an_artifact_that_says_no_size_gets_what_every_policy_grants() -> None:
     assert artifact_bytes(policies, Artifact(name="a", path="x")) == 2**20
     assert artifact_bytes(policies, Artifact(name="a", path="x", max_bytes="1Ki")) == 1024
     assert artifact_bytes([], Artifact(name="a", path="x")) == 100 * 2**20
+
+
+def reading(source: dict[str, Any], path: str = "dump.sql", **spec: Any) -> Request:
+    """What a task asks that has a file of a volume as its standard input."""
+    volumes = {"volumes": [{"name": "v", **source}], "stdinFrom": {"volume": {"name": "v", "path": path}}}
+    task = {"command": {"argv": ["ls"]}, **volumes, **spec}
+    parsed = ExecutionTask.parse({"metadata": {"name": "t", "namespace": "data"}, "spec": task})
+    return request_for(parsed, Command(("ls",), "/usr/bin/ls", "/usr/bin/ls"))
+
+
+def test_a_file_for_standard_input_is_judged_as_its_volume_to_be_read() -> None:
+    shop = host_path("/srv/projects/shop")
+    assert not decided(reading(shop), {}).allowed
+    assert decided(reading(shop), {"hostPaths": [{"paths": ["/srv/projects/*"]}]}).allowed
+    assert not decided(reading(host_path("/srv/other")), PATHS).allowed
+    assert not decided(reading({"workspace": {"name": "cache"}}), PATHS).allowed
+    assert not decided(reading({"artifact": {"task": "build", "name": "dump"}}), PATHS).allowed
+    assert decided(reading({"artifact": {"task": "build", "name": "dump"}}), {"artifacts": {}}).allowed
+    assert decided(reading(host_path("/proc/1")), {"hostPaths": [{"paths": ["/**"]}]}).reason is Reason.INVALID_REQUEST
+    assert "stdinFrom.volume.path has" in decided(reading(shop, "a\u202eb"), PATHS).message
+
+
+def test_to_write_to_the_volume_is_not_to_read_it() -> None:
+    """A mount of it that is allowed does not make it so."""
+    writing = {"hostPaths": [{"paths": ["/srv/projects/*"], "access": ["ReadWrite"]}]}
+    mounts = [{"name": "v", "mountPath": "/src", "access": "ReadWrite"}]
+    request = reading(host_path("/srv/projects/shop"), volumeMounts=mounts)
+    assert "mounted ReadOnly" in decided(request, writing).message
+    assert decided(request, PATHS).allowed
+
+
+def test_a_case_of_policy_test_has_it_too() -> None:
+    policy = """
+apiVersion: remit.dev/v1alpha1
+kind: CommandPolicy
+metadata: {name: p}
+spec:
+  commands: {allow: [{executable: ls}]}
+  volumes: {hostPaths: [{paths: ['/srv/*'], access: [ReadWrite]}]}
+"""
+    suite = """
+policies: [policy.yaml]
+cases:
+- name: read
+  argv: [ls]
+  volumes: [{name: v, hostPath: {path: /srv/shop}}]
+  volumeMounts: [{name: v, mountPath: /src, access: ReadWrite}]
+  stdinFrom: {volume: {name: v, path: dump.sql}}
+  expect: {decision: Denied, reason: VolumeNotAllowed}
+- name: write
+  argv: [ls]
+  volumes: [{name: v, hostPath: {path: /srv/shop}}]
+  volumeMounts: [{name: v, mountPath: /src, access: ReadWrite}]
+  expect: {decision: Allowed}
+"""
+    assert [list(result.mismatches) for result in run_cases(parse_suite(suite), parse_policies(policy))] == [[], []]

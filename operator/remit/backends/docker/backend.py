@@ -32,12 +32,13 @@ from remit.backends.docker.planning import (
     private_folders,
     walls,
 )
-from remit.backends.docker.stdin import fed
+from remit.backends.docker.stdin import FileInput, fed
 from remit.backends.egress import Books, Doors, NetworkUse
 from remit.backends.ending import CANCELLED_MESSAGE
 from remit.backends.failure import OperationFailed
 from remit.backends.filetree import COLLECTING_SECONDS, DescriptorTree, collected
 from remit.backends.outcome import ExitReason, Outcome
+from remit.backends.stdinfeed import Feed, opened_feed
 from remit.errors import BackendError, OutcomeUnknown, RemitError, SandboxUnavailable
 from remit.sandbox import boot_id
 from remit.sandbox.fencing import now as boot_time
@@ -104,10 +105,12 @@ class DockerBackend:
         seconds = max(0.0, request.timeout_seconds - (asyncio.get_running_loop().time() - began))
         private_folders(request)  # what cannot be right is told before there is anything of it
         staged = folders(self._staging, self._engine.address, request, info, stage=True)
-        async with staged as found, self._network(request) as network:
-            if on_started:
-                on_started(self._handle(container_name(request.id), request.timeout_seconds - seconds))
-            return await self._run(request, sink, cancel, seconds, image, info, given, network, found)
+        async with self._feed(request) as feed, staged as found, self._network(request) as network:
+            record = on_started or _not_recorded
+            handle = self._handle(container_name(request.id), request.timeout_seconds - seconds)
+            record(replace(handle, feeding=feed is not None))
+            file = FileInput(feed, lambda: record(handle)) if feed else None
+            return await self._run(request, sink, cancel, seconds, image, info, given, network, found, file)
 
     async def _run(
         self,
@@ -120,13 +123,15 @@ class DockerBackend:
         given: Walls,
         network: RestrictedNetwork | None,
         found: Folders,
+        file: FileInput | None,
     ) -> Outcome:
         name, asked, refused = container_name(request.id), False, None
         try:
             id_, holder = await self._create(name, request, image, info, network, found.given)
             async with (
                 self._engine.opened(lambda client: client.attach(id_, stream=True, demux=True)) as output,
-                fed(self._engine, id_, request.command.stdin),
+                file.sent(self._engine, id_) if file else fed(self._engine, id_, request.command.stdin),
+                self._ended_unless_fed(name, request, file),
             ):
                 asked = True
                 with _unknown_from_now_on():
@@ -137,7 +142,9 @@ class DockerBackend:
                 else:
                     container = Container(self._engine, id_, sink)
                     with _unknown_from_now_on():
-                        outcome = await self._until_over(container, request, output, cancel, seconds, given, network)
+                        outcome = await self._until_over(
+                            container, request, output, cancel, seconds, given, network, file
+                        )
             if not refused:
                 outcome = await self._collected(request, outcome, replace(found.given, holder=holder), found.opened)
         except asyncio.CancelledError:
@@ -149,6 +156,26 @@ class DockerBackend:
             await self._surely_remove(name, request, network)  # the engine may have done what it did not answer
             raise
         return replace(outcome, network=await self._surely_remove(name, request, network))
+
+    def _feed(self, request: AttemptRequest) -> contextlib.AbstractAsyncContextManager[Feed | None]:
+        """Raises as `opened_feed` does, and SandboxUnavailable where nothing says what must not be read."""
+        if self._staging is None and request.confinement.stdin_file:
+            raise SandboxUnavailable("the backend docker cannot read spec.stdinFrom.volume: use backend: process")
+        identities, protected = (self._staging.identities, self._staging.protected) if self._staging else (None, ())
+        return opened_feed(request, identities, protected)
+
+    @contextlib.asynccontextmanager
+    async def _ended_unless_fed(
+        self, name: str, request: AttemptRequest, file: FileInput | None
+    ) -> AsyncIterator[None]:
+        """Whoever lets go of a container closes its standard input, which must not look like the end of a file."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            if file and not file.complete:
+                with contextlib.suppress(OperationFailed):
+                    await self._remove(name, request)
+            raise
 
     async def _create(
         self,
@@ -235,7 +262,8 @@ class DockerBackend:
         name = container_name(request.id)
         found = await self._engine.patiently(lambda client: client.inspect_container(name))
         async with self._network(request) as network:
-            if found is None or found["State"]["Status"] == "created":  # it never ran
+            half_fed = request.confinement.stdin_file is not None and (recorded is None or recorded.feeding)
+            if found is None or found["State"]["Status"] == "created" or half_fed:  # it never ran, or not to its end
                 await self._surely_remove(name, request, network)
                 return None
             info = await self._engine.patiently(lambda client: client.info()) or {}  # it may have run: no failure now
@@ -305,15 +333,19 @@ class DockerBackend:
         seconds: float,
         given: Walls,
         network: RestrictedNetwork | None,
+        file: FileInput | None = None,
     ) -> Outcome:
-        """Carry its output, end it when its time is over, it is to be cancelled or has lost its network, and say how it
-        ended."""
-        ended = await container.until_over(
-            output, cancel, seconds, request.grace_seconds, lost=network.failed if network else None
-        )
+        """Carry its output, end it when its time is over, it is to be cancelled or has lost its network or its input,
+        and say how it ended."""
+        lost = [needed.failed for needed in (network, file) if needed]
+        ended = await container.until_over(output, cancel, seconds, request.grace_seconds, lost=lost)
         state = ended.state
         if ended.lost and network:
             network.check()
+        if ended.lost and file:
+            file.check()
+        if file and not file.complete and container.lost_engine:
+            raise OutcomeUnknown("the Docker engine went away while the container was given its standard input")
         by_itself = ended.stopped or state.oom_killed or state.exit_code not in ENGINE_ENDS
         if not by_itself:
             if await container.was_ended_from_outside(state):
@@ -403,3 +435,7 @@ def _unknown_from_now_on() -> Iterator[None]:
         yield
     except OperationFailed as error:
         raise OutcomeUnknown(str(error)) from error
+
+
+def _not_recorded(_: Handle) -> None:
+    """For a container that nobody adopts."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -90,10 +90,10 @@ class Container:
         seconds: float,
         grace: float,
         *,
-        lost: asyncio.Future[Any] | None = None,
+        lost: Collection[asyncio.Future[Any]] = (),
     ) -> Ended:
-        """Carry its output and look at what it uses; end it after `seconds`, when it is to be cancelled, or when `lost`
-        is done. Cancelled itself, it leaves the container alone.
+        """Carry its output and look at what it uses; end it after `seconds`, when it is to be cancelled, or when one of
+        `lost` is done. Cancelled itself, it leaves the container alone.
 
         Raises:
             OutcomeUnknown: the engine answers, and does not end it.
@@ -104,10 +104,10 @@ class Container:
         asked = asyncio.create_task(cancel.wait())
         stopped, gone = None, False
         try:
-            awaited: set[asyncio.Future[Any]] = {carrying, asked, *([lost] if lost else [])}
+            awaited: set[asyncio.Future[Any]] = {carrying, asked, *lost}
             await asyncio.wait(awaited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if not carrying.done():
-                gone = lost is not None and lost.done() and not asked.done()
+                gone = any(future.done() for future in lost) and not asked.done()
                 stopped = ExitReason.CANCELLED if asked.done() else None if gone else ExitReason.TIMED_OUT
                 await self.look()
                 await self._end(carrying, grace)

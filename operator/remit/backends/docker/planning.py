@@ -240,8 +240,8 @@ def creation(
         "Healthcheck": {"Test": ["NONE"]},
         "Env": [f"{name}={value}" for name, value in {**command.env, **proxy}.items()],
         "WorkingDir": request.confinement.working_dir,
-        "OpenStdin": bool(command.stdin),
-        "StdinOnce": bool(command.stdin),
+        "OpenStdin": bool(command.stdin or request.confinement.stdin_file),
+        "StdinOnce": bool(command.stdin or request.confinement.stdin_file),
         "Labels": attempt_labels(request),
         "HostConfig": {
             "NetworkMode": network,

@@ -6,10 +6,71 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from typing import Any
 
 from remit.backends.docker.engine import Engine
+from remit.backends.stdinfeed import Feed
+
+
+class FileInput:
+    """The file that a container reads on its standard input: `failed` is done when no more of it can be given."""
+
+    def __init__(self, feed: Feed, on_complete: Callable[[], None]) -> None:
+        """`on_complete` is called on this event loop, once all is with the engine."""
+        self._feed, self._on_complete = feed, on_complete
+        self._loop = asyncio.get_running_loop()
+        self.failed: asyncio.Future[None] = self._loop.create_future()
+        self._cut = self._over = False
+        self.check = feed.check
+
+    @property
+    def complete(self) -> bool:
+        """Whether the engine has all of it."""
+        return self._feed.complete and not self._cut
+
+    @contextlib.asynccontextmanager
+    async def sent(self, engine: Engine, id_: str) -> AsyncGenerator[None, None]:
+        """Sends it to the container, once it reads; then closes it. In the end the connection is closed: its thread
+        ends, unless the host does not answer a read."""
+        attached = await engine.call(lambda client: client.attach_socket(id_, params={"stdin": 1, "stream": 1}))
+        connection: socket.socket = getattr(attached, "_sock", attached)
+        self._feed.start(partial(self._send, attached, connection))
+        try:
+            yield
+        finally:
+            self._over = True
+            with contextlib.suppress(OSError):  # it is closed already
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _send(self, attached: Any, connection: socket.socket) -> None:
+        def write(piece: bytes) -> bool:
+            try:
+                connection.sendall(piece)
+            except OSError:  # the container has ended, or the engine has
+                self._cut = True
+                return False
+            return True
+
+        connection.settimeout(None)  # a program may take its time
+        self._feed.copy(write)
+        with contextlib.suppress(RuntimeError):  # the loop was closed
+            self._loop.call_soon_threadsafe(self._copied)
+        with contextlib.suppress(OSError):
+            if self.complete:
+                connection.shutdown(socket.SHUT_WR)
+            connection.recv(1)  # until the engine is done with it; of one that failed, the program sees no end
+        attached.close()
+        connection.close()
+
+    def _copied(self) -> None:
+        if self._over:
+            return
+        if self.complete:
+            self._on_complete()
+        elif self._feed.failure and not self.failed.done():
+            self.failed.set_result(None)
 
 
 @contextlib.asynccontextmanager

@@ -11,9 +11,11 @@ from typing import Any, Final
 import aiohttp
 
 from remit.backends.base import AttemptRequest, OutputSink
+from remit.backends.filetree import collected
 from remit.backends.kubernetes.manifests import CONTAINER, Walls, job_name
 from remit.backends.kubernetes.pods import Look, confined, is_being_deleted, look, never_started, outcome_of, refusal
 from remit.backends.kubernetes.records import Records
+from remit.backends.kubernetes.texts import TextTree
 from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import ApiError, BackendError, RemitError
 from remit.kube.client import EVENTS, JOBS, PODS, Kube, Object
@@ -88,7 +90,11 @@ class Attendance:
                 return confined(self._refused, self._given)
             await asyncio.wait({following}, timeout=_LAST_WORDS_SECONDS)
             self._check(parts)
-            return self._outcome(stopped)
+            outcome = self._outcome(stopped)
+            if self._request.collector is None:
+                return outcome
+            texts = TextTree(self._request.texts, self._records.results)
+            return await collected(self._request.collector, texts, outcome)
         finally:
             for task in (asked, over, *parts):
                 task.cancel()

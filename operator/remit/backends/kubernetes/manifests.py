@@ -199,6 +199,8 @@ def _container(request: AttemptRequest, secrets: Secrets) -> dict[str, Any]:
     command, name = request.command, job_name(request.id)
     launch = [PATH, "-C", request.confinement.working_dir]
     launch += ["-i", STDIN_PATH] if command.stdin else []
+    for path in request.texts:
+        launch += ["-r", path]
     plain = [
         {"name": variable, "value": unexpanded(command.env[variable])}
         for variable in sorted(command.env)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ _STREAMS: Final[dict[bytes, tuple[Stream, bytes]]] = {
     b"E": ("stderr", b""),
 }
 _END: Final = b"="
+_RESULT: Final = b"r"
 MOST_BYTES: Final = 65536
 """Of one line of the log. The launcher's have at most an eighth of it."""
 
@@ -53,6 +55,9 @@ class Records:
     ended: Ended | None = None
     received: dict[Stream, int] = field(default_factory=lambda: {"stdout": 0, "stderr": 0})
     """Bytes of each."""
+    results: dict[int, bytes | int] = field(default_factory=dict)
+    """The beginning of each file that was asked for and is there, or the number of the error that kept it from being
+    read, by its place among those that were asked for."""
     unexpected: bytes = b""
     """What is no record: the words of a container runtime that could not start the launcher."""
     last: str = ""
@@ -100,6 +105,8 @@ class Records:
             said = text + end
             self.received[stream] += len(said)
             yield stream, said
+        elif kind == _RESULT and (result := _result(text)) is not None:
+            self.results[result[0]] = result[1]
         elif kind == _END and (ended := _ended(text)) is not None:
             self.ended = ended
         elif len(self.unexpected) < MOST_BYTES:
@@ -111,6 +118,16 @@ class Records:
         if self.ended is None:
             return 0
         return max(0, self.ended.stdout_bytes + self.ended.stderr_bytes - sum(self.received.values()))
+
+
+def _result(text: bytes) -> tuple[int, bytes | int] | None:
+    number, _, content = text.partition(b" ")
+    try:
+        if content.startswith(b"!"):
+            return int(number), int(content[1:])
+        return int(number), base64.b64decode(content, validate=True)
+    except ValueError:
+        return None
 
 
 def _ended(text: bytes) -> Ended | None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit.backends.kubernetes.records import MOST_BYTES, Records
+from remit.backends.kubernetes.texts import TextTree
 
 END = (
     b'= {"exitCode":3,"signal":0,"stdoutBytes":%d,"stderrBytes":%d,"cpuMicroseconds":1500000,"maxMemoryBytes":4096,'
@@ -98,3 +99,16 @@ def test_a_line_without_an_end_takes_no_memory() -> None:
     for _ in range(64):
         heard(records, [b"x" * MOST_BYTES])
     assert len(records._rest) <= MOST_BYTES
+
+
+def test_small_files_come_with_the_log() -> None:
+    records = Records()
+    heard(records, log([b"r 0 aGk=", b"r 1 !13", b"r 2 ", b"r x aGk=", b"r 3 *", b"r 4 !x"]))
+    assert records.results == {0: b"hi", 1: 13, 2: b""}
+    tree = TextTree(["/a", "/b", "/c", "/d"], records.results)
+    (found,) = tree.find("/a")
+    assert (found.path, found.size, found.open().read()) == ("/a", 2, b"hi")
+    (unreadable,) = tree.find("/b")
+    with pytest.raises(PermissionError):
+        unreadable.open()
+    assert [*tree.find("/d"), *tree.find("/*")] == []

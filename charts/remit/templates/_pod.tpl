@@ -1,0 +1,149 @@
+{{- /* The pod template of the operator, which its Deployment or its StatefulSet has. */}}
+{{- define "remit.pod" -}}
+metadata:
+  labels:
+    {{- include "remit.labels" . | nindent 4 }}
+    {{- with .Values.podLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- with .Values.podAnnotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  {{- with .Values.imagePullSecrets }}
+  imagePullSecrets:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  serviceAccountName: {{ include "remit.serviceAccountName" . }}
+  automountServiceAccountToken: {{ .Values.serviceAccount.automount }}
+  {{- with .Values.priorityClassName }}
+  priorityClassName: {{ . }}
+  {{- end }}
+  terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds }}
+  {{- $pod := .Values.podSecurityContext }}
+  {{- $container := .Values.securityContext }}
+  {{- if .Values.sandbox.userNamespaces }}
+  hostUsers: false
+  {{- $pod = merge (dict "seccompProfile" (dict "type" "Unconfined")) (omit $pod "seccompProfile") }}
+  {{- $container = merge (dict "procMount" "Unmasked") $container }}
+  {{- end }}
+  securityContext:
+    {{- toYaml $pod | nindent 4 }}
+  containers:
+    - name: operator
+      image: {{ include "remit.image" . | quote }}
+      imagePullPolicy: {{ .Values.image.pullPolicy }}
+      args:
+        - operator
+        {{- range .Values.namespaces }}
+        - --namespace={{ . }}
+        {{- end }}
+        - --operator-namespace=$(POD_NAMESPACE)
+        - --lease-name={{ include "remit.leaseName" . }}
+        - --replicas={{ .Values.replicaCount }}
+        - --metrics-address=0.0.0.0:8080
+        - --state-dir=/var/lib/remit
+        - --max-artifacts={{ .Values.maxArtifacts }}
+        - --max-concurrent={{ .Values.maxConcurrent }}
+        - --log-format={{ .Values.logs.format }}
+        - --log-level={{ .Values.logs.level }}
+        {{- if or (eq (include "remit.requestedBy" .) "true") .Values.requestedBy.trust }}
+        - --trust-requested-by
+        {{- end }}
+        - --docker-host={{ .Values.dockerHost }}
+        {{- range include "remit.backends" . | fromJsonArray }}
+        - --backend={{ . }}
+        {{- end }}
+        {{- if .Values.acceptUnenforcedNetwork }}
+        - --accept-unenforced-network
+        {{- end }}
+        {{- with .Values.workspaces.storageClassName }}
+        - --storage-class={{ . }}
+        {{- end }}
+        {{- with .Values.extraArgs }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      env:
+        - name: POD_NAMESPACE
+          valueFrom:
+            fieldRef:
+              fieldPath: metadata.namespace
+        {{- if ne .Values.defaultImage "off" }}
+        # Kustomize can set a variable's value as it sets the image above, and an argument it cannot.
+        - name: REMIT_DEFAULT_IMAGE
+          value: {{ .Values.defaultImage | default (include "remit.image" .) | quote }}
+        {{- end }}
+        {{- with .Values.extraEnv }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      ports:
+        - name: http
+          containerPort: 8080
+      securityContext:
+        {{- toYaml $container | nindent 8 }}
+      {{- with .Values.livenessProbe }}
+      livenessProbe:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with .Values.readinessProbe }}
+      readinessProbe:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with .Values.resources }}
+      resources:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      volumeMounts:
+        - name: state
+          mountPath: /var/lib/remit
+        - name: tmp
+          mountPath: /tmp
+        {{- with .Values.extraVolumeMounts }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+  volumes:
+    {{- if not .Values.persistence.enabled }}
+    # The run store and the audit trail, which go with the pod.
+    - name: state
+      emptyDir:
+        sizeLimit: {{ .Values.persistence.size }}
+    {{- else if .Values.persistence.existingClaim }}
+    - name: state
+      persistentVolumeClaim:
+        claimName: {{ .Values.persistence.existingClaim }}
+    {{- end }}
+    - name: tmp
+      emptyDir:
+        sizeLimit: {{ .Values.tmp.sizeLimit }}
+    {{- with .Values.extraVolumes }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- with .Values.nodeSelector }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .Values.affinity }}
+  affinity:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .Values.topologySpreadConstraints }}
+  topologySpreadConstraints:
+    {{- $own := dict "labelSelector" (dict "matchLabels" (include "remit.selectorLabels" $ | fromYaml)) }}
+    {{- range . }}
+    - {{- hasKey . "labelSelector" | ternary . (merge (deepCopy .) $own) | toYaml | nindent 6 }}
+    {{- end }}
+  {{- end }}
+  {{- if or .Values.tolerations (eq (int .Values.replicaCount) 1) }}
+  tolerations:
+    {{- if eq (int .Values.replicaCount) 1 }}
+    # A pod that is cut off may still be working, and must not be replaced. With more replicas it may.
+    - key: node.kubernetes.io/unreachable
+      operator: Exists
+      effect: NoExecute
+    {{- end }}
+    {{- with .Values.tolerations }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- end }}
+{{- end }}

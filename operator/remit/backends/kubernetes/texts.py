@@ -1,0 +1,39 @@
+"""The small texts that an attempt left, as its log has them, for the collector of results."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from remit.backends.filetree import FoundFile
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    path: str
+    content: bytes | int
+    executable: bool = False
+
+    @property
+    def size(self) -> int:
+        return len(self.content) if isinstance(self.content, bytes) else 0
+
+    def open(self) -> BinaryIO:
+        if isinstance(self.content, int):
+            raise OSError(self.content, os.strerror(self.content))
+        return io.BytesIO(self.content)
+
+
+class TextTree:
+    """A `FileTree` of the files at `paths` alone, of which `found` has the beginning, by their places there."""
+
+    def __init__(self, paths: Sequence[str], found: Mapping[int, bytes | int]) -> None:
+        self._texts = {path: _Text(path, found[number]) for number, path in enumerate(paths) if number in found}
+
+    def find(self, pattern: str) -> Iterator[FoundFile]:
+        """See `FileTree.find`. A pattern with wildcards finds nothing."""
+        if pattern in self._texts:
+            yield self._texts[pattern]
