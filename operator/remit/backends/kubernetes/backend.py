@@ -14,12 +14,12 @@ import structlog
 from remit.backends.base import AttemptRequest, Handle, OutputSink, Stream, TaskReference
 from remit.backends.ending import CANCELLED_MESSAGE
 from remit.backends.kubernetes.attending import Attendance, remove_job
+from remit.backends.kubernetes.ensuring import ensure, exists
 from remit.backends.kubernetes.isolation import Isolation
 from remit.backends.kubernetes.launcher import Launcher
 from remit.backends.kubernetes.manifests import (
     ATTEMPT_LABEL,
     MANAGED_BY,
-    NO_NETWORK,
     WORKSPACE_LABELS,
     Secrets,
     Walls,
@@ -40,7 +40,7 @@ from remit.sandbox import ClaimMount, boot_id
 from remit.sandbox.fencing import now as boot_time
 
 log = structlog.get_logger(__name__)
-_NOT_FOUND, _CONFLICT, _FORBIDDEN = 404, 409, 403
+_NOT_FOUND, _FORBIDDEN = 404, 403
 _RETRY_SECONDS: Final = 1.0
 _MISSING_RIGHT: Final = "cannot create resource"
 _NOT_ISOLATED: Final = (
@@ -218,14 +218,13 @@ class KubernetesBackend:
 
     async def _prepare(self, namespace: str, request: AttemptRequest, secrets: Secrets) -> None:
         """Everything that the pod will look for. Raises `ApiError`."""
-        await self._ensure(CONFIG_MAPS, namespace, self._launcher.name, lambda: self._launcher.config_map(namespace))
+        await ensure(self._kube, CONFIG_MAPS, namespace, self._launcher.config_map(namespace))
         if request.confinement.network == "none":
-            await self._ensure(NETWORK_POLICIES, namespace, NO_NETWORK, lambda: network_policy(namespace))
+            await ensure(self._kube, NETWORK_POLICIES, namespace, network_policy(namespace))
         for mount in claims(request).values():
             await self._claim(mount, namespace)
         if secrets.data:
-            with _unless_there():
-                await self._kube.create(SECRETS, namespace, secrets.object(request))
+            await ensure(self._kube, SECRETS, namespace, secrets.object(request), new=True)
 
     async def _claim(self, mount: ClaimMount, namespace: str) -> None:
         """The workspace's, made by its first attempt. Raises `ApiError`, and `InvalidInput` for a stranger's."""
@@ -245,22 +244,6 @@ class KubernetesBackend:
                 " it, give it the labels of a workspace, or use another name"
             )
 
-    async def _ensure(self, resource: Any, namespace: str, name: str, wanted: Callable[[], dict[str, Any]]) -> None:
-        """It is asked for each time: somebody may have deleted or changed it."""
-        manifest = wanted()
-        try:
-            found = await self._kube.get(resource, namespace, name)
-        except ApiError as error:
-            if error.status != _NOT_FOUND:
-                raise
-            with _unless_there():
-                await self._kube.create(resource, namespace, manifest)
-            return
-        if any(found.get(part) != manifest[part] for part in ("spec", "binaryData") if part in manifest):
-            await self._kube.delete(resource, namespace, name, uid=found["metadata"]["uid"])
-            with _unless_there():
-                await self._kube.create(resource, namespace, manifest)
-
     async def _create(
         self, namespace: str, manifest: dict[str, Any], seconds: float, cancel: asyncio.Event
     ) -> Outcome | None:
@@ -270,7 +253,7 @@ class KubernetesBackend:
             try:
                 await self._kube.create(JOBS, namespace, manifest)
             except ApiError as error:
-                if error.status == _CONFLICT:  # an answer was lost
+                if exists(error):  # an answer was lost
                     return None
                 if not error.retryable:
                     return _refused(error)
@@ -311,7 +294,7 @@ def _unless_there() -> Any:
     try:
         yield
     except ApiError as error:
-        if error.status != _CONFLICT:
+        if not exists(error):
             raise
 
 
