@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import itertools
+import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +25,8 @@ class JobServer(Kube):
         self.logs: dict[str, bytes] = {}
         self.before: Callable[[str, str], None] = lambda method, path: None
         self.created: Callable[[str, Object], None] = lambda path, obj: None
+        self.deaf = False
+        """Whether the watch ends at once."""
         self.requests: list[tuple[str, str]] = []
         self._numbers = itertools.count(1)
         self._watches: list[asyncio.Queue[tuple[str, Object]]] = []
@@ -42,6 +45,8 @@ class JobServer(Kube):
         self.before(method, path)
         if method == "POST":
             made = copy.deepcopy(body)
+            if "generateName" in made["metadata"]:
+                made["metadata"]["name"] = f"{made['metadata']['generateName']}{next(self._numbers)}"
             path = f"{path}/{made['metadata']['name']}"
             if path in self.objects:
                 raise ApiError(f"{path} already exists", status=409, reason="AlreadyExists")
@@ -67,7 +72,9 @@ class JobServer(Kube):
         del self.objects[path]
 
     def under(self, path: str) -> list[Object]:
-        return [copy.deepcopy(obj) for key, obj in self.objects.items() if key.rpartition("/")[0] == path]
+        folders = {key: key.rpartition("/")[0] for key in self.objects}
+        everywhere = {key: re.sub("/namespaces/[^/]+", "", folder) for key, folder in folders.items()}
+        return [copy.deepcopy(obj) for key, obj in self.objects.items() if path in {folders[key], everywhere[key]}]
 
     def _stamped(self, obj: Object) -> Object:
         obj["metadata"].setdefault("uid", f"u{next(self._numbers)}")
@@ -97,6 +104,8 @@ class JobServer(Kube):
     async def watch(self, resource: Any, namespace: str | None = None, **how: str) -> AsyncGenerator[Any, None]:
         self.before("WATCH", resource.path(namespace))
         assert resource is PODS
+        if self.deaf:
+            return
         changes: asyncio.Queue[tuple[str, Object]] = asyncio.Queue()
         self._watches.append(changes)
         try:

@@ -11,12 +11,14 @@ from types import TracebackType
 from typing import Literal, Self
 
 import aiohttp
+import structlog
 
 from remit.api.endpoint import Resource
 from remit.errors import ApiError, RemitError
 from remit.kube.client import Kube, Object
 from remit.kube.reflector import Reflector, ResourceEventHandler
 
+log = structlog.get_logger(__name__)
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _EXPIRED, _NOT_FOUND = 410, 404
 
@@ -70,8 +72,9 @@ class Subscription:
 class Informer:
     """Use it as an async context manager. It goes on over expired versions, lost connections and restarted servers.
 
-    When the server refuses, or gives no answer for `patience` seconds, everyone who reads gets the error. `key` gives
-    what subscribers name an object by: by default its name, which is its own only within one namespace.
+    When the server refuses, or gives no answer for `patience` seconds, everyone who reads gets the error; with infinite
+    patience, refusals are waited out, too. `key` gives what subscribers name an object by: by default its name, which
+    is its own only within one namespace.
     """
 
     def __init__(
@@ -158,7 +161,9 @@ class Informer:
                 version = ""
                 if isinstance(error, ApiError) and error.status != _EXPIRED:
                     silent_since = silent_since if silent_since is not None else clock()
-                    if _final(error) or clock() - silent_since > self._patience:
+                    if _final(error) and self._patience == float("inf"):
+                        log.warning("a watch is refused", resource=self._resource.plural, reason=str(error))
+                    elif _final(error) or clock() - silent_since > self._patience:
                         self._fail(error)
                         return
             except Exception as error:

@@ -19,6 +19,7 @@ import clusters
 import launchers
 from remit.api.crd import crds
 from remit.api.endpoint import Resource
+from remit.backends.kubernetes.launcher import Launcher
 from remit.controllers.operator import Operator, running_operator
 from remit.controllers.settings import Settings
 from remit.errors import ApiError
@@ -384,3 +385,43 @@ async def test_where_networks_are_not_held_none_is_refused(cluster: Cluster) -> 
         else:
             assert status["sandbox"]["limits"]["network"] == "NetworkPolicy remit-network-none"
         assert (await cluster.finished(host))["phase"] == "Succeeded"
+
+
+async def test_an_operator_that_knows_nothing_takes_up_what_is_as_it_would_make_it(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    async with cluster.operator():
+        name = await cluster.sh(
+            "until [ -e /tmp/go ]; do sleep 0.1; done; cat; exit 5",
+            stdin="x",
+            env=[{"name": "EMPTY", "value": ""}],
+            resources={"cpu": "500m"},
+        )
+        pod = await cluster.running(name)
+    await _execute(pod, "touch", "/tmp/go")
+    async with cluster.operator(state_dir=tmp_path / "another"):
+        status = await cluster.finished(name)
+        assert (status["attemptCount"], status["exitCode"], status["output"]["stdoutTail"]) == (1, 5, "x")
+
+
+async def test_what_strangers_put_in_the_way_is_not_what_runs(cluster: Cluster) -> None:
+    """The operator's own objects have names that anybody can guess."""
+    name = Launcher.load(cluster.settings.launchers).name
+    evil = {"immutable": True, "data": {"launch": "#!/bin/sh\necho evil"}}
+    await cluster.create(CONFIG_MAPS, "ConfigMap", name, evil)
+    held = {"metadata": {"finalizers": ["example.com/stay"]}}
+    await cluster.kube.patch(CONFIG_MAPS, cluster.namespace, name, held)
+    async with cluster.operator():
+        status = await cluster.finished(await cluster.sh("echo ours"))
+        assert (status["phase"], f"ConfigMap {name} of namespace" in status["message"]) == ("Failed", True), status
+        await cluster.kube.patch(CONFIG_MAPS, cluster.namespace, name, {"metadata": {"finalizers": None}})
+        task = await cluster.sh("until [ -e /tmp/go ]; do sleep 0.1; done; echo ours")
+        pod = await cluster.running(task)
+        labels = {key: value for key, value in pod["metadata"]["labels"].items() if "remit" in f"{key}{value}"}
+        forged = {**pod["spec"], "containers": [{**pod["spec"]["containers"][0], "env": [], "name": "task"}]}
+        body = {"metadata": {"name": "forged", "labels": labels}, "spec": forged}
+        await cluster.kube.create(PODS, cluster.namespace, {**body, "apiVersion": "v1", "kind": "Pod"})
+        await cluster.kube.delete(PODS, cluster.namespace, "forged")
+        await _execute(pod, "touch", "/tmp/go")
+        status = await cluster.finished(task)
+        assert (status["phase"], status["output"]["stdoutTail"]) == ("Succeeded", "ours\n")

@@ -23,12 +23,14 @@ from remit.backends.kubernetes.manifests import (
     WORKSPACE_LABELS,
     Secrets,
     Walls,
+    belongs_to,
     claim,
     claim_name,
     claims,
     job,
     job_name,
     network_policy,
+    runs,
     walls,
 )
 from remit.backends.kubernetes.pods import confined, moment, over_quota, refused
@@ -40,7 +42,7 @@ from remit.sandbox import ClaimMount, boot_id
 from remit.sandbox.fencing import now as boot_time
 
 log = structlog.get_logger(__name__)
-_NOT_FOUND, _FORBIDDEN = 404, 403
+_UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 401, 403, 404
 _RETRY_SECONDS: Final = 1.0
 _MISSING_RIGHT: Final = "cannot create resource"
 _NOT_ISOLATED: Final = (
@@ -113,9 +115,16 @@ class KubernetesBackend:
                 return confined(_refused(error), given)
             if on_started:
                 on_started(_handle(namespace, request.id, clock() - began))
-            if (outcome := await self._create(namespace, manifest, request.timeout_seconds, cancel)) is not None:
-                return confined(outcome, given)
-            attendance = Attendance(self._kube, request, namespace, sink, given, news)
+            try:
+                made = await self._create(namespace, manifest, request.timeout_seconds, cancel)
+            except BackendError:
+                await self._delete(request, namespace)
+                raise
+            if isinstance(made, Outcome):
+                return confined(made, given)
+            if on_started and made:
+                on_started(_handle(namespace, request.id, clock() - began, made))
+            attendance = Attendance(self._kube, request, namespace, made, sink, given, news)
             return await self._attended(attendance, request, namespace, cancel, clock() - began)
 
     async def _is_isolated(self, namespace: str, image: str) -> bool:
@@ -143,15 +152,15 @@ class KubernetesBackend:
     ) -> Outcome | None:
         """See `AdoptingBackend.adopt`."""
         task = _task(request)
-        found = await self._found(task.namespace, request)
+        found = await self._found(task.namespace, request, recorded)
         if found is None:
             return None
-        had = _seconds_had(recorded, found)
-        on_found(_handle(task.namespace, request.id, had))
+        had, uid = _seconds_had(recorded, found), found["metadata"]["uid"]
+        on_found(_handle(task.namespace, request.id, had, uid))
         given = walls(replace(request.confinement, require=frozenset()))
         informer = await self._informer(task.namespace)
         with informer.subscribe(request.id) as news:
-            attendance = Attendance(self._kube, request, task.namespace, sink, given, news)
+            attendance = Attendance(self._kube, request, task.namespace, uid, sink, given, news)
             return await self._attended(attendance, request, task.namespace, cancel, had)
 
     async def _attended(
@@ -161,8 +170,8 @@ class KubernetesBackend:
         try:
             return await attendance.until_over(cancel, max(0.0, request.timeout_seconds - had))
         except BackendError:
-            with contextlib.suppress(ApiError):
-                await remove_job(self._kube, namespace, job_name(request.id))
+            await attendance.remove()
+            await self._delete(request, namespace)
             raise
 
     async def forget(self, request: AttemptRequest) -> None:
@@ -170,17 +179,20 @@ class KubernetesBackend:
         await self._delete(request, _task(request).namespace)
 
     async def _delete(self, request: AttemptRequest, namespace: str) -> None:
+        """Only what says that it is the attempt's."""
         name = job_name(request.id)
         for resource in (JOBS, SECRETS) if Secrets.of(request).data else (JOBS,):
             try:
-                await self._kube.delete(resource, namespace, name)
+                found = await self._kube.get(resource, namespace, name)
+                if request.task is None or belongs_to(found, request.task.uid):
+                    await self._kube.discard(resource, namespace, name, uid=found["metadata"]["uid"])
             except ApiError as error:
                 if error.status != _NOT_FOUND:
                     log.info("what is left of an attempt stays for now", name=name, reason=str(error))
 
     async def recover(self, handle: Handle) -> bool:
         """See `Backend.recover`. Raises `ApiError` of a server that refuses."""
-        return bool(handle.namespace) and await remove_job(self._kube, handle.namespace, handle.container)
+        return bool(handle.namespace) and await remove_job(self._kube, handle.namespace, handle.container, handle.uid)
 
     async def close(self) -> None:
         """Let go of the watches."""
@@ -188,16 +200,39 @@ class KubernetesBackend:
         for informer in informers:
             await informer.__aexit__(None, None, None)
 
-    async def _found(self, namespace: str, request: AttemptRequest) -> Object | None:
+    async def _found(self, namespace: str, request: AttemptRequest, recorded: Handle | None) -> Object | None:
+        """The attempt's Job, and no other one of its name. Nothing stays of one that only says so."""
         while True:
             try:
-                return await self._kube.get(JOBS, namespace, job_name(request.id))
+                found = await self._kube.get(JOBS, namespace, job_name(request.id))
+                if recorded is not None and recorded.uid:
+                    return found if found["metadata"]["uid"] == recorded.uid else None
+                manifest = job(request, Secrets.of(request), self._launcher)
+                return found if await self._is_ours(namespace, found, manifest) else None
             except ApiError as error:
                 if error.status == _NOT_FOUND:
                     return None
                 if not error.retryable:
                     raise BackendError(str(error)) from error
             await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _is_ours(self, namespace: str, found: Object, manifest: Object) -> bool:
+        """Whether a Job runs what `manifest` would. The server says what that comes to, with its own defaults and what
+        its webhooks change. One that is not, but says that it belongs to the task, is removed. Raises `ApiError`."""
+        name, owners = found["metadata"]["name"], manifest["metadata"].get("ownerReferences", [])
+        if not all(belongs_to(found, owner["uid"]) for owner in owners):
+            return False
+        metadata = {key: value for key, value in manifest["metadata"].items() if key != "name"}
+        trial = {**manifest, "metadata": {**metadata, "generateName": f"{name}-"}}
+        try:
+            if runs(found) == runs(await self._kube.create(JOBS, namespace, trial, dry_run=True)):
+                return True
+        except ApiError as error:
+            if error.retryable:
+                raise
+        log.warning("a Job that says that it is an attempt's is another one; it is removed", job=name)
+        await remove_job(self._kube, namespace, name, found["metadata"]["uid"])
+        return False
 
     async def _informer(self, namespace: str) -> Informer:
         """That tells of the pods of attempts in `namespace`."""
@@ -246,22 +281,35 @@ class KubernetesBackend:
 
     async def _create(
         self, namespace: str, manifest: dict[str, Any], seconds: float, cancel: asyncio.Event
-    ) -> Outcome | None:
-        """Create the Job: under its one name, so that asking again is safe. Gives an outcome where it is refused."""
-        ends = asyncio.get_running_loop().time() + seconds
+    ) -> Outcome | str:
+        """Create the Job: under its one name, so that asking again is safe. Gives its uid, which is empty where the
+        time went by without an answer, or an outcome where it is refused. Raises `BackendError` where another one has
+        the name."""
+        ends, name = asyncio.get_running_loop().time() + seconds, manifest["metadata"]["name"]
         while True:
             try:
-                await self._kube.create(JOBS, namespace, manifest)
+                return str((await self._kube.create(JOBS, namespace, manifest))["metadata"]["uid"])
             except ApiError as error:
-                if exists(error):  # an answer was lost
-                    return None
+                if exists(error):  # an answer was lost, or somebody else was there first
+                    if (uid := await self._own(namespace, manifest)) is None:
+                        raise BackendError(f"{namespace} has a Job {name} that Remit did not make") from None
+                    return uid
                 if not error.retryable:
                     return _refused(error)
                 if cancel.is_set() or asyncio.get_running_loop().time() >= ends:
-                    return None  # it may be there all the same, and is attended to its end
+                    return ""  # it may be there all the same, and is attended to its end
                 await asyncio.sleep(_RETRY_SECONDS)
-            else:
-                return None
+
+    async def _own(self, namespace: str, manifest: Object) -> str | None:
+        """The uid of a Job that is there already, where that is ours."""
+        while True:
+            try:
+                found = await self._kube.get(JOBS, namespace, manifest["metadata"]["name"])
+                return found["metadata"]["uid"] if await self._is_ours(namespace, found, manifest) else None
+            except ApiError as error:
+                if not error.retryable:
+                    return None
+            await asyncio.sleep(_RETRY_SECONDS)
 
 
 class _Nowhere:
@@ -271,7 +319,7 @@ class _Nowhere:
         pass
 
 
-def _handle(namespace: str, attempt_id: str, had: float) -> Handle:
+def _handle(namespace: str, attempt_id: str, had: float, uid: str = "") -> Handle:
     """Of a Job that has had so many seconds."""
     return Handle(
         pid=0,
@@ -279,6 +327,7 @@ def _handle(namespace: str, attempt_id: str, had: float) -> Handle:
         boot_id=boot_id(),
         container=job_name(attempt_id),
         namespace=namespace,
+        uid=uid,
         begun=boot_time() - had,
     )
 
@@ -305,7 +354,7 @@ def _refused(error: ApiError) -> Outcome:
         return over_quota(message)
     if error.status == _FORBIDDEN and _MISSING_RIGHT in message:
         raise BackendError(f"the operator lacks a right that the chart gives it: {message}") from error
-    if error.retryable:
+    if error.retryable or error.status == _UNAUTHORIZED:
         raise BackendError(message) from error
     return refused(message)
 

@@ -183,6 +183,23 @@ def job(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> dict[s
     }
 
 
+def runs(job: Mapping[str, Any]) -> Any:
+    """What a Job runs and what that is given, without the limits, which policies may change while it runs."""
+    spec = job["spec"]
+    pod = {**spec["template"]["spec"], "terminationGracePeriodSeconds": 0, "nodeSelector": {}}
+    parts = [name for name in ("containers", "initContainers") if name in pod]
+    pod |= {name: [{**each, "resources": {}} for each in pod[name]] for name in parts}
+    pod["volumes"] = [{**each, "emptyDir": {}} if "emptyDir" in each else each for each in pod.get("volumes") or []]
+    return pod, [spec.get(name) for name in ("completions", "parallelism", "backoffLimit")]
+
+
+def belongs_to(obj: Mapping[str, Any], uid: str) -> bool:
+    """Whether the object `uid` controls it. Anybody may say so."""
+    return bool(uid) and any(
+        owner.get("uid") == uid and owner.get("controller") for owner in obj["metadata"].get("ownerReferences") or []
+    )
+
+
 def _metadata(request: AttemptRequest) -> dict[str, Any]:
     labels = {"app.kubernetes.io/managed-by": "remit", ATTEMPT_LABEL: request.id}
     metadata: dict[str, Any] = {"name": job_name(request.id), "labels": labels}

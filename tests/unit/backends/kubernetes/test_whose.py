@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 
 from jobservers import JobServer
-from remit.backends.base import AttemptRequest, Command, Stream, TaskReference
+from remit.backends.base import AttemptRequest, Command, Handle, Stream, TaskReference
+from remit.backends.kubernetes import attending
+from remit.backends.kubernetes.attending import remove_job
 from remit.backends.kubernetes.backend import KubernetesBackend
 from remit.backends.kubernetes.launcher import Launcher
+from remit.backends.kubernetes.manifests import Secrets, job
 from remit.backends.outcome import ExitReason, Outcome
-from remit.errors import ApiError, RemitError
+from remit.errors import ApiError, BackendError, RemitError
 from remit.sandbox import Confinement, Limits
 
 LAUNCHER = Launcher("amd64", b"program")
@@ -76,6 +79,13 @@ class Controller:
             end = b"" if self.code is None else STAMP % 2 + END % self.code
             self.server.logs[name] = STAMP % 1 + b"o " + self.said + b"\n" + end
             self.server.put(f"{V1}/pods/{name}", pod(name, uid, code=self.code, attempt=attempt))
+
+    def end(self) -> None:
+        """That of the attempt ends, if it has not."""
+        path = f"{V1}/pods/remit-uid-1-x"
+        if path in self.server.objects and b"=" not in self.server.logs["remit-uid-1-x"]:
+            self.server.logs["remit-uid-1-x"] += STAMP % 2 + END % 0
+            self.server.put(path, pod("remit-uid-1-x", self.server.objects[JOB]["metadata"]["uid"], code=0))
 
 
 @pytest.fixture
@@ -191,3 +201,195 @@ async def test_a_conflict_over_a_quota_is_no_object_that_is_there(
     outcome, _ = await ran(backend)
     assert outcome.reason == ExitReason.COMPLETED
     assert not left
+
+
+def strange_job(owner: str = "", program: str = "/bin/evil") -> dict[str, Any]:
+    """Of the attempt's name."""
+    made = job(REQUEST, Secrets.of(REQUEST), LAUNCHER)
+    made["spec"]["template"]["spec"]["containers"][0]["command"][-2:] = [program, "x"]
+    made["metadata"]["ownerReferences"][0]["uid"] = owner
+    return made
+
+
+async def test_the_pod_of_somebody_else_tells_nothing(server: JobServer, backend: KubernetesBackend) -> None:
+    """With every label of ours, and there first."""
+    for name, owner in (("first", ""), ("second", "another-job")):
+        server.put(f"{V1}/pods/{name}", pod(name, owner, code=0))
+        server.logs[name] = STAMP % 1 + b"o forged\n" + STAMP % 2 + END % 0
+    Controller(server, code=3)
+    outcome, said = await ran(backend)
+    assert (outcome.exit_code, said) == (3, b"ours\n")
+
+
+@pytest.mark.parametrize("owner", ["", "uid"])
+async def test_the_job_of_somebody_else_is_not_the_attempt(
+    server: JobServer, backend: KubernetesBackend, owner: str
+) -> None:
+    """One that says that it is the task's is removed; another one is somebody's affair."""
+    Controller(server, said=b"forged")
+    server.put(JOB, strange_job(owner))
+    with pytest.raises(BackendError, match="remit-uid-1"):
+        await ran(backend)
+    assert (JOB in server.objects) == (not owner)
+    assert SECRET not in server.objects
+
+
+async def test_an_answer_that_was_lost_is_not_missed(server: JobServer, backend: KubernetesBackend) -> None:
+    controller = Controller(server)
+
+    def lost(path: str, obj: dict[str, Any]) -> None:
+        controller.see(path, obj)
+        if "/jobs/" in path:
+            server.created = controller.see
+            raise ApiError("lost", status=503)
+
+    server.created = lost
+    outcome, said = await ran(backend)
+    assert (outcome.reason, said) == (ExitReason.COMPLETED, b"ours\n")
+    assert [method for method, path in server.requests if path == f"{BATCH}/jobs"].count("POST") == 3  # one a trial
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+async def test_only_what_is_ours_is_taken_up(server: JobServer, recorded: bool) -> None:
+    first, second = (KubernetesBackend(server, LAUNCHER) for _ in range(2))
+    Controller(server, code=None)
+    handles: list[Handle] = []
+    running = asyncio.create_task(first.run(REQUEST, Heard(), cancel=asyncio.Event(), on_started=handles.append))
+    async with asyncio.timeout(20):
+        while JOB not in server.objects or len(handles) < 2:
+            await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    known = handles[-1] if recorded else None
+    assert handles[-1].uid == server.objects[JOB]["metadata"]["uid"]
+    assert await adopted(second, known) is not None
+    server.objects.clear()
+    Controller(server, said=b"forged")
+    server.put(JOB, strange_job("uid"))
+    assert await adopted(second, known) is None
+    for backend in (first, second):
+        await backend.close()
+
+
+async def adopted(backend: KubernetesBackend, recorded: Handle | None) -> Outcome | None:
+    cancel = asyncio.Event()
+    async with asyncio.timeout(20):
+        found = lambda handle: cancel.set()  # noqa: E731
+        return await backend.adopt(REQUEST, Heard(), cancel=cancel, on_found=found, recorded=recorded)
+
+
+async def test_other_limits_are_no_other_program(server: JobServer, backend: KubernetesBackend) -> None:
+    """Policies may have changed since it was started."""
+    Controller(server, code=None)
+    before = replace(REQUEST, timeout_seconds=999, confinement=Confinement(limits=Limits(memory_bytes=1 << 20)))
+    server.put(JOB, job(before, Secrets.of(before), LAUNCHER))
+    assert await adopted(backend, None) is not None
+
+
+async def test_only_the_job_that_was_made_is_removed(server: JobServer) -> None:
+    made = server.put(JOB, job(REQUEST, Secrets.of(REQUEST), LAUNCHER))
+    server.take(JOB)
+    server.put(JOB, strange_job("uid"))
+    async with asyncio.timeout(20):
+        assert not await remove_job(server, "data", "remit-uid-1", made["metadata"]["uid"])
+    assert JOB in server.objects
+
+
+async def test_a_job_that_comes_back_under_its_name_is_not_waited_for(server: JobServer) -> None:
+    server.put(JOB, job(REQUEST, Secrets.of(REQUEST), LAUNCHER))
+
+    def again(method: str, path: str) -> None:
+        if method == "GET" and path == JOB and JOB not in server.objects:
+            server.put(JOB, strange_job())
+
+    server.before = again
+    async with asyncio.timeout(20):
+        assert await remove_job(server, "data", "remit-uid-1")
+
+
+async def test_a_job_that_a_stranger_holds_is_over_when_its_pod_is(server: JobServer) -> None:
+    held = job(REQUEST, Secrets.of(REQUEST), LAUNCHER)
+    held["metadata"]["finalizers"] = ["evil.example/stay"]
+    uid = server.put(JOB, held)["metadata"]["uid"]
+    server.put(f"{V1}/pods/x", pod("x", uid, code=0))
+    server.objects[f"{V1}/pods/x"]["status"]["phase"] = "Running"
+
+    def ends(method: str, path: str) -> None:
+        if server.objects[JOB]["metadata"].get("deletionTimestamp") and method == "GET" and path.endswith("/pods"):
+            server.objects[f"{V1}/pods/x"]["status"]["phase"] = "Failed"
+
+    server.before = ends
+    async with asyncio.timeout(20):
+        assert await remove_job(server, "data", "remit-uid-1", uid)
+
+
+async def test_a_pod_that_lost_its_labels_is_alive_until_its_job_is_gone(
+    server: JobServer, backend: KubernetesBackend
+) -> None:
+    """The watch tells of that as of a deletion."""
+    controller = Controller(server, code=None)
+
+    def relabelled(path: str, obj: dict[str, Any]) -> None:
+        controller.see(path, obj)
+        if "/jobs/" in path:
+            server._tell("DELETED", f"{V1}/pods/remit-uid-1-x")
+
+    server.created = relabelled
+    outcome, _ = await ran(backend)
+    assert outcome.reason == ExitReason.INTERRUPTED
+    assert not server.under(f"{V1}/pods")
+
+
+REFUSAL = ApiError('jobs.batch is forbidden: User "remit" cannot do that', status=403, reason="Forbidden")
+
+
+async def test_nothing_is_told_while_a_job_cannot_be_deleted(
+    server: JobServer, backend: KubernetesBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while somebody installs the operator's roles anew. A retry would run beside it."""
+    monkeypatch.setattr(attending, "_REFUSED_SECONDS", 0.01)
+    Controller(server, code=None)
+    refusals, cancel = [REFUSAL] * 5, asyncio.Event()
+
+    def refuse(method: str, path: str) -> None:
+        if method == "DELETE" and path == JOB and refusals:
+            raise refusals.pop()
+
+    server.before = refuse
+    running = asyncio.create_task(backend.run(REQUEST, Heard(), cancel=cancel))
+    async with asyncio.timeout(20):
+        while JOB not in server.objects:
+            await asyncio.sleep(0)
+        cancel.set()
+        assert (await running).reason == ExitReason.CANCELLED
+    assert JOB not in server.objects
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_watch_that_is_refused_for_a_while_ends_nothing(
+    server: JobServer, backend: KubernetesBackend, status: int
+) -> None:
+    controller, refusals = Controller(server, code=None), [ApiError("no", status=status)] * 2
+
+    def refuse(method: str, path: str) -> None:
+        if path.endswith("/pods") and JOB in server.objects and refusals:
+            raise refusals.pop()
+        if path.endswith("/pods") and JOB in server.objects:
+            controller.end()
+
+    server.before = refuse
+    server.deaf = True
+    outcome, said = await ran(backend)
+    assert (outcome.reason, said) == (ExitReason.COMPLETED, b"ours\n")
+    assert not refusals
+
+
+async def test_a_refused_job_leaves_no_secret(server: JobServer, backend: KubernetesBackend) -> None:
+    def refuse(method: str, path: str) -> None:
+        if method == "POST" and path.endswith("/jobs"):
+            raise ApiError('User "remit" cannot create resource "jobs"', status=403)
+
+    server.before = refuse
+    with pytest.raises(BackendError, match="lacks a right"):
+        await ran(backend)
+    assert SECRET not in server.objects
