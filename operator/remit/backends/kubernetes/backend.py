@@ -33,7 +33,7 @@ from remit.backends.kubernetes.manifests import (
     runs,
     walls,
 )
-from remit.backends.kubernetes.pods import confined, moment, over_quota, refused
+from remit.backends.kubernetes.pods import confined, moment, never_started, over_quota, refused
 from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import ApiError, BackendError, InvalidInput, SandboxUnavailable
 from remit.kube.client import CLAIMS, CONFIG_MAPS, JOBS, NETWORK_POLICIES, PODS, SECRETS, Kube, Object
@@ -91,7 +91,10 @@ class KubernetesBackend:
         if cancel.is_set():
             return confined(Outcome(ExitReason.CANCELLED, CANCELLED_MESSAGE), given)
         if request.confinement.network == "none":
-            given = walls(request.confinement, isolated=await self._is_isolated(task.namespace, request.image))
+            isolated = await self._told_in_time(request, task.namespace, cancel, given)
+            if isinstance(isolated, Outcome):
+                return isolated
+            given = walls(request.confinement, isolated=isolated)
         return await self._run(request, task.namespace, sink, cancel, given, on_started)
 
     async def _run(
@@ -126,6 +129,27 @@ class KubernetesBackend:
                 on_started(_handle(namespace, request.id, clock() - began, made))
             attendance = Attendance(self._kube, request, namespace, made, sink, given, news)
             return await self._attended(attendance, request, namespace, cancel, clock() - began)
+
+    async def _told_in_time(
+        self, request: AttemptRequest, namespace: str, cancel: asyncio.Event, given: Walls
+    ) -> bool | Outcome:
+        """As `_is_isolated`; how it ended where it was cancelled before, or its time was over."""
+        asking, cancelled = (
+            asyncio.ensure_future(self._is_isolated(namespace, request.image)),
+            asyncio.ensure_future(cancel.wait()),
+        )
+        try:
+            await asyncio.wait(
+                {asking, cancelled}, timeout=request.timeout_seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            if asking.done():
+                return asking.result()
+            stopped = ExitReason.CANCELLED if cancelled.done() else ExitReason.TIMED_OUT
+            return never_started(stopped, "it was still being tried whether network: none holds", request, given)
+        finally:
+            asking.cancel()
+            cancelled.cancel()
+            await asyncio.gather(asking, cancelled, return_exceptions=True)
 
     async def _is_isolated(self, namespace: str, image: str) -> bool:
         """Raises `SandboxUnavailable` where that is not so, and nobody said that it need not be."""

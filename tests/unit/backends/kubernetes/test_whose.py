@@ -393,3 +393,13 @@ async def test_a_refused_job_leaves_no_secret(server: JobServer, backend: Kubern
     with pytest.raises(BackendError, match="lacks a right"):
         await ran(backend)
     assert SECRET not in server.objects
+
+
+async def test_a_cancel_does_not_wait_for_a_probe(server: JobServer) -> None:
+    backend, cancel = KubernetesBackend(server, LAUNCHER), asyncio.Event()
+    server.created = lambda path, obj: cancel.set() if "/jobs/" in path else None  # nothing runs it
+    async with asyncio.timeout(20):
+        outcome = await backend.run(NONE, Heard(), cancel=cancel)
+        assert outcome.reason == ExitReason.CANCELLED
+        assert not [path for path in server.objects if "/jobs/" in path]
+    await backend.close()
