@@ -407,14 +407,14 @@ async def test_an_operator_that_knows_nothing_takes_up_what_is_as_it_would_make_
 async def test_what_strangers_put_in_the_way_is_not_what_runs(cluster: Cluster) -> None:
     """The operator's own objects have names that anybody can guess."""
     name = Launcher.load(cluster.settings.launchers).name
-    evil = {"immutable": True, "data": {"launch": "#!/bin/sh\necho evil"}}
-    await cluster.create(CONFIG_MAPS, "ConfigMap", name, evil)
+    evil = {"immutable": True, "stringData": {"launch": "#!/bin/sh\necho evil"}}
+    await cluster.create(SECRETS, "Secret", name, evil)
     held = {"metadata": {"finalizers": ["example.com/stay"]}}
-    await cluster.kube.patch(CONFIG_MAPS, cluster.namespace, name, held)
+    await cluster.kube.patch(SECRETS, cluster.namespace, name, held)
     async with cluster.operator():
         status = await cluster.finished(await cluster.sh("echo ours"))
-        assert (status["phase"], f"ConfigMap {name} of namespace" in status["message"]) == ("Failed", True), status
-        await cluster.kube.patch(CONFIG_MAPS, cluster.namespace, name, {"metadata": {"finalizers": None}})
+        assert (status["phase"], f"Secret {name} of namespace" in status["message"]) == ("Failed", True), status
+        await cluster.kube.patch(SECRETS, cluster.namespace, name, {"metadata": {"finalizers": None}})
         task = await cluster.sh("until [ -e /tmp/go ]; do sleep 0.1; done; echo ours")
         pod = await cluster.running(task)
         labels = {key: value for key, value in pod["metadata"]["labels"].items() if "remit" in f"{key}{value}"}

@@ -36,7 +36,7 @@ from remit.backends.kubernetes.manifests import (
 from remit.backends.kubernetes.pods import confined, moment, never_started, over_quota, refused
 from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import ApiError, BackendError, InvalidInput, SandboxUnavailable
-from remit.kube.client import CLAIMS, CONFIG_MAPS, JOBS, NETWORK_POLICIES, PODS, SECRETS, Kube, Object
+from remit.kube.client import CLAIMS, JOBS, NETWORK_POLICIES, PODS, SECRETS, Kube, Object
 from remit.kube.informer import Informer
 from remit.sandbox import ClaimMount, boot_id
 from remit.sandbox.fencing import now as boot_time
@@ -277,7 +277,7 @@ class KubernetesBackend:
 
     async def _prepare(self, namespace: str, request: AttemptRequest, secrets: Secrets) -> None:
         """Everything that the pod will look for. Raises `ApiError`."""
-        await ensure(self._kube, CONFIG_MAPS, namespace, self._launcher.config_map(namespace))
+        await ensure(self._kube, SECRETS, namespace, self._launcher.secret(namespace))
         if request.confinement.network == "none":
             await ensure(self._kube, NETWORK_POLICIES, namespace, network_policy(namespace))
         for mount in claims(request).values():

@@ -310,7 +310,7 @@ def _empty_folders(request: AttemptRequest) -> dict[str, int | None]:
 
 def _volumes(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> list[dict[str, Any]]:
     volumes: list[dict[str, Any]] = [
-        {"name": "launch", "configMap": {"name": launcher.name, "defaultMode": 0o555}},
+        {"name": "launch", "secret": {"secretName": launcher.name, "defaultMode": 0o555}},
     ]
     if secrets.files:
         volumes.append({"name": "private", "secret": {"secretName": job_name(request.id), "defaultMode": 0o444}})

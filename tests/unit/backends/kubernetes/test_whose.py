@@ -120,7 +120,7 @@ async def test_it_runs(server: JobServer, backend: KubernetesBackend) -> None:
 
 
 def launcher_path() -> str:
-    return f"{V1}/configmaps/{LAUNCHER.name}"
+    return f"{V1}/secrets/{LAUNCHER.name}"
 
 
 def evil(path: str, **metadata: Any) -> dict[str, Any]:
@@ -148,7 +148,7 @@ async def test_what_somebody_made_beforehand_is_not_used(
     monkeypatch.setattr(backend, "_is_isolated", _yes)
     outcome, _ = await ran(backend, REQUEST if path != POLICY else NONE)
     assert outcome.reason == ExitReason.COMPLETED
-    assert b"evil" not in base64.b64decode(next(iter(seen[path].get("binaryData", {}).values()), ""))
+    assert b"evil" not in base64.b64decode(next(iter(seen[path].get("data", {}).values()), ""))
     assert seen[path].get("data", {}).get("env-0") in {None, base64.b64encode(b"s3cret").decode()}
     assert path != POLICY or seen[path]["spec"]["policyTypes"] == ["Ingress", "Egress"]
 
@@ -169,7 +169,7 @@ async def test_what_somebody_made_beforehand_and_holds_on_to_is_not_used(
 async def test_a_launcher_that_could_be_changed_later_is_made_anew(
     server: JobServer, backend: KubernetesBackend
 ) -> None:
-    server.put(launcher_path(), {**LAUNCHER.config_map("data"), "immutable": False})
+    server.put(launcher_path(), {**LAUNCHER.secret("data"), "immutable": False})
     Controller(server)
     await ran(backend)
     assert server.objects[launcher_path()]["immutable"] is True
@@ -183,7 +183,7 @@ async def test_two_at_once_make_it_anew(server: JobServer, backend: KubernetesBa
     assert not [each for each in requests if isinstance(each, BaseException)]
 
 
-@pytest.mark.parametrize("plural", ["secrets", "jobs", "configmaps"])
+@pytest.mark.parametrize("plural", ["secrets", "jobs"])
 async def test_a_conflict_over_a_quota_is_no_object_that_is_there(
     server: JobServer, backend: KubernetesBackend, plural: str
 ) -> None:
