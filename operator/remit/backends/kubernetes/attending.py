@@ -52,6 +52,8 @@ class Attendance:
         sink: OutputSink,
         given: Walls,
         news: Subscription,
+        *,
+        waits_for: str = "",
     ) -> None:
         self._kube, self._request, self._sink, self._given, self._news = kube, request, sink, given, news
         self._namespace, self._name, self._uid = namespace, job_name(request.id), uid
@@ -61,7 +63,7 @@ class Attendance:
         """Whether the pod is not there any more."""
         self._job: Object | None = {}
         """As it was seen last; None: it is not there."""
-        self._waits_for = ""
+        self._waits_for = waits_for
         self._refused: Outcome | None = None
         self._change = asyncio.Event()
         self._records = Records()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -44,6 +44,8 @@ from remit.sandbox.fencing import now as boot_time
 log = structlog.get_logger(__name__)
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 401, 403, 404
 _RETRY_SECONDS: Final = 1.0
+_FORGET_TRIES: Final = 8
+"""Each after twice as long as the one before: some four minutes."""
 _MISSING_RIGHT: Final = "cannot create resource"
 _NOT_ISOLATED: Final = (
     "spec.network: none is not kept by this cluster: {why}; install a network plugin that enforces NetworkPolicies, use"
@@ -125,9 +127,11 @@ class KubernetesBackend:
                 raise
             if isinstance(made, Outcome):
                 return confined(made, given)
-            if on_started and made:
-                on_started(_handle(namespace, request.id, clock() - began, made))
-            attendance = Attendance(self._kube, request, namespace, made, sink, given, news)
+            if on_started and made.uid:
+                on_started(_handle(namespace, request.id, clock() - began, made.uid))
+            attendance = Attendance(
+                self._kube, request, namespace, made.uid, sink, given, news, waits_for=made.waited_for
+            )
             return await self._attended(attendance, request, namespace, cancel, clock() - began)
 
     async def _told_in_time(
@@ -199,12 +203,17 @@ class KubernetesBackend:
             raise
 
     async def forget(self, request: AttemptRequest) -> None:
-        """See `AdoptingBackend.forget`. What is left then goes with its task, or after a day."""
-        await self._delete(request, _task(request).namespace)
+        """See `AdoptingBackend.forget`. What is left in the end goes with its task, or after a day."""
+        pause = _RETRY_SECONDS
+        for _ in range(_FORGET_TRIES):
+            if await self._delete(request, _task(request).namespace):
+                return
+            await asyncio.sleep(pause)
+            pause *= 2
 
-    async def _delete(self, request: AttemptRequest, namespace: str) -> None:
-        """Only what says that it is the attempt's."""
-        name = job_name(request.id)
+    async def _delete(self, request: AttemptRequest, namespace: str) -> bool:
+        """Only what says that it is the attempt's. Whether nothing of it is left."""
+        name, clean = job_name(request.id), True
         for resource in (JOBS, SECRETS) if Secrets.of(request).data else (JOBS,):
             try:
                 found = await self._kube.get(resource, namespace, name)
@@ -212,7 +221,9 @@ class KubernetesBackend:
                     await self._kube.discard(resource, namespace, name, uid=found["metadata"]["uid"])
             except ApiError as error:
                 if error.status != _NOT_FOUND:
+                    clean = False
                     log.info("what is left of an attempt stays for now", name=name, reason=str(error))
+        return clean
 
     async def recover(self, handle: Handle) -> bool:
         """See `Backend.recover`. Raises `ApiError` of a server that refuses."""
@@ -305,23 +316,24 @@ class KubernetesBackend:
 
     async def _create(
         self, namespace: str, manifest: dict[str, Any], seconds: float, cancel: asyncio.Event
-    ) -> Outcome | str:
-        """Create the Job: under its one name, so that asking again is safe. Gives its uid, which is empty where the
-        time went by without an answer, or an outcome where it is refused. Raises `BackendError` where another one has
-        the name."""
+    ) -> Outcome | _Made:
+        """Create the Job: under its one name, so that asking again is safe. Gives an outcome where it is refused.
+
+        Raises `BackendError` where another one has the name.
+        """
         ends, name = asyncio.get_running_loop().time() + seconds, manifest["metadata"]["name"]
         while True:
             try:
-                return str((await self._kube.create(JOBS, namespace, manifest))["metadata"]["uid"])
+                return _Made((await self._kube.create(JOBS, namespace, manifest))["metadata"]["uid"])
             except ApiError as error:
                 if exists(error):  # an answer was lost, or somebody else was there first
                     if (uid := await self._own(namespace, manifest)) is None:
                         raise BackendError(f"{namespace} has a Job {name} that Remit did not make") from None
-                    return uid
+                    return _Made(uid)
                 if not error.retryable:
                     return _refused(error)
                 if cancel.is_set() or asyncio.get_running_loop().time() >= ends:
-                    return ""  # it may be there all the same, and is attended to its end
+                    return _Made("", str(error))
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _own(self, namespace: str, manifest: Object) -> str | None:
@@ -334,6 +346,14 @@ class KubernetesBackend:
                 if not error.retryable:
                     return None
             await asyncio.sleep(_RETRY_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """The Job `uid`; empty: there was no answer. It may be there all the same, and is attended to its end."""
+
+    uid: str
+    waited_for: str = ""
 
 
 class _Nowhere:

@@ -403,3 +403,60 @@ async def test_a_cancel_does_not_wait_for_a_probe(server: JobServer) -> None:
         assert outcome.reason == ExitReason.CANCELLED
         assert not [path for path in server.objects if "/jobs/" in path]
     await backend.close()
+
+
+async def test_what_is_left_goes_when_the_server_is_back(
+    server: JobServer, backend: KubernetesBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Secret would stay as long as its task."""
+    monkeypatch.setattr("remit.backends.kubernetes.backend._RETRY_SECONDS", 0.01)
+    Controller(server)
+    await ran(backend)
+    away = [ApiError("away", status=503)] * 3
+
+    def refuse(method: str, path: str) -> None:
+        if path in {JOB, SECRET} and away:
+            raise away.pop()
+
+    server.before = refuse
+    async with asyncio.timeout(20):
+        await backend.forget(REQUEST)
+    assert not {JOB, SECRET} & server.objects.keys()
+
+
+async def test_forgetting_leaves_what_others_made(server: JobServer, backend: KubernetesBackend) -> None:
+    server.put(JOB, strange_job())
+    server.put(SECRET, evil(SECRET))
+    await backend.forget(REQUEST)
+    assert {JOB, SECRET} <= server.objects.keys()
+
+
+async def test_a_server_that_is_not_signed_in_to_refuses_nothing_for_good(
+    server: JobServer, backend: KubernetesBackend
+) -> None:
+    """As while a token is renewed."""
+
+    def refuse(method: str, path: str) -> None:
+        if method == "POST" and path.endswith("/jobs"):
+            raise ApiError("Unauthorized", status=401)
+
+    server.before = refuse
+    with pytest.raises(BackendError, match="Unauthorized"):
+        await ran(backend)
+
+
+async def test_what_waits_for_a_server_that_is_away_ends_with_its_time(
+    server: JobServer, backend: KubernetesBackend
+) -> None:
+    """And says why; nothing of it is told as long as it may have been made."""
+    away = [True]
+
+    def refuse(method: str, path: str) -> None:
+        if away and "/jobs" in path:
+            if method == "DELETE" or path == JOB:
+                away.clear()
+            raise ApiError("etcdserver: request is too large", status=500)
+
+    server.before = refuse
+    outcome, _ = await ran(backend, replace(REQUEST, timeout_seconds=0.1))
+    assert (outcome.reason, "request is too large" in outcome.message) == (ExitReason.TIMED_OUT, True)
