@@ -419,6 +419,7 @@ class Runner:
                     attempt.effect.begin(_MAY_HAVE_RUN)
                 adopted = await backend.adopt(request, writer, cancel=cancel, on_found=found, recorded=known)
                 if adopted is None:
+                    self._ended_elsewhere[request.id] = backend, request
                     return Outcome(ExitReason.INTERRUPTED, _LOST)
                 outcome = adopted
             else:

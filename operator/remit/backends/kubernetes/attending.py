@@ -13,7 +13,7 @@ import structlog
 
 from remit.backends.base import AttemptRequest, OutputSink
 from remit.backends.filetree import collected
-from remit.backends.kubernetes.manifests import ATTEMPT_LABEL, CONTAINER, Walls, belongs_to, job_name
+from remit.backends.kubernetes.manifests import CONTAINER, Walls, belongs_to, is_of_attempt, job_name
 from remit.backends.kubernetes.pods import Look, confined, is_being_deleted, look, never_started, outcome_of, refusal
 from remit.backends.kubernetes.records import Records
 from remit.backends.kubernetes.texts import TextTree
@@ -292,7 +292,7 @@ async def remove_job(kube: Kube, namespace: str, name: str, uid: str = "") -> bo
         try:
             found = await kube.get(JOBS, namespace, name)
             metadata = found["metadata"]
-            if not uid and (metadata.get("labels") or {}).get(ATTEMPT_LABEL) == name.removeprefix(job_name("")):
+            if not uid and is_of_attempt(found):
                 uid = metadata["uid"]
             if metadata["uid"] != uid or (asked and await _is_dead(kube, namespace, found)):
                 return asked

@@ -27,13 +27,14 @@ from remit.backends.kubernetes.manifests import (
     claim,
     claim_name,
     claims,
+    is_of_attempt,
     job,
     job_name,
     network_policy,
     runs,
     walls,
 )
-from remit.backends.kubernetes.pods import confined, moment, never_started, over_quota, refused
+from remit.backends.kubernetes.pods import confined, is_over_quota, moment, never_started, over_quota, refused
 from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import ApiError, BackendError, InvalidInput, SandboxUnavailable
 from remit.kube.client import CLAIMS, JOBS, NETWORK_POLICIES, PODS, SECRETS, Kube, Object
@@ -44,6 +45,8 @@ from remit.sandbox.fencing import now as boot_time
 log = structlog.get_logger(__name__)
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 401, 403, 404
 _RETRY_SECONDS: Final = 1.0
+_REFUSED_PATIENCE: Final = 600.0
+"""As while somebody installs the operator's roles anew."""
 _FORGET_TRIES: Final = 8
 """Each after twice as long as the one before: some four minutes."""
 _MISSING_RIGHT: Final = "cannot create resource"
@@ -227,7 +230,15 @@ class KubernetesBackend:
 
     async def recover(self, handle: Handle) -> bool:
         """See `Backend.recover`. Raises `ApiError` of a server that refuses."""
-        return bool(handle.namespace) and await remove_job(self._kube, handle.namespace, handle.container, handle.uid)
+        namespace, name = handle.namespace, handle.container
+        if not namespace:
+            return False
+        was_there = await remove_job(self._kube, namespace, name, handle.uid)
+        with contextlib.suppress(ApiError):
+            found = await self._kube.get(SECRETS, namespace, name)
+            if is_of_attempt(found):
+                await self._kube.discard(SECRETS, namespace, name, uid=found["metadata"]["uid"])
+        return was_there
 
     async def close(self) -> None:
         """Let go of the watches."""
@@ -281,6 +292,7 @@ class KubernetesBackend:
                     place,
                     label_selector=f"{MANAGED_BY},{ATTEMPT_LABEL}",
                     patience=float("inf"),
+                    refusal_patience=_REFUSED_PATIENCE,
                     key=lambda pod: str(pod["metadata"].get("labels", {}).get(ATTEMPT_LABEL, "")),
                 )
                 self._informers[place] = await informer.__aenter__()
@@ -330,7 +342,7 @@ class KubernetesBackend:
                     if (uid := await self._own(namespace, manifest)) is None:
                         raise BackendError(f"{namespace} has a Job {name} that Remit did not make") from None
                     return _Made(uid)
-                if not error.retryable:
+                if not error.retryable and not is_over_quota(str(error)):
                     return _refused(error)
                 if cancel.is_set() or asyncio.get_running_loop().time() >= ends:
                     return _Made("", str(error))
@@ -394,7 +406,7 @@ def _unless_there() -> Any:
 def _refused(error: ApiError) -> Outcome:
     """What the API server has against an object of an attempt."""
     message = str(error)
-    if "exceeded quota" in message:
+    if is_over_quota(message):
         return over_quota(message)
     if error.status == _FORBIDDEN and _MISSING_RIGHT in message:
         raise BackendError(f"the operator lacks a right that the chart gives it: {message}") from error

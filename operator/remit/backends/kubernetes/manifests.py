@@ -193,6 +193,12 @@ def runs(job: Mapping[str, Any]) -> Any:
     return pod, [spec.get(name) for name in ("completions", "parallelism", "backoffLimit")]
 
 
+def is_of_attempt(obj: Mapping[str, Any]) -> bool:
+    """Whether it has the label of the attempt that it is named after. Anybody may give it that."""
+    labels = obj["metadata"].get("labels") or {}
+    return bool(obj["metadata"]["name"] == job_name(labels.get(ATTEMPT_LABEL, "")))
+
+
 def belongs_to(obj: Mapping[str, Any], uid: str) -> bool:
     """Whether the object `uid` controls it. Anybody may say so."""
     return bool(uid) and any(

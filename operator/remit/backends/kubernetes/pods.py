@@ -132,7 +132,7 @@ def refusal(events: Iterable[Mapping[str, Any]]) -> tuple[Outcome | None, str]:
         return None, ""
     message = str(max(told, key=lambda event: str(event.get("lastTimestamp") or "")).get("message") or "")
     message = message.removeprefix("Error creating: ")
-    if "exceeded quota" in message or _passes(message):
+    if is_over_quota(message) or _passes(message):
         return None, message
     return refused(message), message
 
@@ -141,6 +141,10 @@ def refused(message: str) -> Outcome:
     """What the cluster's admission does not let in."""
     text = f"the cluster does not admit it: {message}"
     return Outcome(ExitReason.ADMISSION_REFUSED, text, category="Infrastructure", retryable=False)
+
+
+def is_over_quota(message: str) -> bool:
+    return "exceeded quota" in message
 
 
 def over_quota(message: str) -> Outcome:
@@ -152,7 +156,7 @@ def never_started(stopped: ExitReason, waited_for: str, request: AttemptRequest,
     """Its time was over, or it was cancelled, before the container ran."""
     if stopped is ExitReason.CANCELLED:
         outcome = Outcome(stopped, CANCELLED_MESSAGE)
-    elif "exceeded quota" in waited_for:
+    elif is_over_quota(waited_for):
         outcome = over_quota(waited_for)
     else:
         why = f": {waited_for}" if waited_for else ""

@@ -460,3 +460,46 @@ async def test_what_waits_for_a_server_that_is_away_ends_with_its_time(
     server.before = refuse
     outcome, _ = await ran(backend, replace(REQUEST, timeout_seconds=0.1))
     assert (outcome.reason, "request is too large" in outcome.message) == (ExitReason.TIMED_OUT, True)
+
+
+async def test_a_quota_of_jobs_is_waited_for(server: JobServer, backend: KubernetesBackend) -> None:
+    """As one of pods is: there may be room by then."""
+    Controller(server)
+    full = [ApiError('jobs.batch "x" is forbidden: exceeded quota: q', status=403)]
+
+    def refuse(method: str, path: str) -> None:
+        if method == "POST" and path.endswith("/jobs") and full:
+            raise full.pop()
+
+    server.before = refuse
+    assert (await ran(backend))[0].reason == ExitReason.COMPLETED
+    full += [ApiError('jobs.batch "x" is forbidden: exceeded quota: q', status=403)] * 99
+    short = replace(REQUEST, id="uid-2", timeout_seconds=0.1)
+    assert (await ran(backend, short))[0].reason == ExitReason.QUOTA_EXCEEDED
+
+
+async def test_what_is_ended_after_a_restart_leaves_no_secret(server: JobServer, backend: KubernetesBackend) -> None:
+    Controller(server, code=None)
+    secrets = Secrets.of(REQUEST)
+    server.put(SECRET, secrets.object(REQUEST))
+    server.put(JOB, job(REQUEST, secrets, LAUNCHER))
+    handle = Handle(pid=0, start_time=0, boot_id="", container="remit-uid-1", namespace="data")
+    assert await backend.recover(handle)
+    assert not {JOB, SECRET} & server.objects.keys()
+
+
+async def test_a_watch_that_stays_refused_ends_what_nobody_can_follow(
+    server: JobServer, backend: KubernetesBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its Job."""
+    monkeypatch.setattr("remit.backends.kubernetes.backend._REFUSED_PATIENCE", 0.2)
+    Controller(server, code=None)
+
+    def refuse(method: str, path: str) -> None:
+        if path.endswith("/pods") and JOB in server.objects:
+            raise REFUSAL
+
+    server.before, server.deaf = refuse, True
+    with pytest.raises(BackendError, match="nobody can tell how Job remit-uid-1 fares"):
+        await ran(backend)
+    assert JOB not in server.objects
