@@ -9,6 +9,7 @@ import base64
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
@@ -72,6 +73,11 @@ class Records:
         """What comes now begins at `last`, or before."""
         self._again, self._rest = self._same, b""
 
+    @property
+    def since(self) -> str:
+        """The second of `last`, in UTC: a node tells its own time, and whole seconds are what can be asked for."""
+        return f"{datetime.fromisoformat(self.last).astimezone(UTC):%FT%TZ}"
+
     def feed(self, chunk: bytes) -> Iterator[tuple[Stream, bytes]]:
         """What is new in a piece of the log, in the order in which it was said."""
         said = itertools.groupby(self._new(chunk), key=lambda each: each[0])
@@ -83,7 +89,7 @@ class Records:
             self._rest = self._rest[:MOST_BYTES]
         for line in lines:
             stamp, _, record = line.partition(b" ")
-            if self._is_new(stamp.decode(errors="replace")):
+            if self._is_new(stamp.decode("ascii", "replace")):
                 yield from self._take(record)
 
     def _is_new(self, stamp: str) -> bool:

@@ -112,3 +112,9 @@ def test_small_files_come_with_the_log() -> None:
     with pytest.raises(PermissionError):
         unreadable.open()
     assert [*tree.find("/d"), *tree.find("/*")] == []
+
+
+def test_a_node_tells_its_own_time() -> None:
+    records = Records()
+    heard(records, [b"2026-11-30T10:03:03.934930442+01:00 o hi\n"])
+    assert records.since == "2026-11-30T09:03:03Z"
