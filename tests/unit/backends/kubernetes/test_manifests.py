@@ -18,6 +18,7 @@ from remit.backends.kubernetes.manifests import (
     claims,
     job,
     network_policy,
+    secret_versions_of,
     unexpanded,
     walls,
 )
@@ -214,3 +215,11 @@ def test_another_program_has_another_config_map(tmp_path: Any) -> None:
     assert base64.b64decode(made["binaryData"]["launch"]) == b"program"
     with pytest.raises(RemitError, match=r"launch-riscv64 \(No such file or directory\)"):
         Launcher.load(tmp_path, "riscv64")
+
+
+def test_it_says_which_versions_of_secrets_it_was_given() -> None:
+    versions = {"db": "uid/7"}
+    made = job(replace(REQUEST, secret_versions=versions), Secrets.of(REQUEST), LAUNCHER)
+    assert secret_versions_of(made) == versions
+    for each in (None, {}, {"remit.dev/secret-versions": "[]"}, {"remit.dev/secret-versions": "{"}):
+        assert secret_versions_of({"metadata": {"annotations": each}}) not in ({}, versions)
