@@ -239,7 +239,7 @@ class Attendance:
         path = PODS.path(self._namespace, self._pod["metadata"]["name"], "log")
         params = {"container": CONTAINER, "follow": str(follow).lower(), "timestamps": "true"}
         if self._records.last:
-            params["sinceTime"] = f"{self._records.last[:19]}Z"
+            params["sinceTime"] = self._records.since
         chunks = self._kube.stream(path, params=params, silence_seconds=_SILENCE_SECONDS)
         async with contextlib.aclosing(chunks):
             while True:
@@ -265,17 +265,20 @@ class Attendance:
                 yield chunk
 
     async def remove(self) -> None:
-        """Leave nothing of it alive: also where the server refuses, it may be, and goes on as long as that does."""
-        while True:
-            try:
-                await remove_job(self._kube, self._namespace, self._name, self._uid)
-            except ApiError as error:
-                log.warning(
-                    "a Job cannot be deleted; its attempt goes on until it is", job=self._name, reason=str(error)
-                )
-                await asyncio.sleep(_REFUSED_SECONDS)
-            else:
-                return
+        """Leave nothing of it alive."""
+        await remove_for_sure(self._kube, self._namespace, self._name, self._uid)
+
+
+async def remove_for_sure(kube: Kube, namespace: str, name: str, uid: str) -> None:
+    """As `remove_job`, also where the server refuses for a while: what it keeps may be alive."""
+    while True:
+        try:
+            await remove_job(kube, namespace, name, uid)
+        except ApiError as error:
+            log.warning("a Job cannot be deleted, and its attempt goes on", job=name, reason=str(error))
+            await asyncio.sleep(_REFUSED_SECONDS)
+        else:
+            return
 
 
 async def remove_job(kube: Kube, namespace: str, name: str, uid: str = "") -> bool:

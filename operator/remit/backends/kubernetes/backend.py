@@ -13,7 +13,7 @@ import structlog
 
 from remit.backends.base import AttemptRequest, Handle, OutputSink, Stream, TaskReference
 from remit.backends.ending import CANCELLED_MESSAGE
-from remit.backends.kubernetes.attending import Attendance, remove_job
+from remit.backends.kubernetes.attending import Attendance, remove_for_sure, remove_job
 from remit.backends.kubernetes.ensuring import ensure, exists
 from remit.backends.kubernetes.isolation import Isolation
 from remit.backends.kubernetes.launcher import Launcher
@@ -32,6 +32,7 @@ from remit.backends.kubernetes.manifests import (
     job_name,
     network_policy,
     runs,
+    secret_versions_of,
     walls,
 )
 from remit.backends.kubernetes.pods import confined, is_over_quota, moment, never_started, over_quota, refused
@@ -50,6 +51,10 @@ _REFUSED_PATIENCE: Final = 600.0
 _FORGET_TRIES: Final = 8
 """Each after twice as long as the one before: some four minutes."""
 _MISSING_RIGHT: Final = "cannot create resource"
+_GIVEN_OTHERS: Final = (
+    "a Secret that it was given has changed while no operator was there, so that the old value could not be redacted;"
+    " nothing of it is alive"
+)
 _NOT_ISOLATED: Final = (
     "spec.network: none is not kept by this cluster: {why}; install a network plugin that enforces NetworkPolicies, use"
     " network: host where policies allow it, or start the operator with --accept-unenforced-network"
@@ -65,6 +70,7 @@ class KubernetesBackend:
     """
 
     name = "kubernetes"
+    keeps_secret_versions = True
 
     def __init__(
         self,
@@ -188,6 +194,9 @@ class KubernetesBackend:
             return None
         had, uid = _seconds_had(recorded, found), found["metadata"]["uid"]
         on_found(_handle(task.namespace, request.id, had, uid))
+        if secret_versions_of(found) != request.secret_versions:
+            await remove_for_sure(self._kube, task.namespace, job_name(request.id), uid)
+            return Outcome(ExitReason.INTERRUPTED, _GIVEN_OTHERS)
         given = walls(replace(request.confinement, require=frozenset()))
         informer = await self._informer(task.namespace)
         with informer.subscribe(request.id) as news:
@@ -204,6 +213,10 @@ class KubernetesBackend:
             await attendance.remove()
             await self._delete(request, namespace)
             raise
+
+    def handle_of(self, namespace: str, attempt_id: str) -> Handle:
+        """See `AdoptingBackend.handle_of`."""
+        return _handle(namespace, attempt_id, 0.0)
 
     async def forget(self, request: AttemptRequest) -> None:
         """See `AdoptingBackend.forget`. What is left in the end goes with its task, or after a day."""
@@ -277,7 +290,7 @@ class KubernetesBackend:
             if error.retryable:
                 raise
         log.warning("a Job that says that it is an attempt's is another one; it is removed", job=name)
-        await remove_job(self._kube, namespace, name, found["metadata"]["uid"])
+        await remove_for_sure(self._kube, namespace, name, found["metadata"]["uid"])
         return False
 
     async def _informer(self, namespace: str) -> Informer:

@@ -10,6 +10,7 @@ import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
@@ -22,9 +23,9 @@ _STREAMS: Final[dict[bytes, tuple[Stream, bytes]]] = {
     b"e": ("stderr", b"\n"),
     b"E": ("stderr", b""),
 }
+_STAMP: Final = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 _END: Final = b"="
 _RESULT: Final = b"r"
-_TIME: Final = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
 _MOST_ERRNO: Final = 4095
 MOST_RESULTS: Final = 32
 """As `launch.c` has it."""
@@ -77,6 +78,11 @@ class Records:
         """What comes now begins at `last`, or before."""
         self._again, self._rest = self._same, b""
 
+    @property
+    def since(self) -> str:
+        """The second of `last`, in UTC: a node tells its own time, and whole seconds are what can be asked for."""
+        return f"{datetime.fromisoformat(self.last).astimezone(UTC):%FT%TZ}"
+
     def feed(self, chunk: bytes) -> Iterator[tuple[Stream, bytes]]:
         """What is new in a piece of the log, in the order in which it was said."""
         said = itertools.groupby(self._new(chunk), key=lambda each: each[0])
@@ -88,9 +94,9 @@ class Records:
             self._rest = self._rest[:MOST_BYTES]
         for line in lines:
             stamp, _, record = line.partition(b" ")
-            if not _TIME.match(stamp):  # the kubelet's own words
-                self._put_unexpected(line)
-            elif self._is_new(stamp.decode(errors="replace")):
+            if not _STAMP.fullmatch(stamp):  # words of the kubelet's own, such as that the log is gone
+                self._keep_unexpected(line)
+            elif self._is_new(stamp.decode()):
                 yield from self._take(record)
 
     def _is_new(self, stamp: str) -> bool:
@@ -117,9 +123,9 @@ class Records:
         elif kind == _END and (ended := _ended(text)) is not None:
             self.ended = ended
         else:
-            self._put_unexpected(record)
+            self._keep_unexpected(record)
 
-    def _put_unexpected(self, line: bytes) -> None:
+    def _keep_unexpected(self, line: bytes) -> None:
         if len(self.unexpected) < MOST_BYTES:
             self.unexpected += line + b"\n"
 
