@@ -84,7 +84,7 @@ def ended(
             "low on resource: memory",
         ),
         (evicted(LOW + "ephemeral-storage. "), None, "Evicted", None, "low on resource: ephemeral-storage"),
-        (evicted(OVER.format("empty-1", "2097152")), None, "DiskExceeded", None, "in /tmp; set spec.resources.disk higher"),
+        (evicted(OVER.format("empty-1", "2097152")), None, "DiskExceeded", None, "in /tmp; set spec.resources.disk"),
         (
             evicted(OVER.format("empty-2", "2097152")),
             None,
