@@ -15,7 +15,7 @@ from e2e.cluster.conftest import WAITS
 from e2e.cluster.installation import Installation, command
 from support import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ENDLESS = "trap 'echo term; exit 7' TERM; echo begun; (trap '' TERM; sleep 600) & sleep 600 & wait"
 
 

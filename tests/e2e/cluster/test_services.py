@@ -10,7 +10,7 @@ import clusters
 from e2e.cluster.installation import API, Installation, command
 from support import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROLLBACK = "remit.dev/request=rollback"
 PASSWORD = "s3cret-of-a-database"
 

@@ -9,7 +9,7 @@ from e2e.cluster.conftest import WAITS
 from e2e.cluster.installation import Installation, command
 from e2e.cluster.test_services import release
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_what_runs_goes_on_without_an_operator_and_with_the_next_one(installation: Installation) -> None:
