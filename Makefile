@@ -44,7 +44,7 @@ check: $(VENV)/.develops ## Run the static checks, and compare generated files w
 	$(BIN)/python -m remit.api --check
 	$(PYTEST) -q -p no:cacheprovider tests/unit/packaging
 
-crds: $(VENV)/.runs ## Write what is generated from the models: crds/, the chart's copy, docs/api-reference.md
+crds: $(VENV)/.runs ## Write what is generated from the models: crds/ and its copies, docs/api-reference.md
 	$(BIN)/python -m remit.api
 
 docs: crds
