@@ -24,7 +24,9 @@ _ENGINE = "/var/run/docker.sock"
 class Relay:
     """Carries connections to the engine while it is open. With `shut`, those that there are end too."""
 
-    def __init__(self) -> None:
+    def __init__(self, slow: bytes = b"") -> None:
+        """What is answered to a request that has the word `slow` comes a byte at a time, after the first piece."""
+        self._slow = slow
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -51,16 +53,29 @@ class Relay:
         self._tasks.add(task)
         with contextlib.suppress(asyncio.CancelledError, OSError):
             beyond = await asyncio.open_unix_connection(_ENGINE)
-            await asyncio.gather(_carry(reader, beyond[1]), _carry(beyond[0], writer))
+            slow = asyncio.Event()
+            await asyncio.gather(self._ask(reader, beyond[1], slow), _carry(beyond[0], writer, slow))
         writer.close()
         self._tasks.discard(task)
 
+    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, slow: asyncio.Event) -> None:
+        try:
+            while piece := await reader.read(1 << 16):
+                if self._slow and self._slow in piece:
+                    slow.set()
+                writer.write(piece)
+                await writer.drain()
+        finally:
+            writer.close()
 
-async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+
+async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, slow: asyncio.Event) -> None:
     try:
-        while piece := await reader.read(1 << 16):
+        while piece := await reader.read(1 if slow.is_set() else 1 << 16):
             writer.write(piece)
             await writer.drain()
+            if slow.is_set():
+                await asyncio.sleep(0.05)
     finally:
         writer.close()
 

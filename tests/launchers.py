@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import shutil
@@ -28,7 +29,9 @@ SECONDS = 60
 def folder() -> Path:
     """With the launcher for this machine, as the operator's image has it."""
     require("cc", parts.static_cc(), "install gcc and libc6-dev")
-    made = Path(tempfile.gettempdir()) / f"remit-launchers-{os.getpid()}"
+    made = Path(tempfile.mkdtemp(prefix="remit-launchers-"))
+    made.chmod(0o755)  # they are also run as another user
+    atexit.register(shutil.rmtree, made)
     subprocess.run([sys.executable, BUILD, "--with=cc", f"--into={made}"], check=True, timeout=SECONDS)
     return made
 
@@ -39,12 +42,6 @@ def launcher() -> str:
         return named
     architecture = Launcher.load(folder()).architecture
     return str(folder() / f"launch-{architecture}")
-
-
-def remove() -> None:
-    if folder.cache_info().currsize:
-        shutil.rmtree(folder())
-        folder.cache_clear()
 
 
 def first_process(*argv: str) -> list[str]:
@@ -70,7 +67,7 @@ class Log:
     @classmethod
     def of(cls, raw: bytes) -> Log:
         records, said = Records(), {"stdout": bytearray(), "stderr": bytearray()}
-        stamped = b"".join(b"0 " + line + b"\n" for line in raw.split(b"\n")[:-1])
+        stamped = b"".join(b"2026-01-01T00:00:00Z " + line + b"\n" for line in raw.split(b"\n")[:-1])
         for stream, text in records.feed(stamped):
             said[stream] += text
         if records.ended is not None:

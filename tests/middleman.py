@@ -7,18 +7,24 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+from trickling import trickle
+
 
 @dataclass
 class Middleman:
     """Forwards all that is said to the server at `target`, and what it answers, until somebody says `word`: that
-    reaches the server too, but the connection is then lost, or (`silent`) nothing more ever comes."""
+    reaches the server too, but the connection is then lost, or (`silent`) nothing more ever comes, or (`instead`)
+    that, and then a byte at a time."""
 
     target: int
     word: bytes
     silent: bool = False
+    instead: bytes = b""
     port: int = 0
     kept_back: int = 0
     """How many answers were."""
+    waiting: int = 0
+    """How many there are whose answer is kept back."""
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, onward = await asyncio.open_connection("127.0.0.1", self.target)
@@ -27,14 +33,21 @@ class Middleman:
         try:
             with contextlib.suppress(ConnectionError):
                 while data := await reader.read(1 << 16):
-                    if self.word in data:
+                    if self.word in data and not said.is_set():
                         said.set()
+                        self.waiting += 1
                     onward.write(data)
                     await onward.drain()
         finally:
+            self.waiting -= said.is_set()
             back.cancel()
             onward.close()
             writer.close()
+
+    async def left(self) -> None:
+        """Wait until nobody waits for an answer that is kept back."""
+        while self.waiting:
+            await asyncio.sleep(0.01)
 
     async def _back(self, there: asyncio.StreamReader, writer: asyncio.StreamWriter, said: asyncio.Event) -> None:
         with contextlib.suppress(ConnectionError):
@@ -43,15 +56,22 @@ class Middleman:
                     writer.write(data)
                     continue
                 self.kept_back += 1
+                if self.instead:
+                    writer.write(self.instead)
+                    await trickle(writer, b"1", 0.02)
                 if not self.silent:
                     writer.transport.abort()
                     return
+            if not said.is_set():
+                writer.close()
 
 
 @contextlib.asynccontextmanager
-async def keeping_back(target: int, word: bytes, *, silent: bool = False) -> AsyncIterator[Middleman]:
+async def keeping_back(
+    target: int, word: bytes, *, silent: bool = False, instead: bytes = b""
+) -> AsyncIterator[Middleman]:
     """On a port of 127.0.0.1 that was free, in front of the server at `target`."""
-    middleman = Middleman(target, word, silent)
+    middleman = Middleman(target, word, silent, instead)
     server = await asyncio.start_server(middleman.carry, "127.0.0.1", 0)
     middleman.port = server.sockets[0].getsockname()[1]
     async with server:

@@ -11,24 +11,16 @@ import struct
 import subprocess
 import termios
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import launchers
 from launchers import SECONDS, Log, first_process, launch, launcher, shell
 from support import wait_until
 
 LONGEST = 8000
 """Of the text of one record."""
 FORGED = b'= {"exitCode":0}'
-
-
-@pytest.fixture(autouse=True, scope="module")
-def built() -> Iterator[None]:
-    yield
-    launchers.remove()
 
 
 def started(script: str, **more: object) -> subprocess.Popen[bytes]:

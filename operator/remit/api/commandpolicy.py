@@ -261,6 +261,24 @@ class Releases(SpecModel):
     entry."""
 
 
+class Pods(SpecModel):
+    """Rules for the pods of Jobs. What is not listed no task may ask for."""
+
+    node_selectors: Annotated[list[Glob], Field(max_length=64)] = []
+    """Globs over labels of nodes that may be selected, as `key=value`."""
+    tolerations: Annotated[list[Glob], Field(max_length=64)] = []
+    """Globs over taints that may be tolerated, as `key=value:effect`, without `=value` for any value, without `:effect`
+    for every effect, and with `*` as the key for every taint."""
+    runtime_classes: Annotated[list[Glob], Field(max_length=64)] = []
+    """Globs over names of RuntimeClasses."""
+    priority_classes: Annotated[list[Glob], Field(max_length=64)] = []
+    """Globs over names of PriorityClasses."""
+    service_accounts: Annotated[list[Glob], Field(max_length=64)] = []
+    """Globs over names of ServiceAccounts. Whoever may run as one may do all that it may."""
+    pull_secrets: Annotated[list[Glob], Field(max_length=64)] = []
+    """Globs over names of Secrets with which images are pulled."""
+
+
 class CountLimit(SpecModel):
     rules = (Rule("!has(self.default) || !has(self.max) || self.default <= self.max", "default must not be above max"),)
 
@@ -383,6 +401,8 @@ class CommandPolicySpec(SpecModel):
     """Rules for what is kept of the output."""
     images: Images = Images()
     """Rules for container images."""
+    pods: Pods = Pods()
+    """Rules for the pods of Jobs."""
     files: Files = Files()
     """Rules for file operations."""
     processes: Processes = Processes()

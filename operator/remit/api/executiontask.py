@@ -27,6 +27,7 @@ from remit.api.operations import (
     ScriptOperation,
     Subject,
 )
+from remit.api.pods import PodOptions
 from remit.api.privatefile import MAX_FILES, NO_FILE_IN_A_FILE, PATH_PART, PrivateFile
 from remit.api.quantity import Quantity
 from remit.api.volumes import MAX_VOLUMES, Artifact, Result, Volume, VolumeFile, VolumeMount
@@ -189,6 +190,12 @@ class TaskTemplate(SpecModel):
             "image goes with backends docker and kubernetes; set another backend",
         ),
         Rule(
+            "!has(self.pod) || ((has(self.command) || has(self.script))"
+            " && (!has(self.backend) || self.backend == 'kubernetes'))",
+            "pod goes with command and script on the backend kubernetes; leave it out",
+            ".pod",
+        ),
+        Rule(
             "!has(self.image) || has(self.command) || has(self.script)",
             "image goes with command and script; leave it out",
             ".image",
@@ -262,6 +269,8 @@ class TaskTemplate(SpecModel):
     the installation runs what says nothing: `kubernetes` on a cluster, `process` elsewhere. `status.backend` tells."""
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     """The container image, for the backends docker and kubernetes. By default the installation's, where it has one."""
+    pod: PodOptions | None = None
+    """For the backend kubernetes: where the pod goes, as whom it runs, and with what."""
     working_dir: Annotated[str, Field(pattern=rf"^(/({PATH_PART}|\.)?)+$", max_length=4096)] = WORKSPACE
     """The directory that a command, a script or a supervised process is started in: `/workspace`, which is private to
     the task, a mounted folder, or a folder below one of these. Nothing is made: the attempt ends as StartFailed where

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from remit.backends.filetree import Collector
 from remit.backends.outcome import Outcome
@@ -53,8 +53,12 @@ class AttemptRequest:
     egress: tuple[Egress, ...] = ()
     image: str = ""
     """For backends that run images: which one."""
+    pod: Mapping[str, Any] = field(default_factory=dict)
+    """For Jobs: what `spec.pod` says, in the words of its YAML."""
     task: TaskReference | None = None
     """For backends that make objects that belong to it."""
+    secret_versions: Mapping[str, str] = field(default_factory=dict)
+    """By the name of each Secret that it was given something of, the uid and resourceVersion that it had."""
     texts: tuple[str, ...] = ()
     """Of the files that `collector` wants, those of which the beginning will do: results."""
     collector: Collector | None = field(default=None, repr=False)
@@ -129,6 +133,14 @@ class AdoptingBackend(Backend, Protocol):
 
     Its `run` and `adopt`, when they are cancelled themselves, leave what runs alone.
     """
+
+    keeps_secret_versions: bool
+    """Whether `adopt` itself ends what was given other versions of Secrets than the request says: what the operator had
+    on record of them may be lost."""
+
+    def handle_of(self, namespace: str, attempt_id: str) -> Handle:
+        """Of an attempt that nothing is on record of: it is found by its name."""
+        ...
 
     async def forget(self, request: AttemptRequest) -> None:
         """How the attempt ended is stored, so nothing of it need be kept. Raises nothing."""

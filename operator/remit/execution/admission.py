@@ -356,7 +356,9 @@ def _confined(
         files={**resolved.files, **_script(judged)},
         egress=admitted.egress,
         image=judged.image or "",
+        pod=judged.pod.model_dump(mode="json", by_alias=True, exclude_unset=True) if judged.pod else {},
         task=TaskReference(metadata.namespace, metadata.name, metadata.uid),
+        secret_versions=resolved.secret_versions,
     )
 
 
@@ -419,6 +421,8 @@ def _not_offered(task: ExecutionTask, here: Admission) -> str | None:
             f"this version of Remit mounts volumes and keeps artifacts on {' and '.join(sorted(_WITH_FILES))} only;"
             " leave them out"
         )
+    if backend != "kubernetes" and spec.pod:
+        return f"spec.pod is for the backend kubernetes, and this runs on {backend}; leave it out, or set spec.backend"
     if backend == "kubernetes" and spec.artifacts:
         return (
             "spec.artifacts: a Job keeps no files in this version; write them to a workspace, or use results for small"

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from remit.api import ExecutionTask
 from remit.api.executiontask import Network
 from remit.api.operations import ContainerOperation, HttpMethod, HttpOperation
+from remit.api.pods import PodOptions
 from remit.api.volumes import Artifact, Volume, VolumeFile, VolumeMount
 from remit.backends import Outcome
 from remit.execution.admission import Admitted, Refused
@@ -107,6 +108,7 @@ def _request(record: Mapping[str, Any]) -> Request | None:
         working_dir=str(asks.get("workingDir") or WORKSPACE),
         raw_output=record.get("output") == "raw",
         image=asks.get("image"),
+        pod=PodOptions.model_validate(asks["pod"]) if asks.get("pod") else None,
         limits=Limits(**numbers),
     )
 
@@ -138,6 +140,7 @@ def _asks(request: Request | None) -> dict[str, Any]:
         "artifacts": _dumped(request.artifacts),
         "workingDir": _working_dir(request),
         "image": request.image or "",
+        "pod": next(iter(_dumped([request.pod] if request.pod else [])), None),
         "limits": limits,
     }
     found = {name: value for name, value in told.items() if value}

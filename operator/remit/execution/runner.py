@@ -150,6 +150,9 @@ class Runner:
         """Whether an attempt that an earlier process started was given these versions of its Secrets, and no others."""
         run = self.store.find(namespace, uid, attempt.id)
         recorded = run.secret_versions if run is not None else None
+        backend = self.backends.get(attempt.backend)
+        if recorded is None and isinstance(backend, AdoptingBackend) and backend.keeps_secret_versions:
+            return True  # that is seen when it is taken up
         return (recorded or {}) == versions
 
     def _lasting(self, attempt: Attempt) -> bool:
@@ -234,10 +237,14 @@ class Runner:
         if run is not None and (outcome := run.outcome) is not None:
             await self._put_in_place(uid, attempt.id, outcome)
             return outcome
-        if run is not None and (handle := _handle_of(run)) is not None:
-            where = self._performer_of(handle) if handle.operation else self.backends.get(attempt.backend)
-            if where is not None:
-                await where.recover(handle)
+        where: Backend | AdoptingPerformer | None = self.backends.get(attempt.backend)
+        handle = _handle_of(run) if run is not None else None
+        if handle is None and isinstance(where, AdoptingBackend):  # the record may be lost, and it may run all the same
+            handle = where.handle_of(namespace, attempt.id)
+        if handle is not None and handle.operation:
+            where = self._performer_of(handle)
+        if handle is not None and where is not None:
+            await where.recover(handle)
         lost = Outcome(ExitReason.INTERRUPTED, f"{_LOST}; {cause}" if cause else _LOST)
         await self._put_in_place(uid, attempt.id, lost)
         return _with_recovered(lost, recovered(run.path, tail_bytes)) if run is not None else lost

@@ -6,10 +6,12 @@ everything else would be a second copy of Kubernetes.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import io
 from collections.abc import AsyncGenerator, Callable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import aiohttp
 import orjson
@@ -38,13 +40,17 @@ NETWORK_POLICIES = Resource("networking.k8s.io", "v1", "networkpolicies")
 LEASES = Resource("coordination.k8s.io", "v1", "leases")
 CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", namespaced=False)
 
-_EXPIRED = 410
+_EXPIRED, _BAD_GATEWAY = 410, 502
 _LARGE = 1 << 20
 
+ANSWER_SECONDS: Final = 30
+"""For the whole answer to a request, but a watch and a stream."""
 WATCH_SECONDS = 290
 """After which the server ends a watch, and the next one begins."""
 SILENCE_SECONDS = 75
-"""A watch that brings nothing for so long is dead: servers send a bookmark every minute."""
+"""A watch that brings no whole event for so long is dead: servers send a bookmark every minute."""
+LONGEST_EVENT: Final = 16 << 20
+"""Bytes of one event of a watch. Objects have 3 MiB at most, as etcd and API servers have it."""
 
 
 class Kube:
@@ -67,7 +73,9 @@ class Kube:
         connector = aiohttp.TCPConnector(
             ssl=self.access.ssl_context() or True, limit=self._connections, keepalive_timeout=60
         )
-        self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30, connect=5))
+        self._session = aiohttp.ClientSession(
+            connector=connector, timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS, connect=5)
+        )
         return self
 
     async def __aexit__(
@@ -209,9 +217,8 @@ class Kube:
         label_selector: str = "",
         field_selector: str = "",
     ) -> AsyncGenerator[tuple[str, Object], None]:
-        """Changes as (type, object), until the server ends the stream; BOOKMARK tells of a newer version only."""
-        if self._session is None:
-            raise RuntimeError("use Kube as an async context manager")
+        """Changes as (type, object), until the server ends the stream or should have; BOOKMARK tells of a newer version
+        only. Raises `ApiError` and, where the server is silent or the connection is lost, as `aiohttp` does."""
         params = {
             "watch": "1",
             "allowWatchBookmarks": "true",
@@ -220,44 +227,46 @@ class Kube:
             "labelSelector": label_selector,
             "fieldSelector": field_selector,
         }
-        url = self.access.server.rstrip("/") + resource.path(namespace)
-        timeout = aiohttp.ClientTimeout(total=None, connect=5, sock_read=SILENCE_SECONDS)
-        async with self._session.get(
-            url,
-            params={name: value for name, value in params.items() if value},
-            headers=await self._headers(),
-            timeout=timeout,
-        ) as response:
-            if response.status >= 400:
-                raise api_error(response.status, await response.read())
-            try:
-                async for line in _lines(response):
-                    event = orjson.loads(line)
-                    if event["type"] == "ERROR":
-                        raise api_error(event["object"].get("code", 500), orjson.dumps(event["object"]))
-                    yield event["type"], event["object"]
-            finally:
-                abort(response)
+        given = {name: value for name, value in params.items() if value}
+        ends = asyncio.get_running_loop().time() + WATCH_SECONDS + SILENCE_SECONDS
+        async with self._opened(resource.path(namespace), given, SILENCE_SECONDS) as response:
+            lines = _Lines(response)
+            while asyncio.get_running_loop().time() < ends and (line := await lines.next(SILENCE_SECONDS)) is not None:
+                type_, obj = _event(line, self.access.server)
+                if type_ == "ERROR":
+                    raise api_error(obj.get("code", 500), orjson.dumps(obj))
+                yield type_, obj
 
     async def stream(
         self, path: str, *, params: Mapping[str, str], silence_seconds: float
     ) -> AsyncGenerator[bytes, None]:
         """The body of an answer as it comes, until the server ends it or says nothing for so long, which is no error.
         Raises `ApiError` for a refusal, and as `aiohttp` does where the connection is lost."""
-        if self._session is None:
-            raise RuntimeError("use Kube as an async context manager")
-        url = self.access.server.rstrip("/") + path
-        timeout = aiohttp.ClientTimeout(total=None, connect=5, sock_read=silence_seconds)
-        async with self._session.get(url, params=params, headers=await self._headers(), timeout=timeout) as response:
-            if response.status >= 400:
-                raise api_error(response.status, await response.read())
-            try:
+        async with self._opened(path, params, silence_seconds) as response:
+            with contextlib.suppress(aiohttp.SocketTimeoutError):
                 async for chunk in response.content.iter_any():
                     yield chunk
-            except aiohttp.SocketTimeoutError:
-                return
-            finally:
-                abort(response)
+
+    @contextlib.asynccontextmanager
+    async def _opened(
+        self, path: str, params: Mapping[str, str], silence_seconds: float
+    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+        """An answer whose body is still to come. It begins within `silence_seconds`, and is left without a goodbye."""
+        if self._session is None:
+            raise RuntimeError("use Kube as an async context manager")
+        timeout = aiohttp.ClientTimeout(total=None, connect=5, sock_read=silence_seconds)
+        headers = await self._headers()
+        url = self.access.server.rstrip("/") + path
+        async with contextlib.AsyncExitStack() as stack:
+            async with asyncio.timeout(silence_seconds):
+                response = await stack.enter_async_context(
+                    self._session.get(url, params=params, headers=headers, timeout=timeout)
+                )
+                stack.callback(abort, response)
+                refused = await response.read() if response.status >= 400 else None
+            if refused is not None:
+                raise api_error(response.status, refused)
+            yield response
 
     async def _headers(self, content_type: str = "application/json") -> dict[str, str]:
         headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": "remit"}
@@ -274,13 +283,40 @@ def abort(response: aiohttp.ClientResponse) -> None:
         connection.transport.abort()
 
 
-async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-    """They may be longer than aiohttp's own line reader takes."""
-    rest = b""
-    async for chunk in response.content.iter_any():
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            yield line
+class _Lines:
+    """Those of a body. They may be longer than aiohttp's own line reader takes."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._chunks = response.content
+        self._rest = bytearray()
+
+    async def next(self, seconds: float) -> bytes | None:
+        """The next one, whole within `seconds`; None at the end, also in the midst of one. Raises `TimeoutError`, and
+        `ApiError` for one that is too long."""
+        looked = 0
+        async with asyncio.timeout(seconds):
+            while (end := self._rest.find(b"\n", looked)) < 0:
+                if (looked := len(self._rest)) > LONGEST_EVENT:
+                    message = f"an event of a watch has more than {LONGEST_EVENT >> 20} MiB, which no object has"
+                    raise ApiError(message, status=_BAD_GATEWAY, reason="EventTooLarge")
+                if not (chunk := await self._chunks.readany()):
+                    return None
+                self._rest += chunk
+        line = bytes(self._rest[:end])
+        del self._rest[: end + 1]
+        return line
+
+
+def _event(line: bytes, server: str) -> tuple[str, Object]:
+    try:
+        event = orjson.loads(line)
+        type_, obj = str(event["type"]), dict(event["object"])
+        if type_ != "ERROR":
+            dict(obj["metadata"])
+    except (KeyError, TypeError, ValueError):  # orjson's are among them
+        message = f"{server} does not answer a watch as an API server does"
+        raise ApiError(message, status=_BAD_GATEWAY, reason="BadEvent") from None
+    return type_, obj
 
 
 def api_error(status: int, body: bytes) -> ApiError:

@@ -98,6 +98,8 @@ class CompiledPolicy:
     """Of `spec.releases`."""
     release_places: Mapping[str, tuple[Pattern, ...]]
     """By the name of the field of `spec.releases`, except its engines."""
+    pods: Mapping[str, tuple[Pattern, ...]]
+    """By the name of the field of `spec.pods`."""
     bounds: Bounds
     rate: RateSpec | None
     problems: tuple[Problem, ...] = ()
@@ -152,6 +154,9 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
     engines = tuple(_each("spec.releases.engines", releases.pop("engines"), EnginePattern.parse, problems))
     places = {name: tuple(_globs(f"spec.releases.{name}", globs, problems)) for name, globs in releases.items()}
 
+    allowed = spec.pods.model_dump(by_alias=True)
+    pods = {name: tuple(_globs(f"spec.pods.{name}", globs, problems)) for name, globs in allowed.items()}
+
     def report(field: str, message: str) -> None:
         problems.append(Problem(field, message))
 
@@ -203,6 +208,7 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
         container_others=others,
         engines=engines,
         release_places=places,
+        pods=pods,
         bounds=bounds,
         rate=RateSpec.of(spec.rate),
         problems=tuple(problems),

@@ -9,6 +9,7 @@ from remit.policy.compile import CompiledPolicy
 from remit.policy.environment import unlisted_files, unlisted_names, unlisted_names_message
 from remit.policy.limits import excess
 from remit.policy.patterns import TooMuchWork, at_most
+from remit.policy.pods import judge_pod
 from remit.policy.request import BY_BACKENDS, WITH_IMAGES, Request
 from remit.policy.rules import RULES
 from remit.policy.verdict import Allowance, Denial, Reason
@@ -110,6 +111,8 @@ def _surroundings(policy: CompiledPolicy, request: Request) -> Denial | None:
             "images.allow",
             needs.images(request.image or ""),
         )
+    if denial := judge_pod(policy, request):
+        return denial
     if over := excess(request.limits, policy.bounds.max):
         return denied(
             Reason.LIMIT_EXCEEDED,

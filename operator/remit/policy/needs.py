@@ -165,6 +165,11 @@ def host_paths(path: str, access: str) -> Part | None:
     return {"volumes": {"hostPaths": [{"paths": [path], "access": [access]}]}}
 
 
+def pods(field: str, wishes: Sequence[str]) -> Part | None:
+    """`field`: one of the lists of `pods`. None for a wish with a wildcard, such as a toleration of every taint."""
+    return None if any(_WILDCARD.search(wish) for wish in wishes) else {"pods": {field: list(wishes)}}
+
+
 def workspaces(name: str, size: str | int | None) -> Part:
     """`size`: None where the task asks for none."""
     return {"volumes": {"workspaces": [{"names": [name], **({} if size is None else {"maxSize": size})}]}}

@@ -11,6 +11,7 @@ from remit.api import ExecutionTask, ExecutionTaskSpec
 from remit.api.base import EnvVar
 from remit.api.executiontask import BackendName, Network
 from remit.api.operations import CommandOperation, Operation, ProcessOperation, Subject
+from remit.api.pods import PodOptions
 from remit.api.volumes import Artifact, Volume, VolumeFile, VolumeMount
 from remit.policy.argv import split_line
 from remit.policy.environment import needing_permission
@@ -93,6 +94,8 @@ class Request:
     raw_output: bool = False
     """Whether its output is kept with the secrets in it."""
     image: str | None = None
+    pod: PodOptions | None = None
+    """What the pod of a Job is to have."""
     place: ReleasePlace = ReleasePlace()
     limits: Limits = field(default_factory=Limits)
     """What is asked for; what is not set gets a default."""
@@ -167,6 +170,7 @@ def request_for(
         working_dir=spec.working_dir,
         raw_output=spec.output.raw,
         image=image,
+        pod=spec.pod,
         limits=asked_for(spec),
     )
 

@@ -37,6 +37,7 @@ from remit.api.operations import (
     RedisOperation,
     ScriptOperation,
 )
+from remit.api.pods import PodOptions
 from remit.api.privatefile import PrivateFile
 from remit.api.resource import ObjectMeta
 from remit.api.volumes import Artifact, Volume, VolumeMount
@@ -89,6 +90,7 @@ class Case(SpecModel):
     labels: dict[str, str] = Field(default_factory=dict)
     backend: BackendName | None = None
     image: str | None = None
+    pod: PodOptions | None = None
     network: Network = "none"
     env: list[EnvVar] = Field(default_factory=list)
     private_files: list[PrivateFile] = Field(default_factory=list)
@@ -118,6 +120,7 @@ class Case(SpecModel):
             container=self.container,
             backend=self.backend,
             image=self.image,
+            pod=self.pod,
             network=self.network,
             env=self.env,
             private_files=self.private_files,

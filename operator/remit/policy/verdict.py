@@ -32,6 +32,7 @@ class Reason(StrEnum):
     ARTIFACT_NOT_ALLOWED = "ArtifactNotAllowed"
     RAW_OUTPUT_NOT_ALLOWED = "RawOutputNotAllowed"
     IMAGE_NOT_ALLOWED = "ImageNotAllowed"
+    POD_NOT_ALLOWED = "PodNotAllowed"
     LIMIT_EXCEEDED = "LimitExceeded"
     CEILING_EXCEEDED = "CeilingExceeded"
     EXECUTABLE_NOT_FOUND = "ExecutableNotFound"
@@ -50,6 +51,7 @@ HELPED_BY_A_RULE: Final = frozenset(
         Reason.ARTIFACT_NOT_ALLOWED,
         Reason.RAW_OUTPUT_NOT_ALLOWED,
         Reason.IMAGE_NOT_ALLOWED,
+        Reason.POD_NOT_ALLOWED,
         Reason.LIMIT_EXCEEDED,
     }
 )

@@ -23,7 +23,7 @@ from outgoing import PRELUDE, egress, local, open_door, web_server
 from remit.backends import AttemptRequest, Command, ExitReason, Handle, Outcome
 from remit.backends.docker import DockerBackend, Engine
 from remit.backends.egress import Books, Doors
-from remit.errors import BackendError
+from remit.errors import BackendError, OutcomeUnknown
 from remit.policy import Egress
 from remit.sandbox import Confinement, Limits
 
@@ -419,8 +419,10 @@ until("/workspace/go")
                        "-c", "import time; time.sleep(600)")  # fmt: skip
         assert decoy.returncode == 0, decoy.stderr
     heard = Heard()
-    with pytest.raises(BackendError, match=says):
+    with pytest.raises(BackendError, match=says) as raised:
         await stage.adopt(request, heard)
+    # Nobody outside ended it: it was at work until a door of ours did not open.
+    assert isinstance(raised.value, OutcomeUnknown) is (how == "port taken")
     assert heard.out.startswith(b"begun\n")
     assert stage.left() == []
 

@@ -15,7 +15,7 @@ import pytest
 
 from dockers import LEAKING, Heard, sdk_leaves_sockets  # noqa: F401
 from remit.backends.docker import Engine, create, inspect_image
-from remit.backends.docker.archives import EngineArchives, _mode
+from remit.backends.docker.archives import EngineArchives, path_stat
 from remit.backends.docker.container import Container, State
 from remit.backends.failure import OperationFailed
 
@@ -43,7 +43,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "stats": lambda client: client.stats("c", stream=False, one_shot=True),
     "logs": lambda client: client.logs("c", tail=1),
     "wait": lambda client: client.wait("c", timeout=1),
-    "mode": lambda client: _mode(client, "c", "/x"),
+    "mode": lambda client: path_stat(client, "c", "/x"),
     "remove": lambda client: client.remove_container("c", force=True),
 }
 OPENINGS: dict[str, Callable[[Any], Any]] = {
@@ -133,6 +133,23 @@ async def test_a_stream_is_left_in_the_middle(opening: str) -> None:
         async with asked.opened(OPENINGS[opening]):
             await asyncio.sleep(0)
         assert [thread.name for thread in threading.enumerate() if thread.name == "docker stream"] == []
+
+
+@LEAKING
+@pytest.mark.parametrize("kind", [*BEFORE_BODIES, "chunks"])
+async def test_a_pull_that_was_left_has_no_connection(kind: str) -> None:
+    def streams() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name == "docker stream"]
+
+    async with engine(KINDS[kind]) as asked, asyncio.timeout(PATIENCE):
+        await asked.call(lambda client: None)  # connected
+        pulling = asyncio.create_task(asked.pull("i:t"))
+        while not streams():
+            await asyncio.sleep(0.01)
+        pulling.cancel()
+        await asyncio.wait({pulling})
+        while streams():
+            await asyncio.sleep(0.01)
 
 
 @LEAKING

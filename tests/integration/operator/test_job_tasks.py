@@ -237,6 +237,31 @@ async def test_an_operator_that_comes_back_finds_it_all(cluster: Cluster) -> Non
         assert other["output"]["stdoutTail"] == "done\n"
 
 
+@pytest.mark.parametrize("changed", [False, True])
+async def test_one_whose_disk_was_lost_finds_it_too(cluster: Cluster, tmp_path: Path, changed: bool) -> None:
+    """As a pod's disk is. What was given another value of a Secret is ended: nobody could redact it."""
+    await cluster.create(SECRETS, "Secret", "s", {"stringData": {"key": SECRET}})
+    async with cluster.operator():
+        name = await cluster.sh(
+            "until [ -e /tmp/go ]; do sleep 0.1; done; echo $KEY",
+            env=[{"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "key"}}}],
+        )
+        pod = await cluster.running(name)
+    if changed:
+        await cluster.kube.patch(SECRETS, cluster.namespace, "s", {"stringData": {"key": "another one"}})
+    await _execute(pod, "touch", "/tmp/go")
+    async with cluster.operator(state_dir=tmp_path / "other"):
+        status = await cluster.finished(name)
+    assert status["attemptCount"] == 1
+    if changed:
+        assert status["attempts"][0]["reason"] == "Interrupted"
+        assert "a Secret that it was given has changed" in status["message"]
+        assert SECRET not in json.dumps(status)
+        await cluster.gone(JOBS, pod["metadata"]["labels"]["batch.kubernetes.io/job-name"])
+    else:
+        assert (status["phase"], status["output"]["stdoutTail"]) == ("Succeeded", "[redacted]\n")
+
+
 async def _execute(pod: Object, *argv: str) -> None:
     import parts
 

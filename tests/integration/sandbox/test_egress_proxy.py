@@ -596,3 +596,23 @@ async def _until(reached: Callable[[], object]) -> None:
     async with asyncio.timeout(20):
         while not reached():
             await asyncio.sleep(0.01)
+
+
+async def test_a_start_that_is_given_up_at_any_wait_leaves_no_listener() -> None:
+    for waits in range(1, 10):
+        listener = socket.create_server(("127.0.0.1", 0))
+        proxy = EgressProxy([])
+        starting = proxy.start(listener)
+        try:
+            for _ in range(waits):
+                starting.send(None)
+            with pytest.raises(asyncio.CancelledError):
+                starting.throw(asyncio.CancelledError())
+        except StopIteration:
+            assert waits > 1, "it never waits"
+            return
+        finally:
+            starting.close()
+            await proxy.close()
+        assert listener.fileno() == -1
+    raise AssertionError("it never ends")

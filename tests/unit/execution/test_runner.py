@@ -230,6 +230,11 @@ class Lasting(Scripted):
     async def adopt(self, *_: Any, **__: Any) -> Outcome | None:
         return None
 
+    keeps_secret_versions = False
+
+    def handle_of(self, namespace: str, attempt_id: str) -> Handle:
+        return Handle(pid=0, start_time=0, boot_id="", container=f"{namespace}/{attempt_id}")
+
     async def forget(self, request: AttemptRequest) -> None:
         pass
 
@@ -252,6 +257,16 @@ async def test_a_shutdown_lets_go_of_what_is_slow_to_be_cancelled(
     bench.runner.stop("u")
     await asyncio.wait_for(bench.runner.shutdown(), 10)
     assert bench.runner.adoptable("ns", "u", recorded())  # by the next
+
+
+async def test_what_is_not_on_record_is_looked_for_by_its_name(tmp_path: Path) -> None:
+    """The record may be lost with the operator's disk, and the work goes on elsewhere."""
+    bench = Bench(tmp_path, at_once, Lasting)
+    with pytest.raises(BackendError):  # nothing is told of it while its place does not answer
+        await bench.runner.collect("ns", "u", recorded(), 100)
+    bench.backend.recovered += bench.backend.recovered * 2
+    assert (await bench.runner.collect("ns", "u", recorded(), 100)).reason == "Interrupted"
+    assert {handle.container for handle in bench.backend.recovered} == {"ns/u-1"}
 
 
 async def test_what_is_left_of_a_task_is_forgotten_once_it_is_gone(

@@ -44,8 +44,6 @@ UNBOUNDED = {
     "a server's own socket: nobody has to come": ["controlplane/http/listener.py:Listener._accept sock_accept"],
     "the session has a timeout": [
         "kube/client.py:Kube.request read",
-        "kube/client.py:Kube.stream read",
-        "kube/client.py:Kube.watch read",
         "release/traffic/probe.py:Probe._get read",
     ],
     "within the time of the task, or of whoever connects": [

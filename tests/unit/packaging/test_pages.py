@@ -137,6 +137,17 @@ def test_examples_would_be_taken(path: Path) -> None:
             {"http": {"url": "http://a"}, "backend": "docker"},
             "spec: Invalid value: .* goes with command and script",
         ),
+        (
+            "ExecutionTask",
+            {"command": {"line": "ls"}, "pod": {"tolerations": [{"value": "x"}]}},
+            r"tolerations\[0\].*: without a key the operator is Exists",
+        ),
+        (
+            "ExecutionTask",
+            {"command": {"line": "ls"}, "backend": "process", "pod": {"runtimeClassName": "x"}},
+            "spec.pod: .* on the backend kubernetes",
+        ),
+        ("ExecutionTask", {"command": {"line": "ls"}, "pod": {"nodeSelector": {"a b": "c"}}}, "not one that a label"),
         ("CommandPolicy", {"commands": {"allow": [{"pattern": "("}]}}, r"spec.commands.allow\[0\].pattern: column 1"),
         ("Deployment", {"artifact": {"image": "a"}}, "spec.target: Required value"),
     ],

@@ -4,9 +4,10 @@ one that sends a byte now and then would hold a thread, and whoever waits for it
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import docker
@@ -31,13 +32,28 @@ class BoundedClient(docker.APIClient):
     def send(self, request, **options):  # type: ignore[no-untyped-def]
         """See `requests.Session`."""
         if (seconds := options.get("timeout")) is None:
-            return super().send(request, **options)
+            self._asking.response = response = super().send(request, **options)
+            return response
         streams = options.pop("stream", False)
         with _deadline(self._asking, seconds):
             self._asking.response = response = super().send(request, stream=True, **options)
             if not streams or not response.ok:
                 response.content  # noqa: B018  # read now
         return response
+
+    @contextlib.contextmanager
+    def cuttable(self) -> Iterator[Callable[[], None]]:
+        """Gives what cuts, from any thread, the connection of what this one asks for within without a time. What it was
+        answered is closed in the end."""
+        noted = self._asking.__dict__
+        noted.clear()
+        try:
+            yield functools.partial(_cut_noted, noted)
+        finally:
+            response = noted.pop("response", None)
+            noted.clear()
+            if response is not None:
+                response.close()
 
     def mount(self, prefix, adapter):  # type: ignore[no-untyped-def]
         """See `requests.Session`. Each thread's connection is noted, to be cut when its time is over."""
@@ -91,10 +107,7 @@ def _deadline(asking: Any, seconds: float) -> Iterator[None]:
         with lock:
             if not over:
                 late = True
-                if (response := noted.get("response")) is not None:
-                    cut(response)
-                else:
-                    _shut(getattr(noted.get("connection"), "sock", None))
+                _cut_noted(noted)
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True
@@ -112,6 +125,13 @@ def _deadline(asking: Any, seconds: float) -> Iterator[None]:
         noted.clear()
     if late:  # a body may end with its connection
         raise requests.ReadTimeout
+
+
+def _cut_noted(noted: Mapping[str, Any]) -> None:
+    if (response := noted.get("response")) is not None:
+        cut(response)
+    else:
+        _shut(getattr(noted.get("connection"), "sock", None))
 
 
 def _shut(connection: socket.socket | None) -> None:

@@ -102,7 +102,7 @@ class Container:
         carrying = asyncio.create_task(self.carry(attached))
         sampling = asyncio.create_task(self.sample())
         asked = asyncio.create_task(cancel.wait())
-        stopped, gone = None, False
+        stopped, gone, killed = None, False, None
         try:
             awaited: set[asyncio.Future[Any]] = {carrying, asked, *lost}
             await asyncio.wait(awaited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -110,9 +110,9 @@ class Container:
                 gone = any(future.done() for future in lost) and not asked.done()
                 stopped = ExitReason.CANCELLED if asked.done() else None if gone else ExitReason.TIMED_OUT
                 await self.look()
-                await self._end(carrying, grace)
+                killed = await self._end(carrying, grace)
             try:
-                return Ended(carrying.result(), stopped, gone)
+                return Ended(killed or carrying.result(), stopped, gone)
             except OSError as error:
                 raise BackendError(f"the output could not be stored: {error}") from error
         finally:
@@ -120,7 +120,8 @@ class Container:
                 task.cancel()
             await asyncio.gather(carrying, sampling, asked, return_exceptions=True)
 
-    async def _end(self, carrying: asyncio.Task[State], grace: float) -> None:
+    async def _end(self, carrying: asyncio.Task[State], grace: float) -> State | None:
+        """Gives how it ended where its output does not come to an end, which is then left."""
         if grace > 0:
             await self.signal("SIGTERM")
             await asyncio.wait({carrying}, timeout=grace)
@@ -128,8 +129,11 @@ class Container:
             heard = await self.signal("SIGKILL")
             await asyncio.wait({carrying}, timeout=_KILL_SECONDS if heard else _RETRY_SECONDS)
             if heard and not carrying.done() and await self._engine_answers():
+                if (state := await self.state()) is not None:
+                    return state
                 message = f"the Docker engine does not end container {self.id[:12]}; it may still be running"
                 raise OutcomeUnknown(message)
+        return None
 
     async def _engine_answers(self) -> bool:
         try:

@@ -7,7 +7,7 @@ import contextlib
 import ssl
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
 import docker
@@ -64,7 +64,7 @@ class Engine:
         self._answer_seconds = answer_seconds
         self._slots = asyncio.Semaphore(at_once)
         self._threads = DaemonThreadPool(at_once, thread_name_prefix="docker")
-        self._client: docker.APIClient | None = None
+        self._client: BoundedClient | None = None
         self._connecting = threading.Lock()
 
     async def call(self, ask: Ask[Answer]) -> Answer:
@@ -142,18 +142,22 @@ class Engine:
     async def pull(self, image: str, login: Mapping[str, str] | None = None) -> str:
         """Fetch an image, as whoever `login` (`username`, `password`) names. Gives the engine's last word on it.
 
-        Cancelled, it returns at once. A registry may leave the engine without an answer for longer than anybody waits;
-        the engine gives the image up when it next has something to tell, or after `answer_seconds`.
+        Cancelled, it returns at once: a registry may leave the engine without an answer for longer than anybody waits.
+        The connection is cut, and the engine gives the image up.
         """
         # A digest is a tag to the SDK; without either it would pull every tag there is.
         name, separator, tag = image.partition("@") if "@" in image else _split_tag(image)
         last, wrong = "", ""
         asking = dict(login) if login else None
+        cuts: list[Callable[[], None]] = []
 
         def progress() -> Iterator[Any]:
-            yield from self._connected().pull(
-                name, tag=tag if separator else "latest", stream=True, decode=True, auth_config=asking
-            )
+            client = self._connected()
+            with client.cuttable() as cut:
+                cuts.append(cut)
+                yield from client.pull(
+                    name, tag=tag if separator else "latest", stream=True, decode=True, auth_config=asking
+                )
 
         try:
             with self._counted():
@@ -166,6 +170,7 @@ class Engine:
                         raise step.error
                 finally:
                     pump.leave()
+                    pump.cut(cuts)
         except OperationFailed as error:
             message = f"{image} cannot be pulled: {error}"
             raise OperationFailed(error.reason, message, retryable=error.retryable, category=error.category) from None
@@ -191,7 +196,7 @@ class Engine:
                 waiting.cancelled() or waiting.exception()
             raise
 
-    def _connected(self) -> docker.APIClient:
+    def _connected(self) -> BoundedClient:
         with self._connecting:
             if self._client is None:
                 self._client = BoundedClient(
@@ -293,6 +298,14 @@ class _Pump:
         self._stopping = True
         self.room.release()
 
+    def cut(self, cuts: Iterable[Callable[[], None]]) -> None:
+        """Have its thread end now, also from the midst of a piece. As it may have nothing to cut yet, that is tried
+        until it has ended."""
+        if not self._ended.is_set():
+            for cut in cuts:
+                cut()
+            self._loop.call_later(_RETRY_SECONDS, self.cut, cuts)
+
     async def stop(self) -> None:
         """Returns when the source is closed and its thread is gone."""
         self.leave()
@@ -312,6 +325,8 @@ class _Pump:
         except BaseException as caught:  # whoever waits for pieces would not see the end of this thread
             # Closing the source under us is how we are told to stop.
             error = None if self._stopping else caught
+        if isinstance(self._source, Generator):
+            self._source.close()
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._finish, _End(error))
 

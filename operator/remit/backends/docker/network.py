@@ -21,7 +21,7 @@ from remit.backends.docker.holder import start_holder
 from remit.backends.docker.holding import is_process_of
 from remit.backends.egress import Books, Door, Doors, NetworkUse, proxy_environment
 from remit.backends.failure import OperationFailed
-from remit.errors import BackendError, RemitError, SandboxUnavailable
+from remit.errors import BackendError, OutcomeUnknown, RemitError, SandboxUnavailable
 from remit.sandbox import ProcessHandle
 
 log = structlog.get_logger(__name__)
@@ -34,6 +34,7 @@ _ENDED: Final = (
     "the container that holds its restricted network was ended from outside: its Docker engine was stopped, or somebody"
     " killed it"
 )
+_NO_DOOR: Final = "the door to the restricted network could not be opened: {error}"
 _ELSEWHERE: Final = (
     "the network cannot be restricted: what the Docker engine at {host} runs is no process that this operator sees. Run"
     " the operator on the engine's own host, and outside of containers or in the host's pid namespace; or use"
@@ -80,7 +81,10 @@ class RestrictedNetwork:
             if error.retryable:
                 raise
             raise SandboxUnavailable(_NO_HOLDER.format(image=self._request.image, error=error)) from None
-        await self._open(await self._engine.call(lambda client: client.inspect_container(id_)), None)
+        try:
+            await self._open(await self._engine.call(lambda client: client.inspect_container(id_)), None)
+        except OSError as error:
+            raise BackendError(_NO_DOOR.format(error=error)) from error
         return id_
 
     async def resume(self, holder: Mapping[str, Any] | None) -> None:
@@ -89,6 +93,8 @@ class RestrictedNetwork:
             await self._open(holder or _GONE, self._read())
         except (BackendError, SandboxUnavailable) as error:
             self.failed.set_result(error)
+        except OSError as error:  # ours: the container may have done what it was to do
+            self.failed.set_result(OutcomeUnknown(_NO_DOOR.format(error=error)))
 
     def check(self) -> None:
         """Raises why it is not there any more, if so."""
@@ -132,8 +138,6 @@ class RestrictedNetwork:
             raise BackendError(_ENDED) from None
         except PermissionError as error:
             raise SandboxUnavailable(_NO_RIGHT.format(error=error.strerror or error)) from None
-        except OSError as error:
-            raise BackendError(f"the door to the restricted network could not be opened: {error}") from error
         self._tasks = [asyncio.create_task(self._watch(self._process)), asyncio.create_task(self._keep_books())]
 
     async def _found(self, holder: Mapping[str, Any]) -> ProcessHandle:

@@ -87,7 +87,9 @@ class EgressProxy:
         """Accept on sockets that listen already, TCP or Unix."""
         for listener in listeners:
             start = asyncio.start_unix_server if listener.family == socket.AF_UNIX else asyncio.start_server
-            self._servers.append(await start(self._accepted, sock=listener))
+            server = await start(self._accepted, sock=listener, start_serving=False)
+            self._servers.append(server)  # before it is waited for: whoever gives up then has it closed
+            await server.start_serving()
 
     async def close(self) -> None:
         """Cut every connection."""

@@ -222,7 +222,7 @@ class Attendance:
         path = PODS.path(self._namespace, self._pod["metadata"]["name"], "log")
         params = {"container": CONTAINER, "follow": str(follow).lower(), "timestamps": "true"}
         if self._records.last:
-            params["sinceTime"] = f"{self._records.last[:19]}Z"
+            params["sinceTime"] = self._records.since
         chunks = self._kube.stream(path, params=params, silence_seconds=_SILENCE_SECONDS)
         async with contextlib.aclosing(chunks):
             while True:

@@ -29,6 +29,7 @@ from remit.backends.kubernetes.manifests import (
     job,
     job_name,
     network_policy,
+    secret_versions_of,
     walls,
 )
 from remit.backends.kubernetes.pods import confined, moment, over_quota, refused
@@ -43,6 +44,10 @@ log = structlog.get_logger(__name__)
 _NOT_FOUND, _CONFLICT, _FORBIDDEN = 404, 409, 403
 _RETRY_SECONDS: Final = 1.0
 _MISSING_RIGHT: Final = "cannot create resource"
+_GIVEN_OTHERS: Final = (
+    "a Secret that it was given has changed while no operator was there, so that the old value could not be redacted;"
+    " nothing of it is alive"
+)
 _NOT_ISOLATED: Final = (
     "spec.network: none is not kept by this cluster: {why}; install a network plugin that enforces NetworkPolicies, use"
     " network: host where policies allow it, or start the operator with --accept-unenforced-network"
@@ -58,6 +63,7 @@ class KubernetesBackend:
     """
 
     name = "kubernetes"
+    keeps_secret_versions = True
 
     def __init__(
         self,
@@ -148,6 +154,9 @@ class KubernetesBackend:
             return None
         had = _seconds_had(recorded, found)
         on_found(_handle(task.namespace, request.id, had))
+        if secret_versions_of(found) != request.secret_versions:
+            await remove_job(self._kube, task.namespace, job_name(request.id))
+            return Outcome(ExitReason.INTERRUPTED, _GIVEN_OTHERS)
         given = walls(replace(request.confinement, require=frozenset()))
         informer = await self._informer(task.namespace)
         with informer.subscribe(request.id) as news:
@@ -164,6 +173,10 @@ class KubernetesBackend:
             with contextlib.suppress(ApiError):
                 await remove_job(self._kube, namespace, job_name(request.id))
             raise
+
+    def handle_of(self, namespace: str, attempt_id: str) -> Handle:
+        """See `AdoptingBackend.handle_of`."""
+        return _handle(namespace, attempt_id, 0.0)
 
     async def forget(self, request: AttemptRequest) -> None:
         """See `AdoptingBackend.forget`. What is left then goes with its task, or after a day."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import json
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -21,6 +22,7 @@ ATTEMPT_LABEL: Final = "remit.dev/attempt"
 WORKSPACE_LABELS: Final = MappingProxyType(
     {"app.kubernetes.io/managed-by": "remit", "app.kubernetes.io/component": "workspace"}
 )
+_VERSIONS: Final = "remit.dev/secret-versions"
 NETWORK_LABEL: Final = "remit.dev/network"
 MANAGED_BY: Final = "app.kubernetes.io/managed-by=remit"
 USER: Final = 65534
@@ -163,11 +165,16 @@ def job(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> dict[s
             "template": {
                 "metadata": {"labels": labels},
                 "spec": {
+                    **_pod_options(request.pod),
                     "restartPolicy": "Never",
-                    "automountServiceAccountToken": False,
+                    "automountServiceAccountToken": "serviceAccountName" in request.pod,
                     "enableServiceLinks": False,
                     "terminationGracePeriodSeconds": grace,
-                    "nodeSelector": {"kubernetes.io/arch": launcher.architecture, "kubernetes.io/os": "linux"},
+                    "nodeSelector": {
+                        **request.pod.get("nodeSelector", {}),
+                        "kubernetes.io/arch": launcher.architecture,
+                        "kubernetes.io/os": "linux",
+                    },
                     "securityContext": {
                         "runAsNonRoot": True,
                         "runAsUser": USER,
@@ -183,13 +190,36 @@ def job(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> dict[s
     }
 
 
+def _versions(request: AttemptRequest) -> str:
+    return json.dumps(dict(request.secret_versions), sort_keys=True)
+
+
+def secret_versions_of(job: Mapping[str, Any]) -> dict[str, str]:
+    """Which versions of Secrets the attempt of a Job was given. Raises nothing: what cannot be read is none of them."""
+    try:
+        found = json.loads((job["metadata"].get("annotations") or {}).get(_VERSIONS, ""))
+    except ValueError:
+        return {"": ""}
+    return found if isinstance(found, dict) else {"": ""}
+
+
+def _pod_options(pod: Mapping[str, Any]) -> dict[str, Any]:
+    """As a pod's spec has them; `nodeSelector` is merged with ours."""
+    names = ("tolerations", "runtimeClassName", "priorityClassName", "serviceAccountName")
+    secrets = [{"name": name} for name in pod.get("imagePullSecrets", ())]
+    return {
+        **{name: pod[name] for name in names if name in pod},
+        **({"imagePullSecrets": secrets} if secrets else {}),
+    }
+
+
 def _metadata(request: AttemptRequest) -> dict[str, Any]:
     labels = {"app.kubernetes.io/managed-by": "remit", ATTEMPT_LABEL: request.id}
     metadata: dict[str, Any] = {"name": job_name(request.id), "labels": labels}
     if (task := request.task) is not None:
         owner = {"apiVersion": API_VERSION, "kind": "ExecutionTask", "name": task.name, "uid": task.uid}
         metadata |= {
-            "annotations": {"remit.dev/task": task.name},
+            "annotations": {"remit.dev/task": task.name, _VERSIONS: _versions(request)},
             "ownerReferences": [{**owner, "controller": True, "blockOwnerDeletion": False}],
         }
     return metadata

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import base64
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
@@ -21,6 +23,7 @@ _STREAMS: Final[dict[bytes, tuple[Stream, bytes]]] = {
     b"e": ("stderr", b"\n"),
     b"E": ("stderr", b""),
 }
+_STAMP: Final = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 _END: Final = b"="
 _RESULT: Final = b"r"
 MOST_BYTES: Final = 65536
@@ -72,6 +75,11 @@ class Records:
         """What comes now begins at `last`, or before."""
         self._again, self._rest = self._same, b""
 
+    @property
+    def since(self) -> str:
+        """The second of `last`, in UTC: a node tells its own time, and whole seconds are what can be asked for."""
+        return f"{datetime.fromisoformat(self.last).astimezone(UTC):%FT%TZ}"
+
     def feed(self, chunk: bytes) -> Iterator[tuple[Stream, bytes]]:
         """What is new in a piece of the log, in the order in which it was said."""
         said = itertools.groupby(self._new(chunk), key=lambda each: each[0])
@@ -83,7 +91,9 @@ class Records:
             self._rest = self._rest[:MOST_BYTES]
         for line in lines:
             stamp, _, record = line.partition(b" ")
-            if self._is_new(stamp.decode(errors="replace")):
+            if not _STAMP.fullmatch(stamp):  # words of the kubelet's own, such as that the log is gone
+                self._keep_unexpected(line)
+            elif self._is_new(stamp.decode()):
                 yield from self._take(record)
 
     def _is_new(self, stamp: str) -> bool:
@@ -109,8 +119,12 @@ class Records:
             self.results[result[0]] = result[1]
         elif kind == _END and (ended := _ended(text)) is not None:
             self.ended = ended
-        elif len(self.unexpected) < MOST_BYTES:
-            self.unexpected += record + b"\n"
+        else:
+            self._keep_unexpected(record)
+
+    def _keep_unexpected(self, line: bytes) -> None:
+        if len(self.unexpected) < MOST_BYTES:
+            self.unexpected += line + b"\n"
 
     @property
     def lost_bytes(self) -> int:

@@ -18,6 +18,7 @@ from remit.backends.kubernetes.manifests import (
     claims,
     job,
     network_policy,
+    secret_versions_of,
     unexpanded,
     walls,
 )
@@ -123,6 +124,26 @@ def test_what_lies_in_a_folder_is_mounted_after_it() -> None:
     assert order.index("/workspace") < order.index("/workspace/cache") < order.index("/workspace/cache/deep")
 
 
+def test_where_the_pod_goes_and_as_whom() -> None:
+    wanted = {
+        "nodeSelector": {"gpu": "a100", "kubernetes.io/arch": "arm64"},
+        "tolerations": [{"key": "gpu", "operator": "Exists"}],
+        "runtimeClassName": "gvisor",
+        "priorityClassName": "low",
+        "serviceAccountName": "builder",
+        "imagePullSecrets": ["registry"],
+    }
+    given = pod(replace(REQUEST, pod=wanted))
+    selector = {"gpu": "a100", "kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux"}
+    assert given["nodeSelector"] == selector  # the launcher runs nowhere else
+    assert {name: given[name] for name in wanted if name not in {"nodeSelector", "imagePullSecrets"}} == {
+        name: value for name, value in wanted.items() if name not in {"nodeSelector", "imagePullSecrets"}
+    }
+    assert given["imagePullSecrets"] == [{"name": "registry"}]
+    assert given["automountServiceAccountToken"] is True
+    assert not {"serviceAccountName", "tolerations", "imagePullSecrets"} & pod().keys()
+
+
 def test_a_workspace_is_one_claim_wherever_it_is_mounted() -> None:
     mounts = (ClaimMount("/cache", "pip", 1 << 30), ClaimMount("/cache2", "pip", 1 << 30, "sub", read_only=False))
     request = replace(REQUEST, confinement=replace(REQUEST.confinement, mounts=mounts))
@@ -194,3 +215,11 @@ def test_another_program_has_another_config_map(tmp_path: Any) -> None:
     assert base64.b64decode(made["binaryData"]["launch"]) == b"program"
     with pytest.raises(RemitError, match=r"launch-riscv64 \(No such file or directory\)"):
         Launcher.load(tmp_path, "riscv64")
+
+
+def test_it_says_which_versions_of_secrets_it_was_given() -> None:
+    versions = {"db": "uid/7"}
+    made = job(replace(REQUEST, secret_versions=versions), Secrets.of(REQUEST), LAUNCHER)
+    assert secret_versions_of(made) == versions
+    for each in (None, {}, {"remit.dev/secret-versions": "[]"}, {"remit.dev/secret-versions": "{"}):
+        assert secret_versions_of({"metadata": {"annotations": each}}) not in ({}, versions)

@@ -112,3 +112,15 @@ def test_small_files_come_with_the_log() -> None:
     with pytest.raises(PermissionError):
         unreadable.open()
     assert [*tree.find("/d"), *tree.find("/*")] == []
+
+
+def test_a_node_tells_its_own_time() -> None:
+    records = Records()
+    heard(records, [b"2026-11-30T10:03:03.934930442+01:00 o hi\n"])
+    assert records.since == "2026-11-30T09:03:03Z"
+
+
+def test_words_of_the_kubelet_are_no_records() -> None:
+    records = Records()
+    assert heard(records, [b"unable to retrieve container logs\n", b"\n"]) == {"stdout": b"", "stderr": b""}
+    assert (records.last, records.unexpected) == ("", b"unable to retrieve container logs\n\n")

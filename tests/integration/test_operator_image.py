@@ -1,0 +1,57 @@
+"""What is left out of the operator's image is nothing that the operator imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from image.slim import is_unused
+
+OPERATOR = Path(__file__).parents[2] / "operator"
+WITHOUT = """
+import importlib.machinery, runpy, sys, sysconfig
+from pathlib import Path
+from image.slim import is_unused
+
+packages = Path(sysconfig.get_path("purelib"))
+
+class Left(importlib.machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        spec = super().find_spec(name, path, target)
+        origin = Path(spec.origin or "/") if spec else Path("/")
+        if origin.is_relative_to(packages) and is_unused(origin.relative_to(packages)):
+            raise ModuleNotFoundError(f"{name} is left out of the image", name=name)
+        return spec
+
+sys.meta_path.insert(0, Left)
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+
+
+@pytest.mark.no_cover
+def test_everything_can_be_imported_without_what_is_left_out() -> None:
+    command = [sys.executable, "-c", WITHOUT, str(OPERATOR / "image/load.py")]
+    done = subprocess.run(command, env={"PYTHONPATH": str(OPERATOR)}, capture_output=True, text=True, timeout=100)
+
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("path", "unused"),
+    [
+        ("kubernetes/client/api/core_v1_api.py", True),
+        ("kubernetes/client/models/v1_pod.py", True),
+        ("kubernetes/client/models/__pycache__/v1_pod.cpython-313.pyc", True),
+        ("kubernetes/client/models/v1_object_meta.py", False),
+        ("kubernetes/client/models/__pycache__/__init__.cpython-313.pyc", False),
+        ("kubernetes/client/api_client.py", False),
+        ("kubernetes/aio/client/models/__init__.py", False),
+        ("kubernetes/aio/client/rest.py", False),
+    ],
+)
+def test_what_is_left_out(path: str, unused: bool) -> None:
+    assert is_unused(Path(path)) == unused
