@@ -67,7 +67,7 @@ class Log:
     @classmethod
     def of(cls, raw: bytes) -> Log:
         records, said = Records(), {"stdout": bytearray(), "stderr": bytearray()}
-        stamped = b"".join(b"0 " + line + b"\n" for line in raw.split(b"\n")[:-1])
+        stamped = b"".join(b"2026-01-01T00:00:00Z " + line + b"\n" for line in raw.split(b"\n")[:-1])
         for stream, text in records.feed(stamped):
             said[stream] += text
         if records.ended is not None:

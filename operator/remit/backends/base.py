@@ -57,6 +57,8 @@ class AttemptRequest:
     """For Jobs: what `spec.pod` says, in the words of its YAML."""
     task: TaskReference | None = None
     """For backends that make objects that belong to it."""
+    secret_versions: Mapping[str, str] = field(default_factory=dict)
+    """By the name of each Secret that it was given something of, the uid and resourceVersion that it had."""
     texts: tuple[str, ...] = ()
     """Of the files that `collector` wants, those of which the beginning will do: results."""
     collector: Collector | None = field(default=None, repr=False)
@@ -75,6 +77,8 @@ class Handle:
     """Instead of a process: the name or the id of a container, or the name of a Job."""
     namespace: str = ""
     """Of a Job."""
+    uid: str = ""
+    """Of a Job, once the API server has told it: another one may have its name."""
     operation: str = ""
     """Which operation of Remit's own started it; empty: a backend did."""
     init: int = 0
@@ -131,6 +135,14 @@ class AdoptingBackend(Backend, Protocol):
 
     Its `run` and `adopt`, when they are cancelled themselves, leave what runs alone.
     """
+
+    keeps_secret_versions: bool
+    """Whether `adopt` itself ends what was given other versions of Secrets than the request says: what the operator had
+    on record of them may be lost."""
+
+    def handle_of(self, namespace: str, attempt_id: str) -> Handle:
+        """Of an attempt that nothing is on record of: it is found by its name."""
+        ...
 
     async def forget(self, request: AttemptRequest) -> None:
         """How the attempt ended is stored, so nothing of it need be kept. Raises nothing."""

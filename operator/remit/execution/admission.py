@@ -358,6 +358,7 @@ def _confined(
         image=judged.image or "",
         pod=judged.pod.model_dump(mode="json", by_alias=True, exclude_unset=True) if judged.pod else {},
         task=TaskReference(metadata.namespace, metadata.name, metadata.uid),
+        secret_versions=resolved.secret_versions,
     )
 
 

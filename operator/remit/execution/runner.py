@@ -150,6 +150,9 @@ class Runner:
         """Whether an attempt that an earlier process started was given these versions of its Secrets, and no others."""
         run = self.store.find(namespace, uid, attempt.id)
         recorded = run.secret_versions if run is not None else None
+        backend = self.backends.get(attempt.backend)
+        if recorded is None and isinstance(backend, AdoptingBackend) and backend.keeps_secret_versions:
+            return True  # that is seen when it is taken up
         return (recorded or {}) == versions
 
     def _lasting(self, attempt: Attempt) -> bool:
@@ -191,7 +194,7 @@ class Runner:
         """What is on record of runs whose end nobody saw."""
         runs = await asyncio.to_thread(self.store.runs, namespace, uid)
         for run in runs:
-            self._results.pop(run.path.name, None)
+            self.forget(run.path.name)
         return [handle for run in runs if run.outcome is None and (handle := _handle_of(run)) is not None]
 
     async def _cleared(self, namespace: str, uid: str, lost: Sequence[Handle]) -> None:
@@ -234,16 +237,20 @@ class Runner:
         if run is not None and (outcome := run.outcome) is not None:
             await self._put_in_place(uid, attempt.id, outcome)
             return outcome
-        if run is not None and (handle := _handle_of(run)) is not None:
-            where = self._performer_of(handle) if handle.operation else self.backends.get(attempt.backend)
-            if where is not None:
-                await where.recover(handle)
+        where: Backend | AdoptingPerformer | None = self.backends.get(attempt.backend)
+        handle = _handle_of(run) if run is not None else None
+        if handle is None and isinstance(where, AdoptingBackend):  # the record may be lost, and it may run all the same
+            handle = where.handle_of(namespace, attempt.id)
+        if handle is not None and handle.operation:
+            where = self._performer_of(handle)
+        if handle is not None and where is not None:
+            await where.recover(handle)
         lost = Outcome(ExitReason.INTERRUPTED, f"{_LOST}; {cause}" if cause else _LOST)
         await self._put_in_place(uid, attempt.id, lost)
         return _with_recovered(lost, recovered(run.path, tail_bytes)) if run is not None else lost
 
     def forget(self, attempt_id: str) -> None:
-        """The result has been written to status; the run store has the rest."""
+        """The result has been written to status, or the task is gone; the run store has the rest."""
         self._results.pop(attempt_id, None)
         if (ended := self._ended_elsewhere.pop(attempt_id, None)) is not None:
             backend, request = ended
@@ -288,6 +295,7 @@ class Runner:
         await self._let_go(attempt, outcome)
         going = self._going.pop(attempt.uid)
         if going.abandoned:
+            self.forget(attempt.request.id)
             await asyncio.to_thread(self.forget_task, attempt.namespace, attempt.uid)
         else:
             self._results[attempt.request.id] = outcome
@@ -419,6 +427,7 @@ class Runner:
                     attempt.effect.begin(_MAY_HAVE_RUN)
                 adopted = await backend.adopt(request, writer, cancel=cancel, on_found=found, recorded=known)
                 if adopted is None:
+                    self._ended_elsewhere[request.id] = backend, request
                     return Outcome(ExitReason.INTERRUPTED, _LOST)
                 outcome = adopted
             else:

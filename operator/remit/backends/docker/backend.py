@@ -61,6 +61,7 @@ class DockerBackend:
     """
 
     name = "docker"
+    keeps_secret_versions = False
 
     def __init__(
         self,
@@ -289,6 +290,10 @@ class DockerBackend:
     def _handle(self, name: str, had: float) -> Handle:
         """Of a container that has had so many seconds."""
         return Handle(pid=0, start_time=0, boot_id=boot_id(), container=name, begun=self._boot() - had)
+
+    def handle_of(self, namespace: str, attempt_id: str) -> Handle:
+        """See `AdoptingBackend.handle_of`."""
+        return Handle(pid=0, start_time=0, boot_id=boot_id(), container=container_name(attempt_id))
 
     async def forget(self, request: AttemptRequest) -> None:
         """See `AdoptingBackend.forget`: the container is gone before anything is told of its end."""

@@ -18,6 +18,7 @@ from remit.backends.kubernetes.manifests import (
     claims,
     job,
     network_policy,
+    secret_versions_of,
     unexpanded,
     walls,
 )
@@ -207,10 +208,23 @@ def test_without_a_network_a_pod_neither_speaks_nor_hears() -> None:
     assert labels["remit.dev/network"] == "none"
 
 
-def test_another_program_has_another_config_map(tmp_path: Any) -> None:
+def test_whoever_may_write_config_maps_has_no_say_in_what_runs() -> None:
+    """They could replace one between its making and its mounting, and have the secrets of the attempt."""
+    assert "configMap" not in json.dumps(job(REQUEST, Secrets.of(REQUEST), LAUNCHER))
+
+
+def test_another_program_has_another_secret(tmp_path: Any) -> None:
     assert LAUNCHER.name != Launcher("amd64", b"other").name != Launcher("arm64", b"other").name
-    made = LAUNCHER.config_map("data")
+    made = LAUNCHER.secret("data")
     assert made["immutable"] is True
-    assert base64.b64decode(made["binaryData"]["launch"]) == b"program"
+    assert base64.b64decode(made["data"]["launch"]) == b"program"
     with pytest.raises(RemitError, match=r"launch-riscv64 \(No such file or directory\)"):
         Launcher.load(tmp_path, "riscv64")
+
+
+def test_it_says_which_versions_of_secrets_it_was_given() -> None:
+    versions = {"db": "uid/7"}
+    made = job(replace(REQUEST, secret_versions=versions), Secrets.of(REQUEST), LAUNCHER)
+    assert secret_versions_of(made) == versions
+    for each in (None, {}, {"remit.dev/secret-versions": "[]"}, {"remit.dev/secret-versions": "{"}):
+        assert secret_versions_of({"metadata": {"annotations": each}}) not in ({}, versions)
