@@ -17,7 +17,7 @@ import yaml
 
 import clusters
 import launchers
-from remit.api.crd import crds
+from remit.api.definitions import crds
 from remit.api.endpoint import Resource
 from remit.backends.kubernetes.launcher import Launcher
 from remit.controllers.operator import Operator, running_operator
