@@ -209,7 +209,7 @@ async def _seen(cluster: Cluster, name: str) -> Object:
 async def test_time_and_memory_are_held_and_a_cancel_ends_all(cluster: Cluster) -> None:
     forever = "trap 'echo term; exit 7' TERM; (trap '' TERM; sleep 600) & sleep 600 & wait"
     async with cluster.operator():
-        late = await cluster.sh(forever, timeoutSeconds=3)
+        late = await cluster.sh(forever, timeoutSeconds=15)
         large = await cluster.sh("x=a; while :; do x=$x$x; done", resources={"memory": "32Mi"})
         asked = await cluster.sh(forever)
         await cluster.running(asked)
