@@ -11,16 +11,16 @@ MINIMUM_COVERAGE := 85
 # More workers than cores: half of the time tests wait for processes, timers and disks.
 WORKERS := 4
 DISTRIBUTE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --ignore tests/bench \
-  --progress -o console_output_style=classic
+  --ignore tests/e2e/cluster --progress -o console_output_style=classic
 
 # Bytecode is kept whatever the shell says: tests start hundreds of interpreters.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test soak check crds docs manifests transcript bench launcher clean
+.PHONY: help demo up test cluster-test soak check crds docs manifests transcript bench launcher clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.runs ## Watch policies and tasks at work, with stock kubectl and no cluster
 	@$(BIN)/remit demo
@@ -31,6 +31,9 @@ up: $(VENV)/.runs ## Serve the embedded control plane with the operator, until i
 test: $(VENV)/.runs ## Run all tests and print the coverage
 	@$(compile)
 	$(PYTEST) $(DISTRIBUTE) --cov --cov-report term --cov-fail-under $(MINIMUM_COVERAGE)
+
+cluster-test: $(VENV)/.develops ## Install the chart on the cluster of REMIT_TEST_KUBECONFIG, and run tasks there
+	$(PYTEST) -p no:cacheprovider --durations 10 tests/e2e/cluster
 
 soak: $(VENV)/.runs ## Run all tests with their long repetitions, which takes hours
 	REMIT_SOAK=1 $(PYTEST) $(DISTRIBUTE)

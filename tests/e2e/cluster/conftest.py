@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,57 +12,32 @@ import pytest
 
 import clusters
 from conftest import require
+from e2e.cluster.installation import API, Installation
 from operatorimage import operator_image
+from ports import free_port
 from support import Kubectl
 
 ROOT = Path(__file__).parents[3]
-READY_SECONDS = 120
-
-
-@dataclass(frozen=True)
-class Installation:
-    """One operator, in a namespace of its own, that serves another one."""
-
-    kubectl: Kubectl
-    release: str
-    namespace: str
-
-    @property
-    def system(self) -> str:
-        return f"{self.namespace}-system"
-
-    def apply(self, *objects: dict[str, Any]) -> None:
-        self.kubectl.ok(
-            "apply", "-n", self.namespace, "-f", "-", given={"apiVersion": "v1", "kind": "List", "items": objects}
-        )
-
-    def get(self, *what: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.kubectl.ok("get", "-n", self.namespace, *what, "-o", "json"))
-        return found
-
-    def run(self, name: str, *argv: str) -> None:
-        """Ask for a task. It may connect: whether it could be kept from it is then not tried first."""
-        self.apply(
-            {
-                "apiVersion": "remit.dev/v1alpha1",
-                "kind": "ExecutionTask",
-                "metadata": {"name": name},
-                "spec": {"command": {"argv": argv}, "network": "host"},
-            }
-        )
-
-    def finished(self, name: str) -> dict[str, Any]:
-        """The status of a task that has ended."""
-        wait = ("wait", "-n", self.namespace, "--for=condition=Finished", f"executiontask/{name}", "--timeout=80s")
-        waited = self.kubectl(*wait)
-        assert waited.returncode == 0, f"{waited.stderr}\n{self.get('executiontask', name)['status']}\n{self.logs()}"
-        status: dict[str, Any] = self.get("executiontask", name)["status"]
-        return status
-
-    def logs(self) -> str:
-        """What there is to tell of an operator that does not do its work."""
-        parts = (("describe", "pods"), ("logs", f"deployment/{self.release}", "--tail=40"), ("get", "events"))
-        return "\n".join(self.kubectl("-n", self.system, *part).stdout for part in parts)
+WAITS = "echo begun; until [ -e /tmp/go ]; do sleep 0.1; done; echo ended"
+"""A program that `Installation.let_go` ends."""
+ANYWHERE = ["0.0.0.0/0"]
+POLICY: dict[str, Any] = {
+    "apiVersion": API,
+    "kind": "CommandPolicy",
+    "metadata": {"name": "tests"},
+    "spec": {
+        "selector": {},
+        "networks": ["none", "host"],
+        "commands": {"allow": [{"executable": "echo"}, {"executable": "sh", "args": ["-c", "(?s).*"]}]},
+        "environment": {"allow": ["VERSION"]},
+        "limits": {"retries": {"max": 3}},
+        "privateFiles": {"allow": ["/etc/**"]},
+        "volumes": {"workspaces": [{"names": ["*"], "maxSize": "64Mi"}]},
+        "databases": {"postgres": {"secrets": ["database"], "statements": ["select"]}},
+        "containers": {"operations": ["run"]},
+        "images": {"allow": [clusters.IMAGE, clusters.BUSYBOX, "remit-test.invalid/*:*"]},
+    },
+}
 
 
 @pytest.fixture(scope="session")
@@ -72,29 +45,26 @@ def installation(kubectl: str) -> Iterator[Installation]:
     """It serves one namespace only: the cluster may be others', too."""
     kubeconfig = clusters.kubeconfig()
     require("helm", importlib.util.find_spec("helm_python"), "pip install helm-python-sdk, or make .venv/.develops")
-    import helm_python
-
     name = f"remit-{uuid.uuid4().hex[:8]}"
-    made = Installation(Kubectl(kubectl, kubeconfig), name, name)
     repository, _, tag = operator_image().partition(":")
+    classes = Kubectl(kubectl, kubeconfig).ok("get", "storageclasses", "-o", "name").split()
     values = {
         "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
-        "namespaces": [made.namespace],
+        "namespaces": [name],
         "crds": {"install": False},
         "requestedBy": {"enabled": False},
+        "releases": {"kubernetes": True},
+        "maxConcurrent": 8,
+        "workspaces": {"storageClassName": "" if classes else name},
     }
+    made = Installation(Kubectl(kubectl, kubeconfig), name, name, values, (free_port(), free_port()))
     made.kubectl.ok("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
     made.kubectl.ok("create", "namespace", made.namespace)
     try:
-        with helm_python.Config(kubeconfig_path=kubeconfig, namespace=made.system) as helm:
-            try:
-                helm.install(
-                    ROOT / "charts/remit", made.release, values, namespace=made.system, create_namespace=True,
-                    wait="watcher", timeout=READY_SECONDS,
-                )  # fmt: skip
-            except helm_python.HelmError as error:
-                pytest.fail(f"the chart could not be installed: {error}\n{made.logs()}", pytrace=False)
-            yield made
-            helm.uninstall(made.release, wait="watcher", timeout=READY_SECONDS)
+        made.install()
+        reached = {"hosts": ["*"], "ports": made.ports[:1], "addresses": ANYWHERE}
+        made.apply(POLICY | {"spec": POLICY["spec"] | {"http": {"allow": [reached]}}})
+        yield made
+        made.uninstall()
     finally:
-        made.kubectl("delete", "namespace", made.namespace, made.system, "--wait=false")
+        made.remove()

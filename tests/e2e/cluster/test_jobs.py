@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from e2e.cluster.conftest import Installation
+from e2e.cluster.conftest import WAITS
+from e2e.cluster.installation import Installation, command
 from support import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
-WAITS = "echo begun; until [ -e /tmp/go ]; do sleep 0.1; done; echo ended"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def policy(installation: Installation) -> None:
-    installation.apply(
-        {
-            "apiVersion": "remit.dev/v1alpha1",
-            "kind": "CommandPolicy",
-            "metadata": {"name": "tests"},
-            "spec": {
-                "selector": {},
-                "networks": ["none", "host"],
-                "commands": {"allow": [{"executable": "echo"}, {"executable": "sh", "args": ["-c", "(?s).*"]}]},
-            },
-        }
-    )
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+ENDLESS = "trap 'echo term; exit 7' TERM; echo begun; (trap '' TERM; sleep 600) & sleep 600 & wait"
 
 
 def test_a_task_that_is_allowed_runs(installation: Installation) -> None:
@@ -42,38 +32,173 @@ def test_a_task_that_no_rule_allows_is_denied(installation: Installation) -> Non
 
     status = installation.finished("denied")
     assert status["phase"] == "Denied"
-    assert jobs(installation, "denied") == []
+    assert installation.jobs("denied") == []
+
+
+def test_each_limit_ends_a_job_by_its_own_name(installation: Installation) -> None:
+    """All at once: a kubelet looks at disks every ten seconds."""
+    full = "dd if=/dev/zero of=/workspace/large bs=1M count=8 2>/dev/null; sleep 600"
+    scratch = "dd if=/dev/zero of=/scratch/large bs=1M count=8 2>/dev/null; sleep 600"
+    installation.apply(
+        command("late", "sh", "-c", ENDLESS, timeoutSeconds=15),
+        command("hungry", "sh", "-c", "x=a; while :; do x=$x$x; done", resources={"memory": "32Mi"}),
+        command("full", "sh", "-c", full, resources={"disk": "2Mi"}),
+        command(
+            "scratched", "sh", "-c", scratch,
+            volumes=[{"name": "s", "emptyDir": {"sizeLimit": "2Mi"}}],
+            volumeMounts=[{"name": "s", "mountPath": "/scratch", "access": "ReadWrite"}],
+        ),
+        command("asked", "sh", "-c", ENDLESS),
+    )  # fmt: skip
+    installation.running("asked")
+    installation.kubectl.ok(
+        "patch", "-n", installation.namespace, "executiontask/asked", "--type=merge", "-p", '{"spec": {"cancel": true}}'
+    )
+
+    ends = {name: installation.finished(name) for name in ("late", "hungry", "full", "scratched", "asked")}
+    assert {name: end["attempts"][-1]["reason"] for name, end in ends.items()} == {
+        "late": "Timeout",
+        "hungry": "OOMKilled",
+        "full": "DiskExceeded",
+        "scratched": "DiskExceeded",
+        "asked": "Cancelled",
+    }
+    assert ends["asked"]["phase"] == "Cancelled"
+    assert ends["asked"]["output"]["stdoutTail"] == "begun\nterm\n"
+    assert "in /workspace; set spec.resources.disk higher" in ends["full"]["message"]
+    assert "in /scratch; set sizeLimit" in ends["scratched"]["message"]
+    pods = installation.get("pods", "-l", "app.kubernetes.io/managed-by=remit")["items"]
+    assert [pod["metadata"]["name"] for pod in pods if pod["status"]["phase"] == "Running"] == []
+
+
+def test_a_drain_evicts_a_job(installation: Installation) -> None:
+    retry = {"maxRetries": 3, "onInterruption": "Fail"}
+    installation.run("drained", "sh", "-c", WAITS, retry=retry)
+    name = installation.running("drained")["metadata"]["name"]
+    (pod,) = installation.get("pods", "-l", f"batch.kubernetes.io/job-name={name}")["items"]
+    where = {"name": pod["metadata"]["name"], "namespace": installation.namespace}
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": where}
+    path = "/api/v1/namespaces/{namespace}/pods/{name}/eviction".format(**where)
+    installation.kubectl.ok("create", "--raw", path, "-f", "-", given=body)
+
+    status = installation.finished("drained")
+    assert (status["attempts"][-1]["reason"], status["attemptCount"]) == ("Evicted", 1), status
+
+
+def test_a_task_that_fails_is_tried_again(installation: Installation) -> None:
+    retry = {"maxRetries": 3, "backoff": {"initialSeconds": 1}}
+    installation.run("flaky", "sh", "-c", 'echo "$REMIT_ATTEMPT"; [ "$REMIT_ATTEMPT" = 2 ]', retry=retry)
+
+    status = installation.finished("flaky")
+    assert (status["phase"], status["attemptCount"]) == ("Succeeded", 2)
+    assert [each["reason"] for each in status["attempts"]] == ["ExitCode", "Completed"]
+    assert status["output"]["stdoutTail"] == "2\n"
+
+
+def test_an_image_that_is_nowhere_is_told(installation: Installation) -> None:
+    installation.run("nowhere", "echo", image="remit-test.invalid/none:1", timeoutSeconds=60)
+
+    status = installation.finished("nowhere")
+    assert status["attempts"][-1]["reason"] == "ImagePullFailed"
+    assert "remit-test.invalid/none:1" in status["message"]
+
+
+def test_what_a_quota_keeps_out_waits_and_says_so(installation: Installation) -> None:
+    pods = len(installation.get("pods")["items"])
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "full"}}
+    installation.apply(quota | {"spec": {"hard": {"count/pods": str(pods)}}})
+    try:
+        held = ("get", "-n", installation.namespace, "resourcequota/full", "-o", "jsonpath={.status.hard}")
+        wait_until(lambda: installation.kubectl.ok(*held), "the quota is held")
+        installation.run("crowded", "echo", timeoutSeconds=15)
+        status = installation.finished("crowded")
+    finally:
+        installation.kubectl.ok("delete", "-n", installation.namespace, "resourcequota/full")
+    assert status["attempts"][-1]["reason"] == "QuotaExceeded"
+
+
+def test_network_is_none_where_the_cluster_holds_it_and_refused_elsewhere(installation: Installation) -> None:
+    installation.run("none", "sh", "-c", "ls /sys/class/net", network="none")
+    installation.run("host", "sh", "-c", "ls /sys/class/net")
+
+    status = installation.finished("none")
+    if status["phase"] != "Succeeded":  # as on a node whose network enforces nothing
+        assert status["attempts"][-1]["reason"] == "SandboxUnavailable"
+        assert "a pod that a NetworkPolicy allows no connection could connect" in status["message"]
+    else:
+        assert status["sandbox"]["limits"]["network"] == "NetworkPolicy remit-network-none"
+    assert (installation.finished("host"))["phase"] == "Succeeded"
+
+
+def test_volumes_of_every_kind_are_mounted(installation: Installation) -> None:
+    text = {"metadata": {"name": "texts"}, "apiVersion": "v1"}
+    installation.apply(
+        {**text, "kind": "ConfigMap", "data": {"greeting": "hello"}},
+        {**text, "kind": "Secret", "stringData": {"token": "s3cret-of-a-volume"}},
+    )
+    volumes = [
+        {"name": "c", "configMap": {"name": "texts"}},
+        {"name": "s", "secret": {"secretName": "texts"}},
+        {"name": "e", "emptyDir": {"sizeLimit": "2Mi"}},
+        {"name": "w", "workspace": {"name": "cache", "size": "16Mi"}},
+    ]
+    mounts = [
+        {"name": "c", "mountPath": "/etc/texts"},
+        {"name": "s", "mountPath": "/run/private/texts"},
+        {"name": "e", "mountPath": "/scratch", "access": "ReadWrite"},
+        {"name": "w", "mountPath": "/cache", "access": "ReadWrite"},
+    ]
+    script = (
+        "cat /etc/texts/greeting /run/private/texts/token; touch /scratch/x; cat /cache/* 2>&1; echo kept >/cache/f"
+    )
+    with _disk(installation):
+        installation.run("first", "sh", "-c", script, volumes=volumes, volumeMounts=mounts)
+        first = installation.finished("first")
+        installation.run("second", "sh", "-c", script, volumes=volumes, volumeMounts=mounts)
+        second = installation.finished("second")
+        installation.kubectl.ok("delete", "-n", installation.namespace, "pvc/remit-workspace-cache")
+    assert first["phase"] == "Succeeded", first
+    assert "hello[redacted]" in first["output"]["stdoutTail"]
+    assert second["output"]["stdoutTail"].endswith("kept\n")
+    assert "s3cret-of-a-volume" not in json.dumps([first, second, *installation.get("events")["items"]])
+
+
+@contextlib.contextmanager
+def _disk(installation: Installation) -> Iterator[None]:
+    """Of the class that the installation asks for, on this machine, which is the node; another cluster makes it."""
+    wanted = installation.values["workspaces"]["storageClassName"]
+    if not wanted:
+        yield
+        return
+    kubectl = installation.kubectl
+    with tempfile.TemporaryDirectory(prefix="remit-volume-") as folder:
+        Path(folder).chmod(0o777)
+        spec: dict[str, Any] = {
+            "capacity": {"storage": "16Mi"},
+            "accessModes": ["ReadWriteOnce"],
+            "persistentVolumeReclaimPolicy": "Retain",
+            "storageClassName": wanted,
+            "hostPath": {"path": folder},
+        }
+        body = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": wanted}, "spec": spec}
+        kubectl.ok("create", "-f", "-", given=body)
+        try:
+            yield
+        finally:
+            kubectl.ok("delete", f"pv/{wanted}", "--wait=false")
 
 
 def test_a_job_goes_on_while_its_operator_is_replaced(installation: Installation) -> None:
-    kubectl, system = installation.kubectl, installation.system
     installation.run("long", "sh", "-c", WAITS)
-    kubectl.ok(
-        "wait",
-        "-n",
-        installation.namespace,
-        "--for=jsonpath={.status.phase}=Running",
-        "executiontask/long",
-        "--timeout=60s",
-    )
-    wait_until(lambda: jobs(installation, "long"), "there is a Job")
-    (before,) = jobs(installation, "long")
-    pod = f"job/{before['metadata']['name']}"
-    wait_until(lambda: "o begun" in kubectl("logs", "-n", installation.namespace, pod).stdout, "the program runs")
+    before = installation.running("long")
 
-    operator = kubectl.ok("get", "pods", "-n", system, "-o", "name").split()
-    kubectl.ok("delete", "-n", system, *operator)
-    kubectl.ok("rollout", "status", "-n", system, f"deployment/{installation.release}", "--timeout=60s")
+    installation.kubectl.ok("delete", "-n", installation.system, *installation.operators())
+    installation.ready()
 
-    (after,) = jobs(installation, "long")
+    (after,) = installation.jobs("long")
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
-    kubectl.ok("exec", "-n", installation.namespace, pod, "--", "touch", "/tmp/go")
+    installation.let_go(after)
     status = installation.finished("long")
     assert status["phase"] == "Succeeded"
     assert status["output"]["stdoutTail"] == "begun\nended\n"
     assert len(status["attempts"]) == 1
-
-
-def jobs(installation: Installation, task: str) -> list[dict[str, Any]]:
-    found = installation.get("jobs", "-l", "app.kubernetes.io/managed-by=remit")["items"]
-    return [job for job in found if job["metadata"]["annotations"].get("remit.dev/task") == task]

@@ -19,6 +19,7 @@ import clusters
 import launchers
 from remit.api.definitions import crds
 from remit.api.endpoint import Resource
+from remit.backends.kubernetes.launcher import Launcher
 from remit.controllers.operator import Operator, running_operator
 from remit.controllers.settings import Settings
 from remit.errors import ApiError
@@ -409,3 +410,26 @@ async def test_where_networks_are_not_held_none_is_refused(cluster: Cluster) -> 
         else:
             assert status["sandbox"]["limits"]["network"] == "NetworkPolicy remit-network-none"
         assert (await cluster.finished(host))["phase"] == "Succeeded"
+
+
+async def test_what_strangers_put_in_the_way_is_not_what_runs(cluster: Cluster) -> None:
+    """The operator's own objects have names that anybody can guess."""
+    name = Launcher.load(cluster.settings.launchers).name
+    evil = {"immutable": True, "stringData": {"launch": "#!/bin/sh\necho evil"}}
+    await cluster.create(SECRETS, "Secret", name, evil)
+    held = {"metadata": {"finalizers": ["example.com/stay"]}}
+    await cluster.kube.patch(SECRETS, cluster.namespace, name, held)
+    async with cluster.operator():
+        status = await cluster.finished(await cluster.sh("echo ours"))
+        assert (status["phase"], f"Secret {name} of namespace" in status["message"]) == ("Failed", True), status
+        await cluster.kube.patch(SECRETS, cluster.namespace, name, {"metadata": {"finalizers": None}})
+        task = await cluster.sh("until [ -e /tmp/go ]; do sleep 0.1; done; echo ours")
+        pod = await cluster.running(task)
+        labels = {key: value for key, value in pod["metadata"]["labels"].items() if "remit" in f"{key}{value}"}
+        forged = {**pod["spec"], "containers": [{**pod["spec"]["containers"][0], "env": [], "name": "task"}]}
+        body = {"metadata": {"name": "forged", "labels": labels}, "spec": forged}
+        await cluster.kube.create(PODS, cluster.namespace, {**body, "apiVersion": "v1", "kind": "Pod"})
+        await cluster.kube.delete(PODS, cluster.namespace, "forged")
+        await _execute(pod, "touch", "/tmp/go")
+        status = await cluster.finished(task)
+        assert (status["phase"], status["output"]["stdoutTail"]) == ("Succeeded", "ours\n")

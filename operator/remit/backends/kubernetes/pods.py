@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from remit.backends.exceeded import Exceeded, exceeded, remedy
 from remit.backends.kubernetes.manifests import CONTAINER, Walls
 from remit.backends.kubernetes.records import Ended, Records
 from remit.backends.outcome import ExitReason, Outcome, Usage
+from remit.sandboxpaths import WORKSPACE
 
 _KILLED: Final = 137
 _IMAGE_FAILURES: Final = frozenset(
@@ -29,9 +31,26 @@ _IMAGE_FAILURES: Final = frozenset(
 )
 _IMAGE_IS_NOT_THERE: Final = ("not found", "NotFound", "does not exist", "couldn't parse image", "access denied")
 _CONTAINER_FAILURES: Final = frozenset({"CreateContainerError", "CreateContainerConfigError", "RunContainerError"})
+_PASSING: Final = (
+    "failed calling webhook",
+    "Internal error occurred",
+    "error looking up service account",
+    "etcdserver:",
+    "the object has been modified",
+    "timed out",
+    "Timeout:",
+    "context deadline exceeded",
+    "failed to sync",
+    "failed to reserve container name",
+    "code = Unavailable",
+    "connection refused",
+)
+"""In the words of what is tried again by itself, and may well go then."""
 _NOT_STARTED: Final = frozenset({"StartError", "ContainerCannotRun"})
 _NODE_WENT: Final = frozenset({"DeletionByTaintManager", "DeletionByPodGC"})
-_STORAGE: Final = ("ephemeral", "emptyDir", "local storage")
+_FOLDER_IS_FULL: Final = re.compile(r'Usage of EmptyDir volume "([^"]*)" exceeds the limit "([^"]*)"')
+_POD_IS_FULL: Final = ("exceeded its local ephemeral storage limit", "local storage usage exceeds the total limit")
+"""A node that is low on storage evicts pods that kept to their limits, too."""
 _WHAT_FAILED: Final = {
     "exec": "spec.command: the image has no such program, or it cannot be run",
     "chdir": "spec.workingDir: there is no such folder",
@@ -83,9 +102,15 @@ def look(pod: Mapping[str, Any]) -> Look:
     image = str(container.get("image") or "")
     if reason in _IMAGE_FAILURES:
         return Look(refused=_no_image(image, reason, message), node=node)
+    if reason in _CONTAINER_FAILURES and _passes(message):
+        return Look(waits=message, node=node)
     if reason in _CONTAINER_FAILURES:
         return Look(refused=Outcome(ExitReason.START_FAILED, f"could not be started: {message or reason}"), node=node)
     return Look(waits=_scheduling(status) or reason, node=node)
+
+
+def _passes(message: str) -> bool:
+    return any(words in message for words in _PASSING)
 
 
 def _no_image(image: str, reason: str, message: str) -> Outcome:
@@ -111,7 +136,7 @@ def refusal(events: Iterable[Mapping[str, Any]]) -> tuple[Outcome | None, str]:
         return None, ""
     message = str(max(told, key=lambda event: str(event.get("lastTimestamp") or "")).get("message") or "")
     message = message.removeprefix("Error creating: ")
-    if "exceeded quota" in message:
+    if is_over_quota(message) or _passes(message):
         return None, message
     return refused(message), message
 
@@ -120,6 +145,10 @@ def refused(message: str) -> Outcome:
     """What the cluster's admission does not let in."""
     text = f"the cluster does not admit it: {message}"
     return Outcome(ExitReason.ADMISSION_REFUSED, text, category="Infrastructure", retryable=False)
+
+
+def is_over_quota(message: str) -> bool:
+    return "exceeded quota" in message
 
 
 def over_quota(message: str) -> Outcome:
@@ -131,7 +160,7 @@ def never_started(stopped: ExitReason, waited_for: str, request: AttemptRequest,
     """Its time was over, or it was cancelled, before the container ran."""
     if stopped is ExitReason.CANCELLED:
         outcome = Outcome(stopped, CANCELLED_MESSAGE)
-    elif "exceeded quota" in waited_for:
+    elif is_over_quota(waited_for):
         outcome = over_quota(waited_for)
     else:
         why = f": {waited_for}" if waited_for else ""
@@ -236,8 +265,7 @@ def _disrupted(pod: Mapping[str, Any], status: Mapping[str, Any], request: Attem
         {},
     )
     why = str(disruption.get("reason") or "")
-    if status.get("reason") == "Evicted" and any(word in message for word in _STORAGE):
-        text = f"{message.strip()}; {remedy(Exceeded.DISK, request.confinement.limits)}"
+    if status.get("reason") == "Evicted" and (text := _overfilled(pod, message, request)):
         return Outcome(ExitReason.DISK_EXCEEDED, text, exceeded=(Exceeded.DISK,))
     if status.get("reason") == "NodeLost" or why in _NODE_WENT:
         node = (pod.get("spec") or {}).get("nodeName") or "its node"
@@ -246,6 +274,21 @@ def _disrupted(pod: Mapping[str, Any], status: Mapping[str, Any], request: Attem
         text = message.strip() or str(disruption.get("message") or why)
         return Outcome(ExitReason.EVICTED, f"the cluster took its place away: {text}")
     return None
+
+
+def _overfilled(pod: Mapping[str, Any], message: str, request: AttemptRequest) -> str:
+    """Which folder has more than it may; empty where it was not evicted for that."""
+    full = _FOLDER_IS_FULL.search(message)
+    if full is None:
+        advice = remedy(Exceeded.DISK, request.confinement.limits)
+        return f"{message.strip()}; {advice}" if any(words in message for words in _POD_IS_FULL) else ""
+    volume, limit = full.groups()
+    containers = (pod.get("spec") or {}).get("containers") or [{}]
+    paths = {each["name"]: each["mountPath"] for each in containers[0].get("volumeMounts") or ()}
+    path = paths.get(volume, volume)
+    own = path in (WORKSPACE, "/tmp")  # noqa: S108 (the container's own)
+    field = "spec.resources.disk" if own else "sizeLimit of its emptyDir in spec.volumes"
+    return f"wrote more than {limit} bytes in {path}; set {field} higher"
 
 
 def _usage(ended: Ended | None, terminated: Terminated | None) -> Usage:

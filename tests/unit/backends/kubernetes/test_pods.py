@@ -34,6 +34,8 @@ ENDED = Ended(
 NO_PROGRAM = replace(ENDED, exit_code=126, error="exec", errno=2)
 NO_FOLDER = replace(ENDED, exit_code=126, error="chdir", errno=2)
 DISRUPTED = {"type": "DisruptionTarget", "status": "True"}
+OVER = 'Usage of EmptyDir volume "{}" exceeds the limit "{}". '
+LOW = "The node was low on resource: "
 STARTED, FINISHED = "2026-01-01T00:00:00Z", "2026-01-01T00:00:02Z"
 
 
@@ -44,6 +46,14 @@ def pod(state: dict[str, Any] | None = None, **status: Any) -> dict[str, Any]:
 
 def terminated(code: int, reason: str = "Error", **more: Any) -> dict[str, Any]:
     return {"terminated": {"exitCode": code, "reason": reason, "startedAt": STARTED, "finishedAt": FINISHED, **more}}
+
+
+def evicted(message: str) -> dict[str, Any]:
+    """`message` as a kubelet words it."""
+    found = pod(None, phase="Failed", reason="Evicted", message=message)
+    paths = ("/workspace", "/tmp", "/scratch")
+    mounts = [{"name": f"empty-{number}", "mountPath": path} for number, path in enumerate(paths)]
+    return found | {"spec": {"containers": [{"name": "task", "volumeMounts": mounts}]}}
 
 
 def ended(
@@ -73,12 +83,28 @@ def ended(
             137,
             "low on resource: memory",
         ),
+        (evicted(LOW + "ephemeral-storage. "), None, "Evicted", None, "low on resource: ephemeral-storage"),
+        (evicted(OVER.format("empty-1", "2097152")), None, "DiskExceeded", None, "in /tmp; set spec.resources.disk"),
         (
-            pod(None, phase="Failed", reason="Evicted", message="Usage of emptyDir volume exceeds the limit"),
+            evicted(OVER.format("empty-2", "2097152")),
             None,
             "DiskExceeded",
             None,
-            "spec.resources.disk",
+            "wrote more than 2097152 bytes in /scratch; set sizeLimit of its emptyDir in spec.volumes higher",
+        ),
+        (
+            evicted('Container task exceeded its local ephemeral storage limit "1Gi". '),
+            None,
+            "DiskExceeded",
+            None,
+            'limit "1Gi"',
+        ),
+        (
+            evicted("Pod ephemeral local storage usage exceeds the total limit of containers 1Gi. "),
+            None,
+            "DiskExceeded",
+            None,
+            "containers 1Gi",
         ),
         (
             pod(
@@ -205,3 +231,33 @@ def test_a_job_without_a_pod() -> None:
     refused, _ = refusal([event(quota), event('violates PodSecurity "restricted:latest"', "2026-01-01T00:00:01Z")])
     assert refused is not None
     assert (refused.reason, refused.retryable) == (ExitReason.ADMISSION_REFUSED, False)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        'Internal error occurred: failed calling webhook "x": connection refused',
+        'pods "x" is forbidden: error looking up service account team/default: serviceaccount "default" not found',
+        "etcdserver: request timed out",
+        "Timeout: request did not complete within requested timeout - context deadline exceeded",
+        'Operation cannot be fulfilled on resourcequotas "q": the object has been modified',
+    ],
+)
+def test_what_passes_by_itself_is_waited_for(message: str) -> None:
+    """The Job's controller asks again."""
+    event = {"reason": "FailedCreate", "lastTimestamp": FINISHED, "message": f"Error creating: {message}"}
+    assert refusal([event]) == (None, message)
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [
+        ("CreateContainerConfigError", "failed to sync secret cache: timed out waiting for the condition"),
+        ("CreateContainerError", "context deadline exceeded"),
+        ("CreateContainerError", 'failed to reserve container name "task_x": name "task_x" is reserved for "0123"'),
+        ("RunContainerError", "rpc error: code = Unavailable desc = connection error"),
+    ],
+)
+def test_what_a_kubelet_tries_again_is_waited_for(reason: str, message: str) -> None:
+    seen = look(pod({"waiting": {"reason": reason, "message": message}}))
+    assert (seen.refused, seen.waits) == (None, message)

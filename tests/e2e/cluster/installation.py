@@ -1,0 +1,191 @@
+"""One operator of the chart on a real cluster, and what tests do with it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import clusters
+from support import Kubectl, wait_until
+
+CHART = Path(__file__).parents[3] / "charts/remit"
+READY_SECONDS = 120
+API = "remit.dev/v1alpha1"
+Status = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Installation:
+    """It is in a namespace of its own, and serves another one."""
+
+    kubectl: Kubectl
+    release: str
+    namespace: str
+    values: dict[str, Any]
+    ports: tuple[int, int]
+    """Of nodes, that nothing else listens on: http.allow has the first one."""
+
+    @property
+    def system(self) -> str:
+        return f"{self.namespace}-system"
+
+    def install(self) -> None:
+        import helm_python
+
+        with self._helm() as helm:
+            try:
+                helm.install(
+                    CHART, self.release, self.values, namespace=self.system, create_namespace=True, wait="watcher",
+                    timeout=READY_SECONDS,
+                )  # fmt: skip
+            except helm_python.HelmError as error:
+                pytest.fail(f"the chart could not be installed: {error}\n{self.logs()}", pytrace=False)
+
+    def upgrade(self, **changes: Any) -> None:
+        with self._helm() as helm:
+            helm.upgrade(
+                CHART, self.release, self.values | changes, namespace=self.system, wait="watcher", timeout=READY_SECONDS
+            )
+
+    def uninstall(self) -> None:
+        with self._helm() as helm:
+            helm.uninstall(self.release, wait="watcher", timeout=READY_SECONDS, ignore_not_found=True)
+
+    def _helm(self) -> contextlib.AbstractContextManager[Any]:
+        import helm_python
+
+        opened: contextlib.AbstractContextManager[Any] = helm_python.Config(
+            kubeconfig_path=clusters.kubeconfig(), namespace=self.system
+        )
+        return opened
+
+    def kill(self) -> None:
+        """SIGKILL to the operator, without waiting for another one."""
+        self.kubectl.ok("delete", "-n", self.system, *self.operators(), "--force", "--grace-period=0")
+
+    def operators(self) -> list[str]:
+        selector = f"app.kubernetes.io/name=remit,app.kubernetes.io/instance={self.release}"
+        return self.kubectl.ok("get", "pods", "-n", self.system, "-l", selector, "-o", "name").split()
+
+    def ready(self) -> None:
+        self.kubectl.ok("rollout", "status", "-n", self.system, f"deployment/{self.release}", "--timeout=80s")
+
+    def apply(self, *objects: dict[str, Any]) -> None:
+        self.kubectl.ok(
+            "apply", "-n", self.namespace, "-f", "-", given={"apiVersion": "v1", "kind": "List", "items": objects}
+        )
+
+    def get(self, *what: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.kubectl.ok("get", "-n", self.namespace, *what, "-o", "json"))
+        return found
+
+    def task(self, name: str, **spec: Any) -> None:
+        self.apply(task(name, **spec))
+
+    def run(self, name: str, *argv: str, **spec: Any) -> None:
+        """Ask for a Job. It may connect: whether it could be kept from it is then not tried first."""
+        self.apply(command(name, *argv, **spec))
+
+    def status(self, name: str) -> Status:
+        return self.get("executiontask", name).get("status") or {}
+
+    def finished(self, name: str) -> Status:
+        """The status of a task that has ended."""
+        wait = ("wait", "-n", self.namespace, "--for=condition=Finished", f"executiontask/{name}", "--timeout=85s")
+        waited = self.kubectl(*wait)
+        assert waited.returncode == 0, f"{waited.stderr}\n{self.get('executiontask', name)}\n{self.logs()}"
+        return self.status(name)
+
+    def running(self, name: str) -> dict[str, Any]:
+        """The one Job of a task whose program has said `begun`."""
+
+        def begun() -> bool:
+            return any(
+                "o begun" in self.kubectl("logs", "-n", self.namespace, f"job/{job['metadata']['name']}").stdout
+                for job in self.jobs(name)
+            )
+
+        wait_until(begun, f"the program of {name}", seconds=90)
+        (job,) = self.jobs(name)
+        return job
+
+    def let_go(self, job: dict[str, Any]) -> None:
+        """Let a program of `conftest.WAITS` end."""
+        pod = f"job/{job['metadata']['name']}"
+        self.kubectl.ok("exec", "-n", self.namespace, pod, "--", "touch", "/tmp/go")
+
+    def jobs(self, task: str) -> list[dict[str, Any]]:
+        found = self.get("jobs", "-l", "app.kubernetes.io/managed-by=remit")["items"]
+        return [job for job in found if job["metadata"]["annotations"].get("remit.dev/task") == task]
+
+    def serve(self, name: str, image: str, argv: Sequence[str], port: int, **variables: str) -> str:
+        """The address of a pod that listens on `port` of its node.
+
+        Other pods reach it there, also where the node is a machine whose Docker has its firewall drop what one pod
+        sends to another.
+        """
+        container = {
+            "name": "it",
+            "image": image,
+            "imagePullPolicy": "Never",
+            "command": argv,
+            "env": [{"name": key, "value": value} for key, value in variables.items()],
+            "readinessProbe": {"tcpSocket": {"port": port}, "periodSeconds": 1},
+            "securityContext": {"runAsUser": 65534, "runAsGroup": 65534},
+        }
+        spec = {
+            "containers": [container],
+            "hostNetwork": True,
+            "terminationGracePeriodSeconds": 0,
+            "automountServiceAccountToken": False,
+        }
+        self.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
+        waited = self.kubectl("wait", "-n", self.namespace, "--for=condition=Ready", f"pod/{name}", "--timeout=80s")
+        assert waited.returncode == 0, self.kubectl("logs", "-n", self.namespace, name).stdout
+        address: str = self.get("pod", name)["status"]["podIP"]
+        return address
+
+    def live(self, name: str, revision: int) -> Status:
+        """The status of a Deployment once this revision is live, with both of its replicas."""
+
+        def is_live() -> bool:
+            status = self.get("deployments.remit.dev", name).get("status") or {}
+            return status.get("activeRevision") == revision and status.get("ready") == "2/2"
+
+        try:
+            wait_until(is_live, f"revision {revision} of {name}", seconds=90)
+        except AssertionError as late:
+            seen = self.kubectl("get", "-n", self.namespace, f"deployments.remit.dev/{name}", "pods", "-o", "yaml")
+            pytest.fail(f"{late}\n{seen.stdout}\n{self.logs()}", pytrace=False)
+        status: Status = self.get("deployments.remit.dev", name)["status"]
+        return status
+
+    def fetch(self, service: str) -> str:
+        """What a Service answers, by way of the API server; empty while nothing does."""
+        path = f"/api/v1/namespaces/{self.namespace}/services/{service}/proxy/"
+        return self.kubectl("get", "--raw", path).stdout
+
+    def logs(self) -> str:
+        """What there is to tell of an operator that does not do its work."""
+        parts = (("describe", "pods"), ("logs", f"deployment/{self.release}", "--tail=40"), ("get", "events"))
+        return "\n".join(self.kubectl("-n", self.system, *part).stdout for part in parts)
+
+    def remove(self) -> None:
+        """Both namespaces, with all that is in them."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.kubectl("delete", "namespace", self.namespace, self.system, "--wait=false")
+
+
+def task(name: str, **spec: Any) -> dict[str, Any]:
+    return {"apiVersion": API, "kind": "ExecutionTask", "metadata": {"name": name}, "spec": spec}
+
+
+def command(name: str, *argv: str, **spec: Any) -> dict[str, Any]:
+    return task(name, **{"command": {"argv": argv}, "network": "host", "terminationGracePeriodSeconds": 1, **spec})
