@@ -268,7 +268,8 @@ class TaskTemplate(SpecModel):
     """Where it runs: a sandboxed process beside the operator, a Docker container, or a Kubernetes Job. Not set: on the
     installation's default, `kubernetes` on a cluster and `process` elsewhere. `status.backend` has the choice."""
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
-    """The container image, for the backends docker and kubernetes. By default the installation's, where it has one."""
+    """The container image, for the backends docker and kubernetes. A task with an image and without `backend` runs on
+    the first of these that the operator has. By default the installation's, where it has one."""
     pod: PodOptions | None = None
     """For the backend kubernetes: where the pod goes, as whom it runs, and with what."""
     working_dir: Annotated[str, Field(pattern=rf"^(/({PATH_PART}|\.)?)+$", max_length=4096)] = WORKSPACE

@@ -93,11 +93,16 @@ def run(
         str | None, typer.Option(metavar="none|restricted|host", help="The network it sees.", rich_help_panel=_TASK)
     ] = None,
     backend: Annotated[
-        str | None, typer.Option(metavar="process|docker", help="Where it runs.", rich_help_panel=_TASK)
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Where it runs: process, docker or kubernetes; by default what the installation says.",
+            rich_help_panel=_TASK,
+        ),
     ] = None,
     image: Annotated[
         str | None,
-        typer.Option(metavar="IMAGE", help="Container image; implies --backend docker.", rich_help_panel=_TASK),
+        typer.Option(metavar="IMAGE", help="Container image.", rich_help_panel=_TASK),
     ] = None,
     workdir: Annotated[
         str | None,
@@ -207,7 +212,7 @@ def run(
                 secrets=runfiles.secrets(secret or []),
                 deadlineSeconds=deadline,
                 network=network,
-                backend=backend or ("docker" if image else None),
+                backend=backend,
                 image=image,
                 workingDir=workdir,
                 artifacts=artifacts(artifact or []),

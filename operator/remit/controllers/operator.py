@@ -50,7 +50,7 @@ from remit.kube.lease import LeaderElector
 from remit.kube.reflector import Reflector
 from remit.kube.workqueue import WorkQueue
 from remit.operations import load_drivers, performers
-from remit.policy import Installation
+from remit.policy import WITH_IMAGES, Installation
 from remit.privatefiles import private_directory
 from remit.release.judging import Judge
 from remit.release.places import Places
@@ -261,7 +261,11 @@ class Operator:
             frozenset(offered),
             memory=host.memory,
             host_paths=not settings.in_pod,
-            installation=Installation(backend=settings.backends[0], image=settings.image),
+            installation=Installation(
+                backend=settings.backends[0],
+                image=settings.image,
+                for_images=next((name for name in settings.backends if name in offered and name in WITH_IMAGES), None),
+            ),
         )
         requester = Requester(settings.trust_requested_by, settings.only_user)
         judge = Judge(admission, policies.current, settings.docker_host)

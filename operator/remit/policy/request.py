@@ -37,6 +37,8 @@ class Installation:
 
     backend: BackendName = "process"
     image: str = ""
+    for_images: BackendName | None = None
+    """Where it runs what names an image, where `backend` runs none; None: nowhere."""
 
     def placed(self, task: ExecutionTask) -> tuple[str, str | None]:
         """The backend and the image of `task`: as its spec says, or as was chosen when it was first looked at, whatever
@@ -45,6 +47,8 @@ class Installation:
         if spec.operation not in BY_BACKENDS:
             return OPERATOR, spec.image
         backend = spec.backend or status.backend or self.backend
+        if not (spec.backend or status.backend) and spec.image and self.backend not in WITH_IMAGES:
+            backend = self.for_images or self.backend
         image = spec.image or (status.image or self.image if backend in WITH_IMAGES else None)
         return backend, image or None
 

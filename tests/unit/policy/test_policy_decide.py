@@ -477,6 +477,17 @@ class TestWhatTheInstallationSays:
             policy = {"backends": backends} if backends else {}
             assert decide(request, [allowing("ls", http=rules, **policy)]).allowed
 
+    def test_what_names_an_image_runs_where_images_run(self):
+        here = Installation(for_images="docker")
+        assert here.placed(self.asked(image="i")) == ("docker", "i")
+        assert here.placed(self.asked()) == ("process", None)
+        assert here.placed(self.asked(backend="process")) == ("process", None)
+        assert Installation().placed(self.asked(image="i")) == ("process", "i")  # which is refused
+        assert self.CLUSTER.placed(self.asked(image="i")) == ("kubernetes", "i")
+        denied = self.decided(here, {"image": "i"}, images={"allow": ["i"]})
+        assert denied.reason == Reason.BACKEND_NOT_ALLOWED
+        assert self.decided(here, {"image": "i"}, images={"allow": ["i"]}, backends=["docker"]).allowed
+
     def test_what_was_chosen_once_stays(self):
         task = self.asked()
         chosen = task.status.model_copy(update={"backend": "process"})
