@@ -75,7 +75,7 @@ def test_a_release_goes_live_is_replaced_and_taken_back(installation: Installati
     ask = ("annotate", "-n", installation.namespace, "deployments.remit.dev/shop", ROLLBACK)
     installation.kubectl.ok(*ask)
     wait_until(lambda: installation.fetch("shop:80") == "v1", "the Service answers as before", seconds=90)
-    half = {"type": "Canary", "canary": {"steps": [{"weight": 50, "pauseSeconds": 1}]}}
+    half = {"type": "Canary", "canary": {"steps": [{"weight": 30, "pauseSeconds": 1}]}}
     shop("v3", strategy=half)
     wait_until(lambda: installation.fetch("shop:80") == "v3", "the Service answers after a share", seconds=90)
     installation.live("shop", 3)
