@@ -18,7 +18,7 @@ from bench.figures import Figures, milliseconds, percentile, ratio
 from bench.loadgenerator import TASKS
 from bench.processes import environment
 from conformance.harness.servers import Server, embedded, kube_apiserver, real_server_available
-from remit.api.crd import crds
+from remit.api.definitions import crds
 
 JOB = {"clients": 32, "objects": 2000, "watchers": 100, "changes": 50}
 

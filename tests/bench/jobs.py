@@ -20,7 +20,7 @@ from typing import Any
 import clusters
 import launchers
 from bench.figures import Figures, milliseconds, percentile, ratio
-from remit.api.crd import crds
+from remit.api.definitions import crds
 from remit.kube.access import Access
 from remit.kube.client import CRDS, JOBS, NAMESPACES, POLICIES, TASKS, Kube, Object, Resource
 

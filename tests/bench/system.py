@@ -25,7 +25,7 @@ from bench.figures import Figures, milliseconds, percentile
 from bench.flood import flood
 from bench.loadgenerator import NAMESPACE, Server
 from bench.processes import environment, running
-from remit.api.crd import crds
+from remit.api.definitions import crds
 
 COUNT = 600
 CLIENTS = 16

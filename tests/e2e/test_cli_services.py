@@ -64,26 +64,21 @@ def test_what_cannot_start_says_why(up: RemitUp, tmp_path: Path) -> None:
             assert "Traceback" not in done.stderr
 
 
-def test_the_login_is_put_into_another_kubeconfig_and_metrics_are_served(tmp_path: Path, kubectl: str) -> None:
-    target = tmp_path / "config"
-    arguments = ("--kubeconfig", str(target), "--metrics-address", "127.0.0.1:0")
-    with RemitUp(tmp_path / "state", kubectl, arguments) as up:
+def test_the_usual_port_another_kubeconfig_and_metrics(tmp_path: Path) -> None:
+    log, target = tmp_path / "log", tmp_path / "config"
+    state = ("--state-dir", str(tmp_path / "state"))
+    with service(log, "up", *state, "--kubeconfig", str(target), "--metrics-address", "127.0.0.1:0") as process:
+        until(lambda: "Ctrl-C stops it." in log.read_text(), "the start")
+        said = log.read_text()
+        found = re.search(r"serves https://127\.0\.0\.1:(\d+) \(metrics on port (\d+)\)", said)
+        assert found
+        assert 6443 <= int(found[1]) < 6463, "the usual port or the next that is free"
         assert yaml.safe_load(target.read_text())["current-context"] == "remit"
-        said = up.log.read_text()
         assert f"export KUBECONFIG={target}" in said
-        port = re.search(r"metrics on port (\d+)", said)
-        assert port
-        with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/metrics") as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{found[2]}/metrics") as answer:
             assert b"remit_tasks_running" in answer.read()
-        with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/readyz") as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{found[2]}/readyz") as answer:
             assert answer.status == 200
-
-
-def test_the_usual_port_or_the_next_that_is_free(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    with service(log, "up", "--state-dir", str(tmp_path / "state")) as process:
-        found = until(lambda: re.search(r"serves https://127\.0\.0\.1:(\d+)", log.read_text()), "the start")
-        assert 6443 <= int(found[1]) < 6463
         process.terminate()
         assert process.wait(60) == 0
 

@@ -79,6 +79,23 @@ def test_the_first_signal_ends_it_although_a_process_hangs(hasty_up: RemitUp, ha
     assert ended(up, hangs)[0] == "Failed"
 
 
+def test_signals_for_all_its_processes_stop_it_in_order(hasty_up: RemitUp) -> None:
+    """As a service manager sends them to a whole control group."""
+    up = hasty_up
+    submit(up, "signalled", TREE.replace("7000", "7600"))
+    until(lambda: len(below(up, "sleep 76001", "sleep 76002")) == 2, "the tree")
+    for process in (worker(up, "control-plane"), worker(up, "operator"), psutil.Process(up.process.pid)):
+        process.terminate()
+    assert up.process.wait(60) == 0
+    structured = [line for line in up.log.read_text().splitlines() if line.startswith("{")]
+    assert {json.loads(line)["logger"].partition(".")[0] for line in structured} == {"remit"}, "each line is whole"
+    up.start()
+    status = up.task("signalled")["status"]
+    assert (status["phase"], status["attempts"][0]["reason"]) == ("Failed", "Interrupted")
+    events = json.loads(up.kubectl("get", "events", "-o", "json"))["items"]
+    assert [event["reason"] for event in events if event["involvedObject"]["name"] == "signalled"], "it wrote nothing"
+
+
 @pytest.mark.slow
 def test_what_does_not_come_up_again_is_given_up_with_the_reason(hasty_up: RemitUp) -> None:
     up = hasty_up
@@ -90,21 +107,3 @@ def test_what_does_not_come_up_again_is_given_up_with_the_reason(hasty_up: Remit
     last = up.log.read_text().splitlines()[-1]
     assert re.fullmatch(r"error: the control plane does not come up, after 2 tries: .* has format 99, .*", last)
     until(lambda: dead(everything), "the end of all processes")
-
-
-def test_signals_for_all_its_processes_stop_it_in_order(own_up: RemitUp) -> None:
-    """As a service manager sends them to a whole control group."""
-    up = own_up
-    submit(up, "long", TREE.replace("7000", "7600"))
-    until(lambda: len(below(up, "sleep 76001", "sleep 76002")) == 2, "the tree")
-    for process in (worker(up, "control-plane"), worker(up, "operator"), psutil.Process(up.process.pid)):
-        process.terminate()
-    assert up.process.wait(60) == 0
-    up.start()
-    status = up.task("long")["status"]
-    assert (status["phase"], status["attempts"][0]["reason"]) == ("Failed", "Interrupted")
-    events = json.loads(up.kubectl("get", "events", "-o", "json"))["items"]
-    assert [event["reason"] for event in events if event["involvedObject"]["name"] == "long"], "it wrote nothing"
-    assert up.stop() == 0
-    structured = [line for line in up.log.read_text().splitlines() if line.startswith("{")]
-    assert {json.loads(line)["logger"].partition(".")[0] for line in structured} == {"remit"}, "each line is whole"

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from remit.cli.supervisor.service import ROLES
+from remit.lazily import without
+from remitup import environment
 
 PACKAGES = ("backends", "backends.egress", "operations", "operations.process", "policy", "telemetry")
 HEAVY = {"aiohttp", "h11", "kubernetes", "prometheus_client", "pydantic", "rich", "structlog"}
@@ -30,3 +35,26 @@ def test_a_supervisor_imports_little() -> None:
     program = f"import sys; sys.path.insert(0, {str(source)!r}); import {supervisor}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True)
     assert HEAVY & set(done.stdout.split()) == set()
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_processes_of_remit_up_import_nothing_that_draws(role: str) -> None:
+    """What libraries import because it is there, and Remit's processes never use."""
+    program = (
+        "import socket, sys; from remit.cli.supervisor.service import run; mine, theirs = socket.socketpair();"
+        f" mine.close(); assert run({role!r}, theirs.detach()) == 0; print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True, timeout=60
+    )
+    imported = set(done.stdout.split())
+    assert {"structlog", ROLES[role]} <= imported
+    assert {"click", "pygments", "rich"} & imported == set()
+
+
+def test_a_package_is_missing_only_within_the_block() -> None:
+    with without("colorsys", "json"):
+        with pytest.raises(ModuleNotFoundError):
+            importlib.import_module("colorsys")
+        assert importlib.import_module("json") is json, "it was there"
+    assert importlib.import_module("colorsys")

@@ -38,7 +38,7 @@ same namespaces; tasks and Deployments of one that is not served are ignored. */
   verbs: [create]
 {{- end }}
 
-{{- /* Secrets hold what an attempt is given, a ConfigMap the program that its container starts with, claims workspaces. */}}
+{{- /* Secrets hold what an attempt is given and the program that its container starts with, claims workspaces. */}}
 {{- define "remit.rules.jobs" -}}
 - apiGroups: [batch]
   resources: [jobs]
@@ -53,7 +53,7 @@ same namespaces; tasks and Deployments of one that is not served are ignored. */
   resources: [events]
   verbs: [list]
 - apiGroups: [""]
-  resources: [secrets, configmaps]
+  resources: [secrets]
   verbs: [create, delete]
 - apiGroups: [""]
   resources: [persistentvolumeclaims]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 from remit.api import crd, reference
+from remit.api.definitions import FILE
 
 
 def generated() -> dict[Path, str]:
@@ -14,6 +16,7 @@ def generated() -> dict[Path, str]:
     return {
         **{Path("crds", name): text for name, text in definitions},
         **{Path("charts/remit/files/crds", name): text for name, text in definitions},
+        Path("operator/remit/api", FILE.name): json.dumps(crd.crds(), ensure_ascii=False, separators=(",", ":")) + "\n",
         Path("docs/api-reference.md"): reference.render(),
     }
 

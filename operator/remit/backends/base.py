@@ -77,6 +77,8 @@ class Handle:
     """Instead of a process: the name or the id of a container, or the name of a Job."""
     namespace: str = ""
     """Of a Job."""
+    uid: str = ""
+    """Of a Job, once the API server has told it: another one may have its name."""
     operation: str = ""
     """Which operation of Remit's own started it; empty: a backend did."""
     init: int = 0

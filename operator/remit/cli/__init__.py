@@ -6,7 +6,10 @@ completion are quick. The processes of `remit up` import modules of this package
 
 from typing import TYPE_CHECKING
 
-from remit.lazily import lazily
+from remit.lazily import lazily, without
+
+with without("rich"):  # it would draw tracebacks for structlog, which Remit's logs show as they are
+    import structlog  # noqa: F401  (each command and process imports it)
 
 if TYPE_CHECKING:
     from remit.cli.app import main

@@ -194,7 +194,7 @@ class Runner:
         """What is on record of runs whose end nobody saw."""
         runs = await asyncio.to_thread(self.store.runs, namespace, uid)
         for run in runs:
-            self._results.pop(run.path.name, None)
+            self.forget(run.path.name)
         return [handle for run in runs if run.outcome is None and (handle := _handle_of(run)) is not None]
 
     async def _cleared(self, namespace: str, uid: str, lost: Sequence[Handle]) -> None:
@@ -250,7 +250,7 @@ class Runner:
         return _with_recovered(lost, recovered(run.path, tail_bytes)) if run is not None else lost
 
     def forget(self, attempt_id: str) -> None:
-        """The result has been written to status; the run store has the rest."""
+        """The result has been written to status, or the task is gone; the run store has the rest."""
         self._results.pop(attempt_id, None)
         if (ended := self._ended_elsewhere.pop(attempt_id, None)) is not None:
             backend, request = ended
@@ -295,6 +295,7 @@ class Runner:
         await self._let_go(attempt, outcome)
         going = self._going.pop(attempt.uid)
         if going.abandoned:
+            self.forget(attempt.request.id)
             await asyncio.to_thread(self.forget_task, attempt.namespace, attempt.uid)
         else:
             self._results[attempt.request.id] = outcome
@@ -426,6 +427,7 @@ class Runner:
                     attempt.effect.begin(_MAY_HAVE_RUN)
                 adopted = await backend.adopt(request, writer, cancel=cancel, on_found=found, recorded=known)
                 if adopted is None:
+                    self._ended_elsewhere[request.id] = backend, request
                     return Outcome(ExitReason.INTERRUPTED, _LOST)
                 outcome = adopted
             else:

@@ -11,12 +11,14 @@ from types import TracebackType
 from typing import Literal, Self
 
 import aiohttp
+import structlog
 
 from remit.api.endpoint import Resource
 from remit.errors import ApiError, RemitError
 from remit.kube.client import Kube, Object
 from remit.kube.reflector import Reflector, ResourceEventHandler
 
+log = structlog.get_logger(__name__)
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _EXPIRED, _NOT_FOUND = 410, 404
 
@@ -70,8 +72,9 @@ class Subscription:
 class Informer:
     """Use it as an async context manager. It goes on over expired versions, lost connections and restarted servers.
 
-    When the server refuses, or gives no answer for `patience` seconds, everyone who reads gets the error. `key` gives
-    what subscribers name an object by: by default its name, which is its own only within one namespace.
+    When the server refuses for `refusal_patience` seconds, or gives no answer for `patience`, everyone who reads gets
+    the error. `key` gives what subscribers name an object by: by default its name, which is its own only within one
+    namespace.
     """
 
     def __init__(
@@ -83,11 +86,12 @@ class Informer:
         field_selector: str = "",
         label_selector: str = "",
         patience: float = 60,
+        refusal_patience: float = 0,
         key: Callable[[Object], str] = lambda obj: str(obj["metadata"]["name"]),
     ) -> None:
         self._kube, self._resource, self._namespace = kube, resource, namespace
         self._field_selector, self._label_selector = field_selector, label_selector
-        self._patience, self._key = patience, key
+        self._patience, self._refusal_patience, self._key = patience, refusal_patience, key
         self._reflector = Reflector(
             resource,
             namespaces=[namespace] if namespace else (),
@@ -158,9 +162,11 @@ class Informer:
                 version = ""
                 if isinstance(error, ApiError) and error.status != _EXPIRED:
                     silent_since = silent_since if silent_since is not None else clock()
-                    if _final(error) or clock() - silent_since > self._patience:
+                    if clock() - silent_since >= (self._refusal_patience if _final(error) else self._patience):
                         self._fail(error)
                         return
+                    if _final(error):
+                        log.warning("a watch is refused", resource=self._resource.plural, reason=str(error))
             except Exception as error:
                 self._fail(RemitError(f"the watch of {self._resource.plural} broke down: {error!r}"))
                 return

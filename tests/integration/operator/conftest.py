@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from conftest import require, unmeasured
-from remit.api.crd import crds
+from remit.api.definitions import crds
 from remit.controllers import policies, probing
 from remit.controllers.operator import Operator, running_operator
 from remit.controllers.settings import Settings

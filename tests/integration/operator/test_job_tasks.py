@@ -17,8 +17,9 @@ import yaml
 
 import clusters
 import launchers
-from remit.api.crd import crds
+from remit.api.definitions import crds
 from remit.api.endpoint import Resource
+from remit.backends.kubernetes.launcher import Launcher
 from remit.controllers.operator import Operator, running_operator
 from remit.controllers.settings import Settings
 from remit.errors import ApiError
@@ -208,7 +209,7 @@ async def _seen(cluster: Cluster, name: str) -> Object:
 async def test_time_and_memory_are_held_and_a_cancel_ends_all(cluster: Cluster) -> None:
     forever = "trap 'echo term; exit 7' TERM; (trap '' TERM; sleep 600) & sleep 600 & wait"
     async with cluster.operator():
-        late = await cluster.sh(forever, timeoutSeconds=3)
+        late = await cluster.sh(forever, timeoutSeconds=15)
         large = await cluster.sh("x=a; while :; do x=$x$x; done", resources={"memory": "32Mi"})
         asked = await cluster.sh(forever)
         await cluster.running(asked)
@@ -409,3 +410,49 @@ async def test_where_networks_are_not_held_none_is_refused(cluster: Cluster) -> 
         else:
             assert status["sandbox"]["limits"]["network"] == "NetworkPolicy remit-network-none"
         assert (await cluster.finished(host))["phase"] == "Succeeded"
+
+
+async def test_what_strangers_put_in_the_way_is_not_what_runs(cluster: Cluster) -> None:
+    """The operator's own objects have names that anybody can guess."""
+    name = Launcher.load(cluster.settings.launchers).name
+    evil = {"immutable": True, "stringData": {"launch": "#!/bin/sh\necho evil"}}
+    await cluster.create(SECRETS, "Secret", name, evil)
+    held = {"metadata": {"finalizers": ["example.com/stay"]}}
+    await cluster.kube.patch(SECRETS, cluster.namespace, name, held)
+    async with cluster.operator():
+        status = await cluster.finished(await cluster.sh("echo ours"))
+        assert (status["phase"], f"Secret {name} of namespace" in status["message"]) == ("Failed", True), status
+        await cluster.kube.patch(SECRETS, cluster.namespace, name, {"metadata": {"finalizers": None}})
+        task = await cluster.sh("until [ -e /tmp/go ]; do sleep 0.1; done; echo ours")
+        pod = await cluster.running(task)
+        labels = {key: value for key, value in pod["metadata"]["labels"].items() if "remit" in f"{key}{value}"}
+        forged = {**pod["spec"], "containers": [{**pod["spec"]["containers"][0], "env": [], "name": "task"}]}
+        body = {"metadata": {"name": "forged", "labels": labels}, "spec": forged}
+        await cluster.kube.create(PODS, cluster.namespace, {**body, "apiVersion": "v1", "kind": "Pod"})
+        await cluster.kube.delete(PODS, cluster.namespace, "forged")
+        await _execute(pod, "touch", "/tmp/go")
+        status = await cluster.finished(task)
+        assert (status["phase"], status["output"]["stdoutTail"]) == ("Succeeded", "ours\n")
+
+
+async def test_a_job_that_a_stranger_made_for_the_next_attempt_is_not_it(cluster: Cluster) -> None:
+    retry = {"maxRetries": 1, "backoff": {"initialSeconds": 10, "jitter": 0}}
+    async with cluster.operator():
+        task = await cluster.sh("exit 1", retry=retry)
+        first = await cluster.until(task, lambda status: truth(status, "Finished") or status.get("attemptCount") == 1)
+        found = await cluster.kube.get(TASKS, cluster.namespace, task)
+        owner = {"apiVersion": found["apiVersion"], "kind": "ExecutionTask", "name": task, "controller": True}
+        owner["uid"] = found["metadata"]["uid"]
+        name = f"remit-{first['attempts'][0]['id'].removesuffix('-1')}-2"
+        labels = {"remit.dev/attempt": name.removeprefix("remit-"), "app.kubernetes.io/managed-by": "remit"}
+        pod = {
+            "restartPolicy": "Never",
+            "containers": [{"name": "task", "image": cluster.settings.image, "command": ["sh", "-c", "echo o forged"]}],
+        }
+        metadata = {"name": name, "labels": labels, "ownerReferences": [owner]}
+        body = {"spec": {"template": {"metadata": {"labels": labels}, "spec": pod}}, "metadata": metadata}
+        await cluster.kube.create(JOBS, cluster.namespace, {"apiVersion": "batch/v1", "kind": "Job", **body})
+        status = await cluster.finished(task)
+        assert [each["reason"] for each in status["attempts"]] == ["ExitCode", "BackendError"]
+        assert f"has a Job {name} that Remit did not make" in status["message"]
+        assert not await cluster.left(JOBS, name)

@@ -20,7 +20,7 @@ import yaml
 import clusters
 from httpload import Answer, load
 from mortaloperator import HOOKS, killed_at_every_stage, mortals
-from remit.api.crd import crds
+from remit.api.definitions import crds
 from remit.api.endpoint import Resource
 from remit.controllers.operator import Operator, running_operator
 from remit.controllers.settings import Settings

@@ -21,7 +21,7 @@ import pytest
 from conformance.harness.servers import Server, kube_apiserver, real_server_available
 from conftest import require
 from leaders import Leader, Template, Witness, leader, template, witness
-from remit.api.crd import crds
+from remit.api.definitions import crds
 from remit.controllers.settings import Settings
 from remit.execution.lifecycle import MAX_INTERRUPTIONS
 from remit.kube.access import Access

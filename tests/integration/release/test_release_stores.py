@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from releases import Sim, hook, spec
-from remit.api.crd import crds
+from remit.api.definitions import crds
 from remit.api.deploymentstatus import DeploymentStatus
 from remit.api.resource import Deployment
 from remit.controllers.deployments import DeploymentReconciler

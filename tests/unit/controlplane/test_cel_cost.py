@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from remit.api.crd import crds
+from remit.api.definitions import crds
 from remit.controlplane.schema import Cause, Schema, celcost, celworker
 from remit.controlplane.schema.celcost import MOST_STEPS, Shape
 from remit.controlplane.schema.celworker import WORKER, Evaluation, Outcome

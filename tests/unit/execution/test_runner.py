@@ -232,11 +232,15 @@ class Lasting(Scripted):
 
     keeps_secret_versions = False
 
+    def __init__(self, act: Callable[[asyncio.Event], Any]) -> None:
+        super().__init__(act)
+        self.forgotten: list[str] = []
+
     def handle_of(self, namespace: str, attempt_id: str) -> Handle:
         return Handle(pid=0, start_time=0, boot_id="", container=f"{namespace}/{attempt_id}")
 
     async def forget(self, request: AttemptRequest) -> None:
-        pass
+        self.forgotten.append(request.id)
 
     async def recover(self, handle: Handle) -> bool:
         await super().recover(handle)
@@ -267,6 +271,23 @@ async def test_what_is_not_on_record_is_looked_for_by_its_name(tmp_path: Path) -
     bench.backend.recovered += bench.backend.recovered * 2
     assert (await bench.runner.collect("ns", "u", recorded(), 100)).reason == "Interrupted"
     assert {handle.container for handle in bench.backend.recovered} == {"ns/u-1"}
+
+
+@pytest.mark.parametrize("ended_first", [False, True])
+async def test_nothing_elsewhere_is_kept_of_a_task_that_is_no_more(tmp_path: Path, ended_first: bool) -> None:
+    """It may have secrets, here and there."""
+    bench = Bench(tmp_path, at_once if ended_first else until_cancelled, Lasting)
+    bench.runner.start(attempt())
+    if ended_first:
+        await asyncio.wait_for(bench.ended.wait(), 10)
+    bench.runner.abandon("ns", "u")
+    await asyncio.wait_for(bench.ended.wait(), 10)
+    async with asyncio.timeout(10):
+        while bench.runner._clearing or list(bench.store.tasks()):
+            await asyncio.sleep(0.001)
+    assert isinstance(bench.backend, Lasting)
+    assert bench.backend.forgotten == ["u-1"]
+    assert not bench.runner._ended_elsewhere
 
 
 async def test_what_is_left_of_a_task_is_forgotten_once_it_is_gone(

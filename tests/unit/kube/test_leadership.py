@@ -24,6 +24,8 @@ from remit.sandbox.fencing import Fence
 from simulatedtime import simulate
 from support import repetitions
 
+pytestmark = pytest.mark.no_cover
+
 LEASE, RENEW, RETRY, GRACE = 15, 14.0, 2.0, 6.0
 Object = dict[str, Any]
 

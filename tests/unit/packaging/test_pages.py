@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
-from remit.api import CommandPolicy, Deployment, ExecutionTask, crd
+from remit.api import CommandPolicy, Deployment, ExecutionTask, definitions
 from remit.api.resource import Resource
 from remit.controlplane.schema import Schema
 from remit.policy.compile import compile_policy
 from remit.policy.testing import parse_suite
+
+pytestmark = pytest.mark.no_cover
 
 ROOT = Path(__file__).parents[3]
 PAGES = sorted(
@@ -36,7 +38,7 @@ SCHEMAS = {
     definition["spec"]["names"]["kind"]: Schema.compile(
         definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"],
     )
-    for definition in crd.crds()
+    for definition in definitions.crds()
 }
 WHOLE = {
     "ExecutionTask": {"command": {"line": "ls"}},

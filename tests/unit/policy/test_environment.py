@@ -9,6 +9,8 @@ from remit.api import CommandPolicy, ExecutionTask
 from remit.policy import Command, Decision, Reason, compile_policy, decide, request_for
 from remit.policy.environment import HARMLESS, needing_permission, unlisted_files
 
+pytestmark = pytest.mark.no_cover
+
 STEERING = [
     "LD_PRELOAD", "PATH", "HOME", "BASH_ENV", "PYTHONPATH", "GIT_SSH_COMMAND", "NODE_OPTIONS", "KUBECONFIG",
     "Npm_Config_Script_Shell", "npm_config_script_shell", "APT_CONFIG", "CFLAGS", "PYTEST_PLUGINS", "TERMINFO",

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from remit.api import CommandPolicy, ExecutionTask
-from remit.api.crd import crds
+from remit.api.definitions import crds
 from remit.api.operations import Operation
 from remit.controlplane.schema import Schema
 from remit.errors import InvalidInput

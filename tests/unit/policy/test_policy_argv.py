@@ -9,6 +9,8 @@ from remit.errors import InvalidInput
 from remit.policy import canonical, split_line, unacceptable
 from remit.policy.argv import refused_character, shell_words
 
+pytestmark = pytest.mark.no_cover
+
 arguments = st.lists(st.text(max_size=12), min_size=1, max_size=6)
 
 

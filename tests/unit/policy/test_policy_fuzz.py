@@ -24,6 +24,8 @@ from remit.policy.match import ExecutableMatcher, PatternMatcher
 from remit.policy.patterns import BadPattern, Pattern, glob
 from remit.sandbox import Bubblewrap, Launch
 
+pytestmark = pytest.mark.no_cover
+
 # Surrogates included: argv may hold bytes that are no text.
 ANYTHING = st.text(st.characters(codec=None, exclude_categories=()), max_size=30)
 WORDS = st.lists(st.text(max_size=12), min_size=1, max_size=5)

@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 from policies import allowing, policy, request
 from remit.policy import Command, decide, unacceptable
 
+pytestmark = pytest.mark.no_cover
+
 
 def allows(rule, *argv, resolved="", **kwargs):
     return decide(request(*argv, resolved=resolved, **kwargs), [policy(commands={"allow": [rule]})]).allowed

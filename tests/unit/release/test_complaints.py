@@ -10,6 +10,8 @@ import pytest
 from releases import Sim, hook, live
 from remit.release import Drain, Finish, HookView, Provision, Retire, RunHook, Scale, Switch, Wait
 
+pytestmark = pytest.mark.no_cover
+
 
 def test_a_crash_loop_never_leaves_requests_without_a_side() -> None:
     sim = live("v1").apply(version="v2")

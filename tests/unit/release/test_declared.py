@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,8 @@ from remit.api.deploymentstatus import DeploymentPhase
 from remit.release import Decision, Finish, ObservedState, Problem, RunHook, Switch
 from statusreaders import kstatus, waits_for
 from support import repetitions
+
+pytestmark = pytest.mark.no_cover
 
 CONDITIONS = ("Available", "Progressing", "Healthy", "Reconciling", "Stalled")
 STRATEGIES: list[dict[str, Any]] = [

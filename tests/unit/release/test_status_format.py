@@ -14,6 +14,8 @@ from remit.api.deploymentstatus import DeploymentStatus, ReleaseReport
 from remit.release import Finish, Provision, Request, RunHook
 from remit.release.report import reported
 
+pytestmark = pytest.mark.no_cover
+
 STATUSES: dict[str, Any] = json.loads(Path(__file__).with_name("statuses.json").read_bytes())
 
 

@@ -24,6 +24,8 @@ from remit.release import (
     Wait,
 )
 
+pytestmark = pytest.mark.no_cover
+
 CANARY = {"type": "Canary", "canary": {"steps": [{"weight": 20, "pauseSeconds": 60}, {"weight": 50}]}}
 
 

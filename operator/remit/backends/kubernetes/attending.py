@@ -9,10 +9,11 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any, Final
 
 import aiohttp
+import structlog
 
 from remit.backends.base import AttemptRequest, OutputSink
 from remit.backends.filetree import collected
-from remit.backends.kubernetes.manifests import CONTAINER, Walls, job_name
+from remit.backends.kubernetes.manifests import CONTAINER, Walls, belongs_to, is_of_attempt, job_name
 from remit.backends.kubernetes.pods import Look, confined, is_being_deleted, look, never_started, outcome_of, refusal
 from remit.backends.kubernetes.records import Records
 from remit.backends.kubernetes.texts import TextTree
@@ -21,6 +22,7 @@ from remit.errors import ApiError, BackendError, RemitError
 from remit.kube.client import EVENTS, JOBS, PODS, Kube, Object
 from remit.kube.informer import Subscription
 
+log = structlog.get_logger(__name__)
 _STDERR_KEPT = 8192
 _SHORTEST, _LONGEST = 0.1, 2.0
 _SILENCE_SECONDS: Final = 30.0
@@ -30,6 +32,8 @@ _ENDED_SILENCE_SECONDS: Final = 1.0
 """The same for the log of a container that has ended."""
 _LAST_WORDS_SECONDS: Final = 30.0
 """For the log of a container that has ended."""
+_REFUSED_SECONDS: Final = 5.0
+"""After which a server that refuses is asked again."""
 _SENT_BY_KUBELETS: Final = frozenset({128 + signal.SIGTERM, 128 + signal.SIGKILL})
 _NOT_FOUND: Final = 404
 _BEFORE_IT_RUNS: Final = 400
@@ -37,26 +41,29 @@ _BEFORE_IT_RUNS: Final = 400
 
 
 class Attendance:
-    """Of one Job. `news` tells of its pods."""
+    """Of the Job `uid`; empty: nobody knows whether there is one. `news` tells of pods with the attempt's label."""
 
     def __init__(
         self,
         kube: Kube,
         request: AttemptRequest,
         namespace: str,
+        uid: str,
         sink: OutputSink,
         given: Walls,
         news: Subscription,
+        *,
+        waits_for: str = "",
     ) -> None:
         self._kube, self._request, self._sink, self._given, self._news = kube, request, sink, given, news
-        self._namespace, self._name = namespace, job_name(request.id)
+        self._namespace, self._name, self._uid = namespace, job_name(request.id), uid
         self._pod: Object = {}
         self._seen = Look()
         self._gone = False
         """Whether the pod is not there any more."""
         self._job: Object | None = {}
         """As it was seen last; None: it is not there."""
-        self._waits_for = ""
+        self._waits_for = waits_for
         self._refused: Outcome | None = None
         self._change = asyncio.Event()
         self._records = Records()
@@ -67,7 +74,7 @@ class Attendance:
         Job alone.
 
         Raises:
-            BackendError: the output could not be stored, or the API server refuses to tell.
+            BackendError: the output could not be stored, or nobody can tell how it fares.
         """
         asked, over = asyncio.ensure_future(cancel.wait()), asyncio.ensure_future(self._over())
         following = asyncio.ensure_future(self._follow())
@@ -84,12 +91,14 @@ class Attendance:
                     break
             if not over.done():
                 stopped = ExitReason.CANCELLED if asked.done() else ExitReason.TIMED_OUT
-                await self._remove(parts)
+                await self.remove()
             elif self._refused is not None:
-                await self._remove(parts)
+                await self.remove()
                 return confined(self._refused, self._given)
             await asyncio.wait({following}, timeout=_LAST_WORDS_SECONDS)
             self._check(parts)
+            if stopped is None and not self._is_known_to_have_ended:
+                await self.remove()
             outcome = self._outcome(stopped)
             if self._request.collector is None:
                 return outcome
@@ -131,6 +140,11 @@ class Attendance:
         return ended is not None and ended.exit_code not in _SENT_BY_KUBELETS and not is_being_deleted(self._pod)
 
     @property
+    def _is_known_to_have_ended(self) -> bool:
+        """A pod that is not told of any more may only have lost its labels."""
+        return self._seen.terminated is not None or self._seen.over or self._records.ended is not None
+
+    @property
     def _has_ended(self) -> bool:
         return self._seen.terminated is not None or self._seen.over or self._gone
 
@@ -143,8 +157,10 @@ class Attendance:
             change = await self._news.next()
             if change is None:  # whether it is there, `_look_after_missing_pod` asks
                 continue
+            if not belongs_to(change.object, self._uid):
+                continue  # anybody may give a pod its labels
             if self._pod and change.object["metadata"]["uid"] != self._pod["metadata"]["uid"]:
-                continue  # a Job makes one; whatever else has its label is not ours
+                continue  # a Job makes one
             self._take(change.object, gone=change.type == "DELETED")
 
     def _take(self, pod: Object, *, gone: bool) -> None:
@@ -177,11 +193,12 @@ class Attendance:
 
     async def _read_job(self) -> Object | None:
         try:
-            return await self._kube.get(JOBS, self._namespace, self._name)
+            found = await self._kube.get(JOBS, self._namespace, self._name)
         except ApiError as error:
             if error.status != _NOT_FOUND:
                 raise
             return None
+        return found if found["metadata"]["uid"] == self._uid else None
 
     async def _follow(self) -> None:
         """Take over what the log says, until all of it was read."""
@@ -247,26 +264,46 @@ class Attendance:
                     return
                 yield chunk
 
-    async def _remove(self, parts: Iterable[asyncio.Future[None]]) -> None:
-        await remove_job(self._kube, self._namespace, self._name)
-        self._check(parts)
+    async def remove(self) -> None:
+        """Leave nothing of it alive."""
+        await remove_for_sure(self._kube, self._namespace, self._name, self._uid)
 
 
-async def remove_job(kube: Kube, namespace: str, name: str) -> bool:
-    """Delete the Job, and wait until it and its pod are gone: then nothing of it is alive. Whether it was there.
+async def remove_for_sure(kube: Kube, namespace: str, name: str, uid: str) -> None:
+    """As `remove_job`, also where the server refuses for a while: what it keeps may be alive."""
+    while True:
+        try:
+            await remove_job(kube, namespace, name, uid)
+        except ApiError as error:
+            log.warning("a Job cannot be deleted, and its attempt goes on", job=name, reason=str(error))
+            await asyncio.sleep(_REFUSED_SECONDS)
+        else:
+            return
+
+
+async def remove_job(kube: Kube, namespace: str, name: str, uid: str = "") -> bool:
+    """Delete the Job `uid` (empty: the one that says that it is the attempt's), and wait until nothing of it is alive.
+    Whether it was there.
 
     Nothing is told of an attempt before that, so it goes on while the API server is away or a node does not answer.
     Raises the `ApiError` of a server that refuses.
     """
     pause = _SHORTEST
-    options = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Foreground"}
+    options: dict[str, Any] = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Foreground"}
     asked = False
     while True:
         try:
+            found = await kube.get(JOBS, namespace, name)
+            metadata = found["metadata"]
+            if not uid and is_of_attempt(found):
+                uid = metadata["uid"]
+            if metadata["uid"] != uid or (asked and await _is_dead(kube, namespace, found)):
+                return asked
             if not asked:
-                await kube.request("DELETE", JOBS.path(namespace, name), body=options)
+                path = JOBS.path(namespace, name)
+                await kube.request("DELETE", path, body={**options, "preconditions": {"uid": uid}})
                 asked = True
-            await kube.get(JOBS, namespace, name)
+                continue
         except ApiError as error:
             if error.status == _NOT_FOUND:
                 return asked
@@ -274,6 +311,13 @@ async def remove_job(kube: Kube, namespace: str, name: str) -> bool:
                 raise
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, _LONGEST)
+
+
+async def _is_dead(kube: Kube, namespace: str, job: Object) -> bool:
+    """Whether a Job that is to go stays only because somebody else holds it or its pod."""
+    selector = f"batch.kubernetes.io/controller-uid={job['metadata']['uid']}"
+    pods = await kube.list(PODS, namespace, label_selector=selector)
+    return bool(pods) and all(look(pod).over for pod in pods)
 
 
 def _told_by(job: Mapping[str, Any] | None) -> Outcome | None:

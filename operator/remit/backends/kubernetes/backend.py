@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -13,36 +13,43 @@ import structlog
 
 from remit.backends.base import AttemptRequest, Handle, OutputSink, Stream, TaskReference
 from remit.backends.ending import CANCELLED_MESSAGE
-from remit.backends.kubernetes.attending import Attendance, remove_job
+from remit.backends.kubernetes.attending import Attendance, remove_for_sure, remove_job
+from remit.backends.kubernetes.ensuring import ensure, exists
 from remit.backends.kubernetes.isolation import Isolation
 from remit.backends.kubernetes.launcher import Launcher
 from remit.backends.kubernetes.manifests import (
     ATTEMPT_LABEL,
     MANAGED_BY,
-    NO_NETWORK,
     WORKSPACE_LABELS,
     Secrets,
     Walls,
+    belongs_to,
     claim,
     claim_name,
     claims,
+    is_of_attempt,
     job,
     job_name,
     network_policy,
+    runs,
     secret_versions_of,
     walls,
 )
-from remit.backends.kubernetes.pods import confined, moment, over_quota, refused
+from remit.backends.kubernetes.pods import confined, is_over_quota, moment, never_started, over_quota, refused
 from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import ApiError, BackendError, InvalidInput, SandboxUnavailable
-from remit.kube.client import CLAIMS, CONFIG_MAPS, JOBS, NETWORK_POLICIES, PODS, SECRETS, Kube, Object
+from remit.kube.client import CLAIMS, JOBS, NETWORK_POLICIES, PODS, SECRETS, Kube, Object
 from remit.kube.informer import Informer
 from remit.sandbox import ClaimMount, boot_id
 from remit.sandbox.fencing import now as boot_time
 
 log = structlog.get_logger(__name__)
-_NOT_FOUND, _CONFLICT, _FORBIDDEN = 404, 409, 403
+_UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 401, 403, 404
 _RETRY_SECONDS: Final = 1.0
+_REFUSED_PATIENCE: Final = 600.0
+"""As while somebody installs the operator's roles anew."""
+_FORGET_TRIES: Final = 8
+"""Each after twice as long as the one before: some four minutes."""
 _MISSING_RIGHT: Final = "cannot create resource"
 _GIVEN_OTHERS: Final = (
     "a Secret that it was given has changed while no operator was there, so that the old value could not be redacted;"
@@ -95,7 +102,10 @@ class KubernetesBackend:
         if cancel.is_set():
             return confined(Outcome(ExitReason.CANCELLED, CANCELLED_MESSAGE), given)
         if request.confinement.network == "none":
-            given = walls(request.confinement, isolated=await self._is_isolated(task.namespace, request.image))
+            isolated = await self._told_in_time(request, task.namespace, cancel, given)
+            if isinstance(isolated, Outcome):
+                return isolated
+            given = walls(request.confinement, isolated=isolated)
         return await self._run(request, task.namespace, sink, cancel, given, on_started)
 
     async def _run(
@@ -119,10 +129,40 @@ class KubernetesBackend:
                 return confined(_refused(error), given)
             if on_started:
                 on_started(_handle(namespace, request.id, clock() - began))
-            if (outcome := await self._create(namespace, manifest, request.timeout_seconds, cancel)) is not None:
-                return confined(outcome, given)
-            attendance = Attendance(self._kube, request, namespace, sink, given, news)
+            try:
+                made = await self._create(namespace, manifest, request.timeout_seconds, cancel)
+            except BackendError:
+                await self._delete(request, namespace)
+                raise
+            if isinstance(made, Outcome):
+                return confined(made, given)
+            if on_started and made.uid:
+                on_started(_handle(namespace, request.id, clock() - began, made.uid))
+            attendance = Attendance(
+                self._kube, request, namespace, made.uid, sink, given, news, waits_for=made.waited_for
+            )
             return await self._attended(attendance, request, namespace, cancel, clock() - began)
+
+    async def _told_in_time(
+        self, request: AttemptRequest, namespace: str, cancel: asyncio.Event, given: Walls
+    ) -> bool | Outcome:
+        """As `_is_isolated`; how it ended where it was cancelled before, or its time was over."""
+        asking, cancelled = (
+            asyncio.ensure_future(self._is_isolated(namespace, request.image)),
+            asyncio.ensure_future(cancel.wait()),
+        )
+        try:
+            await asyncio.wait(
+                {asking, cancelled}, timeout=request.timeout_seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            if asking.done():
+                return asking.result()
+            stopped = ExitReason.CANCELLED if cancelled.done() else ExitReason.TIMED_OUT
+            return never_started(stopped, "it was still being tried whether network: none holds", request, given)
+        finally:
+            asking.cancel()
+            cancelled.cancel()
+            await asyncio.gather(asking, cancelled, return_exceptions=True)
 
     async def _is_isolated(self, namespace: str, image: str) -> bool:
         """Raises `SandboxUnavailable` where that is not so, and nobody said that it need not be."""
@@ -149,18 +189,18 @@ class KubernetesBackend:
     ) -> Outcome | None:
         """See `AdoptingBackend.adopt`."""
         task = _task(request)
-        found = await self._found(task.namespace, request)
+        found = await self._found(task.namespace, request, recorded)
         if found is None:
             return None
-        had = _seconds_had(recorded, found)
-        on_found(_handle(task.namespace, request.id, had))
+        had, uid = _seconds_had(recorded, found), found["metadata"]["uid"]
+        on_found(_handle(task.namespace, request.id, had, uid))
         if secret_versions_of(found) != request.secret_versions:
-            await remove_job(self._kube, task.namespace, job_name(request.id))
+            await remove_for_sure(self._kube, task.namespace, job_name(request.id), uid)
             return Outcome(ExitReason.INTERRUPTED, _GIVEN_OTHERS)
         given = walls(replace(request.confinement, require=frozenset()))
         informer = await self._informer(task.namespace)
         with informer.subscribe(request.id) as news:
-            attendance = Attendance(self._kube, request, task.namespace, sink, given, news)
+            attendance = Attendance(self._kube, request, task.namespace, uid, sink, given, news)
             return await self._attended(attendance, request, task.namespace, cancel, had)
 
     async def _attended(
@@ -170,8 +210,8 @@ class KubernetesBackend:
         try:
             return await attendance.until_over(cancel, max(0.0, request.timeout_seconds - had))
         except BackendError:
-            with contextlib.suppress(ApiError):
-                await remove_job(self._kube, namespace, job_name(request.id))
+            await attendance.remove()
+            await self._delete(request, namespace)
             raise
 
     def handle_of(self, namespace: str, attempt_id: str) -> Handle:
@@ -179,21 +219,39 @@ class KubernetesBackend:
         return _handle(namespace, attempt_id, 0.0)
 
     async def forget(self, request: AttemptRequest) -> None:
-        """See `AdoptingBackend.forget`. What is left then goes with its task, or after a day."""
-        await self._delete(request, _task(request).namespace)
+        """See `AdoptingBackend.forget`. What is left in the end goes with its task, or after a day."""
+        pause = _RETRY_SECONDS
+        for _ in range(_FORGET_TRIES):
+            if await self._delete(request, _task(request).namespace):
+                return
+            await asyncio.sleep(pause)
+            pause *= 2
 
-    async def _delete(self, request: AttemptRequest, namespace: str) -> None:
-        name = job_name(request.id)
+    async def _delete(self, request: AttemptRequest, namespace: str) -> bool:
+        """Only what says that it is the attempt's. Whether nothing of it is left."""
+        name, clean = job_name(request.id), True
         for resource in (JOBS, SECRETS) if Secrets.of(request).data else (JOBS,):
             try:
-                await self._kube.delete(resource, namespace, name)
+                found = await self._kube.get(resource, namespace, name)
+                if request.task is None or belongs_to(found, request.task.uid):
+                    await self._kube.discard(resource, namespace, name, uid=found["metadata"]["uid"])
             except ApiError as error:
                 if error.status != _NOT_FOUND:
+                    clean = False
                     log.info("what is left of an attempt stays for now", name=name, reason=str(error))
+        return clean
 
     async def recover(self, handle: Handle) -> bool:
         """See `Backend.recover`. Raises `ApiError` of a server that refuses."""
-        return bool(handle.namespace) and await remove_job(self._kube, handle.namespace, handle.container)
+        namespace, name = handle.namespace, handle.container
+        if not namespace:
+            return False
+        was_there = await remove_job(self._kube, namespace, name, handle.uid)
+        with contextlib.suppress(ApiError):
+            found = await self._kube.get(SECRETS, namespace, name)
+            if is_of_attempt(found):
+                await self._kube.discard(SECRETS, namespace, name, uid=found["metadata"]["uid"])
+        return was_there
 
     async def close(self) -> None:
         """Let go of the watches."""
@@ -201,16 +259,39 @@ class KubernetesBackend:
         for informer in informers:
             await informer.__aexit__(None, None, None)
 
-    async def _found(self, namespace: str, request: AttemptRequest) -> Object | None:
+    async def _found(self, namespace: str, request: AttemptRequest, recorded: Handle | None) -> Object | None:
+        """The attempt's Job, and no other one of its name. Nothing stays of one that only says so."""
         while True:
             try:
-                return await self._kube.get(JOBS, namespace, job_name(request.id))
+                found = await self._kube.get(JOBS, namespace, job_name(request.id))
+                if recorded is not None and recorded.uid:
+                    return found if found["metadata"]["uid"] == recorded.uid else None
+                manifest = job(request, Secrets.of(request), self._launcher)
+                return found if await self._is_ours(namespace, found, manifest) else None
             except ApiError as error:
                 if error.status == _NOT_FOUND:
                     return None
                 if not error.retryable:
                     raise BackendError(str(error)) from error
             await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _is_ours(self, namespace: str, found: Object, manifest: Object) -> bool:
+        """Whether a Job runs what `manifest` would. The server says what that comes to, with its own defaults and what
+        its webhooks change. One that is not, but says that it belongs to the task, is removed. Raises `ApiError`."""
+        name, owners = found["metadata"]["name"], manifest["metadata"].get("ownerReferences", [])
+        if not all(belongs_to(found, owner["uid"]) for owner in owners):
+            return False
+        metadata = {key: value for key, value in manifest["metadata"].items() if key != "name"}
+        trial = {**manifest, "metadata": {**metadata, "generateName": f"{name}-"}}
+        try:
+            if runs(found) == runs(await self._kube.create(JOBS, namespace, trial, dry_run=True)):
+                return True
+        except ApiError as error:
+            if error.retryable:
+                raise
+        log.warning("a Job that says that it is an attempt's is another one; it is removed", job=name)
+        await remove_for_sure(self._kube, namespace, name, found["metadata"]["uid"])
+        return False
 
     async def _informer(self, namespace: str) -> Informer:
         """That tells of the pods of attempts in `namespace`."""
@@ -224,6 +305,7 @@ class KubernetesBackend:
                     place,
                     label_selector=f"{MANAGED_BY},{ATTEMPT_LABEL}",
                     patience=float("inf"),
+                    refusal_patience=_REFUSED_PATIENCE,
                     key=lambda pod: str(pod["metadata"].get("labels", {}).get(ATTEMPT_LABEL, "")),
                 )
                 self._informers[place] = await informer.__aenter__()
@@ -231,14 +313,13 @@ class KubernetesBackend:
 
     async def _prepare(self, namespace: str, request: AttemptRequest, secrets: Secrets) -> None:
         """Everything that the pod will look for. Raises `ApiError`."""
-        await self._ensure(CONFIG_MAPS, namespace, self._launcher.name, lambda: self._launcher.config_map(namespace))
+        await ensure(self._kube, SECRETS, namespace, self._launcher.secret(namespace))
         if request.confinement.network == "none":
-            await self._ensure(NETWORK_POLICIES, namespace, NO_NETWORK, lambda: network_policy(namespace))
+            await ensure(self._kube, NETWORK_POLICIES, namespace, network_policy(namespace))
         for mount in claims(request).values():
             await self._claim(mount, namespace)
         if secrets.data:
-            with _unless_there():
-                await self._kube.create(SECRETS, namespace, secrets.object(request))
+            await ensure(self._kube, SECRETS, namespace, secrets.object(request), new=True)
 
     async def _claim(self, mount: ClaimMount, namespace: str) -> None:
         """The workspace's, made by its first attempt. Raises `ApiError`, and `InvalidInput` for a stranger's."""
@@ -258,40 +339,46 @@ class KubernetesBackend:
                 " it, give it the labels of a workspace, or use another name"
             )
 
-    async def _ensure(self, resource: Any, namespace: str, name: str, wanted: Callable[[], dict[str, Any]]) -> None:
-        """It is asked for each time: somebody may have deleted or changed it."""
-        manifest = wanted()
-        try:
-            found = await self._kube.get(resource, namespace, name)
-        except ApiError as error:
-            if error.status != _NOT_FOUND:
-                raise
-            with _unless_there():
-                await self._kube.create(resource, namespace, manifest)
-            return
-        if any(found.get(part) != manifest[part] for part in ("spec", "binaryData") if part in manifest):
-            await self._kube.delete(resource, namespace, name, uid=found["metadata"]["uid"])
-            with _unless_there():
-                await self._kube.create(resource, namespace, manifest)
-
     async def _create(
         self, namespace: str, manifest: dict[str, Any], seconds: float, cancel: asyncio.Event
-    ) -> Outcome | None:
-        """Create the Job: under its one name, so that asking again is safe. Gives an outcome where it is refused."""
-        ends = asyncio.get_running_loop().time() + seconds
+    ) -> Outcome | _Made:
+        """Create the Job: under its one name, so that asking again is safe. Gives an outcome where it is refused.
+
+        Raises `BackendError` where another one has the name.
+        """
+        ends, name = asyncio.get_running_loop().time() + seconds, manifest["metadata"]["name"]
         while True:
             try:
-                await self._kube.create(JOBS, namespace, manifest)
+                return _Made((await self._kube.create(JOBS, namespace, manifest))["metadata"]["uid"])
             except ApiError as error:
-                if error.status == _CONFLICT:  # an answer was lost
-                    return None
-                if not error.retryable:
+                if exists(error):  # an answer was lost, or somebody else was there first
+                    if (uid := await self._own(namespace, manifest)) is None:
+                        raise BackendError(f"{namespace} has a Job {name} that Remit did not make") from None
+                    return _Made(uid)
+                if not error.retryable and not is_over_quota(str(error)):
                     return _refused(error)
                 if cancel.is_set() or asyncio.get_running_loop().time() >= ends:
-                    return None  # it may be there all the same, and is attended to its end
+                    return _Made("", str(error))
                 await asyncio.sleep(_RETRY_SECONDS)
-            else:
-                return None
+
+    async def _own(self, namespace: str, manifest: Object) -> str | None:
+        """The uid of a Job that is there already, where that is ours."""
+        while True:
+            try:
+                found = await self._kube.get(JOBS, namespace, manifest["metadata"]["name"])
+                return found["metadata"]["uid"] if await self._is_ours(namespace, found, manifest) else None
+            except ApiError as error:
+                if not error.retryable:
+                    return None
+            await asyncio.sleep(_RETRY_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """The Job `uid`; empty: there was no answer. It may be there all the same, and is attended to its end."""
+
+    uid: str
+    waited_for: str = ""
 
 
 class _Nowhere:
@@ -301,7 +388,7 @@ class _Nowhere:
         pass
 
 
-def _handle(namespace: str, attempt_id: str, had: float) -> Handle:
+def _handle(namespace: str, attempt_id: str, had: float, uid: str = "") -> Handle:
     """Of a Job that has had so many seconds."""
     return Handle(
         pid=0,
@@ -309,6 +396,7 @@ def _handle(namespace: str, attempt_id: str, had: float) -> Handle:
         boot_id=boot_id(),
         container=job_name(attempt_id),
         namespace=namespace,
+        uid=uid,
         begun=boot_time() - had,
     )
 
@@ -324,18 +412,18 @@ def _unless_there() -> Any:
     try:
         yield
     except ApiError as error:
-        if error.status != _CONFLICT:
+        if not exists(error):
             raise
 
 
 def _refused(error: ApiError) -> Outcome:
     """What the API server has against an object of an attempt."""
     message = str(error)
-    if "exceeded quota" in message:
+    if is_over_quota(message):
         return over_quota(message)
     if error.status == _FORBIDDEN and _MISSING_RIGHT in message:
         raise BackendError(f"the operator lacks a right that the chart gives it: {message}") from error
-    if error.retryable:
+    if error.retryable or error.status == _UNAUTHORIZED:
         raise BackendError(message) from error
     return refused(message)
 

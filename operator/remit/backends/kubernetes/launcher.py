@@ -44,19 +44,20 @@ class Launcher:
 
     @property
     def name(self) -> str:
-        """Of the ConfigMap that has it: the same for the same program only."""
+        """Of the Secret that has it: the same for the same program only."""
         return f"remit-launcher-{self.architecture}-{hashlib.sha256(self.program).hexdigest()[:10]}"
 
-    def config_map(self, namespace: str) -> dict[str, Any]:
-        """What the pods of `namespace` get it from."""
+    def secret(self, namespace: str) -> dict[str, Any]:
+        """What the pods of `namespace` get it from. It is none, but whoever may write there has a say in what runs."""
         return {
             "apiVersion": "v1",
-            "kind": "ConfigMap",
+            "kind": "Secret",
+            "type": "Opaque",
             "metadata": {
                 "name": self.name,
                 "namespace": namespace,
                 "labels": {"app.kubernetes.io/managed-by": "remit", "app.kubernetes.io/component": "launcher"},
             },
             "immutable": True,
-            "binaryData": {KEY: base64.b64encode(self.program).decode()},
+            "data": {KEY: base64.b64encode(self.program).decode()},
         }

@@ -190,6 +190,29 @@ def job(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> dict[s
     }
 
 
+def runs(job: Mapping[str, Any]) -> Any:
+    """What a Job runs and what that is given, without the limits, which policies may change while it runs."""
+    spec = job["spec"]
+    pod = {**spec["template"]["spec"], "terminationGracePeriodSeconds": 0}
+    parts = [name for name in ("containers", "initContainers") if name in pod]
+    pod |= {name: [{**each, "resources": {}} for each in pod[name]] for name in parts}
+    pod["volumes"] = [{**each, "emptyDir": {}} if "emptyDir" in each else each for each in pod.get("volumes") or []]
+    return pod, [spec.get(name) for name in ("completions", "parallelism", "backoffLimit")]
+
+
+def is_of_attempt(obj: Mapping[str, Any]) -> bool:
+    """Whether it has the label of the attempt that it is named after. Anybody may give it that."""
+    labels = obj["metadata"].get("labels") or {}
+    return bool(obj["metadata"]["name"] == job_name(labels.get(ATTEMPT_LABEL, "")))
+
+
+def belongs_to(obj: Mapping[str, Any], uid: str) -> bool:
+    """Whether the object `uid` controls it. Anybody may say so."""
+    return bool(uid) and any(
+        owner.get("uid") == uid and owner.get("controller") for owner in obj["metadata"].get("ownerReferences") or []
+    )
+
+
 def _versions(request: AttemptRequest) -> str:
     return json.dumps(dict(request.secret_versions), sort_keys=True)
 
@@ -323,7 +346,7 @@ def _empty_folders(request: AttemptRequest) -> dict[str, int | None]:
 
 def _volumes(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> list[dict[str, Any]]:
     volumes: list[dict[str, Any]] = [
-        {"name": "launch", "configMap": {"name": launcher.name, "defaultMode": 0o555}},
+        {"name": "launch", "secret": {"secretName": launcher.name, "defaultMode": 0o555}},
     ]
     if secrets.files:
         volumes.append({"name": "private", "secret": {"secretName": job_name(request.id), "defaultMode": 0o444}})

@@ -31,6 +31,21 @@ _IMAGE_FAILURES: Final = frozenset(
 )
 _IMAGE_IS_NOT_THERE: Final = ("not found", "NotFound", "does not exist", "couldn't parse image", "access denied")
 _CONTAINER_FAILURES: Final = frozenset({"CreateContainerError", "CreateContainerConfigError", "RunContainerError"})
+_PASSING: Final = (
+    "failed calling webhook",
+    "Internal error occurred",
+    "error looking up service account",
+    "etcdserver:",
+    "the object has been modified",
+    "timed out",
+    "Timeout:",
+    "context deadline exceeded",
+    "failed to sync",
+    "failed to reserve container name",
+    "code = Unavailable",
+    "connection refused",
+)
+"""In the words of what is tried again by itself, and may well go then."""
 _NOT_STARTED: Final = frozenset({"StartError", "ContainerCannotRun"})
 _NODE_WENT: Final = frozenset({"DeletionByTaintManager", "DeletionByPodGC"})
 _FOLDER_IS_FULL: Final = re.compile(r'Usage of EmptyDir volume "([^"]*)" exceeds the limit "([^"]*)"')
@@ -87,9 +102,15 @@ def look(pod: Mapping[str, Any]) -> Look:
     image = str(container.get("image") or "")
     if reason in _IMAGE_FAILURES:
         return Look(refused=_no_image(image, reason, message), node=node)
+    if reason in _CONTAINER_FAILURES and _passes(message):
+        return Look(waits=message, node=node)
     if reason in _CONTAINER_FAILURES:
         return Look(refused=Outcome(ExitReason.START_FAILED, f"could not be started: {message or reason}"), node=node)
     return Look(waits=_scheduling(status) or reason, node=node)
+
+
+def _passes(message: str) -> bool:
+    return any(words in message for words in _PASSING)
 
 
 def _no_image(image: str, reason: str, message: str) -> Outcome:
@@ -115,7 +136,7 @@ def refusal(events: Iterable[Mapping[str, Any]]) -> tuple[Outcome | None, str]:
         return None, ""
     message = str(max(told, key=lambda event: str(event.get("lastTimestamp") or "")).get("message") or "")
     message = message.removeprefix("Error creating: ")
-    if "exceeded quota" in message:
+    if is_over_quota(message) or _passes(message):
         return None, message
     return refused(message), message
 
@@ -124,6 +145,10 @@ def refused(message: str) -> Outcome:
     """What the cluster's admission does not let in."""
     text = f"the cluster does not admit it: {message}"
     return Outcome(ExitReason.ADMISSION_REFUSED, text, category="Infrastructure", retryable=False)
+
+
+def is_over_quota(message: str) -> bool:
+    return "exceeded quota" in message
 
 
 def over_quota(message: str) -> Outcome:
@@ -135,7 +160,7 @@ def never_started(stopped: ExitReason, waited_for: str, request: AttemptRequest,
     """Its time was over, or it was cancelled, before the container ran."""
     if stopped is ExitReason.CANCELLED:
         outcome = Outcome(stopped, CANCELLED_MESSAGE)
-    elif "exceeded quota" in waited_for:
+    elif is_over_quota(waited_for):
         outcome = over_quota(waited_for)
     else:
         why = f": {waited_for}" if waited_for else ""

@@ -26,6 +26,9 @@ _STREAMS: Final[dict[bytes, tuple[Stream, bytes]]] = {
 _STAMP: Final = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 _END: Final = b"="
 _RESULT: Final = b"r"
+_MOST_ERRNO: Final = 4095
+MOST_RESULTS: Final = 32
+"""As `launch.c` has it."""
 MOST_BYTES: Final = 65536
 """Of one line of the log. The launcher's have at most an eighth of it."""
 
@@ -135,30 +138,37 @@ class Records:
 
 
 def _result(text: bytes) -> tuple[int, bytes | int] | None:
-    number, _, content = text.partition(b" ")
+    which, _, content = text.partition(b" ")
     try:
+        number = _number(int(which), 0, MOST_RESULTS - 1)
         if content.startswith(b"!"):
-            return int(number), int(content[1:])
-        return int(number), base64.b64decode(content, validate=True)
+            return number, _number(int(content[1:]), 1, _MOST_ERRNO)
+        return number, base64.b64decode(content, validate=True)
     except ValueError:
         return None
+
+
+def _number(value: Any, least: int = -1, most: int = (1 << 63) - 1) -> int:
+    if not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(value)
+    return value
 
 
 def _ended(text: bytes) -> Ended | None:
     try:
         found: dict[str, Any] = orjson.loads(text)
         return Ended(
-            exit_code=int(found["exitCode"]),
-            signal=int(found["signal"]),
-            stdout_bytes=int(found["stdoutBytes"]),
-            stderr_bytes=int(found["stderrBytes"]),
-            cpu_seconds=found["cpuMicroseconds"] / 1e6,
-            max_memory_bytes=int(found["maxMemoryBytes"]),
-            oom_kills=int(found["oomKills"]),
-            throttled_seconds=found["throttledMicroseconds"] / 1e6,
-            max_tasks=int(found["maxTasks"]),
+            exit_code=_number(found["exitCode"], 0, 255),
+            signal=_number(found["signal"]),
+            stdout_bytes=_number(found["stdoutBytes"]),
+            stderr_bytes=_number(found["stderrBytes"]),
+            cpu_seconds=_number(found["cpuMicroseconds"]) / 1e6,
+            max_memory_bytes=_number(found["maxMemoryBytes"]),
+            oom_kills=_number(found["oomKills"]),
+            throttled_seconds=_number(found["throttledMicroseconds"]) / 1e6,
+            max_tasks=_number(found["maxTasks"]),
             error=str(found["error"]),
-            errno=int(found["errno"]),
+            errno=_number(found["errno"], 0, _MOST_ERRNO),
         )
     except (ValueError, KeyError, TypeError):
         return None

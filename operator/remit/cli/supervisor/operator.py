@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from remit.api import crd
+from remit.api.definitions import crds
 from remit.cli.serve import operate
 from remit.cli.supervisor.channel import Message
 from remit.cli.supervisor.service import Supervised
@@ -78,7 +78,7 @@ async def _install(access: Access, operator_namespace: str) -> None:
 
 
 async def _apply(kube: Kube, operator_namespace: str) -> None:
-    for definition in crd.crds():
+    for definition in crds():
         await kube.apply(CRDS, None, definition["metadata"]["name"], definition, manager="remit-up", force=True)
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": operator_namespace}}
     try:

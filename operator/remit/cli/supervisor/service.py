@@ -16,6 +16,7 @@ from remit import threads
 from remit.cli.errors import FAILURE, described, wants_traceback
 from remit.cli.logsetup import set_up_logs
 from remit.cli.supervisor.channel import Message, receive, send
+from remit.lazily import without
 from remit.telemetry.redact import Redactor
 
 ROLES: Final = {"control-plane": "remit.cli.supervisor.controlplane", "operator": "remit.cli.supervisor.operator"}
@@ -79,7 +80,8 @@ def run(role: str, descriptor: int) -> int:
         channel.set_inheritable(False)
         try:
             gc.disable()  # what is imported stays: looking for garbage in it would take a sixth of the time
-            serve: Serve = import_module(ROLES[role]).serve  # takes longest, and needs no settings
+            with without("click", "pygments", "rich"):  # httpx has a command line
+                serve: Serve = import_module(ROLES[role]).serve  # takes longest, and needs no settings
             gc.freeze()
             gc.enable()
             if (settings := receive(channel)) is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from remit.backends.base import AttemptRequest
@@ -30,3 +32,52 @@ async def test_it_holds_where_only_the_pod_without_a_network_cannot_connect() ->
 async def test_who_could_not_try_has_not_shown_that_it_holds(code: int) -> None:
     assert not await holds(with_network=0, without=code)
     assert not await holds(with_network=code, without=1)
+
+
+class Cluster:
+    """Runs probes as a namespace has it: what a pod of each network exits with, or why it cannot run."""
+
+    def __init__(self, **namespaces: tuple[int, int] | str) -> None:
+        self.namespaces, self.asked = namespaces, list[str]()
+        self.hangs: set[str] = set()
+
+    async def run(self, request: AttemptRequest, namespace: str) -> Outcome:
+        self.asked.append(namespace)
+        if namespace in self.hangs:
+            await asyncio.Event().wait()
+        given = self.namespaces[namespace]
+        if isinstance(given, str):
+            return Outcome(ExitReason.IMAGE_PULL_FAILED, given)
+        return exited(given[request.confinement.network == "none"])
+
+
+async def test_one_namespace_says_nothing_of_another() -> None:
+    """Somebody may have a NetworkPolicy there that lets everything through."""
+    cluster = Cluster(open=(0, 0), held=(0, 1))
+    isolation = Isolation(cluster.run)
+    for _ in range(2):
+        assert not (await isolation.verdict("open", "image:1")).holds
+        assert (await isolation.verdict("held", "image:1")).holds
+    assert len(cluster.asked) == 6
+
+
+async def test_an_image_that_cannot_be_pulled_says_nothing_of_the_next() -> None:
+    cluster = Cluster(team="no such image")
+    isolation = Isolation(cluster.run)
+    verdict = await isolation.verdict("team", "none:1")
+    assert (verdict.holds, "no such image" in verdict.why) == (False, True)
+    cluster.namespaces["team"] = (0, 1)
+    assert (await isolation.verdict("team", "image:1")).holds
+
+
+async def test_a_probe_that_hangs_holds_up_no_other_namespace() -> None:
+    cluster = Cluster(stuck=(0, 1), team=(0, 1))
+    cluster.hangs.add("stuck")
+    isolation = Isolation(cluster.run)
+    stuck = asyncio.create_task(isolation.verdict("stuck", "image:1"))
+    async with asyncio.timeout(20):
+        while not cluster.asked:
+            await asyncio.sleep(0)
+        assert (await isolation.verdict("team", "image:1")).holds
+    stuck.cancel()
+    await asyncio.gather(stuck, return_exceptions=True)

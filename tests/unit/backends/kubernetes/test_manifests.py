@@ -208,11 +208,16 @@ def test_without_a_network_a_pod_neither_speaks_nor_hears() -> None:
     assert labels["remit.dev/network"] == "none"
 
 
-def test_another_program_has_another_config_map(tmp_path: Any) -> None:
+def test_whoever_may_write_config_maps_has_no_say_in_what_runs() -> None:
+    """They could replace one between its making and its mounting, and have the secrets of the attempt."""
+    assert "configMap" not in json.dumps(job(REQUEST, Secrets.of(REQUEST), LAUNCHER))
+
+
+def test_another_program_has_another_secret(tmp_path: Any) -> None:
     assert LAUNCHER.name != Launcher("amd64", b"other").name != Launcher("arm64", b"other").name
-    made = LAUNCHER.config_map("data")
+    made = LAUNCHER.secret("data")
     assert made["immutable"] is True
-    assert base64.b64decode(made["binaryData"]["launch"]) == b"program"
+    assert base64.b64decode(made["data"]["launch"]) == b"program"
     with pytest.raises(RemitError, match=r"launch-riscv64 \(No such file or directory\)"):
         Launcher.load(tmp_path, "riscv64")
 

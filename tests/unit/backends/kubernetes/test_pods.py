@@ -231,3 +231,33 @@ def test_a_job_without_a_pod() -> None:
     refused, _ = refusal([event(quota), event('violates PodSecurity "restricted:latest"', "2026-01-01T00:00:01Z")])
     assert refused is not None
     assert (refused.reason, refused.retryable) == (ExitReason.ADMISSION_REFUSED, False)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        'Internal error occurred: failed calling webhook "x": connection refused',
+        'pods "x" is forbidden: error looking up service account team/default: serviceaccount "default" not found',
+        "etcdserver: request timed out",
+        "Timeout: request did not complete within requested timeout - context deadline exceeded",
+        'Operation cannot be fulfilled on resourcequotas "q": the object has been modified',
+    ],
+)
+def test_what_passes_by_itself_is_waited_for(message: str) -> None:
+    """The Job's controller asks again."""
+    event = {"reason": "FailedCreate", "lastTimestamp": FINISHED, "message": f"Error creating: {message}"}
+    assert refusal([event]) == (None, message)
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [
+        ("CreateContainerConfigError", "failed to sync secret cache: timed out waiting for the condition"),
+        ("CreateContainerError", "context deadline exceeded"),
+        ("CreateContainerError", 'failed to reserve container name "task_x": name "task_x" is reserved for "0123"'),
+        ("RunContainerError", "rpc error: code = Unavailable desc = connection error"),
+    ],
+)
+def test_what_a_kubelet_tries_again_is_waited_for(reason: str, message: str) -> None:
+    seen = look(pod({"waiting": {"reason": reason, "message": message}}))
+    assert (seen.refused, seen.waits) == (None, message)

@@ -114,6 +114,38 @@ def test_small_files_come_with_the_log() -> None:
     assert [*tree.find("/d"), *tree.find("/*")] == []
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"failed to create fsnotify watcher: too many open files",
+        b"unable to retrieve container logs for containerd://0123456789",
+    ],
+)
+def test_the_words_of_a_kubelet_are_no_time(line: bytes) -> None:
+    """It puts them on the log's stream, without one, and the log goes on when it is asked for anew."""
+    records, lines = Records(), log([b"o one", b"o two", END % (8, 0)])
+    assert heard(records, [lines[0], line + b"\n"])["stdout"] == b"one\n"
+    assert records.last == "2026-01-01T00:00:00.000000000Z"
+    records.again()
+    assert heard(records, lines)["stdout"] == b"two\n"
+    assert records.ended is not None
+    assert line in records.unexpected
+
+
+@pytest.mark.parametrize("number", [b"1e300", b"-1", b"1e30", b'"x"', b"null", b"99999999999999999999", b"[]"])
+def test_numbers_that_no_launcher_writes_end_nothing(number: bytes) -> None:
+    end = (END % (0, 0)).replace(b'"exitCode":3', b'"exitCode":' + number)
+    records = Records()
+    heard(records, log([end]))
+    assert records.ended is None
+
+
+def test_results_that_nobody_asked_for_are_not_kept() -> None:
+    records = Records()
+    heard(records, log([b"r %d YQ==" % number for number in (0, 31, 32, 10**9, -1)]))
+    assert set(records.results) == {0, 31}
+
+
 def test_a_node_tells_its_own_time() -> None:
     records = Records()
     heard(records, [b"2026-11-30T10:03:03.934930442+01:00 o hi\n"])
