@@ -383,8 +383,8 @@ class CommandPolicySpec(SpecModel):
         ]
         | None
     ) = None
-    """Where commands and scripts may run. By default where the installation runs what says nothing: `kubernetes` on a
-    cluster, `process` elsewhere."""
+    """Where commands and scripts may run. Not set: on the installation's default backend only, which is
+    `kubernetes` on a cluster and `process` elsewhere, unless the operator was started with another."""
     networks: Annotated[
         list[Network], Field(min_length=1, max_length=3, json_schema_extra={"x-kubernetes-list-type": "set"})
     ] = ["none"]

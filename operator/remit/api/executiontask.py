@@ -265,8 +265,8 @@ class TaskTemplate(SpecModel):
     """Work on containers."""
 
     backend: BackendName | None = None
-    """Where it runs: a sandboxed process beside the operator, a Docker container, or a Kubernetes Job. By default where
-    the installation runs what says nothing: `kubernetes` on a cluster, `process` elsewhere. `status.backend` tells."""
+    """Where it runs: a sandboxed process beside the operator, a Docker container, or a Kubernetes Job. Not set: on the
+    installation's default, `kubernetes` on a cluster and `process` elsewhere. `status.backend` has the choice."""
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     """The container image, for the backends docker and kubernetes. By default the installation's, where it has one."""
     pod: PodOptions | None = None

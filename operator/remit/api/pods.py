@@ -15,7 +15,7 @@ LabelValue = Annotated[str, Field(pattern=_LABEL_VALUE, max_length=63)]
 
 
 class Toleration(SpecModel):
-    """A taint of nodes that the pod puts up with."""
+    """A taint of nodes that the pod tolerates."""
 
     rules = (
         Rule("has(self.key) || self.operator == 'Exists'", "without a key the operator is Exists"),
@@ -54,13 +54,13 @@ class PodOptions(SpecModel):
     node_selector: Annotated[dict[str, LabelValue], Field(max_length=16)] = {}
     """Labels that the node must have, besides those of the operator's own architecture."""
     tolerations: Annotated[list[Toleration], Field(max_length=16)] = []
-    """Taints of nodes that it puts up with."""
+    """Taints of nodes that it tolerates."""
     runtime_class_name: Name | None = None
     """The RuntimeClass, such as one of gVisor or Kata Containers."""
     priority_class_name: Name | None = None
     """The PriorityClass."""
     service_account_name: Name | None = None
-    """The ServiceAccount that it runs as, whose token the program finds then. Not set: it has no token."""
+    """The ServiceAccount that it runs as, whose token is mounted for the program. Not set: it has no token."""
     image_pull_secrets: Annotated[list[Name], Field(max_length=8)] = []
     """Names of Secrets with which the image is pulled."""
 
