@@ -82,7 +82,7 @@ def test_an_upgrade_is_in_force_and_leaves_running_tasks_alone(installation: Ins
 def test_what_somebody_put_in_the_place_of_what_jobs_need_is_replaced(installation: Installation) -> None:
     """After the upgrade, by which a Job without a network runs on any cluster."""
     program = launcher(installation)
-    for kind, name in (("networkpolicy", "remit-network-none"), ("configmap", program)):
+    for kind, name in (("networkpolicy", "remit-network-none"), ("secret", program)):
         installation.kubectl.ok("delete", "-n", installation.namespace, kind, name)
     installation.apply(
         {
@@ -91,7 +91,12 @@ def test_what_somebody_put_in_the_place_of_what_jobs_need_is_replaced(installati
             "metadata": {"name": "remit-network-none"},
             "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
         },
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": program}, "data": {"launch": "another program"}},
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": program},
+            "stringData": {"launch": "another program"},
+        },
     )
     installation.run("repaired", "echo", network="none")
     status = installation.finished("repaired")
@@ -99,5 +104,5 @@ def test_what_somebody_put_in_the_place_of_what_jobs_need_is_replaced(installati
 
 
 def launcher(installation: Installation) -> str:
-    (found,) = installation.get("configmaps", "-l", "app.kubernetes.io/component=launcher")["items"]
+    (found,) = installation.get("secrets", "-l", "app.kubernetes.io/component=launcher")["items"]
     return str(found["metadata"]["name"])
