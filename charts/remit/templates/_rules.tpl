@@ -45,7 +45,7 @@ same namespaces; tasks and Deployments of one that is not served are ignored. */
   verbs: [get, create, delete]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [""]
   resources: [pods/log]
   verbs: [get]

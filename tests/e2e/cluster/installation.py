@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,8 @@ class Installation:
         found = self.get("jobs", "-l", "app.kubernetes.io/managed-by=remit")["items"]
         return [job for job in found if job["metadata"]["annotations"].get("remit.dev/task") == task]
 
-    def serve(self, name: str, image: str, argv: Sequence[str], port: int, **variables: str) -> str:
+    @contextlib.contextmanager
+    def serve(self, name: str, image: str, argv: Sequence[str], port: int, **variables: str) -> Iterator[str]:
         """The address of a pod that listens on `port` of its node.
 
         Other pods reach it there, also where the node is a machine whose Docker has its firewall drop what one pod
@@ -149,8 +150,10 @@ class Installation:
         self.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
         waited = self.kubectl("wait", "-n", self.namespace, "--for=condition=Ready", f"pod/{name}", "--timeout=80s")
         assert waited.returncode == 0, self.kubectl("logs", "-n", self.namespace, name).stdout
-        address: str = self.get("pod", name)["status"]["podIP"]
-        return address
+        try:
+            yield self.get("pod", name)["status"]["podIP"]
+        finally:
+            self.kubectl.ok("delete", "-n", self.namespace, f"pod/{name}", "--force")
 
     def live(self, name: str, revision: int) -> Status:
         """The status of a Deployment once this revision is live, with both of its replicas."""

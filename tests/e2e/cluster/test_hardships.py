@@ -30,39 +30,46 @@ exec tail -f /tmp/effects
 
 def test_twenty_tasks_run_once_each_while_their_operator_is_killed(installation: Installation) -> None:
     """Fewer at a time than there are, so that after each kill some run, and some are yet to be started."""
-    port = installation.ports[0]
-    address = installation.serve("counter", clusters.busybox_image(), ("sh", "-c", COUNTS), port, PORT=str(port))
-    script = f"busybox wget -q -O - 'http://{address}:{port}/cgi-bin/count?'$REMIT_TASK_NAME && sleep 3"
-    names = [f"once-{number}" for number in range(TASKS)]
+    port, names = installation.ports[0], [f"once-{number}" for number in range(TASKS)]
+    image = clusters.busybox_image()
 
     def effects() -> Counter[str]:
         told = installation.kubectl.ok("logs", "-n", installation.namespace, "pod/counter").splitlines()
         return Counter(line.removeprefix("effect ") for line in told)
 
-    installation.apply(*(command(name, "sh", "-c", script, image=clusters.busybox_image()) for name in names))
-    for number in range(KILLS):
-        seen = 1 + number * TASKS // KILLS
-        wait_until(lambda seen=seen: len(effects()) >= seen, f"{seen} of them were at work", seconds=240)  # type: ignore[misc]
-        installation.kill()
+    with installation.serve("counter", image, ("sh", "-c", COUNTS), port, PORT=str(port)) as address:
+        url = f"http://{address}:{port}/cgi-bin/count"
+        script = f"busybox wget -q -O - '{url}?'$REMIT_TASK_NAME && sleep 3"
+        installation.apply(*(command(name, "sh", "-c", script, image=image) for name in names))
+        for number in range(KILLS):
+            seen = 1 + number * TASKS // KILLS
+            wait_until(lambda seen=seen: len(effects()) >= seen, f"{seen} of them", seconds=240)  # type: ignore[misc]
+            installation.kill()
+        ends = {name: installation.finished(name) for name in names}
+        assert effects() == Counter(names)
 
-    ends = {name: installation.finished(name) for name in names}
-    assert {name: (end["phase"], end["attemptCount"]) for name, end in ends.items()} == dict.fromkeys(
-        names, ("Succeeded", 1)
-    )
+    phases = {name: (end["phase"], end["attemptCount"]) for name, end in ends.items()}
+    assert phases == dict.fromkeys(names, ("Succeeded", 1))
     assert {name: end["output"]["stdoutTail"] for name, end in ends.items()} == dict.fromkeys(names, "counted\n")
-    assert effects() == Counter(names)
 
 
-def test_an_upgrade_leaves_running_tasks_alone(installation: Installation) -> None:
+def test_an_upgrade_is_in_force_and_leaves_running_tasks_alone(installation: Installation) -> None:
+    installation.run("none", "echo", network="none")
+    before = installation.finished("none")
+    if before["phase"] != "Succeeded":  # as on a node whose network enforces nothing
+        assert before["attempts"][-1]["reason"] == "SandboxUnavailable"
+        assert "a pod that a NetworkPolicy allows no connection could connect" in before["message"]
+    else:
+        assert before["sandbox"]["limits"]["network"] == "NetworkPolicy remit-network-none"
     names = ["through-1", "through-2"]
     installation.apply(*(command(name, "sh", "-c", WAITS) for name in names))
-    before = {name: installation.running(name) for name in names}
+    jobs = {name: installation.running(name) for name in names}
     was = installation.operators()
 
     installation.upgrade(acceptUnenforcedNetwork=True)
 
     wait_until(lambda: not {*was} & {*installation.operators()}, "the operator before is gone")
-    for name, job in before.items():
+    for name, job in jobs.items():
         installation.let_go(job)
         status = installation.finished(name)
         assert (status["phase"], status["attemptCount"]) == ("Succeeded", 1), status
@@ -70,3 +77,32 @@ def test_an_upgrade_leaves_running_tasks_alone(installation: Installation) -> No
     installation.run("unenforced", "echo", network="none")
     status = installation.finished("unenforced")
     assert status["phase"] == "Succeeded", status
+
+
+def test_what_somebody_put_in_the_place_of_what_jobs_need_is_replaced(installation: Installation) -> None:
+    """After the upgrade, by which a Job without a network runs on any cluster."""
+    program = launcher(installation)
+    for kind, name in (("networkpolicy", "remit-network-none"), ("secret", program)):
+        installation.kubectl.ok("delete", "-n", installation.namespace, kind, name)
+    installation.apply(
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": "remit-network-none"},
+            "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": program},
+            "stringData": {"launch": "another program"},
+        },
+    )
+    installation.run("repaired", "echo", network="none")
+    status = installation.finished("repaired")
+    assert status["phase"] == "Succeeded", status
+
+
+def launcher(installation: Installation) -> str:
+    (found,) = installation.get("secrets", "-l", "app.kubernetes.io/component=launcher")["items"]
+    return str(found["metadata"]["name"])

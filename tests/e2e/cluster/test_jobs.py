@@ -117,19 +117,6 @@ def test_what_a_quota_keeps_out_waits_and_says_so(installation: Installation) ->
     assert status["attempts"][-1]["reason"] == "QuotaExceeded"
 
 
-def test_network_is_none_where_the_cluster_holds_it_and_refused_elsewhere(installation: Installation) -> None:
-    installation.run("none", "sh", "-c", "ls /sys/class/net", network="none")
-    installation.run("host", "sh", "-c", "ls /sys/class/net")
-
-    status = installation.finished("none")
-    if status["phase"] != "Succeeded":  # as on a node whose network enforces nothing
-        assert status["attempts"][-1]["reason"] == "SandboxUnavailable"
-        assert "a pod that a NetworkPolicy allows no connection could connect" in status["message"]
-    else:
-        assert status["sandbox"]["limits"]["network"] == "NetworkPolicy remit-network-none"
-    assert (installation.finished("host"))["phase"] == "Succeeded"
-
-
 def test_volumes_of_every_kind_are_mounted(installation: Installation) -> None:
     text = {"metadata": {"name": "texts"}, "apiVersion": "v1"}
     installation.apply(

@@ -23,6 +23,7 @@ OF_A_CONFLICT = {
     )
 }
 """Used when somebody else writes in between, which not every run has."""
+CREATED = 201
 Requests = set[tuple[str, str, str]]
 """Where, what, and the verb."""
 
@@ -61,6 +62,8 @@ def asked(log: Path, installation: Installation) -> tuple[Requests, Requests]:
             name = f"{what['resource']}.{what.get('apiGroup', '')}".rstrip(".") + part
             place = what.get("namespace", "")
             used.add((places.get(place, place), name, request["verb"]))
+            if request["verb"] == "patch" and request.get("responseStatus", {}).get("code") == CREATED:
+                used.add((places.get(place, place), name, "create"))  # which an apply needs, then
             if request["annotations"]["authorization.k8s.io/decision"] != "allow":
                 refused.add((places.get(place, place), name, request["verb"]))
     return used, refused

@@ -89,7 +89,7 @@ def test_crds_outlive_the_chart(helm: Any) -> None:
 OPERATOR = typer.main.get_command(app).commands["operator"]
 JOB_VERBS = {
     ("batch", "jobs"): ["get", "create", "delete"],
-    ("", "pods"): ["get", "list", "watch"],
+    ("", "pods"): ["list", "watch"],
     ("", "pods/log"): ["get"],
     ("", "persistentvolumeclaims"): ["get", "create"],
     ("networking.k8s.io", "networkpolicies"): ["get", "create", "delete"],
