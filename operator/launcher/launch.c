@@ -334,6 +334,13 @@ static void exec_on_path(char **argv) {
   errno = why;
 }
 
+/* What is ignored stays so for a new program. The C library keeps two signals to itself, and so leaves these. */
+static void default_signals(void) {
+  enum { SIGNALS = 64, MASK_BYTES = SIGNALS / 8 };
+  static const unsigned long usual[4]; /* The kernel's struct sigaction with SIG_DFL, which is 0. */
+  for (int number = 1; number <= SIGNALS; number++) syscall(SYS_rt_sigaction, number, usual, NULL, MASK_BYTES);
+}
+
 /* In the child: become the program, or tell the parent why not. */
 static _Noreturn void become(char **argv, const char *folder, int input, int output, int errors, int told) {
   struct failure failure = {'d', 0};
@@ -341,7 +348,7 @@ static _Noreturn void become(char **argv, const char *folder, int input, int out
   if (!folder || chdir(folder) == 0) {
     failure.what = 'x';
     if (dup2(input, STDIN_FILENO) >= 0 && dup2(output, STDOUT_FILENO) >= 0 && dup2(errors, STDERR_FILENO) >= 0) {
-      for (int number = 1; number < NSIG; number++) signal(number, SIG_DFL); /* What is ignored stays so. */
+      default_signals();
       sigset_t none;
       sigemptyset(&none);
       sigprocmask(SIG_SETMASK, &none, NULL);

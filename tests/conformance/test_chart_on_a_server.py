@@ -66,11 +66,18 @@ def cluster(
     kubeconfig = found.kubeconfig(tmp_path_factory.mktemp("client") / "kubeconfig")
     run = Kubectl(kubectl, kubeconfig)
     run.ok("wait", "--for=create", "namespace/default", "--timeout=30s")
+
+    def crds() -> set[str]:
+        return set(run.ok("get", "customresourcedefinitions", "-o", "name").split())
+
+    before = crds()
     for namespace in ("remit-system", "team-a", "team-b"):
         run("create", "namespace", namespace)
     run.ok("label", "--overwrite", "namespace", "remit-system", "pod-security.kubernetes.io/enforce=restricted")
     yield run, kubeconfig
     run("delete", "namespace", "remit-system", "team-a", "team-b", "--wait=false")
+    if ours := sorted(crds() - before):  # others compare what becomes of them
+        run.ok("delete", *ours)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -52,7 +52,8 @@ def test_the_processes_of_remit_up_import_nothing_that_draws(role: str) -> None:
     assert {"click", "pygments", "rich"} & imported == set()
 
 
-def test_a_package_is_missing_only_within_the_block() -> None:
+def test_a_package_is_missing_only_within_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)  # by whoever imported it before
     with without("colorsys", "json"):
         with pytest.raises(ModuleNotFoundError):
             importlib.import_module("colorsys")
