@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import os
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -136,23 +136,28 @@ async def _add(seen: Seen, source: Source, obj: Object, reached: Reached | None)
     name = _name(obj)
     if reached is None and any((each.get("network") or {}).get("denied") for each in _attempts(obj)):
         seen.leave_out(name, _NOT_HERE)
-    try:
+    with _unreadable_left_out(seen, name):
         task = ExecutionTask.parse(obj)
         environment = await _environment(source, task)
         secrets = await secrets_of(source.kube, source.namespace, task.spec, source)
         request = _as_found(request_of(task, None, environment))
+        stdin, mask = bool(task.spec.stdin or task.spec.stdin_from), Redactor(secrets).redact_cut
+        destinations = _destinations(seen, name, (reached or {}).get(obj["metadata"]["uid"]))
+        run = Run(name=name, request=request, destinations=destinations, stdin=stdin, mask=mask, masked=MASK)
+        seen.runs.append(run)
+
+
+@contextlib.contextmanager
+def _unreadable_left_out(seen: Seen, name: str) -> Iterator[None]:
+    """What cannot be read of `name` is told as the reason why it is left out."""
+    try:
+        yield
     except (InvalidInput, MissingReference) as error:
         seen.leave_out(name, str(error))
-        return
     except ApiError as error:
         if error.status != 403:
             raise
         seen.leave_out(name, f"{error}; who suggests its policy must be able to tell its secrets from all else")
-        return
-    stdin, mask = bool(task.spec.stdin or task.spec.stdin_from), Redactor(secrets).redact_cut
-    destinations = _destinations(seen, name, (reached or {}).get(obj["metadata"]["uid"]))
-    run = Run(name=name, request=request, destinations=destinations, stdin=stdin, mask=mask, masked=MASK)
-    seen.runs.append(run)
 
 
 def _attempts(obj: Object) -> list[dict[str, Any]]:
@@ -187,20 +192,12 @@ async def add_deployments(seen: Seen, connection: Connection, wanted: Wanted) ->
 
 async def _add_deployment(seen: Seen, source: Source, obj: Object) -> None:
     name = f"Deployment {obj['metadata']['name']}"
-    try:
+    with _unreadable_left_out(seen, name):
         deployment = Deployment.parse(obj)
         _, material = await configuration.read(source, deployment.spec)
         asked = [_as_found(request) for request in requests(deployment, material)]
-    except (InvalidInput, MissingReference) as error:
-        seen.leave_out(name, str(error))
-        return
-    except ApiError as error:
-        if error.status != 403:
-            raise
-        seen.leave_out(name, f"{error}; who suggests its policy must be able to tell its secrets from all else")
-        return
-    mask = Redactor(material.secrets).redact_cut
-    seen.runs += [Run(name=name, request=request, mask=mask, masked=MASK) for request in asked]
+        mask = Redactor(material.secrets).redact_cut
+        seen.runs += [Run(name=name, request=request, mask=mask, masked=MASK) for request in asked]
 
 
 async def _environment(source: Source, task: ExecutionTask) -> dict[str, str | None]:

@@ -54,8 +54,6 @@ from remit.telemetry import Redactor
 _PACED_BY_THE_SANDBOX = ("disk_bytes_per_second", "network_bytes_per_second")
 """Limits that a task must not seem to have where no sandbox is."""
 
-_WITH_FILES = frozenset({"process", "docker", "kubernetes", OPERATOR})
-"""The backends that mount volumes and keep artifacts."""
 _NOT_HERE = {
     "container": "this operator has no Docker engine (--docker-host); use a command, which runs as a Job on a cluster",
     "file": (
@@ -416,11 +414,6 @@ def _not_offered(task: ExecutionTask, here: Admission) -> str | None:
         return f"spec.image: the backend {backend} needs one, and this operator has no default image; set it"
     if backend not in WITH_IMAGES and spec.image:
         return f"spec.image goes with backends docker and kubernetes, and this runs on {backend}; set spec.backend"
-    if backend not in _WITH_FILES and (spec.volume_mounts or spec.artifacts or spec.results):
-        return (
-            f"this version of Remit mounts volumes and keeps artifacts on {' and '.join(sorted(_WITH_FILES))} only;"
-            " leave them out"
-        )
     if backend != "kubernetes" and spec.pod:
         return f"spec.pod is for the backend kubernetes, and this runs on {backend}; leave it out, or set spec.backend"
     if backend == "kubernetes" and spec.artifacts:

@@ -24,7 +24,7 @@ import pytest
 import requests
 import structlog.testing
 
-from dockers import OwnEngine, docker, make_image, needs_docker
+from dockers import OwnEngine, docker
 from faultpoints import Fault, Tally, disturbed
 from remit.api import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus
@@ -60,23 +60,6 @@ def quiet() -> Iterator[None]:
     """Without tracebacks, which take most of the time."""
     with structlog.testing.capture_logs():
         yield
-
-
-@pytest.fixture(scope="module")
-def own() -> Iterator[OwnEngine]:
-    needs_docker()
-    with tempfile.TemporaryDirectory(prefix="rd", ignore_cleanup_errors=True) as folder:
-        engine = OwnEngine(Path(folder))
-        engine.start()
-        try:
-            yield engine
-        finally:
-            engine.stop()
-
-
-@pytest.fixture(scope="module")
-def image(own: OwnEngine) -> str:
-    return make_image(own.host)
 
 
 class Disturbed(Runner):

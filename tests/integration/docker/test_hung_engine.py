@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import tempfile
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import docker as docker_sdk
@@ -27,23 +25,6 @@ from remit.sandbox import Confinement, Limits, Network
 
 pytestmark = pytest.mark.timeout(180)
 PATIENCE = 60
-
-
-@pytest.fixture(scope="module")
-def own() -> Iterator[OwnEngine]:
-    needs_docker()
-    with tempfile.TemporaryDirectory(prefix="rd", ignore_cleanup_errors=True) as folder:
-        engine = OwnEngine(Path(folder))
-        engine.start()
-        try:
-            yield engine
-        finally:
-            engine.stop()
-
-
-@pytest.fixture(scope="module")
-def image(own: OwnEngine) -> str:
-    return make_image(own.host)
 
 
 @pytest.fixture

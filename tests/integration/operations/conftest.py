@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from remit.errors import PolicyDenied
 from remit.execution.performing import perform
 from remit.operations import Performer, Work
 from remit.policy import Decision, Grant, Limits, compile_policy, decide, request_for
+from servers import Server, valkey
 
 
 @dataclass
@@ -90,3 +92,11 @@ def folder(tmp_path: Path) -> Path:
     place = tmp_path / "allowed"
     place.mkdir()
     return place
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
+    server, url = valkey(tmp_path_factory.mktemp("valkey"))
+    server.start()
+    yield server, url
+    server.stop()

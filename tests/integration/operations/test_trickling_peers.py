@@ -14,7 +14,7 @@ from remit.backends import Outcome
 from remit.operations import Performer
 from remit.operations.database import PostgresPerformer, RedisPerformer
 from remit.operations.http import HttpPerformer
-from servers import Server, postgres, valkey
+from servers import Server, postgres
 from trickling import BODIES, trickling
 
 from .conftest import Desk
@@ -32,14 +32,6 @@ NEVER = b"\xff never said \xff"
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
     server, url = postgres(tmp_path_factory.mktemp("postgres"))
-    server.start()
-    yield server, url
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
-    server, url = valkey(tmp_path_factory.mktemp("valkey"))
     server.start()
     yield server, url
     server.stop()

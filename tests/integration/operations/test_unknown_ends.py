@@ -19,7 +19,7 @@ from remit.execution.performing import perform
 from remit.operations import Performer
 from remit.operations.database import PostgresPerformer, RedisPerformer
 from remit.operations.http import HttpPerformer
-from servers import Server, postgres, valkey
+from servers import Server, postgres
 from webserver import answering
 
 from .conftest import Desk
@@ -39,14 +39,6 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server,
     server.start()
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("CREATE TABLE t (i int)")
-    yield server, url
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
-    server, url = valkey(tmp_path_factory.mktemp("valkey"))
-    server.start()
     yield server, url
     server.stop()
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from remit.backends.base import AttemptRequest, Handle, OutputSink
+from remit.backends.beforehand import in_time
 from remit.backends.docker.archives import EngineArchives
 from remit.backends.docker.archivetree import ArchiveTree
 from remit.backends.docker.container import ENGINE_ENDS, Container, time_had
@@ -93,7 +94,7 @@ class DockerBackend:
             return not_started(given, ExitReason.START_FAILED, f"could not be started: {missing}")
         began = asyncio.get_running_loop().time()
         try:
-            image = await self._image_in_time(request, cancel)
+            image = await in_time(self._image(request.image), cancel, request.timeout_seconds)
         except OperationFailed as error:
             if error.retryable:
                 raise
@@ -359,19 +360,6 @@ class DockerBackend:
                 )
             state = await container.settled(state)
         return outcome_of(container, request, state, ended.stopped, given)
-
-    async def _image_in_time(self, request: AttemptRequest, cancel: asyncio.Event) -> dict[str, Any] | None:
-        """The image, unless the attempt is cancelled or its time is over before that: then None."""
-        getting = asyncio.ensure_future(self._image(request.image))
-        asked = asyncio.ensure_future(cancel.wait())
-        try:
-            ends: set[asyncio.Future[Any]] = {getting, asked}
-            await asyncio.wait(ends, timeout=request.timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
-            return getting.result() if getting.done() else None
-        finally:
-            for task in (getting, asked):
-                task.cancel()
-            await asyncio.gather(getting, asked, return_exceptions=True)
 
     async def _image(self, reference: str) -> dict[str, Any]:
         """The image, fetched if the engine does not have it."""

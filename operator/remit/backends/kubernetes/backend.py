@@ -12,15 +12,14 @@ from typing import Any, Final
 import structlog
 
 from remit.backends.base import AttemptRequest, Handle, OutputSink, Stream, TaskReference
+from remit.backends.beforehand import in_time
 from remit.backends.ending import CANCELLED_MESSAGE
+from remit.backends.kubernetes import labels
 from remit.backends.kubernetes.attending import Attendance, remove_for_sure, remove_job
 from remit.backends.kubernetes.ensuring import ensure, exists
 from remit.backends.kubernetes.isolation import Isolation
 from remit.backends.kubernetes.launcher import Launcher
 from remit.backends.kubernetes.manifests import (
-    ATTEMPT_LABEL,
-    MANAGED_BY,
-    WORKSPACE_LABELS,
     Secrets,
     Walls,
     belongs_to,
@@ -102,9 +101,11 @@ class KubernetesBackend:
         if cancel.is_set():
             return confined(Outcome(ExitReason.CANCELLED, CANCELLED_MESSAGE), given)
         if request.confinement.network == "none":
-            isolated = await self._told_in_time(request, task.namespace, cancel, given)
-            if isinstance(isolated, Outcome):
-                return isolated
+            asking = self._is_isolated(task.namespace, request.image)
+            isolated = await in_time(asking, cancel, request.timeout_seconds)
+            if isolated is None:
+                stopped = ExitReason.CANCELLED if cancel.is_set() else ExitReason.TIMED_OUT
+                return never_started(stopped, "it was still being tried whether network: none holds", request, given)
             given = walls(request.confinement, isolated=isolated)
         return await self._run(request, task.namespace, sink, cancel, given, on_started)
 
@@ -142,27 +143,6 @@ class KubernetesBackend:
                 self._kube, request, namespace, made.uid, sink, given, news, waits_for=made.waited_for
             )
             return await self._attended(attendance, request, namespace, cancel, clock() - began)
-
-    async def _told_in_time(
-        self, request: AttemptRequest, namespace: str, cancel: asyncio.Event, given: Walls
-    ) -> bool | Outcome:
-        """As `_is_isolated`; how it ended where it was cancelled before, or its time was over."""
-        asking, cancelled = (
-            asyncio.ensure_future(self._is_isolated(namespace, request.image)),
-            asyncio.ensure_future(cancel.wait()),
-        )
-        try:
-            await asyncio.wait(
-                {asking, cancelled}, timeout=request.timeout_seconds, return_when=asyncio.FIRST_COMPLETED
-            )
-            if asking.done():
-                return asking.result()
-            stopped = ExitReason.CANCELLED if cancelled.done() else ExitReason.TIMED_OUT
-            return never_started(stopped, "it was still being tried whether network: none holds", request, given)
-        finally:
-            asking.cancel()
-            cancelled.cancel()
-            await asyncio.gather(asking, cancelled, return_exceptions=True)
 
     async def _is_isolated(self, namespace: str, image: str) -> bool:
         """Raises `SandboxUnavailable` where that is not so, and nobody said that it need not be."""
@@ -303,10 +283,10 @@ class KubernetesBackend:
                     self._kube,
                     PODS,
                     place,
-                    label_selector=f"{MANAGED_BY},{ATTEMPT_LABEL}",
+                    label_selector=labels.ATTEMPTS,
                     patience=float("inf"),
                     refusal_patience=_REFUSED_PATIENCE,
-                    key=lambda pod: str(pod["metadata"].get("labels", {}).get(ATTEMPT_LABEL, "")),
+                    key=lambda pod: str(pod["metadata"].get("labels", {}).get(labels.ATTEMPT, "")),
                 )
                 self._informers[place] = await informer.__aenter__()
             return informer
@@ -331,8 +311,8 @@ class KubernetesBackend:
             with _unless_there():
                 await self._kube.create(CLAIMS, namespace, claim(mount, namespace, self._storage_class))
             return
-        labels = found["metadata"].get("labels") or {}
-        if any(labels.get(name) != value for name, value in WORKSPACE_LABELS.items()):
+        has = found["metadata"].get("labels") or {}
+        if not labels.WORKSPACE.items() <= has.items():
             name = claim_name(mount.workspace)
             raise InvalidInput(
                 f"workspace {mount.workspace}: there is a PersistentVolumeClaim {name} that Remit did not make; delete"

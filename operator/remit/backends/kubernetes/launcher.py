@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from remit.backends.kubernetes import labels
 from remit.errors import RemitError
 
 FOLDER: Final = Path("/usr/libexec/remit")
@@ -56,7 +57,7 @@ class Launcher:
             "metadata": {
                 "name": self.name,
                 "namespace": namespace,
-                "labels": {"app.kubernetes.io/managed-by": "remit", "app.kubernetes.io/component": "launcher"},
+                "labels": dict(labels.LAUNCHER),
             },
             "immutable": True,
             "data": {KEY: base64.b64encode(self.program).decode()},

@@ -6,11 +6,11 @@ import base64
 import dataclasses
 import json
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, Final
 
 from remit.api import API_VERSION
 from remit.backends.base import AttemptRequest
+from remit.backends.kubernetes import labels
 from remit.backends.kubernetes.launcher import KEY, PATH, STDIN_PATH, Launcher
 from remit.errors import InvalidInput, SandboxUnavailable
 from remit.sandbox import NOT_ENFORCED, ClaimMount, Confinement, EmptyMount, HostMount, Layer
@@ -18,13 +18,7 @@ from remit.sandboxpaths import WORKSPACE
 
 CONTAINER: Final = "task"
 """The container that the program runs in."""
-ATTEMPT_LABEL: Final = "remit.dev/attempt"
-WORKSPACE_LABELS: Final = MappingProxyType(
-    {"app.kubernetes.io/managed-by": "remit", "app.kubernetes.io/component": "workspace"}
-)
 _VERSIONS: Final = "remit.dev/secret-versions"
-NETWORK_LABEL: Final = "remit.dev/network"
-MANAGED_BY: Final = "app.kubernetes.io/managed-by=remit"
 USER: Final = 65534
 """Nobody: as whom an attempt runs, whatever the image says."""
 LAYERS: Final = (Layer.NAMESPACES, Layer.SECCOMP, Layer.CGROUP)
@@ -97,10 +91,10 @@ def network_policy(namespace: str) -> dict[str, Any]:
         "metadata": {
             "name": NO_NETWORK,
             "namespace": namespace,
-            "labels": {"app.kubernetes.io/managed-by": "remit"},
+            "labels": dict(labels.OURS),
         },
         "spec": {
-            "podSelector": {"matchLabels": {NETWORK_LABEL: "none"}},
+            "podSelector": {"matchLabels": {labels.NETWORK: "none"}},
             "policyTypes": ["Ingress", "Egress"],
         },
     }
@@ -150,7 +144,7 @@ def job(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> dict[s
     """The Job that makes one pod, once."""
     grace, network = int(request.grace_seconds), request.confinement.network
     metadata = _metadata(request)
-    labels = {**metadata["labels"], NETWORK_LABEL: network}
+    pod_labels = {**metadata["labels"], labels.NETWORK: network}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -163,7 +157,7 @@ def job(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> dict[s
             "activeDeadlineSeconds": int(request.timeout_seconds) + grace + _SPARE_SECONDS,
             "ttlSecondsAfterFinished": _KEPT_SECONDS,
             "template": {
-                "metadata": {"labels": labels},
+                "metadata": {"labels": pod_labels},
                 "spec": {
                     **_pod_options(request.pod),
                     "restartPolicy": "Never",
@@ -202,8 +196,8 @@ def runs(job: Mapping[str, Any]) -> Any:
 
 def is_of_attempt(obj: Mapping[str, Any]) -> bool:
     """Whether it has the label of the attempt that it is named after. Anybody may give it that."""
-    labels = obj["metadata"].get("labels") or {}
-    return bool(obj["metadata"]["name"] == job_name(labels.get(ATTEMPT_LABEL, "")))
+    has = obj["metadata"].get("labels") or {}
+    return bool(obj["metadata"]["name"] == job_name(has.get(labels.ATTEMPT, "")))
 
 
 def belongs_to(obj: Mapping[str, Any], uid: str) -> bool:
@@ -237,8 +231,8 @@ def _pod_options(pod: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _metadata(request: AttemptRequest) -> dict[str, Any]:
-    labels = {"app.kubernetes.io/managed-by": "remit", ATTEMPT_LABEL: request.id}
-    metadata: dict[str, Any] = {"name": job_name(request.id), "labels": labels}
+    own = {**labels.OURS, labels.ATTEMPT: request.id}
+    metadata: dict[str, Any] = {"name": job_name(request.id), "labels": own}
     if (task := request.task) is not None:
         owner = {"apiVersion": API_VERSION, "kind": "ExecutionTask", "name": task.name, "uid": task.uid}
         metadata |= {
@@ -324,7 +318,7 @@ def claim(mount: ClaimMount, namespace: str, storage_class: str) -> dict[str, An
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": {"name": claim_name(mount.workspace), "namespace": namespace, "labels": dict(WORKSPACE_LABELS)},
+        "metadata": {"name": claim_name(mount.workspace), "namespace": namespace, "labels": dict(labels.WORKSPACE)},
         "spec": {**spec, **({"storageClassName": storage_class} if storage_class else {})},
     }
 

@@ -1,0 +1,17 @@
+"""What tells Remit's own objects from others of a namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+OURS: Final[Mapping[str, str]] = MappingProxyType({"app.kubernetes.io/managed-by": "remit"})
+LAUNCHER: Final[Mapping[str, str]] = MappingProxyType({**OURS, "app.kubernetes.io/component": "launcher"})
+WORKSPACE: Final[Mapping[str, str]] = MappingProxyType({**OURS, "app.kubernetes.io/component": "workspace"})
+ATTEMPT: Final = "remit.dev/attempt"
+"""The label with an attempt's id."""
+NETWORK: Final = "remit.dev/network"
+"""The label with what an attempt sees of the network."""
+ATTEMPTS: Final = f"{','.join(f'{name}={value}' for name, value in OURS.items())},{ATTEMPT}"
+"""Selects the pods of attempts."""
