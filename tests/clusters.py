@@ -17,8 +17,8 @@ import tarfile
 from pathlib import Path
 
 import dockers
-from conftest import require
 from dockers import docker, needs_docker
+from parts import require
 from pythonimage import PYTHON, linked, tree
 from servers import postgres_wheel
 

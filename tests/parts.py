@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 
 @dataclass(frozen=True)
 class Part:
@@ -27,6 +29,20 @@ def report() -> Iterator[str]:
     for part in PARTS:
         lacking = "which must not be" if part.name in required else f"skipping {part.uses}"
         yield f"  {part.name:<15} {'here' if part.found() else f'missing, {lacking}'}"
+
+
+def require(part: str, found: object, how: str) -> None:
+    """Skip the test when an outside part is missing, and say how to get it.
+
+    Where CI=true and REMIT_REQUIRE names the part (separated by commas), a missing one is a failure instead: a test
+    that silently stops running is no test.
+    """
+    if found:
+        return
+    message = f"{part} is missing: {how}"
+    if os.environ.get("CI") == "true" and part in os.environ.get("REMIT_REQUIRE", "").split(","):
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message)
 
 
 def kubectl() -> str | None:

@@ -10,7 +10,7 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from conftest import require
+from parts import require
 
 PYTHON = "/usr/bin/python3"
 

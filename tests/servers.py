@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from conftest import require
+from parts import require
 from ports import free_port
 
 _PATIENCE = 60.0

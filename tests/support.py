@@ -7,8 +7,11 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 
 @dataclass(frozen=True)
@@ -70,3 +73,18 @@ def soaking() -> bool:
 def repetitions(usual: int, soak: int) -> int:
     """How often a test repeats what it does: `usual` times, or `soak` times where REMIT_SOAK=1 (`make soak`)."""
     return soak if soaking() else usual
+
+
+@contextmanager
+def unmeasured(config: pytest.Config) -> Iterator[None]:
+    """What goes on meanwhile is not measured for coverage. It may be nested."""
+    measuring = config.pluginmanager.getplugin("_cov")
+    controller = measuring and measuring.cov_controller
+    if not controller or not controller.started:
+        yield
+        return
+    controller.pause()
+    try:
+        yield
+    finally:
+        controller.resume()

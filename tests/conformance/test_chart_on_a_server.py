@@ -12,7 +12,7 @@ import pytest
 
 import installyaml
 from conformance.harness.servers import Server
-from conftest import require
+from parts import require
 from remit import safeyaml
 from support import Kubectl
 

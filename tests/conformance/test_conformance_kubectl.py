@@ -19,7 +19,7 @@ from conformance.harness.client import PATIENCE_SECONDS
 from conformance.harness.play import both
 from conformance.harness.servers import Server
 from conformance.harness.widget import GROUP
-from conftest import require
+from parts import require
 
 MANIFESTS = {
     "widget.yaml": """

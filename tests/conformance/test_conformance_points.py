@@ -6,7 +6,7 @@ import pytest
 
 from conformance.harness.points import FORTY
 from conformance.harness.servers import real_server_available
-from conftest import require
+from parts import require
 
 
 def test_a_real_kube_apiserver_judges() -> None:

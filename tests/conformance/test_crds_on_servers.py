@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from conformance.harness.servers import Server
-from conftest import require
+from parts import require
 from support import Kubectl, wait_until
 
 ROOT = Path(__file__).parents[2]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from conftest import require
+from parts import require
 from remit.sandbox import Layer, probe_host
 from remitup import RemitUp
 

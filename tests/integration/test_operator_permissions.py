@@ -17,7 +17,7 @@ import yaml
 
 import installyaml
 from conformance.harness.servers import Server, kube_apiserver, real_server_available
-from conftest import require
+from parts import require
 from support import Kubectl, wait_until
 
 ROOT = Path(__file__).parents[2]

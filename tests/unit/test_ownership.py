@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import require
+from parts import require
 from remit.agent.folder import Folder
 from remit.errors import AuditUnavailable, RemitError, ResourceError
 from remit.privatefiles import private_directory, untrusted_owner

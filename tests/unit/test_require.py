@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from conftest import require
+from parts import require
 
 
 def test_what_is_found_lets_the_test_run() -> None:

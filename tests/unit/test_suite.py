@@ -84,7 +84,7 @@ def test_nothing_is_measured_where_a_test_says_so(tmp_path: Path) -> None:
 
 def test_a_fixture_says_what_of_it_is_not_measured(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(
-        "import pytest\nfrom conftest import unmeasured\nfrom coverage import Coverage\n"
+        "import pytest\nfrom support import unmeasured\nfrom coverage import Coverage\n"
         "@pytest.fixture\n"
         "def measured(request):\n"
         "    with unmeasured(request.config):\n"

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import clusters
-from conftest import require
 from e2e.cluster.installation import API, Installation
 from operatorimage import operator_image
+from parts import require
 from ports import free_port
 from support import Kubectl
 

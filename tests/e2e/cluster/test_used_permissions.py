@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import installyaml
-from conftest import require
 from e2e.cluster.installation import Installation
+from parts import require
 
 OF_A_CONFLICT = {
     (where, f"{plural}.remit.dev", "get")

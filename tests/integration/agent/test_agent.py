@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 import remit
-from conftest import require
+from parts import require
 from remit import (
     CommandRunner,
     ExecutionAgent,

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 import supervised
-from conftest import require
 from dockers import LEAKING, sdk_leaves_sockets  # noqa: F401
+from parts import require
 from ports import free_port
 from remit import DeploymentError, DeploymentManager, ExecutionAgent, ResourceError, SecurityError
 from remit.errors import InvalidInput

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import require
+from parts import require
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/python-api.md").read_text()

@@ -1,4 +1,4 @@
-"""An engine of a module's own."""
+"""An engine of a module's own, and an image there; the engine that runs here has its own fixtures a folder above."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ def own() -> Iterator[OwnEngine]:
 
 
 @pytest.fixture(scope="module")
-def image(own: OwnEngine) -> str:
+def own_image(own: OwnEngine) -> str:
     return make_image(own.host)

@@ -188,7 +188,7 @@ class Bench:
 
 
 @contextlib.asynccontextmanager
-async def opened(own: OwnEngine, image: str, network: Network) -> AsyncIterator[Bench]:
+async def opened(own: OwnEngine, own_image: str, network: Network) -> AsyncIterator[Bench]:
     top = Path(tempfile.mkdtemp(prefix="remit-effects-"))
     top.chmod(0o755)
     (top / "effects").mkdir()
@@ -196,7 +196,7 @@ async def opened(own: OwnEngine, image: str, network: Network) -> AsyncIterator[
     fork_server()  # it stays
     before, engine = left_here(), FaultyEngine(own.host)
     try:
-        yield (bench := Bench(engine, image, top, network))
+        yield (bench := Bench(engine, own_image, top, network))
         names = docker("ps", "-a", "--format", "{{.Names}} {{.State}}", host=own.host).stdout.decode().splitlines()
         left = [f"{name} ({bench.faults[int(name.split('-')[2].split('.')[0])]})" for name in names]
         assert left == [], "containers were left"
@@ -299,8 +299,8 @@ async def at_each_wait(
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-async def test_no_fault_at_any_wait_runs_it_again(own: OwnEngine, image: str, network: Network) -> None:
-    async with opened(own, image, network) as bench:
+async def test_no_fault_at_any_wait_runs_it_again(own: OwnEngine, own_image: str, network: Network) -> None:
+    async with opened(own, own_image, network) as bench:
 
         async def attempts(number: int, disturb: Callable[..., None]) -> list[Outcome]:
             bench.may_end(number)
@@ -313,8 +313,10 @@ async def test_no_fault_at_any_wait_runs_it_again(own: OwnEngine, image: str, ne
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-async def test_no_fault_at_any_wait_of_taking_it_up_runs_it_again(own: OwnEngine, image: str, network: Network) -> None:
-    async with opened(own, image, network) as bench:
+async def test_no_fault_at_any_wait_of_taking_it_up_runs_it_again(
+    own: OwnEngine, own_image: str, network: Network
+) -> None:
+    async with opened(own, own_image, network) as bench:
 
         async def attempts(number: int, disturb: Callable[..., None]) -> list[Outcome]:
             return await bench.attempts(number, letting_go_once_it_took_place(bench, number), disturb)
@@ -326,9 +328,11 @@ async def test_no_fault_at_any_wait_of_taking_it_up_runs_it_again(own: OwnEngine
 
 @pytest.mark.parametrize("taken_up", [False, True], ids=["run", "taken up"])
 @pytest.mark.parametrize("network", NETWORKS)
-async def test_no_call_that_fails_runs_it_again(own: OwnEngine, image: str, network: Network, taken_up: bool) -> None:
+async def test_no_call_that_fails_runs_it_again(
+    own: OwnEngine, own_image: str, network: Network, taken_up: bool
+) -> None:
     tally, number = Tally(), 0
-    async with opened(own, image, network) as bench:
+    async with opened(own, own_image, network) as bench:
         engine = bench.engine
         for index, point in enumerate(points(1, 6, 11) if taken_up else points(2, 6, 8, 11)):
             for asked in at([False, True], index):

@@ -53,9 +53,11 @@ async def until_given_up(engine: Engine) -> None:
 
 
 @LEAKING
-async def test_what_ends_meanwhile_is_told_when_it_answers_again(own: OwnEngine, engine: Engine, image: str) -> None:
+async def test_what_ends_meanwhile_is_told_when_it_answers_again(
+    own: OwnEngine, engine: Engine, own_image: str
+) -> None:
     heard = Heard()
-    request = asking(image, "echo begun; sleep 2; echo done; exit 5")
+    request = asking(own_image, "echo begun; sleep 2; echo done; exit 5")
     doing = asyncio.create_task(DockerBackend(engine).run(request, heard, cancel=asyncio.Event()))
     await asyncio.wait_for(heard.came.wait(), PATIENCE)
     own.hang()
@@ -70,13 +72,13 @@ async def test_what_ends_meanwhile_is_told_when_it_answers_again(own: OwnEngine,
 @LEAKING
 @pytest.mark.parametrize(("network", "how"), [("none", "time is over"), ("restricted", "cancelled")])
 async def test_what_cannot_be_ended_has_not_ended(
-    own: OwnEngine, engine: Engine, image: str, network: Network, how: str, monkeypatch: pytest.MonkeyPatch
+    own: OwnEngine, engine: Engine, own_image: str, network: Network, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     patient = container._KILL_SECONDS
     monkeypatch.setattr(container, "_KILL_SECONDS", 0.1)
     heard, cancel = Heard(), asyncio.Event()
     seconds = 10 if how == "time is over" else 60
-    request = asking(image, "echo begun; while true; do sleep 1; done", seconds, network)
+    request = asking(own_image, "echo begun; while true; do sleep 1; done", seconds, network)
     doing = asyncio.create_task(DockerBackend(engine).run(request, heard, cancel=cancel))
     await asyncio.wait_for(heard.came.wait(), PATIENCE)
     own.hang()
@@ -99,7 +101,7 @@ async def test_what_cannot_be_ended_has_not_ended(
 async def test_what_may_have_been_started_is_removed_first(
     own: OwnEngine,
     engine: Engine,
-    image: str,
+    own_image: str,
     network: Network,
     time: int,
     error: type[RemitError],
@@ -115,7 +117,7 @@ async def test_what_may_have_been_started_is_removed_first(
 
     monkeypatch.setattr(docker_sdk.APIClient, "start", hanging)
     handles: list[Handle] = []
-    request = asking(image, "echo begun; sleep 600", network=network)
+    request = asking(own_image, "echo begun; sleep 600", network=network)
     running: Any = DockerBackend(engine).run(request, Heard(), cancel=asyncio.Event(), on_started=handles.append)
     doing = asyncio.create_task(running)
     await until_given_up(engine)
@@ -128,9 +130,9 @@ async def test_what_may_have_been_started_is_removed_first(
 
 
 @LEAKING
-async def test_what_was_left_is_not_called_dead(own: OwnEngine, engine: Engine, image: str) -> None:
+async def test_what_was_left_is_not_called_dead(own: OwnEngine, engine: Engine, own_image: str) -> None:
     """An operator that finds it, and may not adopt it, hears that it cannot be ended now."""
-    heard, request = Heard(), asking(image, "echo begun; sleep 600", network="restricted")
+    heard, request = Heard(), asking(own_image, "echo begun; sleep 600", network="restricted")
     first = asyncio.create_task(DockerBackend(engine).run(request, heard, cancel=asyncio.Event()))
     await asyncio.wait_for(heard.came.wait(), PATIENCE)
     first.cancel()
@@ -151,8 +153,10 @@ async def test_what_was_left_is_not_called_dead(own: OwnEngine, engine: Engine, 
 
 
 @LEAKING
-async def test_a_container_operation_says_what_may_have_come_of_it(own: OwnEngine, engine: Engine, image: str) -> None:
-    spec = {"container": {"action": "run", "name": "kept", "image": image, "argv": ["sleep", "600"]}}
+async def test_a_container_operation_says_what_may_have_come_of_it(
+    own: OwnEngine, engine: Engine, own_image: str
+) -> None:
+    spec = {"container": {"action": "run", "name": "kept", "image": own_image, "argv": ["sleep", "600"]}}
     task = ExecutionTask.parse({"metadata": {"name": "t", "namespace": "ns"}, "spec": spec})
     grant = Grant(request_for(task, None), (), ())
     work, performer = Work("u-1", "ns", "t", grant, timeout_seconds=60), ContainerPerformer(engine)

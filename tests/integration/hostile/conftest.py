@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import pytest
 
-from conftest import require
+from parts import require
 from remit.backends import ProcessBackend
 from remit.sandbox import Ability, Host, Layer, probe_host
 

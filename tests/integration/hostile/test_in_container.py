@@ -18,7 +18,7 @@ from uuid import uuid4
 
 import pytest
 
-from conftest import require
+from parts import require
 from portable import Portable, carry, ends, failures
 
 SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from conftest import require, unmeasured
+from parts import require
 from remit.api.definitions import crds
 from remit.controllers import policies, probing
 from remit.controllers.operator import Operator, running_operator
@@ -27,7 +27,7 @@ from remit.kube.lease import LEASE_NAME
 from remit.release import clock
 from remit.sandbox import Layer, probe_host
 from remit.telemetry import Redactor
-from support import pauses
+from support import pauses, unmeasured
 
 PATIENCE = 60
 """Seconds: far more than anything takes, for the sake of busy machines."""

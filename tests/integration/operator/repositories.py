@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from conftest import require
+from parts import require
 
 OWNER = 43210 if os.geteuid() == 0 else os.geteuid()
 """Whose they are: a task that writes runs as the owner, who may not be root."""

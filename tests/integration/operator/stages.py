@@ -17,8 +17,8 @@ from aiohttp import web
 import servers
 import shops
 import supervised
-from conftest import require
 from dockers import docker, make_image, needs_docker, remove_image
+from parts import require
 from webserver import answering
 
 from . import repositories

@@ -13,7 +13,7 @@ import aiohttp
 import orjson
 import pytest
 
-from conftest import require
+from parts import require
 from remit.controllers.operator import Operator
 from remit.errors import AuditUnavailable
 from remit.kube.client import TASKS

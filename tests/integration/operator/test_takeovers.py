@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from conformance.harness.servers import Server, kube_apiserver, real_server_available
-from conftest import require
 from leaders import Leader, Template, Witness, leader, template, witness
+from parts import require
 from remit.api.definitions import crds
 from remit.controllers.settings import Settings
 from remit.execution.lifecycle import MAX_INTERRUPTIONS

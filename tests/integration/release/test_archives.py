@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import require
+from parts import require
 from policies import reading
 from remit.api.deployment import Artifact
 from remit.errors import DeploymentError

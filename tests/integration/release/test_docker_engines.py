@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import require
 from dockers import LEAKING, OwnEngine, docker, make_image, needs_docker, remove_image, sdk_leaves_sockets  # noqa: F401
 from dockerstage import Stage, staged
 from engines import Authority, Relay, ssh_host
+from parts import require
 from registry import PASSWORD, USER, registry
 from remit.errors import DeploymentError
 from remit.release.targets.docker import connection, images

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 import supervised
-from conftest import require
+from parts import require
 from policies import reading
 from ports import free_port
 from remit.api.deployment import DeploymentSpec

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from conftest import require
+from parts import require
 from remit.backends import AttemptRequest, Command, Handle, Outcome, ProcessBackend
 from remit.sandbox import Ability, Confinement, Host, Layer, Limits, probe_host
 

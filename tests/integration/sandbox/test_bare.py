@@ -14,8 +14,8 @@ from uuid import uuid4
 
 import pytest
 
-from conftest import require
 from outside import oom_scores, until_processes
+from parts import require
 from remit.backends import AttemptRequest, Command, ExitReason, ProcessBackend
 from remit.errors import InvalidInput, SandboxUnavailable
 from remit.sandbox import Ability, Confinement, Host, Layer, Limits, plan, probe_host

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 
-from conftest import require
+from parts import require
 from remit.backends import Handle
 from remit.backends.recovery import recover
 from remit.sandbox import (

@@ -23,8 +23,8 @@ from typing import Any
 import pytest
 import structlog.testing
 
-from conftest import require
 from faultpoints import Fault, Tally, disturbed
+from parts import require
 from remit.api import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus
 from remit.backends import AttemptRequest, Command, ExitReason, Outcome, ProcessBackend

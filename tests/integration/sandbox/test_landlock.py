@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from conftest import require
+from parts import require
 from remit.backends import ExitReason, ProcessBackend
 from remit.errors import SandboxUnavailable
 from remit.sandbox import Ability, Execute, ForkServer, Layer

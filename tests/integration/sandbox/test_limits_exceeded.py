@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import require
+from parts import require
 from remit.backends import Exceeded, ExitReason, Handle, Outcome, ProcessBackend
 from remit.errors import SandboxUnavailable
 from remit.sandbox import Host, Layer

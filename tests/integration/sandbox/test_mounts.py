@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import require
+from parts import require
 from remit.backends import ExitReason, ProcessBackend
 from remit.errors import InvalidInput, SandboxUnavailable
 from remit.sandbox import Ability, EmptyMount, Host, HostMount, Layer, Limits

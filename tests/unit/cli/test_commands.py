@@ -12,7 +12,7 @@ from typing import Protocol
 import pytest
 
 import commandline
-from conftest import require
+from parts import require
 from remit import __version__
 from remit.cli import app as program
 from remit.cli.errors import explained, report

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import installyaml
 import remit
-from conftest import require
+from parts import require
 from remit import safeyaml
 from remit.api import CommandPolicy, ExecutionTask, crd
 from remit.cli.app import app

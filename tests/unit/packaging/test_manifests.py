@@ -13,7 +13,7 @@ import pytest
 
 import installyaml
 import remit
-from conftest import require
+from parts import require
 from remit import safeyaml
 
 ROOT = Path(__file__).parents[3]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import require
+from parts import require
 from remit.errors import SandboxUnavailable
 from remit.sandbox import (
     Ability,

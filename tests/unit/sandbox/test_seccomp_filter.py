@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import require
+from parts import require
 from remit.sandbox.seccomp import MACHINES, compile_filter, compile_shared_filter
 from remit.sandbox.syscalls import (
     INSPECTED,
