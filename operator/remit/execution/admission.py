@@ -10,13 +10,13 @@ from typing import TypeVar
 
 from pydantic.alias_generators import to_camel
 
-from remit.api import ExecutionTask, Phase
+from remit.api import ExecutionTask, Phase, parse_bytes
 from remit.api.executiontaskstatus import PolicyStatus
 from remit.api.operations import ScriptOperation
 from remit.api.volumes import Artifact
 from remit.backends import AttemptRequest
 from remit.backends import Command as Process
-from remit.backends.base import TaskReference
+from remit.backends.base import JOB_ARTIFACT_BYTES, TaskReference
 from remit.errors import InvalidInput
 from remit.execution.artifacts import WantedArtifact, WantedResult
 from remit.execution.lifecycle import Finish
@@ -273,7 +273,7 @@ class Admission:
             secrets=frozenset(resolved.secrets),
             secret_versions=resolved.secret_versions,
             task=task.metadata.name,
-            artifacts=tuple(_wanted_artifact(each, spec.working_dir, admitted.policies) for each in spec.artifacts),
+            artifacts=tuple(_wanted_artifact(each, spec.working_dir, admitted) for each in spec.artifacts),
             results=tuple(
                 WantedResult(each.name, path_inside(each.path, spec.working_dir), each.optional)
                 for each in spec.results
@@ -360,11 +360,14 @@ def _confined(
     )
 
 
-def _wanted_artifact(artifact: Artifact, working_dir: str, policies: Sequence[CompiledPolicy]) -> WantedArtifact:
+def _wanted_artifact(artifact: Artifact, working_dir: str, admitted: Admitted) -> WantedArtifact:
+    most = artifact_bytes(admitted.policies, artifact)
+    if admitted.grant.request.backend == "kubernetes":
+        most = min(most, JOB_ARTIFACT_BYTES)
     return WantedArtifact(
         name=artifact.name,
         pattern=path_inside(artifact.path, working_dir),
-        most_bytes=artifact_bytes(policies, artifact),
+        most_bytes=most,
         always=artifact.when == "Always",
         optional=artifact.optional,
         retain_seconds=artifact.retain_seconds or 0,
@@ -416,10 +419,10 @@ def _not_offered(task: ExecutionTask, here: Admission) -> str | None:
         return f"spec.image goes with backends docker and kubernetes, and this runs on {backend}; set spec.backend"
     if backend != "kubernetes" and spec.pod:
         return f"spec.pod is for the backend kubernetes, and this runs on {backend}; leave it out, or set spec.backend"
-    if backend == "kubernetes" and spec.artifacts:
+    if backend == "kubernetes" and (large := next(filter(_too_large_for_a_job, spec.artifacts), None)):
         return (
-            "spec.artifacts: a Job keeps no files in this version; write them to a workspace, or use results for small"
-            " texts"
+            f"spec.artifacts[{large.name}].maxBytes: a Job keeps at most {JOB_ARTIFACT_BYTES >> 20}Mi in all its"
+            " artifacts; ask for less, or write large files into a workspace"
         )
     if backend == "kubernetes" and spec.stdin_from and spec.stdin_from.volume:
         return (
@@ -439,6 +442,10 @@ def _not_offered(task: ExecutionTask, here: Admission) -> str | None:
             fields = " and ".join(f"spec.resources.{to_camel(name)}" for name in unheld)
             return f"nothing holds {fields} for {spec.operation}, which Remit performs itself; leave it out"
     return None
+
+
+def _too_large_for_a_job(artifact: Artifact) -> bool:
+    return artifact.max_bytes is not None and parse_bytes(artifact.max_bytes) > JOB_ARTIFACT_BYTES
 
 
 def _status(decision: Decision) -> PolicyStatus:

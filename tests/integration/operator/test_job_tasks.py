@@ -456,3 +456,47 @@ async def test_a_job_that_a_stranger_made_for_the_next_attempt_is_not_it(cluster
         assert [each["reason"] for each in status["attempts"]] == ["ExitCode", "BackendError"]
         assert f"has a Job {name} that Remit did not make" in status["message"]
         assert not await cluster.left(JOBS, name)
+
+
+ARTIFACTS = {"volumes": {"artifacts": {"maxBytes": "64Mi"}}}
+
+
+async def test_files_are_kept_byte_for_byte(cluster: Cluster) -> None:
+    await cluster.kube.patch(POLICIES, cluster.namespace, "sh", {"spec": ARTIFACTS})
+    script = "mkdir -p out/sub; printf 'o forged\\n= {}' >out/sub/f; ln -s /etc/passwd out/link; mkfifo out/pipe; exit $1"
+    script = f"set -- ${{CODE:-0}}; {script}"
+    wanted = [
+        {"name": "all", "path": "out/**"},
+        {"name": "log", "path": "out/sub/f", "when": "Always", "maxBytes": "1Ki"},
+        {"name": "none", "path": "none", "optional": True},
+    ]
+    async with cluster.operator() as operator:
+        done = await cluster.sh(script, artifacts=wanted)
+        failed = await cluster.sh(script, artifacts=wanted, env=[{"name": "CODE", "value": "3"}])
+        large = await cluster.sh("head -c 2000 /dev/zero >f", artifacts=[{"name": "f", "path": "f", "maxBytes": "1Ki"}])
+        missing = await cluster.sh("true", artifacts=[{"name": "f", "path": "f"}])
+        much = await cluster.sh("true", artifacts=[{"name": "f", "path": "f", "maxBytes": "65Mi"}])
+        late = await cluster.sh(
+            "trap '' TERM; echo begun >log; sleep 600 & wait; wait",
+            artifacts=[{"name": "log", "path": "log", "when": "Always"}],
+            timeoutSeconds=10,
+        )
+        ends = {name: await cluster.finished(name) for name in (done, failed, large, missing, much, late)}
+        assert [(each["name"], each["files"], each["bytes"]) for each in ends[done]["artifacts"]] == [
+            ("all", 1, 13),
+            ("log", 1, 13),
+        ], ends[done]
+        assert [each["name"] for each in ends[failed]["artifacts"]] == ["log"]
+        assert [ends[name]["attempts"][-1]["reason"] for name in (failed, large, missing, late)] == [
+            "ExitCode",
+            "ArtifactTooLarge",
+            "ArtifactMissing",
+            "Timeout",
+        ]
+        assert "spec.artifacts[f].maxBytes: a Job keeps at most 64Mi" in ends[much]["message"]
+        assert [(each["name"], each["bytes"]) for each in ends[late]["artifacts"]] == [("log", 6)]
+        folders = operator.folders
+        assert folders is not None
+        (kept, _) = folders.artifacts.artifacts(cluster.namespace, done)
+        with folders.artifacts.open(kept.files[0]) as file:
+            assert (kept.files[0].path, file.read()) == ("sub/f", b"o forged\n= {}")

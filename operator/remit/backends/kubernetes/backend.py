@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -35,6 +36,7 @@ from remit.backends.kubernetes.manifests import (
     walls,
 )
 from remit.backends.kubernetes.pods import confined, is_over_quota, moment, never_started, over_quota, refused
+from remit.backends.kubernetes.spool import Spool
 from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import ApiError, BackendError, InvalidInput, SandboxUnavailable
 from remit.kube.client import CLAIMS, JOBS, NETWORK_POLICIES, PODS, SECRETS, Kube, Object
@@ -79,7 +81,12 @@ class KubernetesBackend:
         namespaces: Sequence[str] = (),
         accept_unenforced_network: bool = False,
         storage_class: str = "",
+        spool: Path | None = None,
     ) -> None:
+        """`spool`: where files of attempts are until they are collected; by default where temporary files are."""
+        if spool is not None:
+            spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._spool = spool
         self._kube, self._launcher, self._namespaces = kube, launcher, tuple(namespaces)
         self._storage_class = storage_class
         self._accept_unenforced_network = accept_unenforced_network
@@ -140,7 +147,15 @@ class KubernetesBackend:
             if on_started and made.uid:
                 on_started(_handle(namespace, request.id, clock() - began, made.uid))
             attendance = Attendance(
-                self._kube, request, namespace, made.uid, sink, given, news, waits_for=made.waited_for
+                self._kube,
+                request,
+                namespace,
+                made.uid,
+                sink,
+                given,
+                news,
+                spool=Spool(request.kept, self._spool),
+                waits_for=made.waited_for,
             )
             return await self._attended(attendance, request, namespace, cancel, clock() - began)
 
@@ -180,7 +195,9 @@ class KubernetesBackend:
         given = walls(replace(request.confinement, require=frozenset()))
         informer = await self._informer(task.namespace)
         with informer.subscribe(request.id) as news:
-            attendance = Attendance(self._kube, request, task.namespace, uid, sink, given, news)
+            attendance = Attendance(
+                self._kube, request, task.namespace, uid, sink, given, news, spool=Spool(request.kept, self._spool)
+            )
             return await self._attended(attendance, request, task.namespace, cancel, had)
 
     async def _attended(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import posixpath
 from collections.abc import Mapping
 from typing import Any, Final
 
 from remit.api import API_VERSION
-from remit.backends.base import AttemptRequest
+from remit.backends.base import JOB_ARTIFACT_BYTES, AttemptRequest
+from remit.backends.filetree import place_of
 from remit.backends.kubernetes import labels
 from remit.backends.kubernetes.launcher import KEY, PATH, STDIN_PATH, Launcher
 from remit.errors import InvalidInput, SandboxUnavailable
@@ -27,6 +29,10 @@ NO_NETWORK: Final = "remit-network-none"
 """The NetworkPolicy of each namespace for pods with `network: none`."""
 MOST_PRIVATE_BYTES: Final = 1 << 20
 """Of an attempt's private files, input and secret variables together: what a Secret holds."""
+COLLECTING_SECONDS: Final = 300
+"""How long it may take to tell of the files of a program that has ended."""
+_TELLING_SECONDS: Final = 60
+"""The same where its pod is to go."""
 _SPARE_SECONDS: Final = 300
 """How long after an attempt's own end Kubernetes ends it, should no operator do."""
 _KEPT_SECONDS: Final = 24 * 3600
@@ -143,6 +149,8 @@ class Secrets:
 def job(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> dict[str, Any]:
     """The Job that makes one pod, once."""
     grace, network = int(request.grace_seconds), request.confinement.network
+    collecting = COLLECTING_SECONDS if request.kept else 0
+    telling = _TELLING_SECONDS if any(each.always for each in request.kept) else 0
     metadata = _metadata(request)
     pod_labels = {**metadata["labels"], labels.NETWORK: network}
     return {
@@ -154,7 +162,7 @@ def job(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> dict[s
             "completions": 1,
             "parallelism": 1,
             "podReplacementPolicy": "Failed",
-            "activeDeadlineSeconds": int(request.timeout_seconds) + grace + _SPARE_SECONDS,
+            "activeDeadlineSeconds": int(request.timeout_seconds) + grace + collecting + _SPARE_SECONDS,
             "ttlSecondsAfterFinished": _KEPT_SECONDS,
             "template": {
                 "metadata": {"labels": pod_labels},
@@ -163,7 +171,7 @@ def job(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> dict[s
                     "restartPolicy": "Never",
                     "automountServiceAccountToken": "serviceAccountName" in request.pod,
                     "enableServiceLinks": False,
-                    "terminationGracePeriodSeconds": grace,
+                    "terminationGracePeriodSeconds": grace + telling,
                     "nodeSelector": {
                         **request.pod.get("nodeSelector", {}),
                         "kubernetes.io/arch": launcher.architecture,
@@ -189,9 +197,18 @@ def runs(job: Mapping[str, Any]) -> Any:
     spec = job["spec"]
     pod = {**spec["template"]["spec"], "terminationGracePeriodSeconds": 0}
     parts = [name for name in ("containers", "initContainers") if name in pod]
-    pod |= {name: [{**each, "resources": {}} for each in pod[name]] for name in parts}
+    pod |= {name: [_without_limits(each) for each in pod[name]] for name in parts}
     pod["volumes"] = [{**each, "emptyDir": {}} if "emptyDir" in each else each for each in pod.get("volumes") or []]
     return pod, [spec.get(name) for name in ("completions", "parallelism", "backoffLimit")]
+
+
+def _without_limits(container: Mapping[str, Any]) -> dict[str, Any]:
+    command = list(container.get("command") or ())
+    options = command.index("--") if "--" in command else 0
+    for at in range(options - 1):
+        if command[at] in {"-m", "-k"}:
+            command[at + 1] = ""
+    return {**container, "resources": {}, "command": command}
 
 
 def is_of_attempt(obj: Mapping[str, Any]) -> bool:
@@ -248,6 +265,7 @@ def _container(request: AttemptRequest, secrets: Secrets) -> dict[str, Any]:
     launch += ["-i", STDIN_PATH] if command.stdin else []
     for path in request.texts:
         launch += ["-r", path]
+    launch += _kept(request)
     plain = [
         {"name": variable, "value": unexpanded(command.env[variable])}
         for variable in sorted(command.env)
@@ -263,7 +281,7 @@ def _container(request: AttemptRequest, secrets: Secrets) -> dict[str, Any]:
         "imagePullPolicy": "IfNotPresent",
         "command": [unexpanded(argument) for argument in (*launch, "--", *command.argv)],
         "env": plain + secret,
-        "resources": _resources(request.confinement),
+        "resources": _resources(request),
         "terminationMessagePolicy": "File",
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -274,13 +292,36 @@ def _container(request: AttemptRequest, secrets: Secrets) -> dict[str, Any]:
     }
 
 
+def _kept(request: AttemptRequest) -> list[str]:
+    """What tells the launcher of the files that are kept."""
+    mounts = request.confinement.mounts
+    places = [WORKSPACE, *(mount.mount_path for mount in mounts if isinstance(mount, EmptyMount | ClaimMount))]
+    options: list[str] = []
+    for each in request.kept:
+        place = place_of(each.pattern, places)
+        if place is None:
+            raise InvalidInput(f"{each.pattern} is in no folder that a Job keeps files of", field="spec.artifacts")
+        below = posixpath.relpath(each.pattern, place)
+        options += [
+            "-P",
+            place,
+            "-m",
+            str(each.most_bytes),
+            "-A" if each.always else "-a",
+            "" if below == "." else below,
+        ]
+    if any(each.always for each in request.kept):
+        options += ["-k", str(int(request.grace_seconds))]
+    return options
+
+
 def unexpanded(text: str) -> str:
     """The text as the kubelet has to be given it, which replaces `$(NAME)` and takes `$$` for `$`."""
     return text.replace("$", "$$")
 
 
-def _resources(confinement: Confinement) -> dict[str, Any]:
-    limits = confinement.limits
+def _resources(request: AttemptRequest) -> dict[str, Any]:
+    confinement, limits = request.confinement, request.confinement.limits
     most: dict[str, str] = {}
     least: dict[str, str] = {}
     if limits.cpu_cores is not None:
@@ -289,7 +330,8 @@ def _resources(confinement: Confinement) -> dict[str, Any]:
         most["memory"] = str(limits.memory_bytes)
     if limits.disk_bytes is not None:
         places = 2 + sum(isinstance(mount, EmptyMount) for mount in confinement.mounts)
-        most["ephemeral-storage"] = str(limits.disk_bytes * places + _LOG_BYTES)
+        log = _LOG_BYTES + (2 * JOB_ARTIFACT_BYTES if request.kept else 0)
+        most["ephemeral-storage"] = str(limits.disk_bytes * places + log)
     cpu = min(_REQUESTED["cpu"], limits.cpu_cores or _REQUESTED["cpu"])
     least["cpu"] = f"{round(cpu * 1000)}m"
     least["memory"] = str(int(min(_REQUESTED["memory"], limits.memory_bytes or _REQUESTED["memory"])))
