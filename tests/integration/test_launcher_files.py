@@ -308,9 +308,9 @@ def test_a_swapped_folder_leads_nowhere(place: Path) -> None:
 
     def swap() -> None:
         while not over.is_set():
-            os.rename(place / "dir", place / "third")
-            os.rename(place / "aside", place / "dir")
-            os.rename(place / "third", place / "aside")
+            (place / "dir").rename(place / "third")
+            (place / "aside").rename(place / "dir")
+            (place / "third").rename(place / "aside")
 
     wanted = kept(place, *["**", "dir/f", "*/f", "dir/**"] * 4)
     swapper = threading.Thread(target=swap)

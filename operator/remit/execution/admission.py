@@ -19,6 +19,7 @@ from remit.backends import Command as Process
 from remit.backends.base import JOB_ARTIFACT_BYTES, TaskReference
 from remit.errors import InvalidInput
 from remit.execution.artifacts import WantedArtifact, WantedResult
+from remit.execution.jobmounts import stdin_volume_of
 from remit.execution.lifecycle import Finish
 from remit.execution.mounts import empty_bytes, mounts_of, stdin_file_of
 from remit.execution.resolved import Resolved
@@ -346,8 +347,9 @@ def _confined(
             network=judged.network,
             require=admitted.layers,
             working_dir=judged.working_dir,
-            mounts=mounts_of(judged, admitted.policies, resolved.folders),
+            mounts=mounts_of(judged, admitted.policies, resolved.folders, resolved.artifacts),
             stdin_file=stdin_file_of(judged, admitted.policies, resolved.folders),
+            stdin_volume=stdin_volume_of(judged, admitted.policies, resolved.folders, resolved.artifacts),
         ),
         timeout_seconds=timeout,
         grace_seconds=float(limits.termination_grace_period_seconds or 0),
@@ -423,11 +425,6 @@ def _not_offered(task: ExecutionTask, here: Admission) -> str | None:
         return (
             f"spec.artifacts[{large.name}].maxBytes: a Job keeps at most {JOB_ARTIFACT_BYTES >> 20}Mi in all its"
             " artifacts; ask for less, or write large files into a workspace"
-        )
-    if backend == "kubernetes" and spec.stdin_from and spec.stdin_from.volume:
-        return (
-            "spec.stdinFrom.volume: this version of Remit reads standard input from a volume on docker and process"
-            " only; use a key of a ConfigMap or a Secret"
         )
     here_alone = here.host_paths and backend != "kubernetes"
     if not here_alone and (volume := next((each for each in spec.volumes if each.host_path), None)):

@@ -70,6 +70,7 @@ class Folders:
                     so_far = f"; it has left {others}" if others else ""
                     raise MissingReference(f"task {source.task} has left no artifact {source.name} yet{so_far}")
                 resolved.folders[volume.name] = str(self.artifacts.tree(found, uid))
+                resolved.artifacts[volume.name] = found
                 pins.append(VolumeStatus(name=volume.name, digest=found.digest))
         self._written[uid] = tuple(written)
         return pins

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import tempfile
 import uuid
@@ -463,7 +464,9 @@ ARTIFACTS = {"volumes": {"artifacts": {"maxBytes": "64Mi"}}}
 
 async def test_files_are_kept_byte_for_byte(cluster: Cluster) -> None:
     await cluster.kube.patch(POLICIES, cluster.namespace, "sh", {"spec": ARTIFACTS})
-    script = "mkdir -p out/sub; printf 'o forged\\n= {}' >out/sub/f; ln -s /etc/passwd out/link; mkfifo out/pipe; exit $1"
+    script = (
+        "mkdir -p out/sub; printf 'o forged\\n= {}' >out/sub/f; ln -s /etc/passwd out/link; mkfifo out/pipe; exit $1"
+    )
     script = f"set -- ${{CODE:-0}}; {script}"
     wanted = [
         {"name": "all", "path": "out/**"},
@@ -495,8 +498,93 @@ async def test_files_are_kept_byte_for_byte(cluster: Cluster) -> None:
         ]
         assert "spec.artifacts[f].maxBytes: a Job keeps at most 64Mi" in ends[much]["message"]
         assert [(each["name"], each["bytes"]) for each in ends[late]["artifacts"]] == [("log", 6)]
-        folders = operator.folders
-        assert folders is not None
-        (kept, _) = folders.artifacts.artifacts(cluster.namespace, done)
-        with folders.artifacts.open(kept.files[0]) as file:
-            assert (kept.files[0].path, file.read()) == ("sub/f", b"o forged\n= {}")
+        assert _content(operator, cluster, done, "all") == {"sub/f": b"o forged\n= {}"}
+
+
+def _content(operator: Operator, cluster: Cluster, task: str, name: str) -> dict[str, bytes]:
+    """The files of an artifact."""
+    assert operator.runner.folders is not None
+    store, files = operator.runner.folders.artifacts, {}
+    artifact = store.find(cluster.namespace, task, name)
+    for each in artifact.files if artifact else ():
+        with store.open(each) as file:
+            files[each.path] = file.read()
+    return files
+
+
+@pytest.mark.parametrize("mebibytes", [20])
+async def test_a_large_file_arrives_whole(cluster: Cluster, mebibytes: int) -> None:
+    """The kubelet rotates the log meanwhile."""
+    await cluster.kube.patch(POLICIES, cluster.namespace, "sh", {"spec": ARTIFACTS})
+    async with cluster.operator() as operator:
+        name = await cluster.sh(
+            f"head -c {mebibytes << 20} /dev/urandom >f; sha256sum f", artifacts=[{"name": "f", "path": "f"}]
+        )
+        status = await cluster.finished(name)
+        assert status["phase"] == "Succeeded", status
+        content = _content(operator, cluster, name, "f")["f"]
+        assert status["output"]["stdoutTail"] == f"{hashlib.sha256(content).hexdigest()}  f\n"
+
+
+async def test_an_operator_that_comes_back_collects(cluster: Cluster) -> None:
+    """The one before went while files were told."""
+    await cluster.kube.patch(POLICIES, cluster.namespace, "sh", {"spec": ARTIFACTS})
+    async with cluster.operator():
+        wanted = [{"name": "f", "path": "f"}]
+        name = await cluster.sh("head -c 20971520 /dev/urandom >f; sha256sum f", artifacts=wanted)
+        pod = await cluster.running(name)
+        where = PODS.path(cluster.namespace, pod["metadata"]["name"], "log")
+        said = bytearray()
+        async with asyncio.timeout(PATIENCE):
+            async for chunk in cluster.kube.stream(where, params={"follow": "true"}, silence_seconds=PATIENCE):
+                said += chunk
+                if b"\nb 0 9 " in said:
+                    break
+    async with cluster.operator() as operator:
+        status = await cluster.finished(name)
+        assert status["attemptCount"] == 1
+        if status["phase"] == "Succeeded":
+            content = _content(operator, cluster, name, "f")["f"]
+            assert status["output"]["stdoutTail"] == f"{hashlib.sha256(content).hexdigest()}  f\n"
+        else:  # the node had rotated too much of it away
+            assert status["attempts"][0]["reason"] == "ArtifactUnreadable"
+            assert "did not arrive" in status["message"]
+            assert _content(operator, cluster, name, "f") == {}
+
+
+async def test_an_artifact_is_there_for_the_next_task(cluster: Cluster) -> None:
+    await cluster.kube.patch(POLICIES, cluster.namespace, "sh", {"spec": ARTIFACTS})
+    where = {"volumeMounts": [{"name": "a", "mountPath": "/in"}, {"name": "a", "mountPath": "/one", "subPath": "bin"}]}
+    async with cluster.operator() as operator:
+        script = (
+            "mkdir -p d/sub d/bin; for i in 1 2 3; do head -c 600000 /dev/urandom >d/sub/$i; done; echo hi >d/sub/t"
+        )
+        script += "; printf '#!/bin/sh\\necho run' >d/bin/x; chmod +x d/bin/x; head -c 950000 /dev/zero >large"
+        kept = [{"name": "d", "path": "d"}, {"name": "large", "path": "large"}]
+        first = await cluster.sh(script, artifacts=kept)
+        assert (await cluster.finished(first))["phase"] == "Succeeded"
+        content = _content(operator, cluster, first, "d")
+        volumes = [{"name": "a", "artifact": {"task": first, "name": "d"}}]
+        script = "cat; find /in | sort; /in/bin/x; ls /one; cat /in/sub/1 /in/sub/2 /in/sub/3 | sha256sum; touch /in/y"
+        second = await cluster.sh(
+            script, volumes=volumes, stdinFrom={"volume": {"name": "a", "path": "sub/t"}}, **where
+        )
+        pod = await _seen(cluster, second)
+        status = await cluster.finished(second)
+        digest = hashlib.sha256(b"".join(content[f"sub/{number}"] for number in (1, 2, 3))).hexdigest()
+        listing = "\n".join(["/in", "/in/bin", "/in/bin/x", "/in/sub", *(f"/in/sub/{n}" for n in ("1", "2", "3", "t"))])
+        assert status["output"]["stdoutTail"] == f"hi\n{listing}\nrun\nx\n{digest}  -\n"
+        assert "Read-only file system" in status["output"]["stderrTail"]
+        assert status["volumes"][0]["digest"].startswith("sha256:")
+        job = pod["metadata"]["labels"]["batch.kubernetes.io/job-name"]
+        for number in range(3):
+            await cluster.gone(SECRETS, f"{job}-files-{number}")
+        third = await cluster.sh(
+            "true", volumes=[{"name": "a", "artifact": {"task": first, "name": "large"}}],
+            volumeMounts=[{"name": "a", "mountPath": "/in"}],
+        )  # fmt: skip
+        assert "a Job mounts files of at most" in (await cluster.finished(third))["message"]
+        fourth = await cluster.sh("cat", volumes=volumes, stdinFrom={"volume": {"name": "a", "path": "sub"}})
+        status = await cluster.finished(fourth)
+        assert status["attempts"][-1]["reason"] == "StartFailed"
+        assert "its input cannot be read: sub: Is a directory" in status["message"]

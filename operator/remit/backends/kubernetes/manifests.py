@@ -12,10 +12,10 @@ from typing import Any, Final
 from remit.api import API_VERSION
 from remit.backends.base import JOB_ARTIFACT_BYTES, AttemptRequest
 from remit.backends.filetree import place_of
-from remit.backends.kubernetes import labels
-from remit.backends.kubernetes.launcher import KEY, PATH, STDIN_PATH, Launcher
+from remit.backends.kubernetes import fileparts, labels
+from remit.backends.kubernetes.launcher import INPUT_PATH, KEY, PATH, STDIN_PATH, Launcher
 from remit.errors import InvalidInput, SandboxUnavailable
-from remit.sandbox import NOT_ENFORCED, ClaimMount, Confinement, EmptyMount, HostMount, Layer
+from remit.sandbox import NOT_ENFORCED, ClaimMount, Confinement, EmptyMount, FilesMount, HostMount, Layer
 from remit.sandboxpaths import WORKSPACE
 
 CONTAINER: Final = "task"
@@ -140,7 +140,7 @@ class Secrets:
             "apiVersion": "v1",
             "kind": "Secret",
             "type": "Opaque",
-            "metadata": _metadata(request),
+            "metadata": metadata_of(request),
             "immutable": True,
             "data": {key: base64.b64encode(value).decode() for key, value in self.data.items()},
         }
@@ -151,7 +151,7 @@ def job(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> dict[s
     grace, network = int(request.grace_seconds), request.confinement.network
     collecting = COLLECTING_SECONDS if request.kept else 0
     telling = _TELLING_SECONDS if any(each.always for each in request.kept) else 0
-    metadata = _metadata(request)
+    metadata = metadata_of(request)
     pod_labels = {**metadata["labels"], labels.NETWORK: network}
     return {
         "apiVersion": "batch/v1",
@@ -211,10 +211,11 @@ def _without_limits(container: Mapping[str, Any]) -> dict[str, Any]:
     return {**container, "resources": {}, "command": command}
 
 
-def is_of_attempt(obj: Mapping[str, Any]) -> bool:
-    """Whether it has the label of the attempt that it is named after. Anybody may give it that."""
+def is_of_attempt(obj: Mapping[str, Any], job: str = "") -> bool:
+    """Whether it has the label of the attempt of that Job; empty: of the name that it has itself. Anybody may give it
+    that."""
     has = obj["metadata"].get("labels") or {}
-    return bool(obj["metadata"]["name"] == job_name(has.get(labels.ATTEMPT, "")))
+    return bool((job or obj["metadata"]["name"]) == job_name(has.get(labels.ATTEMPT, "")))
 
 
 def belongs_to(obj: Mapping[str, Any], uid: str) -> bool:
@@ -247,7 +248,19 @@ def _pod_options(pod: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _metadata(request: AttemptRequest) -> dict[str, Any]:
+def files_secret(request: AttemptRequest, part: fileparts.Part) -> dict[str, Any]:
+    """The Secret with a part of what is mounted, which goes with its task. Blocks; raises OSError."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "Opaque",
+        "metadata": {**metadata_of(request), "name": part.name},
+        "immutable": True,
+        "data": part.read(),
+    }
+
+
+def metadata_of(request: AttemptRequest) -> dict[str, Any]:
     own = {**labels.OURS, labels.ATTEMPT: request.id}
     metadata: dict[str, Any] = {"name": job_name(request.id), "labels": own}
     if (task := request.task) is not None:
@@ -262,7 +275,10 @@ def _metadata(request: AttemptRequest) -> dict[str, Any]:
 def _container(request: AttemptRequest, secrets: Secrets) -> dict[str, Any]:
     command, name = request.command, job_name(request.id)
     launch = [PATH, "-C", request.confinement.working_dir]
-    launch += ["-i", STDIN_PATH] if command.stdin else []
+    if (volume := request.confinement.stdin_volume) is not None:
+        launch += ["-I", INPUT_PATH, "-i", volume.sub_path]
+    elif command.stdin:
+        launch += ["-i", STDIN_PATH]
     for path in request.texts:
         launch += ["-r", path]
     launch += _kept(request)
@@ -350,7 +366,8 @@ def claim_name(workspace: str) -> str:
 
 def claims(request: AttemptRequest) -> dict[str, ClaimMount]:
     """The workspaces of an attempt, by their names; where one is mounted twice, so that it can be written."""
-    found = [mount for mount in request.confinement.mounts if isinstance(mount, ClaimMount)]
+    volumes: list[Any] = [*request.confinement.mounts, request.confinement.stdin_volume]
+    found = [mount for mount in volumes if isinstance(mount, ClaimMount)]
     return {mount.workspace: mount for mount in sorted(found, key=lambda mount: not mount.read_only)}
 
 
@@ -390,6 +407,8 @@ def _volumes(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> l
         volumes.append({"name": f"empty-{number}", "emptyDir": {"sizeLimit": str(size)} if size else {}})
     for number, workspace in enumerate(claims(request)):
         volumes.append({"name": f"workspace-{number}", "persistentVolumeClaim": {"claimName": claim_name(workspace)}})
+    for number, each in enumerate(fileparts.parts(request, job_name(request.id)).values()):
+        volumes.append({"name": f"files-{number}", "projected": {"sources": [part.source for part in each]}})
     return volumes
 
 
@@ -402,6 +421,18 @@ def _mounts(request: AttemptRequest, secrets: Secrets) -> list[dict[str, Any]]:
             below = {"subPath": mount.sub_path} if mount.sub_path else {}
             where = {"name": f"workspace-{numbers[mount.workspace]}", "mountPath": mount.mount_path}
             mounts.append({**where, **below, "readOnly": mount.read_only})
+    files = {volume: number for number, volume in enumerate(fileparts.parts(request, job_name(request.id)))}
+    for mount in request.confinement.mounts:
+        if isinstance(mount, FilesMount):
+            where = {"name": f"files-{files[mount.volume]}", "mountPath": mount.mount_path}
+            mounts.append({**where, "subPath": fileparts.sub_path(mount), "readOnly": True})
+    stdin = request.confinement.stdin_volume
+    if isinstance(stdin, ClaimMount):
+        where = {"name": f"workspace-{numbers[stdin.workspace]}", "mountPath": INPUT_PATH}
+        mounts.append({**where, "readOnly": True})
+    elif stdin is not None:
+        where = {"name": f"files-{files[stdin.volume]}", "mountPath": INPUT_PATH}
+        mounts.append({**where, "subPath": fileparts.CURRENT, "readOnly": True})
     mounts.append({"name": "launch", "mountPath": PATH, "subPath": KEY, "readOnly": True})
     for path, key in secrets.files.items():
         mounts.append({"name": "private", "mountPath": path, "subPath": key, "readOnly": True})

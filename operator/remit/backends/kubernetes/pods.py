@@ -186,7 +186,7 @@ def outcome_of(
     """How an attempt ended whose container ran, from the last that was seen of its pod and its log.
 
     `by_itself`: whether the program had ended before its pod was taken away."""
-    seen, ended = look(pod), records.program_ended
+    seen, ended = look(pod), records.how_it_ended
     end = _end(pod, seen, records, first_stderr, stopped, request, by_itself)
     if records.lost_bytes:
         lost = f"{records.lost_bytes} bytes of its output were rotated away on the node before they were read"
@@ -206,7 +206,7 @@ def _end(
     request: AttemptRequest,
     by_itself: bool,
 ) -> Outcome:
-    ended, terminated = records.program_ended, seen.terminated
+    ended, terminated = records.how_it_ended, seen.terminated
     if stopped is None and terminated is not None and terminated.reason in _NOT_STARTED:
         said = terminated.message or records.unexpected.decode(errors="replace").strip() or terminated.reason
         return Outcome(ExitReason.START_FAILED, f"could not be started: {said}")
@@ -232,7 +232,9 @@ def _end(
 
 def _why_not(ended: Ended, request: AttemptRequest) -> str:
     what = _WHAT_FAILED.get(ended.error, ended.error)
-    where = {"exec": request.command.argv[0], "chdir": request.confinement.working_dir}.get(ended.error, "")
+    stdin = request.confinement.stdin_volume
+    places = {"exec": request.command.argv[0], "chdir": request.confinement.working_dir}
+    where = (places | ({"stdin": stdin.sub_path} if stdin else {})).get(ended.error, "")
     return f"{what}: {where}: {os.strerror(ended.errno)}" if where else f"{what}: {os.strerror(ended.errno)}"
 
 

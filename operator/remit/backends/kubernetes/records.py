@@ -133,14 +133,18 @@ class Records:
             pass
         elif kind in {_END, _PROGRAM_END} and (ended := _ended(text)) is not None:
             self.program_ended = ended
-            if kind == _END:
-                self.ended = ended
+            self.ended = ended if kind == _END else self.ended
         else:
             self._keep_unexpected(record)
 
     def _keep_unexpected(self, line: bytes) -> None:
         if len(self.unexpected) < MOST_BYTES:
             self.unexpected += line + b"\n"
+
+    @property
+    def how_it_ended(self) -> Ended | None:
+        """By what is known so far."""
+        return self.ended or self.program_ended
 
     @property
     def are_over(self) -> bool:
@@ -150,7 +154,7 @@ class Records:
     @property
     def lost_bytes(self) -> int:
         """How much the program said that the log had no longer when it was read. Known once it has ended."""
-        ended = self.program_ended
+        ended = self.how_it_ended
         if ended is None:
             return 0
         return max(0, ended.stdout_bytes + ended.stderr_bytes - sum(self.received.values()))

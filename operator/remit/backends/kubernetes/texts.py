@@ -29,8 +29,8 @@ class _Text:
 
 
 class LogTree:
-    """A `FileTree` of what is in `spool`, and of the files at `paths` alone, of which `found` has the beginning, each by
-    its place there."""
+    """A `FileTree` of what is in `spool`, and of the files at `paths` alone, of which `found` has the beginning by
+    their places there."""
 
     def __init__(self, paths: Sequence[str], found: Mapping[int, bytes | int], spool: Spool) -> None:
         self._spool = spool
