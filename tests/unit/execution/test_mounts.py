@@ -128,9 +128,8 @@ def job_mounts(
     volume: dict[str, Any], artifact: StoredArtifact = WHEEL, **spec: Any
 ) -> tuple[tuple[Mount, ...], ClaimMount | FilesMount | None]:
     """What a Job mounts at /in, and reads as its input."""
-    asked = task(
-        [{"name": "w", **volume}], [{"name": "w", "mountPath": "/in"}], backend="kubernetes", image="i", **spec
-    )
+    mounts = [{"name": "w", "mountPath": "/in"}]
+    asked = task([{"name": "w", **volume}], mounts, backend="kubernetes", image="i", **spec)
     verdict = decided(asked, backends=frozenset({"kubernetes"}))
     assert isinstance(verdict, Admitted)
     given = (verdict.grant.request, verdict.policies, {"w": "/trees/1"}, {"w": artifact})
@@ -144,7 +143,7 @@ def test_a_job_mounts_copies_of_an_artifact() -> None:
     assert mount == FilesMount("/in", "w", "/trees/1", files)
     assert stdin == FilesMount("", "w", "/trees/1", files, "dist/x.whl")
     for file, told in (
-        (StoredFile("a", 1 << 20, "0" * 64), "'a' has 1 MiB, and a Job mounts files of at most 900 KiB; pass it on in"),
+        (StoredFile("a", 1 << 20, "0" * 64), "'a' has 1Mi, and a Job mounts files of at most 900Ki; pass it on in"),
         (StoredFile("..a", 1, "0" * 64), "which no volume of Kubernetes can have"),
     ):
         with pytest.raises(InvalidInput, match=re.escape(told)):
