@@ -129,14 +129,12 @@ class Alertmanager:
     async def _post(self, entries: list[dict[str, Any]]) -> None:
         url = f"{self._config.url.rstrip('/')}/api/v2/alerts"
         try:
-            async with self._session.post(
-                url,
-                json=entries,
-                headers=self._headers(),
-                ssl=self._trust(),
-                timeout=aiohttp.ClientTimeout(total=SECONDS),
-                allow_redirects=False,
-            ) as response:
+            async with (
+                asyncio.timeout(SECONDS),
+                self._session.post(
+                    url, json=entries, headers=self._headers(), ssl=self._trust(), allow_redirects=False
+                ) as response,
+            ):
                 if response.status >= _SUCCESS:
                     detail = (await response.content.read(_MOST_DETAIL)).decode(errors="replace").strip()
                     raise DeliveryFailed(f"the Alertmanager answered {response.status}: {detail}")
