@@ -533,13 +533,7 @@ async def test_an_operator_that_comes_back_collects(cluster: Cluster) -> None:
         wanted = [{"name": "f", "path": "f"}]
         name = await cluster.sh("head -c 20971520 /dev/urandom >f; sha256sum f", artifacts=wanted)
         pod = await cluster.running(name)
-        where = PODS.path(cluster.namespace, pod["metadata"]["name"], "log")
-        said = bytearray()
-        async with asyncio.timeout(PATIENCE):
-            async for chunk in cluster.kube.stream(where, params={"follow": "true"}, silence_seconds=PATIENCE):
-                said += chunk
-                if b"\nb 0 9 " in said:
-                    break
+        await _tells_files(cluster, pod)
     async with cluster.operator() as operator:
         status = await cluster.finished(name)
         assert status["attemptCount"] == 1
@@ -550,6 +544,31 @@ async def test_an_operator_that_comes_back_collects(cluster: Cluster) -> None:
             assert status["attempts"][0]["reason"] == "ArtifactUnreadable"
             assert "did not arrive" in status["message"]
             assert _content(operator, cluster, name, "f") == {}
+
+
+async def _tells_files(cluster: Cluster, pod: Object) -> None:
+    """Until the launcher is about it."""
+    where = PODS.path(cluster.namespace, pod["metadata"]["name"], "log")
+    said = bytearray()
+    async with asyncio.timeout(PATIENCE):
+        async for chunk in cluster.kube.stream(where, params={"follow": "true"}, silence_seconds=PATIENCE):
+            said += chunk
+            if b"\nb 0 9 " in said:
+                return
+
+
+async def test_a_pod_that_goes_while_it_is_collected_leaves_nothing(cluster: Cluster) -> None:
+    await cluster.kube.patch(POLICIES, cluster.namespace, "sh", {"spec": ARTIFACTS})
+    async with cluster.operator() as operator:
+        name = await cluster.sh("head -c 62914560 /dev/zero >f; echo done", artifacts=[{"name": "f", "path": "f"}])
+        pod = await cluster.running(name)
+        await _tells_files(cluster, pod)
+        await cluster.kube.delete(PODS, cluster.namespace, pod["metadata"]["name"])
+        status = await cluster.finished(name)
+        assert (status["attempts"][0]["reason"], status["attemptCount"]) == ("ArtifactUnreadable", 1), status
+        assert "completed, but what it left could not be kept: a part of it did not arrive" in status["message"]
+        assert status["output"]["stdoutTail"] == "done\n"
+        assert (status.get("artifacts"), _content(operator, cluster, name, "f")) == (None, {})
 
 
 async def test_an_artifact_is_there_for_the_next_task(cluster: Cluster) -> None:
