@@ -286,7 +286,7 @@ class Attendance:
                         ended = follow and self._has_ended
                         done, _ = await asyncio.wait(
                             {coming} if ended else {coming, changed},
-                            timeout=_ENDED_SILENCE_SECONDS if ended else None,
+                            timeout=_ENDED_SILENCE_SECONDS if ended else self._longest_silence,
                             return_when=asyncio.FIRST_COMPLETED,
                         )
                         changed.cancel()
@@ -299,6 +299,12 @@ class Attendance:
                 if chunk is None:
                     return
                 yield chunk
+
+    @property
+    def _longest_silence(self) -> float | None:
+        """Of a container that runs; None: that of the connection."""
+        tells_files = self._records.program_ended is not None and not self._records.are_over
+        return _COLLECTING_SILENCE_SECONDS if tells_files else None
 
     async def remove(self) -> None:
         """Leave nothing of it alive."""
