@@ -97,6 +97,19 @@ def test_a_fixture_says_what_of_it_is_not_measured(tmp_path: Path) -> None:
     assert "2 passed" in told_of(tmp_path, "--numprocesses=1", "--cov=.", "--cov-report=")
 
 
+def test_a_failure_whose_source_cannot_be_parsed_is_told(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import _pytest._code.source, types\n"
+        "def parse(*_): raise SystemError('AST constructor recursion depth mismatch')\n"
+        "_pytest._code.source.ast = types.SimpleNamespace(parse=parse)\n"
+        "def test_one(): assert 1 == 2, 'the reason'\n"
+        "def test_another(): pass\n"
+    )
+    told = told_of(tmp_path)
+    assert "AssertionError: the reason" in told
+    assert "1 failed, 1 passed" in told
+
+
 def told_of(folder: Path, *options: str, **environment: str) -> str:
     """What a run of the tests in a folder prints, with what holds for all tests of Remit."""
     argv = [sys.executable, "-m", "pytest", "-q", "-c", str(CONFTEST.parents[1] / "pyproject.toml")]
