@@ -124,6 +124,7 @@ class Supervisor:
         while True:
             self._say(phase="Starting", process=None, nextRestartTime=None)
             began = time.monotonic()
+            self._output.begin()
             succeeded = await self._once(number)
             self._output.flush()
             if self._stop.is_set():
