@@ -13,6 +13,7 @@ from remit.cli.connect import Connection
 from remit.cli.observe import Observed
 from remit.cli.terminal import Labelled, Screen, note
 from remit.errors import RemitError
+from remit.execution.keptoutput import is_pruned
 from remit.execution.lines import LineReader, Reader, last_lines
 from remit.execution.output import RAW
 from remit.execution.reading import OutputReader
@@ -177,7 +178,10 @@ def show_once(
     """What there is of one attempt's output at this moment."""
     metadata = task.metadata
     directory = connection.run_directory(metadata.namespace, metadata.uid, attempt.id)
-    if directory is None:
+    if directory is not None and is_pruned(directory):
+        tell(f"the output of attempt {attempt.number} was removed, because it was old or to make room")
+        show_tails(task, attempt, screen, selection, tell)
+    elif directory is None:
         show_tails(task, attempt, screen, selection, tell)
     elif task.spec.output.raw:
         tell(_raw_is_shown(attempt))

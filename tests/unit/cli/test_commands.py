@@ -25,6 +25,7 @@ COMMANDS = [
     ["up"], ["demo"], ["operator"], ["crds"], ["doctor"],
     ["report"], ["policy"], ["policy", "test"], ["audit"], ["audit", "verify"], ["audit", "show"],
     ["audit", "export"], ["retry"], ["pause"], ["resume"], ["artifacts"], ["cp"], ["policy", "suggest"],
+    ["prune"],
     ["workspace"], ["workspace", "list"], ["workspace", "show"], ["workspace", "rm"],
 ]  # fmt: skip
 
@@ -118,6 +119,8 @@ def test_version() -> None:
         (["operator", "--metrics-address", "nowhere"], "not HOST:PORT"),
         (["policy", "test", "--", "ls"], "name a policy file"),
         (["audit", "verify", "x", "--head", "1"], "SEQ:HASH"),
+        (["prune", "--output-max-age", "soon"], "'soon' is neither a time such as 30d, 12h or 2w, nor off"),
+        (["up", "--max-output", "lots"], "--max-output"),
         (["nonsense"], "No such command"),
         (["cancle", "x"], "Did you mean 'cancel'?"),
         (["get", "deploymnets", "x"], "none of tasks, policies and deployments; did you mean deployments"),
