@@ -136,6 +136,9 @@ def operator(
     ] = False,
     log_format: options.LogFormat = "auto",
     log_level: options.LogLevel = "info",
+    log_file: options.LogFilePath = None,
+    log_max_size: options.LogMaxSize = options.LOG_MAX_SIZE,
+    log_backups: options.LogBackups = options.LOG_BACKUPS,
 ) -> None:
     """Run the operator against the cluster of the kubeconfig, or of the pod it runs in.
 
@@ -168,5 +171,6 @@ def operator(
         replicas=replicas,
         trust_requested_by=trust_requested_by,
     )
-    redactor = set_up_logs(log_format, log_level)
+    stream = options.log_file(log_file, log_max_size, log_backups)
+    redactor = set_up_logs(log_format, log_level, stream=stream)
     threads.run(serve.operator(settings, redactor, kubeconfig, context))

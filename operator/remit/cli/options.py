@@ -222,6 +222,38 @@ LogLevel = Annotated[
     ),
 ]
 
+LogFilePath = Annotated[
+    Path | None,
+    typer.Option(
+        "--log-file",
+        metavar="FILE",
+        help="Log to this file instead of standard error, as JSON unless --log-format says otherwise.",
+        envvar="REMIT_LOG_FILE",
+        dir_okay=False,
+        show_default=False,
+    ),
+]
+LogMaxSize = Annotated[
+    str,
+    typer.Option(metavar="SIZE", help="Of the log file, before it is rotated.", envvar="REMIT_LOG_MAX_SIZE"),
+]
+LogBackups = Annotated[
+    int,
+    typer.Option(parser=number(1), metavar="N", help="Rotated log files that are kept.", envvar="REMIT_LOG_BACKUPS"),
+]
+LOG_MAX_SIZE, LOG_BACKUPS = "100Mi", 5
+
+
+def log_file(path: Path | None, max_size: str, backups: int) -> Any:
+    """The open file, if there is to be one. Raises `InvalidInput`, and typer's usage error."""
+    from remit.telemetry.logfile import LogFile
+
+    if path is None:
+        return None
+    file = LogFile(path.absolute(), size(max_size, "--log-max-size"), backups)
+    file.reopen_on_hangup()
+    return file
+
 
 def size(text: str, flag: str) -> int:
     """Bytes of such as `10Gi`. Raises typer's usage error."""

@@ -47,6 +47,9 @@ def up(
     metrics_address: options.MetricsAddress = "127.0.0.1:0",
     log_format: options.LogFormat = "auto",
     log_level: options.LogLevel = "info",
+    log_file: options.LogFilePath = None,
+    log_max_size: options.LogMaxSize = options.LOG_MAX_SIZE,
+    log_backups: options.LogBackups = options.LOG_BACKUPS,
 ) -> None:
     """Serve the Kubernetes API for Remit's kinds and run the operator, until interrupted.
 
@@ -70,6 +73,7 @@ def up(
         "read_only_paths": [str(path) for path in read_only_path or ()],
         "docker_host": docker_host,
     }
+    file = options.log_file(log_file, log_max_size, log_backups)
     threads.run(
-        supervisor.up(supervisor.UpSettings(state_dir, host, port, kubeconfig, operator, log_format, log_level))
+        supervisor.up(supervisor.UpSettings(state_dir, host, port, kubeconfig, operator, log_format, log_level, file))
     )
