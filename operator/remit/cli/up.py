@@ -44,6 +44,7 @@ def up(
     max_audit: options.MaxAudit = options.MAX_AUDIT,
     read_only_path: options.ReadOnlyPaths = None,
     docker_host: options.DockerHost = options.DEFAULT_DOCKER_HOST,
+    notifications: options.Notifications = None,
     metrics_address: options.MetricsAddress = "127.0.0.1:0",
     log_format: options.LogFormat = "auto",
     log_level: options.LogLevel = "info",
@@ -57,6 +58,7 @@ def up(
     is kept in the state directory; stopped or killed at any time, the next start goes on from there. Ctrl-C stops in
     order; a second one at once.
     """
+    from remit.cli.notify import checked
     from remit.cli.paths import check_places
     from remit.cli.supervisor import supervisor
 
@@ -72,6 +74,7 @@ def up(
         **options.retention(output_max_age, max_output, artifacts_max_age, audit_max_age, max_audit),
         "read_only_paths": [str(path) for path in read_only_path or ()],
         "docker_host": docker_host,
+        "notifications": str(path) if (path := checked(notifications)) else None,
     }
     file = options.log_file(log_file, log_max_size, log_backups)
     threads.run(
