@@ -176,6 +176,18 @@ MaxAudit = Annotated[
         rich_help_panel=_RETENTION,
     ),
 ]
+FinishedTaskTtl = Annotated[
+    str,
+    typer.Option(
+        "--finished-task-ttl",
+        metavar="AGE",
+        help="When finished tasks with generated names are deleted, where their spec does not say; off: never.",
+        envvar="REMIT_FINISHED_TASK_TTL",
+        show_envvar=False,
+        rich_help_panel=_RETENTION,
+    ),
+]
+FINISHED_TASK_TTL = "7d"
 OUTPUT_MAX_AGE, MAX_OUTPUT, ARTIFACTS_MAX_AGE, AUDIT_MAX_AGE, MAX_AUDIT = "30d", "10Gi", "90d", "off", "10Gi"
 ReadOnlyPaths = Annotated[
     list[Path] | None,
@@ -291,6 +303,12 @@ def age_or_off(text: str, flag: str) -> float | None:
     if found is None:
         raise typer.BadParameter(f"{flag}: {text!r} is neither a time such as 30d, 12h or 2w, nor off")
     return float(int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}[found[2]])
+
+
+def ttl_or_off(text: str) -> int | None:
+    """Whole seconds, or None for `off`. Raises typer's usage error."""
+    age = age_or_off(text, "--finished-task-ttl")
+    return None if age is None else int(age)
 
 
 def retention(output_max_age: str, max_output: str, artifacts_max_age: str, audit_max_age: str, max_audit: str) -> Any:

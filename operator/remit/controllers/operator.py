@@ -295,6 +295,7 @@ class Operator:
             events=events,
             requester=requester,
             leadership=leadership,
+            finished_task_ttl=settings.finished_task_ttl,
         )
         deployments = DeploymentReconciler(
             kube,

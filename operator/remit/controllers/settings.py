@@ -61,6 +61,8 @@ class Settings:
     """Whether this operator is itself a pod of a cluster."""
     artifact_bytes: int = ARTIFACT_BYTES
     """How much all artifacts together may have; beyond it the oldest go."""
+    finished_task_ttl: int | None = 7 * 86400
+    """Seconds after its end that a task with a generated name is deleted, where its spec does not say; None: never."""
     artifact_age_seconds: float | None = 90 * DAY
     """After which the artifacts of a task go, unless they are to be kept longer; None: never."""
     output_bytes: int | None = 10 * 1024**3
