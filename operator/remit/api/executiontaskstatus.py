@@ -272,6 +272,9 @@ class ExecutionTaskStatus(StatusModel):
     """When it must be over: by its own `deadlineSeconds`, or by a policy's."""
     completion_time: MicroTime | None = None
     """When it ended."""
+    expiration_time: Time | None = None
+    """When it is deleted with its output: by its `ttlSecondsAfterFinished`, or by the operator's default for tasks with
+    generated names."""
     duration: str = ""
     """How long it took from the first run's start to its end, for people."""
     next_retry_time: MicroTime | None = None

@@ -22,6 +22,7 @@ from remit.cli.helptext import command
 from remit.cli.logs import logs
 from remit.cli.notify import notify
 from remit.cli.operator import operator
+from remit.cli.prune import prune
 from remit.cli.report import report as release_report
 from remit.cli.rerun import rerun
 from remit.cli.run import run
@@ -58,6 +59,7 @@ command(app, _SERVICES)(demo)
 command(app, _SERVICES)(backup)
 command(app, _SERVICES)(restore)
 command(app, _SERVICES)(operator)
+command(app, _SERVICES)(prune)
 command(app, _SERVICES)(crds)
 command(app, _SERVICES)(uninstall)
 command(app, _SERVICES)(doctor)

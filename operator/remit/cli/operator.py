@@ -42,6 +42,12 @@ def operator(
     operator_namespace: options.OperatorNamespace = "remit-system",
     max_concurrent: options.MaxConcurrent = 32,
     max_artifacts: options.MaxArtifacts = "10Gi",
+    finished_task_ttl: options.FinishedTaskTtl = options.FINISHED_TASK_TTL,
+    output_max_age: options.OutputMaxAge = options.OUTPUT_MAX_AGE,
+    max_output: options.MaxOutput = options.MAX_OUTPUT,
+    artifacts_max_age: options.ArtifactsMaxAge = options.ARTIFACTS_MAX_AGE,
+    audit_max_age: options.AuditMaxAge = options.AUDIT_MAX_AGE,
+    max_audit: options.MaxAudit = options.MAX_AUDIT,
     read_only_path: options.ReadOnlyPaths = None,
     docker_host: options.DockerHost = options.DEFAULT_DOCKER_HOST,
     backend: Annotated[
@@ -132,6 +138,9 @@ def operator(
     ] = False,
     log_format: options.LogFormat = "auto",
     log_level: options.LogLevel = "info",
+    log_file: options.LogFilePath = None,
+    log_max_size: options.LogMaxSize = options.LOG_MAX_SIZE,
+    log_backups: options.LogBackups = options.LOG_BACKUPS,
 ) -> None:
     """Run the operator against the cluster of the kubeconfig, or of the pod it runs in.
 
@@ -152,6 +161,8 @@ def operator(
         operator_namespace=operator_namespace,
         max_concurrent=max_concurrent,
         artifact_bytes=options.size(max_artifacts, "--max-artifacts"),
+        finished_task_ttl=options.ttl_or_off(finished_task_ttl),
+        **options.retention(output_max_age, max_output, artifacts_max_age, audit_max_age, max_audit),
         read_only_paths=tuple(read_only_path or ()),
         docker_host=docker_host,
         notifications=checked(notifications),
@@ -165,5 +176,6 @@ def operator(
         replicas=replicas,
         trust_requested_by=trust_requested_by,
     )
-    redactor = set_up_logs(log_format, log_level)
+    stream = options.log_file(log_file, log_max_size, log_backups)
+    redactor = set_up_logs(log_format, log_level, stream=stream)
     threads.run(serve.operator(settings, redactor, kubeconfig, context))

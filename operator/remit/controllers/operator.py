@@ -38,6 +38,7 @@ from remit.errors import ApiError, LeaseLost, RemitError
 from remit.execution.admission import Admission, default_limits
 from remit.execution.artifacts import ArtifactStore
 from remit.execution.folders import Folders, keep_pruning
+from remit.execution.pruning import Pruner
 from remit.execution.queue import Queue, WaitReason
 from remit.execution.runner import Runner
 from remit.execution.store import RunStore
@@ -295,6 +296,7 @@ class Operator:
             events=events,
             requester=requester,
             leadership=leadership,
+            finished_task_ttl=settings.finished_task_ttl,
         )
         deployments = DeploymentReconciler(
             kube,
@@ -377,7 +379,8 @@ class Operator:
         if self.notifier is not None:
             self.spawn(self.notifier.run(), "notifications")
         if (folders := self.runner.folders) is not None:
-            self.spawn(keep_pruning(folders, self.settings.artifact_bytes), "artifacts and workspaces")
+            pruner = Pruner(self.settings.state_dir, self.settings.retention, folders.artifacts, self.audit)
+            self.spawn(keep_pruning(folders, pruner), "retention")
 
     async def stop(self) -> None:
         """Take nothing new, end what runs, write what became of it."""

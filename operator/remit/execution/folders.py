@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +14,7 @@ from remit.api import ExecutionTask
 from remit.api.executiontaskstatus import VolumeStatus
 from remit.errors import InvalidInput, MissingReference
 from remit.execution.artifacts import ArtifactStore
+from remit.execution.pruning import Pruner
 from remit.execution.resolved import Resolved
 from remit.execution.workspaces import Workspace, WorkspaceStore
 from remit.policy import CompiledPolicy
@@ -104,16 +104,13 @@ class Folders:
         self._written.pop(uid, None)
 
 
-async def keep_pruning(folders: Folders, most_artifact_bytes: int) -> None:
+async def keep_pruning(folders: Folders, pruner: Pruner) -> None:
     """Remove what is out of date now and then, for as long as it is let. What goes wrong is logged."""
     while True:
         # Not at once: a new operator does not know yet what tasks of the one before have mounted.
         await asyncio.sleep(_PRUNE_SECONDS)
-        for what, prune in (
-            ("artifacts", partial(folders.artifacts.prune, most_artifact_bytes)),
-            ("workspaces", partial(folders.workspaces.prune, folders.workspaces_in_use())),
-        ):
-            try:
-                await asyncio.to_thread(prune)
-            except (OSError, ValueError) as error:
-                log.warning(f"{what} could not be pruned", error=str(error))
+        await asyncio.to_thread(pruner.prune)
+        try:
+            await asyncio.to_thread(folders.workspaces.prune, folders.workspaces_in_use())
+        except (OSError, ValueError) as error:
+            log.warning("workspaces could not be pruned", error=str(error))

@@ -19,6 +19,7 @@ from remit.backends import ProcessBackend
 from remit.errors import DeploymentError
 from remit.operations.http import HttpPerformer
 from remit.operations.process import Supervision
+from remit.operations.process.record import INSTANCES
 from remit.release.judging import Judge
 from remit.release.model import SLOTS, Desired, ObservedState, Problem, Revision, may_contact
 from remit.release.requests import rollback_target
@@ -286,7 +287,7 @@ class Places:
             raise DeploymentError(message, reason="ArtifactFailed", retryable=True)
 
     def _supervise(self, copy: Path) -> Supervision:
-        return Supervision(self.state_dir / "instances", self._readers, [*self.read_only_paths, str(copy)])
+        return Supervision(self.state_dir / INSTANCES, self._readers, [*self.read_only_paths, str(copy)])
 
     def _backend(self, copy: Path) -> ProcessBackend:
         return ProcessBackend(self._readers, read_only_paths=[*self.read_only_paths, str(copy)])

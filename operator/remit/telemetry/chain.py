@@ -40,7 +40,7 @@ class Anchor(NamedTuple):
         return f"{self.seq}:{self.hash}"
 
 
-Kind = Literal["decision", "execution", "release", "recovery", "segment"]
+Kind = Literal["decision", "execution", "release", "recovery", "segment", "retention"]
 GENESIS: Final = Anchor(0, "0" * 64)
 """Before the first record."""
 
@@ -93,6 +93,8 @@ class AuditEvent:
     """`sha256:` and the digest of everything that was written to standard output and error."""
     follows: str = ""
     """The name of the file that a `segment` continues."""
+    removed: Sequence[str] = ()
+    """In a `retention`: the closed files that go, the oldest first, each as `NAME SEQ:HASH` of its last record."""
 
     def as_record(self) -> dict[str, Any]:
         """What is set, by name."""
