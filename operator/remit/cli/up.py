@@ -40,6 +40,7 @@ def up(
     read_only_path: options.ReadOnlyPaths = None,
     docker_host: options.DockerHost = options.DEFAULT_DOCKER_HOST,
     metrics_address: options.MetricsAddress = "127.0.0.1:0",
+    metrics_token_file: options.MetricsTokenFile = None,
     log_format: options.LogFormat = "auto",
     log_level: options.LogLevel = "info",
 ) -> None:
@@ -58,6 +59,7 @@ def up(
         "state_dir": str(state_dir),
         "health_host": health_host,
         "health_port": health_port,
+        "metrics_token_file": str(metrics_token_file.absolute()) if metrics_token_file else None,
         "operator_namespace": operator_namespace,
         "max_concurrent": max_concurrent,
         "artifact_bytes": options.size(max_artifacts, "--max-artifacts"),
