@@ -43,6 +43,9 @@ spec:
         - --lease-name={{ include "remit.leaseName" . }}
         - --replicas={{ .Values.replicaCount }}
         - --metrics-address=0.0.0.0:8080
+        {{- if .Values.metrics.tokenSecret.name }}
+        - --metrics-token-file=/run/metrics-token/token
+        {{- end }}
         - --state-dir=/var/lib/remit
         - --max-artifacts={{ .Values.maxArtifacts }}
         - --max-concurrent={{ .Values.maxConcurrent }}
@@ -99,6 +102,11 @@ spec:
           mountPath: /var/lib/remit
         - name: tmp
           mountPath: /tmp
+        {{- if .Values.metrics.tokenSecret.name }}
+        - name: metrics-token
+          mountPath: /run/metrics-token
+          readOnly: true
+        {{- end }}
         {{- with .Values.extraVolumeMounts }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -116,6 +124,16 @@ spec:
     - name: tmp
       emptyDir:
         sizeLimit: {{ .Values.tmp.sizeLimit }}
+    {{- with .Values.metrics.tokenSecret }}
+    {{- if .name }}
+    - name: metrics-token
+      secret:
+        secretName: {{ .name }}
+        items:
+          - key: {{ .key }}
+            path: token
+    {{- end }}
+    {{- end }}
     {{- with .Values.extraVolumes }}
     {{- toYaml . | nindent 4 }}
     {{- end }}

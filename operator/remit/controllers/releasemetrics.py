@@ -48,7 +48,7 @@ def _count_release(metrics: Metrics, old: Release | None, new: Release) -> None:
     if old is None:
         metrics.policy_decisions.labels("Allowed", "Deployment", "release").inc()
         if new.rollback and new.pins:
-            metrics.release_rollbacks.labels(new.strategy, "Requested").inc()
+            metrics.release_rollbacks.labels(new.strategy, "RollbackRequested").inc()
     for stage in new.stages:
         ended = old is not None and old.stage_record(stage.name).finished_at is not None
         if stage.finished_at is not None and stage.started_at is not None and not ended:

@@ -74,7 +74,7 @@ def test_rollbacks_are_counted_by_cause_when_they_begin() -> None:
     asked = replace(RELEASE, revision=2, started_at=after(60), rollback=True, pins=True)
     found = counted(status(None), status(RELEASE), status(back), status(ended), status(asked))
     assert found["remit_release_rollbacks_total", "BakeFailed", "Canary"] == 1
-    assert found["remit_release_rollbacks_total", "Requested", "Canary"] == 1
+    assert found["remit_release_rollbacks_total", "RollbackRequested", "Canary"] == 1
     assert found["remit_release_finished_total", "RolledBack", "Canary"] == 1
 
 
