@@ -128,8 +128,17 @@ async def _authenticate(request: web.Request, token_file: Path) -> None:
         raise web.HTTPUnauthorized(text="a bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
 
 
+async def failing(checks: Mapping[str, Check]) -> dict[str, str]:
+    """Those that fail, each with its reason."""
+    return {name: reason for name, reason in (await _reasons(checks)).items() if reason}
+
+
+async def _reasons(checks: Mapping[str, Check]) -> dict[str, str | None]:
+    return dict(zip(checks, await asyncio.gather(*map(_run, checks.values())), strict=True))
+
+
 async def _answer(endpoint: str, checks: Mapping[str, Check], *, verbose: bool) -> web.Response:
-    reasons = dict(zip(checks, await asyncio.gather(*map(_run, checks.values())), strict=True))
+    reasons = await _reasons(checks)
     failed = any(reasons.values())
     if not failed and not verbose:
         return web.Response(text="ok")

@@ -35,6 +35,7 @@ async def serve(settings: Message, redactor: Redactor, supervised: Supervised) -
     chosen["state_dir"] = Path(chosen["state_dir"])
     if chosen.get("metrics_token_file") is not None:
         chosen["metrics_token_file"] = Path(chosen["metrics_token_file"])
+    chosen["notifications"] = Path(chosen["notifications"]) if chosen["notifications"] else None
     chosen["read_only_paths"] = tuple(map(Path, chosen["read_only_paths"]))
 
     def started(operator: Operator) -> None:
