@@ -104,6 +104,7 @@ def operator(
     ] = Path("/usr/libexec/remit"),
     notifications: options.Notifications = None,
     metrics_address: options.MetricsAddress = "127.0.0.1:0",
+    metrics_token_file: options.MetricsTokenFile = None,
     leader_election: Annotated[
         bool,
         typer.Option(
@@ -157,6 +158,7 @@ def operator(
         state_dir=check_places(state_dir, read_only_path, docker_host),
         health_host=health_host,
         health_port=health_port,
+        metrics_token_file=metrics_token_file,
         namespaces=tuple(namespaces or ()),
         operator_namespace=operator_namespace,
         max_concurrent=max_concurrent,

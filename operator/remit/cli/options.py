@@ -229,6 +229,16 @@ MetricsAddress = Annotated[
         rich_help_panel=_SERVICE,
     ),
 ]
+MetricsTokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A file with the bearer token that /metrics asks for; without it, /metrics is open.",
+        envvar="REMIT_METRICS_TOKEN_FILE",
+        show_default=False,
+        rich_help_panel=_SERVICE,
+    ),
+]
 LogFormat = Annotated[
     Literal["auto", "json", "console"],
     typer.Option(

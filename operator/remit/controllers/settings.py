@@ -36,6 +36,8 @@ class Settings:
     health_host: str = "127.0.0.1"
     health_port: int = 0
     """Where /metrics, /healthz and /readyz are served; port 0 picks one."""
+    metrics_token_file: Path | None = None
+    """The file with the token that /metrics asks for; None: it is open to everybody who reaches it."""
     search_path: tuple[str, ...] = SEARCH_PATH
     """Where bare program names are looked up."""
     read_only_paths: tuple[Path, ...] = ()

@@ -240,6 +240,9 @@ EVERYTHING = {
     "replicaCount": 2,
     "podDisruptionBudget": {"enabled": True},
     "serviceMonitor": {"enabled": True},
+    "prometheusRule": {"enabled": True},
+    "dashboard": {"enabled": True},
+    "metrics": {"tokenSecret": {"name": "metrics-token"}},
     "rbac": {"aggregate": {"policies": True}},
 }
 
