@@ -17,6 +17,7 @@ from remit.cli.crds import crds
 from remit.cli.demo import demo
 from remit.cli.doctor import doctor
 from remit.cli.errors import INTERRUPTED, report
+from remit.cli.failures import errors
 from remit.cli.get import get
 from remit.cli.helptext import command
 from remit.cli.logs import logs
@@ -50,6 +51,7 @@ for request in (releases.promote, releases.abort, releases.rollback, releases.re
     command(app, _RELEASES)(request)
 command(app, _RELEASES)(releases.history)
 command(app, _RELEASES)(release_report)
+command(app, _POLICIES)(errors)
 app.add_typer(policy.app, name="policy", rich_help_panel=_POLICIES)
 app.add_typer(audit.app, name="audit", rich_help_panel=_POLICIES)
 command(app, _SERVICES)(up)

@@ -20,7 +20,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
 
         self.task_finished: Final = self._counter(
-            "remit_task_finished_total", "Tasks that ended, by how.", "operation", "backend", "reason"
+            "remit_task_finished_total", "Tasks that ended, by how.", "operation", "backend", "reason", "category"
         )
         self.task_duration: Final = self._histogram(
             "remit_task_duration_seconds", "From a task's first start to its end.", _DURATIONS, "operation", "backend"
