@@ -145,3 +145,34 @@ def test_the_audit_trail_is_whole_and_readable(up: RemitUp) -> None:
     assert shown[0].split() == ["SEQ", "TIME", "KIND", "VERDICT", "TASK", "ABOUT"]
     assert [line.split()[2:4] for line in shown[1:]] == [["decision", "Allowed"], ["execution", "Completed"]]
     assert "sh -c true" in shown[1]
+
+
+def test_failures_are_counted_also_of_tasks_that_are_gone(up: RemitUp) -> None:
+    up.kubectl("create", "namespace", "failing")
+    policy = {
+        "apiVersion": "remit.dev/v1alpha1",
+        "kind": "CommandPolicy",
+        "metadata": {"name": "shells", "namespace": "failing"},
+        "spec": {"selector": {"matchLabels": {"app": "shell"}}, "commands": {"allow": [{"executable": "sh"}]}},
+    }
+    up.kubectl("apply", "-f", "-", stdin=json.dumps(policy))
+    up.kubectl("wait", "-n", "failing", "--for=condition=Ready", "commandpolicy/shells", "--timeout=60s")
+    for name, labels, script in (
+        ("kept", {"app": "shell"}, "exit 3"),
+        ("gone", {}, "exit 0"),
+        ("well", {"app": "shell"}, "exit 0"),
+    ):
+        spec = {"command": {"argv": ["sh", "-c", script]}}
+        metadata = {"name": name, "namespace": "failing", "labels": labels}
+        task = {"apiVersion": "remit.dev/v1alpha1", "kind": "ExecutionTask", "metadata": metadata, "spec": spec}
+        up.kubectl("apply", "-f", "-", stdin=json.dumps(task))
+        up.kubectl("wait", "-n", "failing", "--for=condition=Finished", f"executiontask/{name}", "--timeout=60s")
+    up.kubectl("delete", "-n", "failing", "executiontask", "gone")
+    told = json.loads(up.remit_here("errors", "-n", "failing", "-o", "json").stdout)
+    counted = {(each["category"], each["code"], each["policy"]): each["newest"]["name"] for each in told["groups"]}
+    assert counted == {("ExitCode", "ExitCode", "shells"): "kept", ("Denied", "NoPolicy", ""): "gone"}
+    assert (told["count"], told["countBefore"], told["incomplete"]) == (2, 0, [])
+    assert up.task("kept", "failing")["status"]["error"]["reason"] == "ExitCode"
+    shown = up.remit_here("errors", "-n", "failing", "--since", "1h").stdout
+    assert shown.startswith("2 failed or denied in the last 1h, 0 in the 1h before\n")
+    assert "failing/gone" in shown

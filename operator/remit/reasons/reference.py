@@ -63,3 +63,9 @@ def page(code: Code) -> str:
     told += [("Tried again", f"{code.retried}.")] if code.retried else []
     told += [("What to do", code.remedy)] if code.remedy else []
     return "\n".join(f"{name}: {text}" for name, text in told).replace("`", "'")
+
+
+def as_dict(code: Code) -> dict[str, str]:
+    """The same for programs."""
+    told = {"code": code.name, "category": str(code.category), "meaning": code.meaning}
+    return told | {"retried": code.retried, "remedy": code.remedy}
