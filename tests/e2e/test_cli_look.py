@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 from pathlib import Path
 
@@ -176,3 +177,35 @@ def test_failures_are_counted_also_of_tasks_that_are_gone(up: RemitUp) -> None:
     shown = up.remit_here("errors", "-n", "failing", "--since", "1h").stdout
     assert shown.startswith("2 failed or denied in the last 1h, 0 in the 1h before\n")
     assert "failing/gone" in shown
+
+
+def test_get_shows_several_kinds_and_chooses(up: RemitUp) -> None:
+    finish(up, "chosen", "exit 4")
+    finish(up, "passed-over", "exit 0")
+    both = up.remit_here("get", "tasks,policies")
+    assert [line.split()[0] for line in both.stdout.splitlines() if "NAME" in line] == ["NAME", "NAME"]
+    failed = up.remit_here("get", "--phase", "failed", "--since", "1h", "-o", "name").stdout.split()
+    assert "executiontask.remit.dev/chosen" in failed
+    assert "executiontask.remit.dev/passed-over" not in failed
+    newest = up.remit_here("get", "--sort-by", "created", "-o", "json").stdout
+    created = [each["metadata"]["creationTimestamp"] for each in json.loads(newest)["items"]]
+    assert created == sorted(created, reverse=True)
+    kinds = {each["kind"] for each in json.loads(up.remit_here("get", "all", "-o", "json").stdout)["items"]}
+    assert kinds == {"ExecutionTask", "CommandPolicy"}
+    assert up.remit_here("get", "--phase", "TimedOut").stderr == "no tasks like that in namespace default\n"
+
+
+def test_a_watch_gives_programs_a_line_for_each_change(up: RemitUp) -> None:
+    with up.spawn("get", "-w", "-o", "json", "-l", "app=watched") as watching:
+        metadata = {"name": "watched", "labels": {"app": "watched"}}
+        task = {"apiVersion": "remit.dev/v1alpha1", "kind": "ExecutionTask", "metadata": metadata}
+        up.kubectl(
+            "create", "-f", "-", stdin=json.dumps({**task, "spec": {"command": {"argv": ["sh", "-c", "exit 0"]}}})
+        )
+        phases = []
+        while "Succeeded" not in phases:
+            obj = json.loads(watching.stdout.readline())
+            assert obj["metadata"]["name"] == "watched"
+            phases.append((obj.get("status") or {}).get("phase"))
+        watching.process.send_signal(signal.SIGINT)
+        assert watching.process.wait(timeout=60) == 0, watching.stderr.read()

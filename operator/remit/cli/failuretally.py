@@ -162,7 +162,7 @@ def moment(text: object) -> datetime.datetime | None:
 def _reason_of(status: Object) -> str:
     """Of a status that an earlier version wrote."""
     conditions = (each for each in status.get("conditions") or [] if each.get("type") == "Finished")
-    return str(next(conditions, {}).get("reason") or "")
+    return str(next(conditions, {"reason": ""}).get("reason") or "")
 
 
 def _place(record: Mapping[str, Any]) -> tuple[str, str]:
