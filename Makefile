@@ -55,8 +55,9 @@ docs: crds
 manifests: $(VENV)/.develops ## Write what is rendered from the chart: operator.yaml of manifests/, and dist/install.yaml
 	PYTHONPATH=tests $(BIN)/python tests/installyaml.py
 
-transcript: $(VENV)/.runs ## Write what the demo prints into the README
+transcript: $(VENV)/.runs ## Write what the demo and the tutorial print into docs/demo.md and docs/tutorial.md
 	$(BIN)/python tests/transcript.py
+	PYTHONPATH=operator $(BIN)/python tests/tutorial.py
 
 bench: $(VENV)/.runs ## Measure, and compare with the peers that are found on this machine
 	@PYTHONPATH=tests $(BIN)/python -m bench $(SECTIONS)

@@ -22,6 +22,8 @@ CODES: Final = (
     _out("EventTooLarge", "An event of a watch is larger than any object may be.", "See what answers at that address."),
     _out("LeaseLost", "Another operator may be at work, so this one must not be.",
         "Wait: one of them takes the Lease."),
+    _out("NotificationFailed", "A notification could not be delivered.",
+        "See whether the receiver that the message names answers, and its address and login: `remit notify --test`."),
     Code("InvalidInput", Category.INVALID, "What was written cannot be right.", NO,
         "Correct the field that the message names."),
     Code("NotSupported", Category.INVALID, "This operator does not do that; the message says what to use instead.", NO,
