@@ -209,3 +209,37 @@ def test_a_watch_gives_programs_a_line_for_each_change(up: RemitUp) -> None:
             phases.append((obj.get("status") or {}).get("phase"))
         watching.process.send_signal(signal.SIGINT)
         assert watching.process.wait(timeout=60) == 0, watching.stderr.read()
+
+
+def test_a_task_is_explained_with_what_policies_lack(up: RemitUp) -> None:
+    def create(name: str, argv: list[str]) -> None:
+        task = {"apiVersion": "remit.dev/v1alpha1", "kind": "ExecutionTask", "metadata": {"name": name}}
+        secret = {"name": "WHO", "valueFrom": {"secretKeyRef": {"name": "explained", "key": "token"}}}
+        up.kubectl(
+            "create", "-f", "-", stdin=json.dumps({**task, "spec": {"command": {"argv": argv}, "env": [secret]}})
+        )
+        up.kubectl("wait", "--for=condition=Finished", f"executiontask/{name}", "--timeout=60s")
+
+    up.kubectl("create", "secret", "generic", "explained", "--from-literal=token=explained-token-4711")
+    create("refused", ["ls", "explained-token-4711"])
+    create("broken", ["sh", "-c", "exit 7"])
+    told = up.remit_here("explain", "refused")
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.startswith("task default/refused: Denied\n  reason:     NotAllowed\n  category:   Denied\n")
+    assert "what to do: " in told.stdout
+    assert "\ntoday's policies say:\nDenied\n" in told.stdout
+    assert "explained-token-4711" not in told.stdout
+    document = json.loads(up.remit_here("explain", "refused", "-o", "json").stdout)
+    assert (document["decision"]["allowed"], document["decision"]["reason"]) == (False, "NotAllowed")
+    assert "explained-token-4711" not in json.dumps(document)
+    create("plain", ["ls", "-l"])
+    told = up.remit_here("explain", "plain")
+    assert "to allow it, policies would have to say:" in told.stdout
+    assert "executable: ls" in told.stdout
+    assert json.loads(up.remit_here("explain", "plain", "-o", "json").stdout)["suggestion"]["kind"] == "CommandPolicy"
+    allowed = up.remit_here("explain", "broken").stdout
+    assert allowed.startswith("task default/broken: Failed\n  reason:     ExitCode\n")
+    assert "today's policies say:\nAllowed\n" in allowed
+    assert "to allow it" not in allowed
+    missing = up.remit_here("explain", "brokn")
+    assert (missing.returncode, "did you mean broken?" in missing.stderr) == (1, True)

@@ -17,6 +17,7 @@ from remit.cli.crds import crds
 from remit.cli.demo import demo
 from remit.cli.doctor import doctor
 from remit.cli.errors import INTERRUPTED, report
+from remit.cli.explain import explain
 from remit.cli.failures import errors
 from remit.cli.get import get
 from remit.cli.helptext import command
@@ -44,6 +45,7 @@ command(app, _TASKS)(run)
 command(app, _TASKS)(rerun)
 command(app, _TASKS)(logs)
 command(app, _TASKS)(get)
+command(app, _TASKS)(explain)
 command(app, _TASKS)(cancel)
 command(app, _TASKS)(artifacts)
 command(app, _TASKS)(cp)
