@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from remit.execution.workspaces import WorkspaceStore
 from remitup import REMIT, RemitUp, until
 from trees import submit
 
@@ -243,3 +244,12 @@ def test_a_task_is_explained_with_what_policies_lack(up: RemitUp) -> None:
     assert "to allow it" not in allowed
     missing = up.remit_here("explain", "brokn")
     assert (missing.returncode, "did you mean broken?" in missing.stderr) == (1, True)
+
+
+def test_workspaces_are_listed_for_people_and_for_programs(up: RemitUp) -> None:
+    WorkspaceStore(up.state_dir / "workspaces").use("default", "shared", 1 << 20, 60)
+    (listed,) = json.loads(up.remit_here("workspace", "list", "-o", "json").stdout)
+    assert (listed["namespace"], listed["name"], listed["sizeBytes"]) == ("default", "shared", 1 << 20)
+    assert Path(listed["folder"]).is_dir()
+    table = up.remit_here("workspace", "list").stdout.splitlines()
+    assert [line.split()[0] for line in table] == ["NAME", "shared"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -11,11 +10,6 @@ import typer
 from remit import threads
 from remit.cli import completion, options
 from remit.didyoumean import did_you_mean
-
-
-class Form(StrEnum):
-    TABLE = "table"
-    JSON = "json"
 
 
 def errors(
@@ -30,7 +24,7 @@ def errors(
     ] = None,
     since: Annotated[str, typer.Option(metavar="TIME", help="What failed since: RFC 3339, or 1h, 2d ago.")] = "1d",
     all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="In every namespace.")] = False,
-    output: Annotated[Form, typer.Option("--output", "-o", metavar="FORM", help="table or json.")] = Form.TABLE,
+    output: options.Output = options.TableForm.TABLE,
     namespace: options.Namespace = None,
     kubeconfig: options.Kubeconfig = None,
     context: options.Context = None,
@@ -68,7 +62,7 @@ def errors(
             return await failurereport.found(connection.kube, place, begun, now, trail_of(connection.state_dirs))
 
     report = threads.run(look())
-    if output is Form.JSON:
+    if output is options.TableForm.JSON:
         typer.echo(tables.dump(failurereport.as_json(report), "json"))
         return
     failurereport.show(report)
@@ -76,7 +70,7 @@ def errors(
         note(lacking)
 
 
-def _explain(code: str, output: Form) -> None:
+def _explain(code: str, output: options.TableForm) -> None:
     from remit import reasons
     from remit.cli import tables
     from remit.reasons import reference
@@ -85,7 +79,7 @@ def _explain(code: str, output: Form) -> None:
     if found is None:
         meant = did_you_mean(code, reasons.CATALOGUE)
         raise typer.BadParameter(f"{code!r} is no code of Remit's{meant or '; docs/errors.md has them all'}")
-    if output is Form.JSON:
+    if output is options.TableForm.JSON:
         typer.echo(tables.dump(reference.as_dict(found), "json"))
         return
     screen = tables.console()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 import subprocess
 import sys
@@ -271,6 +272,18 @@ def test_doctor_names_every_layer() -> None:
     for what in ("namespaces", "seccomp", "landlock", "cgroup", "rlimits", "state directory", "kubectl"):
         assert what in text
     assert "WHAT WAS SEEN" in text
+
+
+def test_doctor_tells_programs_the_same() -> None:
+    result = commandline.invoke("doctor", "--docker-host", "off", "-o", "json", "sh")
+    told = json.loads(result.stdout)
+    found = {each["what"]: each for each in told["findings"]}
+    assert found["docker"]["available"] is False
+    assert found["sh"]["available"] is True
+    assert set(found["sh"]) == {"what", "available", "detail", "remedy", "needed"}
+    needed = [each for each in found.values() if each["needed"]]
+    assert bool(result.exit_code) is any(not each["available"] for each in needed)
+    assert isinstance(told["limits"], dict)
 
 
 def test_doctor_looks_for_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
