@@ -8,8 +8,8 @@ PYTHON ?= $(firstword $(foreach candidate,python3 python3.13 python3.12 python3.
   $(shell $(candidate) -c '$(SUITABLE)' 2>/dev/null && echo $(candidate))))
 PYTEST := $(BIN)/python -m pytest
 MINIMUM_COVERAGE := 85
-# More workers than cores: half of the time tests wait for processes, timers and disks.
-WORKERS := 4
+# More workers than cores: most of the time tests wait for processes, timers and disks. One computes meanwhile.
+WORKERS := 6
 DISTRIBUTE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --ignore tests/bench \
   --ignore tests/e2e/cluster --progress -o console_output_style=classic
 

@@ -145,6 +145,7 @@ async def _jobs(stack: contextlib.AsyncExitStack, access: Access, settings: Sett
         namespaces=settings.namespaces,
         accept_unenforced_network=settings.accept_unenforced_network,
         storage_class=settings.storage_class,
+        spool=settings.state_dir / "collecting",
     )
     stack.push_async_callback(backend.close)
     return backend

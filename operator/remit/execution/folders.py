@@ -49,9 +49,11 @@ class Folders:
         namespace, pinned = task.metadata.namespace, {each.name: each.digest for each in task.status.volumes}
         pins, uid, written = [], task.metadata.uid, []
         writable = {mount.name for mount in task.spec.volume_mounts if mount.access == "ReadWrite"}
-        wanted_names = [volume.workspace.name for volume in task.spec.volumes if volume.workspace]
+        on_this_host = task.status.backend != "kubernetes"
+        volumes = [each for each in task.spec.volumes if on_this_host or each.artifact]  # others are the cluster's
+        wanted_names = [volume.workspace.name for volume in volumes if volume.workspace]
         self._used[uid] = frozenset(self.workspaces.data(namespace, name) for name in wanted_names)
-        for volume in task.spec.volumes:
+        for volume in volumes:
             if wanted := volume.workspace:
                 size = workspace_bytes(policies, wanted)
                 ttl = wanted.ttl_seconds_after_last_use
@@ -70,6 +72,7 @@ class Folders:
                     so_far = f"; it has left {others}" if others else ""
                     raise MissingReference(f"task {source.task} has left no artifact {source.name} yet{so_far}")
                 resolved.folders[volume.name] = str(self.artifacts.tree(found, uid))
+                resolved.artifacts[volume.name] = found
                 pins.append(VolumeStatus(name=volume.name, digest=found.digest))
         self._written[uid] = tuple(written)
         return pins

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from remit.api.executiontaskstatus import OutputStatus, Stream
+from remit.diskspace import nearly_full
 from remit.telemetry import Redactor
 
 STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
@@ -30,8 +31,6 @@ Listener = Callable[[Stream, bytes], None]
 """Told of everything that is said, secrets taken out, as it comes. It must not block."""
 _RING = 4
 """Segments of the end that are kept besides the one being written."""
-_RESERVE_BYTES = 256 << 20
-_RESERVE_SHARE = 20
 _LOOK_AGAIN_BYTES = 256 << 10
 RAW: Final = "raw"
 """The folder of raw output in the directory of a run."""
@@ -102,13 +101,6 @@ class _Kept:
                 self.file.close()
         except OSError:  # some file systems report a full disk or quota only now
             self.full_disk = True
-
-
-def nearly_full(directory: Path) -> bool:
-    """Whether no output may be kept there any more: the last 256 MiB, or the last twentieth, are for the audit trail,
-    without which nothing would run. Raises OSError."""
-    disk = os.statvfs(directory)
-    return disk.f_bavail * disk.f_frsize < min(_RESERVE_BYTES, disk.f_blocks * disk.f_frsize // _RESERVE_SHARE)
 
 
 class OutputWriter:

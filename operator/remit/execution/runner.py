@@ -18,6 +18,7 @@ import structlog
 from remit.api.executiontaskstatus import AttemptStatus, OutputStatus
 from remit.api.operations import Subject
 from remit.backends import AdoptingBackend, AttemptRequest, Backend, Collector, Exceeded, ExitReason, Handle, Outcome
+from remit.backends.base import KeptFiles
 from remit.errors import InvalidInput, OutcomeUnknown, RemitError, SandboxUnavailable
 from remit.execution.artifacts import WantedArtifact, WantedResult, collector
 from remit.execution.folders import Folders
@@ -418,7 +419,8 @@ class Runner:
         backend = self.backends[attempt.backend]
         if attempt.artifacts or attempt.results:
             texts = tuple(result.path for result in attempt.results)
-            request = dataclasses.replace(request, collector=self._collector(attempt), texts=texts)
+            kept = tuple(KeptFiles(each.pattern, each.most_bytes, each.always) for each in attempt.artifacts)
+            request = dataclasses.replace(request, collector=self._collector(attempt), texts=texts, kept=kept)
         written = self.folders.workspaces_written(attempt.uid) if self.folders else ()
         async with WorkspaceWatch(written, cancel) as watch:
             if adopt and isinstance(backend, AdoptingBackend):

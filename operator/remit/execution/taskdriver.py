@@ -300,8 +300,8 @@ class TaskDriver:
     ) -> list[VolumeStatus]:
         """Find the folders of its volumes. Raises as `Folders.lay_out`."""
         folders = self.runner.folders
-        if folders is None or not task.spec.volumes or task.status.backend == "kubernetes":
-            return []  # the volumes of Jobs are a cluster's
+        if folders is None or not task.spec.volumes:
+            return []
         return await asyncio.to_thread(folders.lay_out, task, admitted.policies, resolved, running=running)
 
     async def _refuse(

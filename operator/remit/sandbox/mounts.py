@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from remit.errors import InvalidInput
 from remit.sandbox.beneath import SELF, open_beneath
 from remit.sandbox.identity import slots
-from remit.sandbox.model import ClaimMount, EmptyMount, HostMount, Identities, Mount
+from remit.sandbox.model import ClaimMount, EmptyMount, FilesMount, HostMount, Identities, Mount
 from remit.sandbox.mountuser import Owned, User, choose_user, user_of
 from remit.sandbox.ownership import give
 from remit.sandbox.protected import Protected
@@ -197,7 +197,7 @@ class Mounts:
             found = _Found(mount, -1, None, within, relative)
             _check_place(found, outer)
             return found
-        if isinstance(mount, ClaimMount):
+        if isinstance(mount, ClaimMount | FilesMount):
             raise InvalidInput(f"{mount.mount_path}: volumes of a cluster are mounted by its Jobs only")
         descriptor = open_host(mount, trusts_links_of_root)
         try:

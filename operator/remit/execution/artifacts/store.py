@@ -24,10 +24,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from remit.diskspace import nearly_full
 from remit.execution.artifacts.records import Record, Records
 from remit.execution.artifacts.stored import StoredArtifact, StoredFile
 from remit.execution.elapsed import ElapsedTime
-from remit.execution.output import nearly_full
 from remit.libc import call
 
 _CHUNK: Final = 1 << 20
