@@ -214,8 +214,11 @@ class VolumeStatus(StatusModel):
 class ErrorStatus(StatusModel):
     """Why the task failed."""
 
+    reason: str = ""
+    """Why, as one stable CamelCase word: the same as in the conditions. `remit errors REASON` says what to do."""
     category: str
-    """The kind of failure: Denied, Invalid, ExitCode, Timeout, Deadline, Resources, Interrupted, Infrastructure …"""
+    """The kind of failure: Denied, Invalid, Sandbox, ExitCode, Timeout, Deadline, Resources, Interrupted, Cancelled,
+    Artifacts, Operation or Infrastructure."""
     message: str
     """What went wrong and what to do about it."""
     retryable: bool = False

@@ -17,6 +17,8 @@ from remit.cli.crds import crds
 from remit.cli.demo import demo
 from remit.cli.doctor import doctor
 from remit.cli.errors import INTERRUPTED, report
+from remit.cli.explain import explain
+from remit.cli.failures import errors
 from remit.cli.get import get
 from remit.cli.helptext import command
 from remit.cli.logs import logs
@@ -44,6 +46,7 @@ command(app, _TASKS)(run)
 command(app, _TASKS)(rerun)
 command(app, _TASKS)(logs)
 command(app, _TASKS)(get)
+command(app, _TASKS)(explain)
 command(app, _TASKS)(cancel)
 command(app, _TASKS)(artifacts)
 command(app, _TASKS)(cp)
@@ -52,6 +55,7 @@ for request in (releases.promote, releases.abort, releases.rollback, releases.re
     command(app, _RELEASES)(request)
 command(app, _RELEASES)(releases.history)
 command(app, _RELEASES)(release_report)
+command(app, _POLICIES)(errors)
 app.add_typer(policy.app, name="policy", rich_help_panel=_POLICIES)
 app.add_typer(audit.app, name="audit", rich_help_panel=_POLICIES)
 command(app, _SERVICES)(up)

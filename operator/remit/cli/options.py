@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from remit.cli import completion
+
+
+class TableForm(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+
 
 _SERVER = "API server"
 _SERVICE = "Operator"
@@ -73,6 +80,7 @@ Namespace = Annotated[
         callback=_namespace,
     ),
 ]
+Output = Annotated[TableForm, typer.Option("--output", "-o", metavar="FORM", help="table or json.")]
 TaskName = Annotated[
     str, typer.Argument(metavar="NAME", help="Name of the ExecutionTask.", autocompletion=completion.tasks)
 ]

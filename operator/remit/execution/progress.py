@@ -163,7 +163,12 @@ def finished(
     started, ttl = task.status.start_time, task.spec.ttl_seconds_after_finished
     error = None
     if finish.phase is not Phase.SUCCEEDED:
-        error = ErrorStatus(category=finish.category, message=escape(finish.message), retryable=finish.retryable)
+        error = ErrorStatus(
+            reason=finish.reason,
+            category=finish.category,
+            message=escape(finish.message),
+            retryable=finish.retryable,
+        )
     return _moved(
         task,
         finish.phase,

@@ -150,6 +150,26 @@ class Kube:
         """All objects as they were at one moment, and its resourceVersion, from which a watch goes on. They come in
         pages or, where the server forgets that moment meanwhile, all at once, as for client-go."""
         items: Objects = []
+        version = ""
+        async for first, page in self._listed(resource, namespace, label_selector, field_selector):
+            if first:
+                items = []
+            items += page.get("items", [])
+            version = str(page.get("metadata", {}).get("resourceVersion", ""))
+        return items, version
+
+    async def pages(
+        self, resource: Resource, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
+    ) -> AsyncGenerator[Objects, None]:
+        """All objects, some hundred at a time. Where the server forgets the moment of the first page meanwhile, all of
+        them come once more, and at once: whoever counts has to know an object by its uid."""
+        async for _, page in self._listed(resource, namespace, label_selector, field_selector):
+            yield page.get("items", [])
+
+    async def _listed(
+        self, resource: Resource, namespace: str | None, label_selector: str, field_selector: str
+    ) -> AsyncGenerator[tuple[bool, Object], None]:
+        """The pages of a list, each with whether it is the first of one."""
         params = {"limit": "500", "labelSelector": label_selector, "fieldSelector": field_selector}
         params = {name: value for name, value in params.items() if value}
         while True:
@@ -159,12 +179,10 @@ class Kube:
                 if error.status != _EXPIRED or "continue" not in params:
                     raise
                 del params["limit"], params["continue"]
-                items = []
                 continue
-            items += page.get("items", [])
-            metadata = page.get("metadata", {})
-            if not (token := metadata.get("continue")):
-                return items, str(metadata.get("resourceVersion", ""))
+            yield "continue" not in params, page
+            if not (token := page.get("metadata", {}).get("continue")):
+                return
             params["continue"] = token
 
     async def create(

@@ -73,6 +73,8 @@ class AuditEvent:
     verdict: str = ""
     """Allowed or Denied; for an execution, Started or how it ended."""
     reason: str = ""
+    category: str = ""
+    """The kind of failure, as in `status.error.category`; empty for what succeeded."""
     message: str = ""
     audited: Sequence[Mapping[str, str]] = ()
     """What policies in Audit enforcement would have denied: `policy`, `rule`, `reason` and `message` of each denial."""

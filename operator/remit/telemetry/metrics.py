@@ -48,7 +48,9 @@ class Metrics:
         # Tasks. Gauges of what there is are read from the informer's cache at each scrape.
         self.tasks: Final = self._gauge("remit_tasks", "Tasks that exist, by their phase.", "phase")
         self.task_finished: Final = self._counter(
-            "remit_task_finished_total", "Tasks that ended, by how.", "operation", "backend", "phase", "reason"
+            "remit_task_finished_total",
+            "Tasks that ended, by how.",
+            *("operation", "backend", "phase", "reason", "category"),
         )
         self.task_duration: Final = self._histogram(
             "remit_task_duration_seconds", "From a task's first start to its end.", _DURATIONS, "operation", "backend"

@@ -124,7 +124,8 @@ async def test_retries_end(world: World) -> None:
         name = await world.sh("exit 7", retry={"maxRetries": 1, "backoff": {"initialSeconds": 0}})
         status = await world.finished(name)
     assert (status["phase"], status["attemptCount"], status["exitCode"]) == ("Failed", 2, 7)
-    assert status["error"] == {"category": "ExitCode", "message": "exited with code 7", "retryable": True}
+    told = {"reason": "ExitCode", "category": "ExitCode", "message": "exited with code 7", "retryable": True}
+    assert status["error"] == told
 
 
 async def test_a_timeout_kills_the_whole_tree_and_keeps_the_output(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 import subprocess
 import sys
@@ -111,6 +112,13 @@ def test_version() -> None:
         (["get", "pods", "x"], "none of tasks, policies and deployments"),
         (["get", "tasks", "x", "-A"], "leave -A out"),
         (["get", "-w", "-o", "yaml"], "--watch shows a table"),
+        (["get", "-w", "tasks,policies"], "name one, or add -o json"),
+        (["get", "tasks,pods"], "'pods' is none of tasks, policies and deployments"),
+        (["get", "tasks,policies", "x"], "a name says which object is meant"),
+        (["get", "--phase", "Faild"], "'faild' is no phase of tasks; did you mean Failed?"),
+        (["get", "policies", "--phase", "Failed"], "policies have no phases"),
+        (["get", "--since", "yesterday"], "--since: 'yesterday' is neither a time"),
+        (["get", "--sort-by", "size"], "'size' is none of name, created, changed, phase"),
         (["up", "--port", "70000"], "'--port': '70000' is not a whole number from 0 to 65535"),
         (["up", "--log-format", "xml"], "(env var: 'REMIT_LOG_FORMAT'): 'xml' is not one of 'auto', 'json', 'console'"),
         (["operator", "--log-level", "loud"], "'loud' is not one of 'debug'"),
@@ -276,6 +284,18 @@ def test_doctor_names_every_layer() -> None:
     for what in ("namespaces", "seccomp", "landlock", "cgroup", "rlimits", "state directory", "kubectl"):
         assert what in text
     assert "WHAT WAS SEEN" in text
+
+
+def test_doctor_tells_programs_the_same() -> None:
+    result = commandline.invoke("doctor", "--docker-host", "off", "-o", "json", "sh")
+    told = json.loads(result.stdout)
+    found = {each["what"]: each for each in told["findings"]}
+    assert found["docker"]["available"] is False
+    assert found["sh"]["available"] is True
+    assert set(found["sh"]) == {"what", "available", "detail", "remedy", "needed"}
+    needed = [each for each in found.values() if each["needed"]]
+    assert bool(result.exit_code) is any(not each["available"] for each in needed)
+    assert isinstance(told["limits"], dict)
 
 
 def test_doctor_looks_for_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

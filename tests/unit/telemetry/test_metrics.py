@@ -8,7 +8,7 @@ from remit.telemetry import Metrics
 
 def test_what_is_exposed_follows_the_conventions():
     metrics = Metrics(version="1.2.3")
-    metrics.task_finished.labels("command", "process", "Succeeded", "Completed").inc()
+    metrics.task_finished.labels("command", "process", "Succeeded", "Completed", "").inc()
     metrics.task_duration.labels("command", "process").observe(0.2)
     metrics.task_queue.observe(0.01)
     metrics.tasks_running.labels("process").inc()
@@ -24,7 +24,7 @@ def test_what_is_exposed_follows_the_conventions():
         for family in text_string_to_metric_families(body.decode())
         for sample in family.samples
     }
-    assert samples["remit_task_finished_total", "Completed", "Succeeded", "command", "process"] == 1
+    assert samples["remit_task_finished_total", "", "Completed", "Succeeded", "command", "process"] == 1
     assert samples["remit_task_duration_seconds_sum", "command", "process"] == 0.2
     assert samples["remit_task_queue_seconds_count",] == 1
     assert samples["remit_tasks_running", "process"] == 1
