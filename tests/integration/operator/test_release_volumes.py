@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,9 @@ async def test_a_hook_reads_what_was_hashed_whatever_became_of_the_folder(
         (gate / "open").touch()
         released = await shop.until(ended)
         status = (await world.get("shop-1-pre-reads"))["status"]
+    if backend == "docker" and os.geteuid():
+        assert "that takes an operator that is root, with CAP_SYS_ADMIN" in status["message"]
+        return
     assert (status["phase"], status["output"]["stdoutTail"]) == ("Succeeded", "v1, unchanged\n")
     assert status["attempts"][0]["backend"] == backend
     assert status["volumes"] == [{"name": "release", "digest": released["history"][0]["digest"]}]
