@@ -8,8 +8,8 @@ PYTHON ?= $(firstword $(foreach candidate,python3 python3.13 python3.12 python3.
   $(shell $(candidate) -c '$(SUITABLE)' 2>/dev/null && echo $(candidate))))
 PYTEST := $(BIN)/python -m pytest
 MINIMUM_COVERAGE := 85
-# More workers than cores: half of the time tests wait for processes, timers and disks.
-WORKERS := 4
+# More workers than cores: most of the time tests wait for processes, timers and disks. One computes meanwhile.
+WORKERS := 6
 DISTRIBUTE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --ignore tests/bench \
   --ignore tests/e2e/cluster --progress -o console_output_style=classic
 
@@ -55,8 +55,9 @@ docs: crds
 manifests: $(VENV)/.develops ## Write what is rendered from the chart: operator.yaml of manifests/, and dist/install.yaml
 	PYTHONPATH=tests $(BIN)/python tests/installyaml.py
 
-transcript: $(VENV)/.runs ## Write what the demo prints into the README
+transcript: $(VENV)/.runs ## Write what the demo and the tutorial print into docs/demo.md and docs/tutorial.md
 	$(BIN)/python tests/transcript.py
+	PYTHONPATH=operator $(BIN)/python tests/tutorial.py
 
 bench: $(VENV)/.runs ## Measure, and compare with the peers that are found on this machine
 	@PYTHONPATH=tests $(BIN)/python -m bench $(SECTIONS)

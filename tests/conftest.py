@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -118,6 +118,20 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
 def _measured_if_wanted(item: pytest.Item) -> AbstractContextManager[None]:
     """pytest-cov's `no_cover` is about the test only. What its fixtures start is most of the work of some."""
     return unmeasured(item.config) if item.get_closest_marker("no_cover") else nullcontext()
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)  # below what others make of a report
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Before Python 3.11.8 parsing fails where another thread parses, too (gh-106905). pytest parses to show the source
+    of what failed, and would end all tests by that: it is told without."""
+    try:
+        return (yield)
+    except SystemError:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(item.config.option, "tbstyle", "native")
+            return pytest.TestReport.from_item_and_call(item, call)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -12,15 +12,16 @@ import parts
 LINE_SECONDS = 15.0
 """Between two lines of a log. A terminal has one, which is written anew each second."""
 SECONDS_PER_TEST = {
-    "tests/conformance": 0.6,
-    "tests/e2e": 4.0,
-    "tests/integration/agent": 1.5,
+    "tests/conformance": 0.9,
+    "tests/e2e": 4.5,
+    "tests/integration/agent": 2.0,
     "tests/integration/docker": 2.5,
-    "tests/integration/hostile": 0.5,
-    "tests/integration/operations": 0.15,
+    "tests/integration/hostile": 0.3,
+    "tests/integration/operations": 0.4,
     "tests/integration/operator": 2.5,
-    "tests/integration/release": 0.5,
-    "tests/integration/sandbox": 0.2,
+    "tests/integration/release": 1.4,
+    "tests/integration/sandbox": 0.3,
+    "tests/integration": 0.5,
 }
 """About, to weigh tests by. Others, those of tests/unit before all, take OTHER_SECONDS."""
 OTHER_SECONDS = 0.05

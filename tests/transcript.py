@@ -1,6 +1,6 @@
-"""The README's terminal transcript: what `make demo` prints.
+"""The terminal transcript of docs/demo.md: what `make demo` prints.
 
-`python tests/transcript.py` runs the demo and writes what it printed into the README. A test compares the two, up to
+`python tests/transcript.py` runs the demo and writes what it printed into the page. A test compares the two, up to
 what is different each time: times, durations, ids, ports, folders, and the widths of columns, which follow from those.
 """
 
@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs/demo.md"
 COMMAND = "make demo"
 _PLACE = re.compile(
     r"(?P<before><!-- transcript:.*?-->\n```console\n)(?P<text>.*?)(?P<after>```\n<!-- end of transcript)", re.S
@@ -45,18 +45,18 @@ def normal(text: str) -> str:
     return text.strip()
 
 
-def in_readme(readme: str) -> str:
-    """The transcript that is in the README, without its first line, the command."""
-    match = _PLACE.search(readme)
+def shown_in(page: str) -> str:
+    """The transcript that is in the page, without its first line, the command."""
+    match = _PLACE.search(page)
     if match is None:
-        raise ValueError("README.md has no place for the transcript")
+        raise ValueError("the page has no place for the transcript")
     return match["text"].removeprefix(f"$ {COMMAND}\n")
 
 
-def with_transcript(readme: str, text: str) -> str:
-    """The README with `text` in that place."""
+def with_transcript(page: str, text: str) -> str:
+    """The page with `text` in that place."""
     block = f"$ {COMMAND}\n{text.strip()}\n"
-    return _PLACE.sub(lambda match: match["before"] + block + match["after"], readme, count=1)
+    return _PLACE.sub(lambda match: match["before"] + block + match["after"], page, count=1)
 
 
 def play() -> str:
@@ -75,4 +75,4 @@ def play() -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(with_transcript(README.read_text(), play()))
+    PAGE.write_text(with_transcript(PAGE.read_text(), play()))

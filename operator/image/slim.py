@@ -13,7 +13,10 @@ from pathlib import Path, PurePath
 
 _KEPT_MODELS = {"__init__", "v1_managed_fields_entry", "v1_object_meta", "v1_owner_reference"}
 """Kopf imports these."""
+_KEPT_LEXERS = {"__init__", "_mapping", "python", "data", "special"}
+"""For tracebacks, JSON and YAML on a terminal."""
 _FOLDERS = (
+    "apprise/i18n",  # English is what its services are told in
     "kubernetes/aio/client/api",
     "kubernetes/aio/client/apis",
     "kubernetes/client/api",
@@ -22,7 +25,12 @@ _FOLDERS = (
     "websocket/tests",
     *("prompt_toolkit", "wcwidth"),  # of the command line that comes with a library
 )
-_MODELS = ("kubernetes/aio/client/models", "kubernetes/client/models")
+_KEPT = {
+    "kubernetes/aio/client/models": _KEPT_MODELS,
+    "kubernetes/client/models": _KEPT_MODELS,
+    "pygments/lexers": _KEPT_LEXERS,
+}
+"""Modules that are kept of those in a folder."""
 
 
 def is_unused(path: PurePath) -> bool:
@@ -31,7 +39,8 @@ def is_unused(path: PurePath) -> bool:
     if text.startswith(tuple(f"{folder}/" for folder in _FOLDERS)):
         return True
     folder = path.parent.parent if path.parent.name == "__pycache__" else path.parent
-    return folder.as_posix() in _MODELS and path.name.partition(".")[0] not in _KEPT_MODELS
+    kept = _KEPT.get(folder.as_posix())
+    return kept is not None and path.name.partition(".")[0] not in kept
 
 
 def unused(packages: Path) -> Iterator[Path]:

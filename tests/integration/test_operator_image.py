@@ -51,6 +51,10 @@ def test_everything_can_be_imported_without_what_is_left_out() -> None:
         ("kubernetes/client/api_client.py", False),
         ("kubernetes/aio/client/models/__init__.py", False),
         ("kubernetes/aio/client/rest.py", False),
+        ("pygments/lexers/haskell.py", True),
+        ("pygments/lexers/python.py", False),
+        ("apprise/i18n/de/LC_MESSAGES/apprise.mo", True),
+        ("apprise/plugins/slack.py", False),
     ],
 )
 def test_what_is_left_out(path: str, unused: bool) -> None:

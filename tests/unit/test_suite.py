@@ -11,7 +11,7 @@ import pytest
 
 import parts
 import progress
-from distribution import Distribution, longest_first
+from distribution import longest_first, scope
 from support import repetitions
 
 CONFTEST = Path(__file__).parents[1] / "conftest.py"
@@ -43,19 +43,29 @@ def test_tests_count_by_what_they_take() -> None:
     assert progress.weight("tests/e2e/test_a.py::test") > progress.weight("tests/unit/test_a.py::test")
 
 
-def test_files_with_slow_tests_come_first() -> None:
+def test_what_takes_longest_comes_first_and_files_stay_whole() -> None:
     def item(path: str, *markers: str) -> SimpleNamespace:
         found = dict.fromkeys(markers, True)
-        return SimpleNamespace(nodeid=f"{path}::test", path=path, get_closest_marker=found.get)
+        return SimpleNamespace(nodeid=f"{path}::test", get_closest_marker=found.get)
 
-    given = [item("a.py"), item("b.py"), item("b.py", "slow"), item("tests/conformance/c.py")]
-    assert longest_first(given) == [given[1], given[2], given[3], given[0]]
+    quick, slow = item("tests/unit/a.py"), item("tests/unit/b.py", "slow")
+    few, many = [item("tests/e2e/a.py")], [item("tests/e2e/b.py")] * 2
+    shared = [item(f"tests/conformance/{name}.py") for name in "ab"] * 20
+    assert longest_first([quick, *few, *many, slow, *shared]) == [*shared, slow, *many, *few, quick]
 
 
 def test_a_file_or_a_shared_folder_goes_to_one_worker() -> None:
-    split = Distribution._split_scope
-    assert split(None, "tests/unit/a.py::One::test[x::y]") == "tests/unit/a.py"
-    assert split(None, "tests/conformance/a.py::t") == split(None, "tests/conformance/b.py::t")
+    assert scope("tests/unit/a.py::One::test[x::y]") == "tests/unit/a.py"
+    assert scope("tests/conformance/a.py::t") == scope("tests/conformance/b.py::t")
+
+
+def test_one_worker_computes_while_the_others_wait(tmp_path: Path) -> None:
+    for path in ("tests/e2e/test_a.py", "tests/e2e/test_b.py", "tests/unit/test_a.py", "tests/unit/test_b.py"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("def test_it(worker_id): open(f'{__file__}.worker', 'w').write(worker_id)\n")
+    told_of(tmp_path, "--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder")
+    worker = {path.parent.name + path.name[5]: path.read_text() for path in tmp_path.rglob("*.worker")}
+    assert worker["unita"] == worker["unitb"] != worker["e2ea"] == worker["e2eb"]
 
 
 @pytest.mark.parametrize(("soak", "outcome"), [("0", "1 passed, 1 deselected"), ("1", "2 passed")])
@@ -95,6 +105,19 @@ def test_a_fixture_says_what_of_it_is_not_measured(tmp_path: Path) -> None:
         "@pytest.mark.no_cover\ndef test_long(measured): assert not measured\n"
     )
     assert "2 passed" in told_of(tmp_path, "--numprocesses=1", "--cov=.", "--cov-report=")
+
+
+def test_a_failure_whose_source_cannot_be_parsed_is_told(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import _pytest._code.source, types\n"
+        "def parse(*_): raise SystemError('AST constructor recursion depth mismatch')\n"
+        "_pytest._code.source.ast = types.SimpleNamespace(parse=parse)\n"
+        "def test_one(): assert 1 == 2, 'the reason'\n"
+        "def test_another(): pass\n"
+    )
+    told = told_of(tmp_path)
+    assert "AssertionError: the reason" in told
+    assert "1 failed, 1 passed" in told
 
 
 def told_of(folder: Path, *options: str, **environment: str) -> str:

@@ -98,3 +98,12 @@ but where they go with the release, they must not vanish from it. */}}
 {{- define "remit.requestedBy" -}}
 {{- and .Values.requestedBy.enabled (empty .Values.namespaces) (.Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy") }}
 {{- end }}
+
+{{- /* The Secret with the configuration of notifications; empty: nobody is told anything. */}}
+{{- define "remit.notifications" -}}
+{{- if .Values.notifications.existingSecret -}}
+{{- .Values.notifications.existingSecret -}}
+{{- else if .Values.notifications.config -}}
+{{- include "remit.fullname" . }}-notifications
+{{- end -}}
+{{- end }}

@@ -6,9 +6,15 @@ metadata:
     {{- with .Values.podLabels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
-  {{- with .Values.podAnnotations }}
+  {{- if or .Values.podAnnotations .Values.notifications.config }}
   annotations:
+    {{- with .Values.podAnnotations }}
     {{- toYaml . | nindent 4 }}
+    {{- end }}
+    {{- with .Values.notifications.config }}
+    # What is read at the start is read again when it changes.
+    checksum/notifications: {{ toYaml . | sha256sum }}
+    {{- end }}
   {{- end }}
 spec:
   {{- with .Values.imagePullSecrets }}
@@ -61,6 +67,9 @@ spec:
         {{- with .Values.workspaces.storageClassName }}
         - --storage-class={{ . }}
         {{- end }}
+        {{- if include "remit.notifications" . }}
+        - --notifications=/etc/remit/notifications/notifications.yaml
+        {{- end }}
         {{- with .Values.extraArgs }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -99,6 +108,11 @@ spec:
           mountPath: /var/lib/remit
         - name: tmp
           mountPath: /tmp
+        {{- if include "remit.notifications" . }}
+        - name: notifications
+          mountPath: /etc/remit/notifications
+          readOnly: true
+        {{- end }}
         {{- with .Values.extraVolumeMounts }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -116,6 +130,11 @@ spec:
     - name: tmp
       emptyDir:
         sizeLimit: {{ .Values.tmp.sizeLimit }}
+    {{- with include "remit.notifications" . }}
+    - name: notifications
+      secret:
+        secretName: {{ . }}
+    {{- end }}
     {{- with .Values.extraVolumes }}
     {{- toYaml . | nindent 4 }}
     {{- end }}

@@ -4,6 +4,9 @@ pydantic's JSON schema is not what Kubernetes calls structural, so it is rewritt
 unions of numbers and strings become int-or-string, and an optional object gets `default: {}` when something inside it
 has a default, because the API server fills in defaults only inside of what is there.
 
+Inside of lists nothing is filled in. `kubectl apply` and Argo CD compare lists as a whole, and would find what the API
+server added there to differ from what was applied, for ever. What such a field is by default, its description says.
+
 The PyPI package kube-custom-resource does the first half of that, but wants its own base class and knows neither
 defaults nor CEL; what remains to be written is the larger half.
 """
@@ -13,6 +16,8 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import json
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -105,7 +110,7 @@ def structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
             case "properties", dict():
                 result[key] = {name: structural(part, definitions) for name, part in value.items()}
             case "items", dict():
-                result[key] = structural(value, definitions)
+                result[key] = _without_defaults(structural(value, definitions))
             case "additionalProperties", dict():
                 result[key] = structural(value, definitions)
             case "additionalProperties", False:
@@ -147,10 +152,29 @@ def _with_useful_default(schema: Schema) -> Schema:
 
 
 def _without_defaults(schema: Schema) -> Schema:
+    """With the defaults of all its fields in their descriptions, and in the rules that are about these fields."""
+    for name, part in (fields := schema.get("properties", {})).items():
+        if (default := part.pop("default", None)) not in (None, {}):
+            part["description"] = f"{part.get('description', '')} Default: `{json.dumps(default)}`.".lstrip()
+            if rules := schema.get("x-kubernetes-validations"):
+                schema["x-kubernetes-validations"] = [_with_default(rule, name, default) for rule in rules]
+    for part in [*fields.values(), schema.get("items"), schema.get("additionalProperties")]:
+        if part:
+            _without_defaults(part)
+    return schema
+
+
+def _with_default(rule: dict[str, str], name: str, default: Any) -> dict[str, str]:
+    """The rule with the default of a field that may not be there."""
+    value = f"(has(self.{name}) ? self.{name} : {json.dumps(default)})"
+    return rule | {"rule": re.sub(rf"(?<!has\()\bself\.{name}\b(?![.\w])", value, rule["rule"])}
+
+
+def _with_no_defaults(schema: Schema) -> Schema:
     schema.pop("default", None)
     for part in [*schema.get("properties", {}).values(), schema.get("items"), schema.get("additionalProperties")]:
         if part:
-            _without_defaults(part)
+            _with_no_defaults(part)
     return schema
 
 
@@ -165,7 +189,7 @@ def _root_schema(kind: Kind) -> Schema:
     # Status is what the operator writes: nothing is filled in but the mark that it has not been seen yet. Tools that
     # follow kstatus would otherwise take an object without a status for a finished one.
     unseen = {"observedGeneration": -1} | ({"phase": kind.first_phase} if kind.first_phase else {})
-    status = _without_defaults(parts["status"]) | {"default": unseen}
+    status = _with_no_defaults(parts["status"]) | {"default": unseen}
     return {
         "type": "object",
         "description": _paragraphs(generated["description"]),

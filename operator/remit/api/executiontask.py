@@ -235,7 +235,8 @@ class TaskTemplate(SpecModel):
             ".volumeMounts",
         ),
         Rule(
-            "!has(self.volumeMounts) || !has(self.volumes) || self.volumeMounts.all(m, m.access == 'ReadOnly'"
+            "!has(self.volumeMounts) || !has(self.volumes) || self.volumeMounts.all(m, !has(m.access)"
+            " || m.access == 'ReadOnly'"
             " || !self.volumes.exists(v, v.name == m.name && (has(v.configMap) || has(v.secret) || has(v.artifact)"
             " || has(v.release))))",
             "volumeMounts: ConfigMaps, Secrets, artifacts and releases can only be read; leave access out",

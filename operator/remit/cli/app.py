@@ -20,6 +20,7 @@ from remit.cli.errors import INTERRUPTED, report
 from remit.cli.get import get
 from remit.cli.helptext import command
 from remit.cli.logs import logs
+from remit.cli.notify import notify
 from remit.cli.operator import operator
 from remit.cli.report import report as release_report
 from remit.cli.rerun import rerun
@@ -60,6 +61,7 @@ command(app, _SERVICES)(operator)
 command(app, _SERVICES)(crds)
 command(app, _SERVICES)(uninstall)
 command(app, _SERVICES)(doctor)
+command(app, _SERVICES)(notify)
 
 
 def _print_version(wanted: bool) -> None:

@@ -53,7 +53,7 @@ def row(record: dict[str, Any]) -> str:
     argv, exceeded = record.get("argv"), record.get("exceeded")
     about = [
         text.get("message", ""),
-        f"[{text['policy']} {text.get('rule', '')}]" if "policy" in text else "",
+        f"[{' '.join(filter(None, (text['policy'], text.get('rule'))))}]" if "policy" in text else "",
         *_would_be(record.get("audited")),
         text.get("what", ""),
         shlex.join(map(str, argv)) if isinstance(argv, list) else "",

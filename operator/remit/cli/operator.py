@@ -96,6 +96,7 @@ def operator(
             rich_help_panel="Jobs",
         ),
     ] = Path("/usr/libexec/remit"),
+    notifications: options.Notifications = None,
     metrics_address: options.MetricsAddress = "127.0.0.1:0",
     leader_election: Annotated[
         bool,
@@ -138,6 +139,7 @@ def operator(
     """
     from remit.cli import serve
     from remit.cli.logsetup import set_up_logs
+    from remit.cli.notify import checked
     from remit.cli.paths import check_places
     from remit.controllers.settings import Settings
 
@@ -152,6 +154,7 @@ def operator(
         artifact_bytes=options.size(max_artifacts, "--max-artifacts"),
         read_only_paths=tuple(read_only_path or ()),
         docker_host=docker_host,
+        notifications=checked(notifications),
         backends=cast("tuple[BackendName, ...]", tuple(backend or ())),
         image=default_image,
         accept_unenforced_network=accept_unenforced_network,

@@ -144,6 +144,18 @@ DockerHost = Annotated[
         rich_help_panel=_SERVICE,
     ),
 ]
+Notifications = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Who is told when something goes wrong; see docs/notifications.md and remit notify.",
+        envvar="REMIT_NOTIFICATIONS",
+        dir_okay=False,
+        show_default=False,
+        show_envvar=False,
+        rich_help_panel=_SERVICE,
+    ),
+]
 MetricsAddress = Annotated[
     str,
     typer.Option(

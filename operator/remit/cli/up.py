@@ -39,6 +39,7 @@ def up(
     max_artifacts: options.MaxArtifacts = "10Gi",
     read_only_path: options.ReadOnlyPaths = None,
     docker_host: options.DockerHost = options.DEFAULT_DOCKER_HOST,
+    notifications: options.Notifications = None,
     metrics_address: options.MetricsAddress = "127.0.0.1:0",
     log_format: options.LogFormat = "auto",
     log_level: options.LogLevel = "info",
@@ -49,6 +50,7 @@ def up(
     is kept in the state directory; stopped or killed at any time, the next start goes on from there. Ctrl-C stops in
     order; a second one at once.
     """
+    from remit.cli.notify import checked
     from remit.cli.paths import check_places
     from remit.cli.supervisor import supervisor
 
@@ -63,6 +65,7 @@ def up(
         "artifact_bytes": options.size(max_artifacts, "--max-artifacts"),
         "read_only_paths": [str(path) for path in read_only_path or ()],
         "docker_host": docker_host,
+        "notifications": str(path) if (path := checked(notifications)) else None,
     }
     threads.run(
         supervisor.up(supervisor.UpSettings(state_dir, host, port, kubeconfig, operator, log_format, log_level))

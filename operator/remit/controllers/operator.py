@@ -20,7 +20,7 @@ from remit.backends.docker import NOBODY, OFF, DockerBackend, Staging
 from remit.backends.docker import Engine as DockerEngine
 from remit.backends.egress import Books, Doors
 from remit.backends.kubernetes import KubernetesBackend, Launcher
-from remit.controllers import audithead
+from remit.controllers import audithead, notifying
 from remit.controllers.controller import Controller
 from remit.controllers.deployments import DeploymentReconciler
 from remit.controllers.intake import Intake, reflectors
@@ -49,6 +49,8 @@ from remit.kube.leadership import Leadership
 from remit.kube.lease import LeaderElector
 from remit.kube.reflector import Reflector
 from remit.kube.workqueue import WorkQueue
+from remit.notifications.config import NotificationConfig
+from remit.notifications.notifier import Notifier
 from remit.operations import load_drivers, performers
 from remit.policy import WITH_IMAGES, Installation
 from remit.privatefiles import private_directory
@@ -191,6 +193,7 @@ class Operator:
     metrics: Metrics
     health: HealthServer
     checks: Checks
+    notifier: Notifier | None
     failed: asyncio.Future[None]
     _background: list[asyncio.Task[Any]]
 
@@ -312,6 +315,19 @@ class Operator:
         # Ceilings live in the operator's own namespace, whether or not its tasks are served.
         namespaces = tuple(sorted({*settings.namespaces, settings.operator_namespace})) if settings.namespaces else ()
         watcher = Watcher(kube.access, tuple(known), intake.event, intake.listed, namespaces=namespaces)
+        notifier = None
+        if settings.notifications is not None:
+            notifier = Notifier(
+                NotificationConfig.load(settings.notifications),
+                settings.state_dir,
+                checks=partial(notifying.failing_checks, checks),
+                metrics=metrics,
+                redactor=redactor,
+                on_failure=partial(
+                    notifying.record_failure, kube, events, settings.operator_namespace, settings.lease_name
+                ),
+            )
+            notifying.connect(notifier.active, known)
         operator = cls(
             settings=settings,
             kube=kube,
@@ -326,6 +342,7 @@ class Operator:
             metrics=metrics,
             health=health,
             checks=checks,
+            notifier=notifier,
             failed=asyncio.get_running_loop().create_future(),
             _background=[],
         )
@@ -358,6 +375,8 @@ class Operator:
             self.spawn(controller.run(self.metrics), controller.kind)
         self.spawn(self.intake.keep_resyncing(), "resync")
         self.spawn(self.intake.keep_closing_gaps(), "lists after gaps")
+        if self.notifier is not None:
+            self.spawn(self.notifier.run(), "notifications")
         if (folders := self.runner.folders) is not None:
             self.spawn(keep_pruning(folders, self.settings.artifact_bytes), "artifacts and workspaces")
 

@@ -30,6 +30,8 @@ class Settings:
     """Objects reconciled at once."""
     resync_seconds: float = 300
     """How often everything is listed and looked at again, whatever the watches said."""
+    notifications: Path | None = None
+    """The configuration of `remit.notifications`; None: nobody is told anything."""
     health_host: str = "127.0.0.1"
     health_port: int = 0
     """Where /metrics, /healthz and /readyz are served; port 0 picks one."""

@@ -82,8 +82,17 @@ class HealthServer:
         await self.stop()
 
 
+async def failing(checks: Mapping[str, Check]) -> dict[str, str]:
+    """Those that fail, each with its reason."""
+    return {name: reason for name, reason in (await _reasons(checks)).items() if reason}
+
+
+async def _reasons(checks: Mapping[str, Check]) -> dict[str, str | None]:
+    return dict(zip(checks, await asyncio.gather(*map(_run, checks.values())), strict=True))
+
+
 async def _answer(endpoint: str, checks: Mapping[str, Check], *, verbose: bool) -> web.Response:
-    reasons = dict(zip(checks, await asyncio.gather(*map(_run, checks.values())), strict=True))
+    reasons = await _reasons(checks)
     failed = any(reasons.values())
     if not failed and not verbose:
         return web.Response(text="ok")

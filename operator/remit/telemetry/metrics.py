@@ -70,6 +70,12 @@ class Metrics:
         self.reconcile_errors: Final = self._counter(
             "remit_reconcile_errors_total", "Reconciliations that failed and are tried again.", "kind"
         )
+        self.notifications: Final = self._counter(
+            "remit_notifications_total", "Messages to a receiver: delivered or failed.", "receiver", "outcome"
+        )
+        self.notifications_failing: Final = self._gauge(
+            "remit_notifications_failing", "1 while the last delivery to a receiver failed.", "receiver"
+        )
         self.leader: Final = self._gauge("remit_leader", "1 while this operator works, 0 while it waits for the Lease.")
         self.leader_election_master_status: Final = self._gauge(
             "leader_election_master_status", "1 while this operator holds the Lease, 0 while it does not.", "name"

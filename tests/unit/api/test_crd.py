@@ -177,3 +177,37 @@ def test_what_cannot_be_said_structurally_is_refused() -> None:
     for model in (Union, Anything):
         with pytest.raises(TypeError, match="no place in a structural schema"):
             convert(model)
+
+
+def defaults(schema: dict[str, Any], path: str = "", *, listed: bool = False) -> Iterator[str]:
+    """The fields inside of lists that an API server would fill in."""
+    if listed and "default" in schema:
+        yield path
+    for name, part in schema.get("properties", {}).items():
+        yield from defaults(part, f"{path}.{name}", listed=listed)
+    for key in ("items", "additionalProperties"):
+        if isinstance(part := schema.get(key), dict):
+            yield from defaults(part, f"{path}[]", listed=listed or key == "items")
+
+
+def test_nothing_is_filled_in_inside_of_lists() -> None:
+    """kubectl and Argo CD compare lists as a whole: such an object would for ever differ from its manifest."""
+    for kind in BY_KIND:
+        assert list(defaults(schema_of(kind))) == []
+
+
+@pytest.mark.parametrize(
+    ("toleration", "valid"),
+    [
+        ({"key": "a", "value": "b"}, True),
+        ({"value": "b"}, False),
+        ({"operator": "Exists"}, True),
+        ({"operator": "Exists", "value": "b"}, False),
+    ],
+)
+def test_rules_inside_of_lists_know_the_defaults(toleration: dict[str, str], valid: bool) -> None:
+    pod = {"tolerations": [toleration]}
+    spec = {"command": {"argv": ["true"]}, "backend": "kubernetes", "pod": pod}
+    schema, task = Schema.compile(schema_of("ExecutionTask")), {"spec": spec}
+    schema.default(task)
+    assert (schema.validate(task) == []) is valid

@@ -22,6 +22,8 @@ from remit import safeyaml
 from remit.api import CommandPolicy, ExecutionTask, crd
 from remit.cli.app import app
 from remit.controllers.settings import Settings
+from remit.notifications.alert import AlertName
+from remit.notifications.config import NotificationConfig
 
 pytestmark = pytest.mark.no_cover
 
@@ -429,6 +431,49 @@ def test_the_network_policy_lets_metrics_be_read_and_the_operator_connect(helm: 
     assert found["NetworkPolicy", "remit"]["spec"]["ingress"][0]["from"] == peers
 
 
+NOTIFICATIONS: dict[str, Any] = {
+    "receivers": [{"name": "ops", "apprise": {"urlsFile": "/etc/remit/notifications/urls"}}],
+    "routes": [{"receivers": ["ops"]}],
+}
+
+
+def test_notifications_are_a_secret_that_the_operator_reads(helm: Any, tmp_path: Path) -> None:
+    found = objects(render(helm, notifications={"config": NOTIFICATIONS}))
+    (text,) = found["Secret", "remit-notifications"]["stringData"].values()
+    (file := tmp_path / "notifications.yaml").write_text(text)
+    assert NotificationConfig.load(file) == NotificationConfig.model_validate(NOTIFICATIONS)
+    assert "--notifications=/etc/remit/notifications/notifications.yaml" in operator_container(found)["args"]
+    volume = {"name": "notifications", "secret": {"secretName": "remit-notifications"}}
+    assert volume in pod(found)["volumes"]
+    others = objects(render(helm, notifications={"config": NOTIFICATIONS | {"groupWait": "1m"}}))
+    before, after = (workload(each)["spec"]["template"]["metadata"]["annotations"] for each in (found, others))
+    assert before != after, "a changed configuration restarts the operator"
+
+
+def test_notifications_may_be_in_a_secret_that_is_there(helm: Any) -> None:
+    found = objects(render(helm, notifications={"existingSecret": "mine", "config": NOTIFICATIONS}))
+    assert not any(kind == "Secret" for kind, _ in found)
+    assert {"name": "notifications", "secret": {"secretName": "mine"}} in pod(found)["volumes"]
+
+
+def test_the_schema_of_notifications_has_the_fields_of_the_model() -> None:
+    model = NotificationConfig.model_json_schema(by_alias=True)
+    fields = SCHEMA["properties"]["notifications"]["properties"]["config"]["properties"]
+    receiver = fields["receivers"]["items"]["properties"]
+    route = fields["routes"]["items"]["properties"]
+    for part, of in [
+        (fields, model),
+        (receiver, model["$defs"]["Receiver"]),
+        (route, model["$defs"]["Route"]),
+        *(
+            (receiver[name]["properties"], model["$defs"][f"{name.title()}Receiver"])
+            for name in receiver.keys() - {"name"}
+        ),
+    ]:
+        assert part.keys() == of["properties"].keys()
+    assert route["alerts"]["items"]["enum"] == list(AlertName)
+
+
 def test_the_pod_takes_what_is_added(helm: Any) -> None:
     values = {
         "extraArgs": ["--read-only-path=/opt"],
@@ -523,6 +568,8 @@ def test_every_value_is_in_the_schema() -> None:
     [
         ({"replicas": 2}, "replicas"),
         ({"namespaces": "all"}, "namespaces"),
+        ({"notifications": {"config": {"receivers": NOTIFICATIONS["receivers"]}}}, "routes"),
+        ({"notifications": {"config": NOTIFICATIONS | {"groupwait": "1m"}}}, "groupwait"),
         ({"namespaces": ["Team"]}, "namespaces"),
         ({"logs": {"format": "xml"}}, "format"),
         ({"logs": {"level": "loud"}}, "level"),

@@ -33,6 +33,7 @@ async def serve(settings: Message, redactor: Redactor, supervised: Supervised) -
         merge(kubeconfig, Path(settings["merge_into"]))
     chosen = settings["operator"]
     chosen["state_dir"] = Path(chosen["state_dir"])
+    chosen["notifications"] = Path(chosen["notifications"]) if chosen["notifications"] else None
     chosen["read_only_paths"] = tuple(map(Path, chosen["read_only_paths"]))
 
     def started(operator: Operator) -> None:

@@ -33,21 +33,21 @@ def test_anything_else_is_a_difference(word: str, other: str) -> None:
     assert transcript.normal(EARLIER) != transcript.normal(EARLIER.replace(word, other))
 
 
-def test_a_transcript_can_be_put_into_the_readme_and_read_back() -> None:
-    readme = transcript.README.read_text()
-    changed = transcript.with_transcript(readme, r"a line with \1 and ``ticks``")
-    assert transcript.in_readme(changed) == "a line with \\1 and ``ticks``\n"
+def test_a_transcript_can_be_put_into_a_page_and_read_back() -> None:
+    page = transcript.PAGE.read_text()
+    changed = transcript.with_transcript(page, r"a line with \1 and ``ticks``")
+    assert transcript.shown_in(changed) == "a line with \\1 and ``ticks``\n"
     assert "$ make demo\na line" in changed
-    assert transcript.with_transcript(changed, transcript.in_readme(readme)).count("```console") == readme.count(
+    assert transcript.with_transcript(changed, transcript.shown_in(page)).count("```console") == page.count(
         "```console"
     )
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_the_readme_shows_what_the_demo_prints() -> None:
-    shown = transcript.in_readme(transcript.README.read_text())
-    assert shown.strip(), "the README has no transcript yet: run `make transcript`"
+def test_the_page_shows_what_the_demo_prints() -> None:
+    shown = transcript.shown_in(transcript.PAGE.read_text())
+    assert shown.strip(), "the page has no transcript yet: run `make transcript`"
     assert transcript.normal(shown) == transcript.normal(transcript.play()), (
         "run `make transcript` and look at the change"
     )

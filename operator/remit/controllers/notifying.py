@@ -1,0 +1,66 @@
+"""Has the notifier see what the operator sees: tasks, Deployments and its own health checks."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import structlog
+
+from remit.api.endpoint import Resource
+from remit.errors import ApiError
+from remit.kube.client import DEPLOYMENTS, LEASES, TASKS, Kube, Object
+from remit.kube.events import Recorder
+from remit.kube.reflector import Reflector, ResourceEventHandler
+from remit.notifications.sources import ActiveAlerts
+from remit.telemetry import Checks
+from remit.telemetry.health import failing
+
+log = structlog.get_logger(__name__)
+
+_Observe = Callable[[Object, datetime.datetime], None]
+
+
+def connect(active: ActiveAlerts, reflectors: Mapping[Resource, Reflector]) -> None:
+    _follow(reflectors[TASKS], active.observe_task, active.forget_task)
+    _follow(reflectors[DEPLOYMENTS], active.observe_deployment, active.forget_deployment)
+
+
+async def failing_checks(checks: Checks) -> Mapping[str, str]:
+    live, ready = await asyncio.gather(failing(checks.live), failing(checks.ready))
+    return {**live, **ready}
+
+
+async def record_failure(
+    kube: Kube, events: Recorder, namespace: str, lease_name: str, receiver: str, why: str
+) -> None:
+    """An Event about the Lease, which is what stands for the operator in a cluster."""
+    try:
+        lease = await kube.get(LEASES, namespace, lease_name)
+    except ApiError:
+        return  # it is in the log and in the metrics, too
+    events.record(lease, "Warning", "NotificationFailed", f"{receiver}: {why}")
+
+
+def _follow(reflector: Reflector, observe: _Observe, forget: Callable[[Object], None]) -> None:
+    def add(obj: Object) -> None:
+        _tolerant(obj, lambda: observe(obj, datetime.datetime.now(datetime.UTC)))
+
+    reflector.add_handler(
+        ResourceEventHandler(on_add=add, on_update=lambda before, after: add(after), on_delete=partial(_forget, forget))
+    )
+
+
+def _forget(forget: Callable[[Object], None], obj: Object) -> None:
+    _tolerant(obj, lambda: forget(obj))
+
+
+def _tolerant(obj: Object, do: Callable[[], None]) -> None:
+    """A status that somebody else wrote may hold anything the schema lets through; nobody is told of that."""
+    try:
+        do()
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        name = obj["metadata"].get("name")
+        log.warning("an object is left out of notifications", name=name, reason=f"{type(error).__name__}: {error}")

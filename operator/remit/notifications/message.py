@@ -1,0 +1,26 @@
+"""How a notification reads."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from remit.notifications.grouping import Notification
+
+_MOST_NAMED: Final = 20
+"""Alerts that one message lists."""
+
+
+def title(notification: Notification) -> str:
+    """Such as `[2 firing] TaskFailed in shop`."""
+    firing, resolved = len(notification.firing), len(notification.resolved)
+    states = [f"{firing} firing"] * bool(firing) + [f"{resolved} resolved"] * bool(resolved)
+    where = f" in {notification.group.namespace}" if notification.group.namespace else ""
+    return f"[{', '.join(states)}] {notification.group.name}{where}"
+
+
+def body(notification: Notification) -> str:
+    """One line an alert."""
+    lines = [f"{alert.key.subject}: {alert.message}" for alert in notification.firing]
+    lines += [f"{key.subject}: resolved" for key in notification.resolved]
+    more = len(lines) - _MOST_NAMED
+    return "\n".join(lines[:_MOST_NAMED] + [f"and {more} more"] * (more > 0))
