@@ -208,7 +208,7 @@ class VolumeStatus(StatusModel):
     name: str
     """Its name in `spec.volumes`."""
     digest: str = ""
-    """Of an artifact: which content is mounted, in every attempt."""
+    """Of an artifact, or of a release: which content is mounted, in every attempt."""
 
 
 class ErrorStatus(StatusModel):
@@ -256,7 +256,7 @@ class ExecutionTaskStatus(StatusModel):
     output: OutputStatus | None = None
     """The last run's output."""
     volumes: Annotated[list[VolumeStatus], Field(json_schema_extra=map_by("name"))] = []
-    """The artifacts among its volumes, pinned when the first run started."""
+    """The artifacts and releases among its volumes, pinned when the first run started."""
     artifacts: Annotated[list[ArtifactStatus], Field(json_schema_extra=map_by("name"))] = []
     """What is kept of the files that the last run made."""
     results: Annotated[list[ResultStatus], Field(json_schema_extra=map_by("name"))] = []

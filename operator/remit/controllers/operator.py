@@ -252,7 +252,9 @@ class Operator:
             on_ended=queue.add,
             performers=performing,
             folders=Folders(
-                ArtifactStore(settings.state_dir / "artifacts"), WorkspaceStore(settings.state_dir / "workspaces")
+                ArtifactStore(settings.state_dir / "artifacts"),
+                WorkspaceStore(settings.state_dir / "workspaces"),
+                lambda namespace, name, revision: places.find_release(namespace, name, revision),
             ),
         )
         turns = Queue(settings.max_concurrent, wake=queue.add_after, memory=host.memory.total)

@@ -9,8 +9,8 @@ from typing import Final, Literal
 DAY: Final = 86400.0
 _GIB: Final = 1024**3
 What = Literal["output", "process", "artifacts", "audit"]
-Reason = Literal["Age", "Size", "Released"]
-"""`Released`: its task was deleted, and it was kept as long as it was to be."""
+Reason = Literal["age", "size", "released"]
+"""`released`: its task was deleted, and it was kept as long as it was to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,9 @@ def surplus(items: Iterable[Item], rule: Rule, now: float, in_use_bytes: int = 0
     left = in_use_bytes + sum(item.size for item in ordered)
     for item in ordered:
         if rule.max_age_seconds is not None and now - item.time > rule.max_age_seconds:
-            yield Removal(item, "Age")
+            yield Removal(item, "age")
         elif rule.max_bytes is not None and left > rule.max_bytes:
-            yield Removal(item, "Size")
+            yield Removal(item, "size")
         else:
             continue
         left -= item.size

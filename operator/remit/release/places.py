@@ -16,7 +16,7 @@ from remit.api import deployment as api
 from remit.api.deploymentstatus import PipelineState
 from remit.api.resource import Deployment
 from remit.backends import ProcessBackend
-from remit.errors import DeploymentError
+from remit.errors import DeploymentError, InvalidInput, MissingReference
 from remit.operations.http import HttpPerformer
 from remit.operations.process import Supervision
 from remit.operations.process.record import INSTANCES
@@ -156,6 +156,17 @@ class Places:
             self._known[key] = self._make(deployment)
         self._deployments[key] = deployment
         return self._known[key]
+
+    def find_release(self, namespace: str, name: str, revision: int) -> tuple[Path, str]:
+        """See `remit.execution.folders.FindRelease`."""
+        place = self._known.get(f"{namespace}/{name}")
+        if place is None:
+            raise MissingReference(f"there is no Deployment {name}, so far")
+        if not isinstance(place.target, ProcessTarget):
+            raise InvalidInput(f"Deployment {name} releases an image, of which nothing is mounted")
+        if (copy := place.target.copy(revision)) is None:
+            raise MissingReference(f"the artifact of revision {revision} of Deployment {name} is not there, intact")
+        return copy
 
     async def forget_other(self, deployment: Deployment) -> None:
         """Let go of one of the same name that was there before: its end was never seen."""

@@ -51,7 +51,7 @@ def test_a_dry_run_shows_what_goes_and_removes_nothing(tmp_path: Path) -> None:
         ["artifacts", "artifacts/tasks/data/t/t.json"],
         ["audit", "audit/audit-000001.jsonl"],
     ]
-    assert {row[-1] for row in rows[1:-1]} == {"Age"}
+    assert {row[-1] for row in rows[1:-1]} == {"age"}
     assert out.splitlines()[-1].startswith("would remove 3 items, ")
     document = json.loads(prune(tmp_path, "--dry-run", "-o", "json", *AUDIT)[0])
     assert (document["count"], document["dryRun"]) == (3, True)

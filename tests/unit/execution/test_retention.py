@@ -66,7 +66,7 @@ def test_what_is_left_obeys_the_rule_and_nothing_newer_goes_for_size(
     left = [item for item in known if item not in [each.item for each in gone]]
     assert all(age is None or 100.0 - item.time <= age for item in left)
     assert most is None or in_use + sum(item.size for item in left) <= most or not left
-    for_size = [each.item for each in gone if each.reason == "Size"]
+    for_size = [each.item for each in gone if each.reason == "size"]
     assert not for_size or all(item.time >= max(each.time for each in for_size) for item in left)
     assert age is not None or most is not None or not gone
 
@@ -77,7 +77,7 @@ def test_old_output_goes_and_what_the_attempt_did_stays_on_record(tmp_path: Path
     before = files(new)
     gone = pruner(tmp_path).prune()
     assert names(gone) == ["runs/data/old/old-1"]
-    assert [(each.reason, each.item.size >= 100) for each in gone] == [("Age", True)]
+    assert [(each.reason, each.item.size >= 100) for each in gone] == [("age", True)]
     assert files(old) == {"run.json", "outcome.json", "pruned"}
     assert RunStore(tmp_path / "runs").find("data", "old", "old-1").outcome.exit_code == 0  # type: ignore[union-attr]
     assert files(new) == before
@@ -90,7 +90,7 @@ def test_the_oldest_goes_first_until_the_rest_has_room(tmp_path: Path) -> None:
         attempt(tmp_path, f"t{number}", said=b"x" * 1000, age=100.0 - number)
     gone = pruner(tmp_path, Rule(None, 2500)).prune()
     assert names(gone) == [f"runs/data/t{number}/t{number}-1" for number in range(3)]
-    assert {each.reason for each in gone} == {"Size"}
+    assert {each.reason for each in gone} == {"size"}
 
 
 def test_raw_output_goes_as_well(tmp_path: Path) -> None:

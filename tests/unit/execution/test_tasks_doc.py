@@ -23,6 +23,7 @@ WRITERS = [
 OF_OTHER_FIELDS = {
     "Allowed",
     "Always",
+    "Apply",
     "Audited",
     "CommandPolicy",
     "ExecutionTask",
@@ -34,7 +35,7 @@ OF_OTHER_FIELDS = {
     "True",
     "Warning",
 }
-"""Policy decisions and their metrics, kinds, truth values, types of Events, and words of specs."""
+"""Policy decisions and their metrics, kinds, truth values, types of Events, and words of specs and managed fields."""
 WORD = re.compile(r"[A-Z][a-z]+([A-Z][a-z]+)*|OOMKilled")
 
 

@@ -199,16 +199,16 @@ class ArtifactStore:
             more = {_blob_name(file): file.size for each in record.artifacts for file in each.files}
             size = record.size + sum(size for blob, size in more.items() if blob not in named)
             if self._records.is_over(record):
-                yield Surplus(record, size, "Released")
+                yield Surplus(record, size, "released")
                 continue
             longest = max((each.retain_seconds for each in record.artifacts), default=0)
             if older_than is not None and record.time < older_than - longest:
-                yield Surplus(record, size, "Age")
+                yield Surplus(record, size, "age")
                 continue
             if left is not None:
                 left -= size
                 if is_full := is_full or left < 0:
-                    yield Surplus(record, size, "Size")
+                    yield Surplus(record, size, "size")
                     continue
             keep(record)
 
