@@ -44,7 +44,7 @@ class Walls:
     enforced_by: Mapping[str, str]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
     """What a container gets besides what the request says. `user`, `group` and `groups` are as whom it runs; `binds`
     has a folder of the host, and whether it can only be read, by where it is mounted; `host_files` are those places
