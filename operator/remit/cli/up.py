@@ -63,7 +63,9 @@ def up(
     from remit.cli.notify import checked
     from remit.cli.paths import check_places
     from remit.cli.supervisor import supervisor
+    from remit.telemetry import otlp
 
+    otlp.signals()  # an operator that cannot do it would only end again and again
     health_host, health_port = options.split_address(metrics_address)
     state_dir = check_places(state_dir, read_only_path, docker_host)
     operator = {

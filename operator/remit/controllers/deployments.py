@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import structlog
 
@@ -18,7 +18,7 @@ from remit.api.deploymentstatus import (
     RequestAnswer,
 )
 from remit.api.resource import Deployment
-from remit.controllers import hooks, releasemetrics, unreadable
+from remit.controllers import hooks, releasemetrics, releasetraces, unreadable
 from remit.controllers.reporting import Reports
 from remit.controllers.values import Source
 from remit.errors import ApiError, DeploymentError, InvalidInput, RemitError
@@ -49,6 +49,10 @@ from remit.release.driver import ReleaseDriver
 from remit.release.places import Places
 from remit.sandbox.fencing import now as boot_time
 from remit.telemetry import AuditLog, Metrics, Redactor
+from remit.telemetry.tracecontext import TRACEPARENT
+
+if TYPE_CHECKING:
+    from remit.telemetry.otlptraces import Tracer
 
 log = structlog.get_logger(__name__)
 
@@ -88,6 +92,9 @@ class ApiStore:
         """Raises Outdated where the object is not the newest."""
         self.obj = await self.reconciler.writer.write(self.obj, status)
         releasemetrics.count(self.reconciler.metrics, self.deployment.status, status)
+        ended = releasemetrics.ended(self.deployment.status, status)
+        if ended is not None and (tracer := self.reconciler.tracer) is not None:
+            tracer.export(releasetraces.spans_of(self.deployment, ended))
 
     async def remove_request(self, answer: RequestAnswer) -> None:
         """Raises Outdated where another one may have taken its place, which nobody has read yet."""
@@ -122,7 +129,7 @@ class ApiStore:
     async def run_hook(self, release: Release, step: RunHook) -> None:
         """Creates the hook's task. Raises DeploymentError."""
         reconciler, uid = self.reconciler, self._created.get(step.key, hook_uids(release).get(step.key))
-        hook = await hooks.run(reconciler.kube, self.obj, step, uid)
+        hook = await hooks.run(reconciler.kube, self.obj, step, uid, self._trace(release, step))
         metadata = hook.task["metadata"]
         self._created[step.key] = metadata["uid"]
         reconciler.tasks.observe(hook.task)
@@ -131,6 +138,13 @@ class ApiStore:
             self.record_event("Warning", "HookReplaced", message)
         if hook.created:
             self.record_event("Normal", "HookStarted", f"created task {metadata['name']}")
+
+    def _trace(self, release: Release, step: RunHook) -> dict[str, str]:
+        """The annotation that has a hook's task continue the trace of its release."""
+        if (tracer := self.reconciler.tracer) is None:
+            return {}
+        stage = releasetraces.stage_of(self.deployment.metadata, release, step.key.stage)
+        return {TRACEPARENT: str(tracer.sampled(stage, releasetraces.NAME))}
 
     async def cancel_hooks(self, over: Release | None) -> None:
         self._created.clear()
@@ -174,6 +188,7 @@ class DeploymentReconciler:
     """That of `audit`."""
     requester: Callable[[Object], str]
     reports: Reports
+    tracer: Tracer | None = None
     now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
     boot: Callable[[], float] = boot_time
     writer: StatusWriter = field(init=False)

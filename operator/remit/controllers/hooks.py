@@ -92,14 +92,16 @@ def _view(obj: Object) -> HookView:
     return HookView("Succeeded" if status.phase == "Succeeded" else "Failed", message, metadata["uid"])
 
 
-async def run(kube: Kube, deployment: Object, step: RunHook, uid: str | None) -> CreatedHook:
+async def run(
+    kube: Kube, deployment: Object, step: RunHook, uid: str | None, annotations: Mapping[str, str] | None = None
+) -> CreatedHook:
     """The hook's task. It is created, unless the one that is there has the `uid` that is known. Raises DeploymentError.
 
     Another task of that name which names the Deployment as its controller is deleted first. It is left from an earlier
     release of the revision, or from an operator that was killed before it could remember the uid, or it was made by
     somebody else. None of these says that the hook ran, in this release and at this stage.
     """
-    namespace, body = deployment["metadata"]["namespace"], _task(deployment, step)
+    namespace, body = deployment["metadata"]["namespace"], _task(deployment, step, annotations or {})
     name, replaced = body["metadata"]["name"], False
     for _ in range(_ATTEMPTS):
         try:
@@ -121,7 +123,7 @@ async def run(kube: Kube, deployment: Object, step: RunHook, uid: str | None) ->
     raise DeploymentError(message, reason="HookNotGone", retryable=True)
 
 
-def _task(deployment: Object, step: RunHook) -> Object:
+def _task(deployment: Object, step: RunHook, annotations: Mapping[str, str]) -> Object:
     metadata, key, hook = deployment["metadata"], step.key, step.hook
     owner = {
         "apiVersion": API_VERSION,
@@ -144,6 +146,7 @@ def _task(deployment: Object, step: RunHook) -> Object:
             "name": _task_name(metadata["name"], key),
             "namespace": metadata["namespace"],
             "labels": labels,
+            "annotations": dict(annotations),
             "ownerReferences": [owner],
         },
         "spec": _with_release(

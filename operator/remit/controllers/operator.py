@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -58,8 +58,11 @@ from remit.privatefiles import private_directory
 from remit.release.judging import Judge
 from remit.release.places import Places
 from remit.sandbox import end_work, extend_deadline, fence, probe_host
-from remit.telemetry import AuditLog, Checks, HealthServer, Metrics, Redactor
+from remit.telemetry import AuditLog, Checks, HealthServer, Metrics, Redactor, otlp
 from remit.userpaths import default_state_dir
+
+if TYPE_CHECKING:
+    from remit.telemetry.otlptraces import Tracer
 
 log = structlog.get_logger(__name__)
 
@@ -96,6 +99,7 @@ async def running_operator(
         if not settings.leader_election:
             await locked_in_time(stack, settings.state_dir, _DEAD_SECONDS)
         metrics, checks = Metrics(__version__), Checks()
+        tracer = await stack.enter_async_context(otlp.exporting(metrics, redactor, __version__))
         kube = await stack.enter_async_context(Kube(access, before_write=fence.check, metrics=metrics))
         health = HealthServer(
             metrics,
@@ -121,7 +125,7 @@ async def running_operator(
             await locked_in_time(stack, settings.state_dir, settings.lease_duration)
         checks.ready["startup"] = lambda: "starting"
         jobs = await _jobs(stack, access, settings, metrics)
-        operator = Operator.build(kube, known, settings, redactor, metrics, checks, health, leadership, jobs)
+        operator = Operator.build(kube, known, settings, redactor, metrics, checks, health, leadership, jobs, tracer)
         stack.callback(audithead.tell, operator.audit, "stop")
         stack.callback(operator.audit.close)
         if elector is not None:
@@ -219,6 +223,7 @@ class Operator:
         health: HealthServer,
         leadership: Leadership | None = None,
         jobs: KubernetesBackend | None = None,
+        tracer: Tracer | None = None,
     ) -> Operator:
         host = probe_host()
         events = Recorder(kube, metrics)
@@ -307,6 +312,7 @@ class Operator:
             requester=requester,
             leadership=leadership,
             finished_task_ttl=settings.finished_task_ttl,
+            tracer=tracer,
         )
         deployments = DeploymentReconciler(
             kube,
@@ -320,6 +326,7 @@ class Operator:
             redactor,
             requester,
             reports,
+            tracer,
         )
         table = controllers(policies, tasks, queue, deployments, releases, workers=settings.workers)
         intake = Intake(kube, known, table, settings.resync_seconds)

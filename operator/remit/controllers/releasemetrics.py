@@ -63,6 +63,15 @@ def _count_release(metrics: Metrics, old: Release | None, new: Release) -> None:
             metrics.release_duration.labels(new.strategy, new.outcome).observe(seconds)
 
 
+def ended(before: DeploymentStatus, after: DeploymentStatus) -> Release | None:
+    """The release that came to its end between two forms of the status, if one did."""
+    old, new = before.pipeline.release, after.pipeline.release
+    if new is None or new.outcome is None:
+        return None
+    same = old is not None and (old.revision, old.started_at) == (new.revision, new.started_at)
+    return None if same and old is not None and old.outcome is not None else new
+
+
 def _restarts(before: Iterable[SlotStatus], after: Iterable[SlotStatus]) -> int:
     """A side that has another revision by now counts from 0."""
     known = {(slot.name, slot.revision): slot.restarts for slot in before}

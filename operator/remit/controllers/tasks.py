@@ -7,6 +7,7 @@ import contextlib
 import datetime
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -34,6 +35,9 @@ from remit.kube.reflector import Reflector
 from remit.kube.status import Outdated, StatusWriter
 from remit.sandbox.fencing import now as boot_time
 from remit.telemetry import AuditLog, Metrics
+
+if TYPE_CHECKING:
+    from remit.telemetry.otlptraces import Tracer
 
 log = structlog.get_logger(__name__)
 
@@ -64,6 +68,7 @@ class TaskReconciler:
     """None without leader election."""
     finished_task_ttl: int | None = None
     """Seconds after its end that a task which is disposable is deleted, where its spec does not say; None: never."""
+    tracer: Tracer | None = None
     _missing: set[str] = field(default_factory=set)
     """Uids of tasks that are not there, of which that was told."""
     writer: StatusWriter = field(init=False)
@@ -80,6 +85,7 @@ class TaskReconciler:
             self.events,
             requested_by=self.requester,
             now=lambda: self.now(),
+            tracer=self.tracer,
         )
         self._driver = TaskDriver(
             store,

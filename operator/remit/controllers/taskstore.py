@@ -5,14 +5,14 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import structlog
 
 from remit.api import ExecutionTaskStatus
 from remit.api.executiontaskstatus import AttemptStatus
 from remit.backends import Outcome
-from remit.controllers import taskmetrics
+from remit.controllers import taskmetrics, tasktraces
 from remit.controllers.policies import Policies
 from remit.controllers.values import resolve, secrets_of
 from remit.execution.admission import Admitted, Refused
@@ -24,6 +24,9 @@ from remit.kube.client import TASKS, Kube, Object
 from remit.kube.events import Recorder
 from remit.kube.status import Outdated, StatusWriter
 from remit.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from remit.telemetry.otlptraces import Tracer
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +42,7 @@ class ApiTaskStore:
     events: Recorder
     requested_by: Callable[[Object], str]
     now: Callable[[], datetime.datetime]
+    tracer: Tracer | None = None
 
     def requester(self, stored: StoredTask) -> str:
         """See `TaskStore`, as for all that follow."""
@@ -85,10 +89,12 @@ class ApiTaskStore:
 
     def on_finished(self, stored: StoredTask, finish: Finish, status: ExecutionTaskStatus) -> None:
         labels = stored.task.spec.operation, self.metrics.words(status.backend)
+        traced = self.tracer.export(tasktraces.spans_of(stored.task, status)) if self.tracer else None
+        exemplar = {"trace_id": f"{traced.trace_id:032x}", "span_id": f"{traced.span_id:016x}"} if traced else None
         self.metrics.task_finished.labels(*labels, finish.phase, finish.reason, finish.category).inc()
         if status.start_time is not None and status.completion_time is not None:
             seconds = (status.completion_time - status.start_time).total_seconds()
-            self.metrics.task_duration.labels(*labels).observe(seconds)
+            self.metrics.task_duration.labels(*labels).observe(seconds, exemplar)
         log.info("task finished", phase=str(finish.phase), reason=finish.reason)
 
     def _decided(self, stored: StoredTask, decision: str) -> None:
