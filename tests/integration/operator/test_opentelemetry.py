@@ -18,7 +18,10 @@ from .conftest import PATIENCE, World
 from .test_metrics import operator_text
 from .test_releases import Shop, shop  # noqa: F401  # a fixture
 
-KEPT: dict[str, Any] = {"volumes": [{"name": "kept", "workspace": {"name": "kept"}}]}
+KEPT: dict[str, Any] = {
+    "volumes": [{"name": "kept", "workspace": {"name": "kept"}}],
+    "volumeMounts": [{"name": "kept", "mountPath": "/kept", "access": "ReadWrite"}],
+}
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
@@ -30,7 +33,8 @@ async def collector(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Collector]
 
 
 async def allow_sh(world: World) -> None:
-    await world.policy("sh", volumes={"workspaces": [{"names": ["kept"]}]})
+    volumes = {"workspaces": [{"names": ["kept"]}]}
+    await world.policy("sh", volumes=volumes, environment={"allow": ["TOKEN"]})
 
 
 async def trace(collector: Collector, uid: str) -> list[Received]:
