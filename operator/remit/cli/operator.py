@@ -152,7 +152,9 @@ def operator(
     from remit.cli.notify import checked
     from remit.cli.paths import check_places
     from remit.controllers.settings import Settings
+    from remit.telemetry import otlp
 
+    otlp.signals()
     health_host, health_port = options.split_address(metrics_address)
     settings = Settings(
         state_dir=check_places(state_dir, read_only_path, docker_host),

@@ -38,10 +38,10 @@ def signals(environ: Mapping[str, str] = os.environ) -> frozenset[Signal]:
         return frozenset()
     for signal, (name, url) in found.items():
         if not _is_http(url):
-            raise InvalidInput(f"{name} is no address such as http://collector:4318", field=name)
+            raise InvalidInput("not an address such as http://collector:4318", field=name)
         for variable in (_of(signal, "PROTOCOL"), "OTEL_EXPORTER_OTLP_PROTOCOL"):
             if (protocol := environ.get(variable, "").strip()) and protocol != _PROTOCOL:
-                message = f"{variable} is {protocol!r}, and Remit sends {_PROTOCOL} only; set that, or remove it"
+                message = f"Remit sends {_PROTOCOL} only, and not {protocol!r}; set that, or unset the variable"
                 raise InvalidInput(message, field=variable)
             if protocol:
                 break
@@ -115,7 +115,7 @@ def _interval(environ: Mapping[str, str]) -> float:
     """Seconds between two exports of metrics."""
     text = environ.get(_INTERVAL, "").strip() or "60000"
     if not (text.isascii() and text.isdecimal() and int(text[:10]) > 0):
-        raise InvalidInput(f"{_INTERVAL} is no number of milliseconds such as 60000", field=_INTERVAL)
+        raise InvalidInput("not a number of milliseconds such as 60000", field=_INTERVAL)
     return int(text[:10]) / 1000
 
 

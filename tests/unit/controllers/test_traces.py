@@ -187,8 +187,7 @@ def test_a_release_has_a_span_for_each_stage_that_began() -> None:
 def test_each_release_has_a_trace_of_its_own_which_a_restart_does_not_change() -> None:
     metadata = deployment().metadata
     roots = [
-        releasetraces.root_of(metadata, each)
-        for each in (release(), release(revision=3), release(started_at=at(1)))
+        releasetraces.root_of(metadata, each) for each in (release(), release(revision=3), release(started_at=at(1)))
     ]
     assert len({root.trace_id for root in roots}) == 3
     in_memory = release(started_at=at(0.7))  # status has whole seconds
@@ -210,9 +209,7 @@ def test_each_release_has_a_trace_of_its_own_which_a_restart_does_not_change() -
 def test_a_release_failed_unless_somebody_wanted_its_end(outcome: Outcome, asked: bool | None, error: str) -> None:
     failure = None
     if asked is not None:
-        failure = ReleaseFailure(
-            outcome=outcome, reason="CrashLoop", message="says argv-secret", at=at(9), asked=asked
-        )
+        failure = ReleaseFailure(outcome=outcome, reason="CrashLoop", message="says argv-secret", at=at(9), asked=asked)
     ended = release(outcome, failure=failure, message="says argv-secret")
     found = releasetraces.spans_of(deployment(), ended)
     assert found[0].error == error

@@ -67,11 +67,11 @@ def test_what_the_environment_asks_for(environ: Mapping[str, str], expected: set
 @pytest.mark.parametrize(
     ("environ", "words"),
     [
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318"}, "OTEL_EXPORTER_OTLP_ENDPOINT is no address"),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://:4318"}, "is no address"),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://[::1"}, "is no address"),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://me:s3cret@host:port"}, "is no address"),
-        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "file:///etc"}, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is no address"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318"}, "OTEL_EXPORTER_OTLP_ENDPOINT: not an address"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://:4318"}, "not an address"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://[::1"}, "not an address"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://me:s3cret@host:port"}, "not an address"),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "file:///etc"}, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: not an address"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": URL, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "Remit sends http/protobuf only"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": URL, "OTEL_METRIC_EXPORT_INTERVAL": "0"}, "OTEL_METRIC_EXPORT_INTERVAL"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": URL, "OTEL_METRIC_EXPORT_INTERVAL": "1s"}, "OTEL_METRIC_EXPORT_INTERVAL"),
