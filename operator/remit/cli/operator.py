@@ -147,14 +147,15 @@ def operator(
 
     The CRDs must be installed: remit crds | kubectl apply --server-side -f -
     """
+    from remit.telemetry import otlp
+
+    otlp.signals()
     from remit.cli import serve
     from remit.cli.logsetup import set_up_logs
     from remit.cli.notify import checked
     from remit.cli.paths import check_places
     from remit.controllers.settings import Settings
-    from remit.telemetry import otlp
 
-    otlp.signals()
     health_host, health_port = options.split_address(metrics_address)
     settings = Settings(
         state_dir=check_places(state_dir, read_only_path, docker_host),

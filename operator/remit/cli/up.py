@@ -60,12 +60,13 @@ def up(
     is kept in the state directory; stopped or killed at any time, the next start goes on from there. Ctrl-C stops in
     order; a second one at once.
     """
-    from remit.cli.notify import checked
-    from remit.cli.paths import check_places
-    from remit.cli.supervisor import supervisor
     from remit.telemetry import otlp
 
     otlp.signals()  # an operator that cannot do it would only end again and again
+    from remit.cli.notify import checked
+    from remit.cli.paths import check_places
+    from remit.cli.supervisor import supervisor
+
     health_host, health_port = options.split_address(metrics_address)
     state_dir = check_places(state_dir, read_only_path, docker_host)
     operator = {
