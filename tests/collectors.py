@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+_SENDERS = ("OtelBatchSpan", "last spans", "metrics_")
+"""What the threads are called that export."""
 
 
 @dataclass(frozen=True)
@@ -118,3 +122,6 @@ async def collecting(status: int = 200) -> AsyncIterator[Collector]:
     finally:
         collector.over.set()
         await runner.cleanup()
+        async with asyncio.timeout(60):  # their last words belong to this test
+            while any(thread.name.startswith(_SENDERS) for thread in threading.enumerate()):
+                await asyncio.sleep(0.02)

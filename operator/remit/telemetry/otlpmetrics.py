@@ -49,7 +49,7 @@ class MetricsExport:
     def __init__(self, registry: CollectorRegistry, about: Resource) -> None:
         self._registry, self._about = registry, about
         self._exporter, self._attempts = OTLPMetricExporter(), Attempts("metrics")
-        self._began = time.time_ns()
+        self._began, self._unreadable = time.time_ns(), False
         self._sender = DaemonThreadPool(1, "metrics")
 
     async def run(self, interval: float) -> None:
@@ -59,8 +59,16 @@ class MetricsExport:
             await self.flush()
 
     async def flush(self) -> None:
-        """Exports what there is now."""
-        data = MetricsData([ResourceMetrics(self._about, [self._collect()], "")])
+        """Exports what there is now; nothing where that cannot be read, which a scrape would tell, too."""
+        try:
+            found = self._collect()
+        except Exception as error:
+            if not self._unreadable:
+                log.warning("metrics cannot be read for OpenTelemetry", error=f"{type(error).__name__}: {error}")
+            self._unreadable = True
+            return
+        self._unreadable = False
+        data = MetricsData([ResourceMetrics(self._about, [found], "")])
         await asyncio.wrap_future(self._sender.submit(self._send, data))
 
     def close(self) -> None:

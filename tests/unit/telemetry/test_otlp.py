@@ -172,6 +172,25 @@ async def test_metrics_are_those_of_the_registry(monkeypatch: pytest.MonkeyPatch
     assert {"process_cpu_seconds_total", "process_open_fds"} <= found.keys()
 
 
+async def test_metrics_that_cannot_be_read_are_told_of_once_and_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics, reads = Metrics(), []
+
+    def read() -> float:
+        reads.append(1)
+        if len(reads) <= 3:
+            raise RuntimeError("not known yet")
+        return 4
+
+    metrics.tasks.labels("Running").set_function(read)
+    async with collecting() as collector:
+        export_to(collector, monkeypatch, OTEL_METRIC_EXPORT_INTERVAL="10")
+        with capture_logs() as logs:
+            async with otlp.exporting(metrics, Redactor(), "1"):
+                await collector.until(lambda: collector.metrics)
+        assert [entry["event"] for entry in logs] == ["metrics cannot be read for OpenTelemetry"]
+        assert collector.metrics["remit_tasks"].gauge.data_points[0].as_double == 4
+
+
 async def test_what_fails_is_told_when_it_begins_and_when_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     async with collecting(status=400) as collector:
         export_to(collector, monkeypatch, OTEL_METRICS_EXPORTER="none")
