@@ -1,7 +1,7 @@
 """Which format a state directory has, so that a version that does not know it leaves it alone.
 
-The number stands for everything that an operator keeps there: runs, artifacts, the audit trail, releases, processes. The
-database of the embedded control plane has a number of its own. A directory without a number is of the first format.
+The number stands for all that an operator keeps there: runs, artifacts, the audit trail, releases, processes. The
+database of the embedded control plane has its own. A directory without a number is of the first format.
 """
 
 from __future__ import annotations
@@ -34,6 +34,6 @@ def check_state_format(state_dir: Path) -> None:
     written = int(noted[:9])
     if written > STATE_FORMAT:
         raise InvalidInput(
-            f"{state_dir} has format {written}, and this version of Remit reads {STATE_FORMAT} at most; use the version "
-            "that wrote it or a later one, or restore a backup that was made before the upgrade"
+            f"{state_dir} has format {written}, and this version of Remit reads {STATE_FORMAT} at most; use the "
+            "version that wrote it or a later one, or restore a backup that was made before the upgrade"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sqlite3
 import stat
 from contextlib import closing
@@ -22,9 +21,7 @@ from remit.stateformat import STATE_FORMAT, check_state_format
 from remit.telemetry import Redactor
 from remitup import RemitUp
 
-LATER = (
-    f"has format {STATE_FORMAT + 1}, and this version of Remit reads {STATE_FORMAT} at most; use the version that wrote"
-)
+LATER = f"has format {STATE_FORMAT + 1}, and this version of Remit reads {STATE_FORMAT} at most; use the version"
 
 
 def contents(folder: Path, *but: str) -> dict[str, str]:
@@ -109,7 +106,7 @@ async def test_a_database_of_a_later_format_is_left_as_it_is(tmp_path: Path) -> 
         db.execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL)")
         db.execute("INSERT INTO meta VALUES ('format', ?)", (FORMAT + 1,))
         db.execute("CREATE TABLE revisions (of_another TEXT)")
-    os.chmod(tmp_path / "state.db", 0o600)
+    (tmp_path / "state.db").chmod(0o600)
     before = contents(tmp_path)
     with pytest.raises(InvalidInput, match=rf"state\.db has format {FORMAT + 1}, this Remit reads {FORMAT}; use the"):
         await ControlPlane(tmp_path).start()
