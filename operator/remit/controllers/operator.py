@@ -258,6 +258,7 @@ class Operator:
             events,
             settings.operator_namespace,
             settings.namespaces,
+            tuple(name for name in settings.backends if name in offered),
         )
         admission = Admission(
             settings.search_path,
