@@ -1,4 +1,5 @@
-"""Shows a task's output as it comes: from the run store where that is on this machine, else the tails in status."""
+"""Shows a task's output as it comes: from the run store where that is on this machine, or from its Job's pod, else the
+tails in status."""
 
 from __future__ import annotations
 
@@ -10,11 +11,13 @@ from remit.api import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus, Stream
 from remit.cli.connect import Connection
 from remit.cli.observe import Observed
+from remit.cli.podlogs import PodOutput
 from remit.cli.terminal import Screen, note
 from remit.errors import RemitError
 from remit.execution.output import RAW
 from remit.execution.reading import OutputReader
 
+UNREDACTED = "[from the log of the pod, as your own permissions allow; secrets in it are shown]"
 POLL_SECONDS = 0.1
 """How often the files of a run in progress are looked at. A run that is followed is watched by a person."""
 
@@ -61,6 +64,7 @@ class Follower:
     tell: Callable[[str], None] = note
     raw_output: bool = False
     _open: dict[int, Shown] = field(default_factory=dict)
+    _pods: dict[int, PodOutput] = field(default_factory=dict)
     _done: set[int] = field(default_factory=set)
     _told: str = ""
 
@@ -71,7 +75,7 @@ class Follower:
             task = self.observed.task
             for attempt in task.status.attempts:
                 if attempt.number >= self.first and attempt.number not in self._done:
-                    self._show(task, attempt)
+                    await self._show(task, attempt)
             self._narrate(task)
             if task.status.phase is not None and task.status.phase.final:
                 return task
@@ -79,15 +83,20 @@ class Follower:
             going = any(attempt.finished_at is None for attempt in task.status.attempts)
             await self.observed.changed(within=POLL_SECONDS if going else None)
 
-    def _show(self, task: ExecutionTask, attempt: AttemptStatus) -> None:
+    async def _show(self, task: ExecutionTask, attempt: AttemptStatus) -> None:
         shown = self._open.get(attempt.number) or self._find(task, attempt)
         if attempt.finished_at is None:
             if shown:
                 shown.advance()
+            elif pod := self._pod(task, attempt):
+                pod.follow()
             return
+        pod = self._pods.pop(attempt.number, None)
+        if pod is not None:
+            await pod.close()
         if shown:
             shown.close()
-        else:
+        elif pod is None or not pod.shown_bytes:
             show_tails(task, attempt, self.screen)
         if changed := _redactions(task, attempt):
             self.tell(changed)
@@ -106,6 +115,16 @@ class Follower:
             directory = directory / RAW
         self._open[attempt.number] = Shown(directory, self.screen)
         return self._open[attempt.number]
+
+    def _pod(self, task: ExecutionTask, attempt: AttemptStatus) -> PodOutput | None:
+        """Only for who asks for output as it is: nobody has redacted what is in a pod's log."""
+        if not self.raw_output:
+            return None
+        kube, number = self.connection.kube, attempt.number
+        if number not in self._pods and (pod := PodOutput.of(kube, task, attempt, self.screen, self.tell)):
+            self.tell(UNREDACTED)
+            self._pods[number] = pod
+        return self._pods.get(number)
 
     def _narrate(self, task: ExecutionTask) -> None:
         """What people wait for: a turn in the queue, a missing Secret, the next attempt."""

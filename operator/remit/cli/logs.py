@@ -38,8 +38,9 @@ def logs(
 ) -> None:
     """Show what a task's program wrote, each stream on its own; of a scheduled task, its newest run's.
 
-    On the operator's host that is all that is kept, with the secrets in it where the task has spec.output.raw.
-    Elsewhere it is the end of it, from the task's status. On a terminal, control characters are shown as escapes.
+    On the operator's host that is all that is kept, with the secrets in it where the task has spec.output.raw. While a
+    Job runs, it is what its pod's log has, with the secrets in it, if you may read that. Elsewhere it is the end of it,
+    from the task's status. On a terminal, control characters are shown as escapes.
     """
     if stdout and stderr:
         raise typer.BadParameter("--stdout and --stderr exclude each other; leave both out to get both")
@@ -62,8 +63,9 @@ async def _logs(
 ) -> None:
     from remit.api import ExecutionTask
     from remit.cli.connect import connected
-    from remit.cli.follow import Follower, chosen_attempt, show_once
+    from remit.cli.follow import UNREDACTED, Follower, chosen_attempt, show_once
     from remit.cli.observe import observing
+    from remit.cli.podlogs import PodOutput
     from remit.cli.terminal import note
     from remit.kube.client import TASKS
 
@@ -79,7 +81,14 @@ async def _logs(
         if not follow and attempt is None:
             note(f"nothing of task {task.key} has run yet: {task.status.message or 'it was just created'}")
         elif not follow and attempt is not None:
-            show_once(connection, task, attempt, screen)
+            directory = connection.run_directory(task.metadata.namespace, task.metadata.uid, attempt.id)
+            pod = PodOutput.of(connection.kube, task, attempt, screen) if directory is None else None
+            if pod is None:
+                show_once(connection, task, attempt, screen)
+            else:
+                note(UNREDACTED)
+                if why := await pod.once():
+                    note(why)
         else:
             async with observing(connection.kube, obj) as observed:
                 first = attempt.number if attempt is not None else 1
