@@ -24,8 +24,8 @@ def mounts_of(
 ) -> tuple[Mount, ...]:
     """What is mounted for `request` under the terms of `policies`, outer folders first.
 
-    `folders` has the folder on this host of each workspace and each artifact, by the volume's name, and `artifacts`
-    what those are. ConfigMaps and
+    `folders` has the folder on this host of each workspace, artifact and release, by the volume's name, and `artifacts`
+    what the artifacts are. ConfigMaps and
     Secrets are not among the mounts: they are placed as private files are.
 
     Raises `InvalidInput` where a volume cannot be had here.
@@ -47,6 +47,8 @@ def stdin_file_of(request: Request, policies: Sequence[CompiledPolicy], folders:
     if request.backend == "kubernetes" or (file := request.stdin_file) is None:
         return None
     volume = next(volume for volume in request.volumes if volume.name == file.name)
+    if volume.release:
+        raise InvalidInput("is a release, of which no file is read; mount it", field="spec.stdinFrom.volume")
     nowhere = VolumeMount.model_construct(name=file.name, mount_path="", sub_path=file.path)
     found = _mount(volume, nowhere, policies, folders)
     if not isinstance(found, HostMount):
@@ -79,13 +81,15 @@ def _mount(
     if volume.empty_dir:
         limit = volume.empty_dir.size_limit
         return EmptyMount(mount.mount_path, None if limit is None else parse_bytes(limit))
-    if volume.workspace or volume.artifact:
+    if volume.workspace or volume.artifact or volume.release:
         folder = folders.get(volume.name)
         if folder is None:
             raise InvalidInput(f"this operator keeps no {volume.source}s", field=f"spec.volumes[{volume.name}]")
         root = posixpath.dirname(folder)
-        own = volume.workspace is not None
-        return HostMount(mount.mount_path, root, folder, sub_path, read_only, own=own, internal=True)
+        own, released = volume.workspace is not None, volume.release is not None
+        return HostMount(
+            mount.mount_path, root, folder, sub_path, read_only, own=own, internal=True, for_readers=released
+        )
     return None
 
 
@@ -98,6 +102,9 @@ def _job_mount(
 ) -> Mount | None:
     if volume.artifact:
         return files_mount(volume, mount, folders, artifacts)
+    if volume.release:
+        message = "a Job mounts no releases; use backend: process or docker"
+        raise InvalidInput(message, field=f"spec.volumes[{volume.name}]")
     if volume.workspace:
         return claim_mount(volume, volume.workspace, mount, policies)
     return _mount(volume, mount, policies, {})

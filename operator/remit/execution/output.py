@@ -5,6 +5,7 @@ that a gigabyte of output costs neither memory nor disk. Memory held is the tail
 
     stdout.head             the first half
     stdout.1, stdout.2 …    segments of the end; the oldest are removed
+    stdout.times            when it came, see `remit.backends.outputtimes`
     redactions              how many times a secret was redacted in these files; not there while that is 0
 
 Raw output, which may have secrets in it, is kept in the same files below `raw/`: a reader that does not look for them
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from remit.api.executiontaskstatus import OutputStatus, Stream
+from remit.backends.outputtimes import OutputTimes, RecordedTimes
 from remit.diskspace import nearly_full
 from remit.telemetry import Redactor
 
@@ -54,7 +56,12 @@ class _Kept:
     file: BinaryIO | None = None
     full_disk: bool = False
 
+    def __post_init__(self) -> None:
+        self.times = OutputTimes(_times_file(self.directory, self.name))
+
     def write(self, chunk: bytes) -> None:
+        if chunk and self.limit and not self.full_disk:
+            self.times.note(self.total)
         self.total += len(chunk)
         view = memoryview(chunk)
         try:
@@ -83,7 +90,7 @@ class _Kept:
             self.full_disk = True
             return
         half = max(1, self.limit // 2)
-        self.room = half if self.segment == 0 else max(1, half // (_RING + 1))
+        self.room = half if self.segment == 0 else segment_bytes(half)
         suffix = "head" if self.segment == 0 else str(self.segment)
         path = self.directory / f"{self.name}.{suffix}"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -101,6 +108,20 @@ class _Kept:
                 self.file.close()
         except OSError:  # some file systems report a full disk or quota only now
             self.full_disk = True
+
+
+def segment_bytes(head_bytes: int) -> int:
+    """The size of each segment of the end, where the beginning has so many bytes."""
+    return max(1, head_bytes // (_RING + 1))
+
+
+def recorded_times(directory: Path, stream: Stream) -> RecordedTimes:
+    """When the output came; positions are those in the whole stream, what was dropped included."""
+    return RecordedTimes(_times_file(directory, stream))
+
+
+def _times_file(directory: Path, stream: Stream) -> Path:
+    return directory / f"{stream}.times"
 
 
 class OutputWriter:

@@ -18,7 +18,7 @@ class Resolved:
     stdin: bytes | None = None
     """What `stdinFrom` refers to; None: it is not set, or not there."""
     folders: dict[str, str] = field(default_factory=dict)
-    """The folder on this host of each workspace and each artifact among the volumes, by the volume's name."""
+    """The folder on this host of each workspace, artifact and release among the volumes, by the volume's name."""
     artifacts: dict[str, StoredArtifact] = field(default_factory=dict)
     """What each artifact among the volumes is, by the volume's name."""
     values: dict[str, bytes] = field(default_factory=dict)

@@ -79,6 +79,7 @@ class Attempt:
 class _Going:
     task: asyncio.Task[None]
     cancel: asyncio.Event
+    backend: str
     lasting: bool = False
     """Whether it outlives this process, for the next one to adopt."""
     grace_seconds: float = 0.0
@@ -111,6 +112,10 @@ class Runner:
     def __len__(self) -> int:
         return len(self._going)
 
+    def count(self, backend: str) -> int:
+        """How many attempts run on `backend`."""
+        return sum(going.backend == backend for going in self._going.values())
+
     def running(self, uid: str) -> bool:
         return uid in self._going
 
@@ -122,6 +127,7 @@ class Runner:
         self._going[attempt.uid] = _Going(
             task,
             cancel,
+            attempt.backend,
             lasting=self._lasting(attempt),
             grace_seconds=request.grace_seconds if isinstance(request, AttemptRequest) else 0.0,
         )

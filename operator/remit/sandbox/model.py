@@ -61,6 +61,8 @@ class HostMount:
     own: bool = False
     internal: bool = False
     """Whether the operator keeps it in its own state, of which nothing else is ever mounted."""
+    for_readers: bool = False
+    """Whether it may only be read by the group of `identity.reader_group`, which the attempt is in, too."""
 
     @property
     def field(self) -> str:
