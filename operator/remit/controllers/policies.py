@@ -205,7 +205,7 @@ class Policies:
 
     def _warnings(self, policy: CompiledPolicy) -> tuple[Problem, ...]:
         listed = policy.spec.backends
-        absent = ()
+        absent: tuple[Problem, ...] = ()
         if self.backends and listed is not None and not set(listed) & set(self.backends):
             absent = (Problem("spec.backends", _NOT_OFFERED.format(", ".join(self.backends), self.backends[0])),)
         if self.namespaces == (self.operator_namespace,):
