@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, is_hypothesis_test, settings
 import parts
 from distribution import Distribution, longest_first
 from progress import Progress
-from support import soaking, unmeasured
+from support import repetitions, soaking, unmeasured
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
@@ -26,7 +26,12 @@ SOAK_SECONDS = 6 * 3600
 """For one test of `make soak`, whatever time it has otherwise."""
 
 # A busy machine is no bug: neither an example nor its making has a deadline.
-settings.register_profile("remit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "remit",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    max_examples=repetitions(30, soak=2000),
+)
 settings.load_profile("remit")
 
 
