@@ -53,7 +53,8 @@ check: $(VENV)/.develops ## Run the static checks, and compare generated files w
 crds: $(VENV)/.runs ## Write what is generated from the models: crds/ and its copies, docs/api-reference.md
 	$(BIN)/python -m remit.api
 
-docs: crds
+docs: crds ## Write the references: docs/api-reference.md, docs/metrics.md
+	PYTHONPATH=tests $(BIN)/python tests/metricspage.py
 
 manifests: $(VENV)/.develops ## Write what is rendered from the chart: operator.yaml of manifests/, and dist/install.yaml
 	PYTHONPATH=tests $(BIN)/python tests/installyaml.py

@@ -51,6 +51,11 @@ def kubectl() -> str | None:
     return shutil.which("kubectl", path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
 
 
+def promtool() -> str | None:
+    """Prometheus' own tool, which Debian has in its package prometheus."""
+    return shutil.which("promtool")
+
+
 def _layer(name: str) -> bool:
     from remit.sandbox import Layer, probe_host
 
@@ -92,5 +97,6 @@ PARTS = (
     Part("cluster", "releases to Kubernetes, and the chart", lambda: os.environ.get("REMIT_TEST_KUBECONFIG")),
     Part("audit-log", "what the chart permits", lambda: os.environ.get("REMIT_TEST_AUDIT_LOG")),
     Part("cc", "the program that Jobs start with", static_cc),
+    Part("prometheus", "metrics and alerts, as promtool reads them", promtool),
     Part("helm", "the chart and the manifests", lambda: importlib.util.find_spec("helm_python")),
 )

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("launch.c")
+SOURCES = sorted(map(str, Path(__file__).parent.glob("*.c")))
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 FLAGS = ("-std=gnu11", "-Os", "-static", "-s", "-Wall", "-Wextra", "-Werror")
 _LONGEST_SECONDS = 300
@@ -41,7 +41,7 @@ def main() -> None:
     for name, compiler in compilers(arguments.chosen).items():
         program = arguments.into / f"launch-{name}"
         subprocess.run(
-            [*compiler, *FLAGS, "-o", str(program), str(SOURCE)],
+            [*compiler, *FLAGS, "-o", str(program), *SOURCES],
             check=True,
             timeout=_LONGEST_SECONDS,
         )

@@ -1,6 +1,7 @@
 /* Runs one program as the first process of a container, and tells all of it on the container's log.
  *
- *   launch [-C FOLDER] [-i FILE] [-r FILE]... -- PROGRAM [ARGUMENT]...
+ *   launch [-C FOLDER] [-i FILE] [-I FOLDER -i PATH] [-k SECONDS] [-r FILE]... [-P FOLDER -m BYTES -a|-A PATTERN]...
+ *       -- PROGRAM [ARGUMENT]...
  *   launch -p
  *
  * A container's log mixes standard output and standard error, gives a last line without an end one, and says nothing of
@@ -11,7 +12,15 @@
  *              "O" goes on with
  *   r N TEXT   of the Nth file that -r names, from 0: its first 4097 bytes in base64; "!" and the system's number of an
  *              error where it cannot be read; no record where it is not there
- *   = JSON     the last record: how it ended, what was used, how many bytes there were
+ *   + JSON     the program has ended, as "=" tells it; what it left is told now
+ *   a b c n    of the files below FOLDER that each PATTERN matches: see `files.c`. Those of -a only where the program
+ *              succeeded
+ *   = JSON     the last record: how it ended, what was used, how many bytes there were. Where "more" is not 0 all files
+ *              are told once more, for who has lost some of it, and then comes another one
+ *
+ * With -k the program is killed so many seconds after the first signal from outside of the container: what ends the
+ * container waits longer than that, so that files can be told then, too. A signal that comes while they are told keeps
+ * them from being told once more. With -I the input is the regular file PATH in FOLDER, and no link leads to it.
  *
  * A record has at most 8 KiB, so that no container runtime cuts it. When the program ends, everything that it started
  * is killed, and the last record comes after that.
@@ -28,6 +37,8 @@
  */
 
 #define _GNU_SOURCE
+#include "launch.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -49,7 +60,6 @@
 #include <unistd.h>
 
 enum {
-  LONGEST = 8000,
   PIECE = 4096, /* What a pipe takes without blocking when poll() says that it has room. */
   NOT_STARTED = 126,
   SIGNALLED = 128,
@@ -81,8 +91,12 @@ static size_t pending_length;
 static int signals = -1;
 static pid_t program; /* 0: there is none, or not any more. */
 static int status, over;
+static long grace = -1;        /* Milliseconds; -1: for ever. */
+static long long kill_at = -1; /* When the program is killed; -1: it is not to be. */
+static int told_to_stop;       /* After the program had ended. */
+static unsigned long long logged_bytes;
 
-static long long milliseconds(void) {
+long long milliseconds(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
   return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
@@ -92,7 +106,11 @@ static long long milliseconds(void) {
 static void handle_signals(void) {
   struct signalfd_siginfo info;
   while (read(signals, &info, sizeof info) == (ssize_t)sizeof info) {
-    if (info.ssi_signo == SIGCHLD || info.ssi_signo == SIGPIPE || !program) continue;
+    if (info.ssi_signo == SIGCHLD || info.ssi_signo == SIGPIPE) continue;
+    int is_from_outside = info.ssi_pid == 0;
+    if (!program && is_from_outside) told_to_stop = 1;
+    if (!program) continue;
+    if (is_from_outside && grace >= 0 && kill_at < 0) kill_at = milliseconds() + grace;
     kill(-program, (int)info.ssi_signo); /* To all of its session's first group, which it cannot leave. */
     kill(-program, SIGCONT);             /* A stopped one would not notice. */
   }
@@ -117,17 +135,28 @@ static void kill_all(void) {
   }
 }
 
+/* As long as `wait` (-1: for ever), but no longer than until the program is to be killed. */
+static int until_kill(int wait) {
+  if (kill_at < 0 || !program) return wait;
+  long long left = kill_at - milliseconds();
+  if (left > 0) return wait < 0 || left < wait ? (int)left : wait;
+  kill_at = -1;
+  grace = -1;
+  kill(getpid() == 1 ? -1 : -program, SIGKILL);
+  return wait;
+}
+
 static _Noreturn void lose_log(void) {
   kill_all();
   _exit(LOG_LOST);
 }
 
 /* Signals are heard while the log's reader is slow. */
-static void write_pending(void) {
+void write_pending(void) {
   const char *text = pending;
   while (pending_length > 0) {
     struct pollfd ready[] = {{STDOUT_FILENO, POLLOUT, 0}, {signals, POLLIN, 0}};
-    if (poll(ready, 2, -1) < 0) {
+    if (poll(ready, 2, until_kill(-1)) < 0) {
       if (errno == EINTR) continue;
       lose_log();
     }
@@ -143,7 +172,14 @@ static void write_pending(void) {
   }
 }
 
-static void put_record(char name, const char *text, size_t length) {
+void pause_for(int wait) {
+  struct pollfd ready = {signals, POLLIN, 0};
+  if (poll(&ready, 1, wait) > 0) handle_signals();
+}
+
+unsigned long long logged(void) { return logged_bytes; }
+
+void put_record(char name, const char *text, size_t length) {
   if (pending_length + length + 3 > sizeof pending) write_pending();
   char *record = pending + pending_length;
   record[0] = name;
@@ -151,6 +187,7 @@ static void put_record(char name, const char *text, size_t length) {
   memcpy(record + 2, text, length);
   record[length + 2] = '\n';
   pending_length += length + 3;
+  logged_bytes += length + 3;
 }
 
 static void flush_part(struct stream *stream) {
@@ -234,7 +271,7 @@ static long long number_in(const char *path, const char *key) {
   return strtoll(at, NULL, 10); /* What is more than it holds is the most that it holds. */
 }
 
-static void put_end(int code, int number, const char *error, int why) {
+static void put_end(char name, int code, int number, const char *error, int why, int more) {
   struct rusage used;
   getrusage(RUSAGE_CHILDREN, &used);
   long long cpu = number_in("/sys/fs/cgroup/cpu.stat", "usage_usec ");
@@ -255,16 +292,16 @@ static void put_end(int code, int number, const char *error, int why) {
   int length = snprintf(text, sizeof text,
     "{\"exitCode\":%d,\"signal\":%d,\"stdoutBytes\":%llu,\"stderrBytes\":%llu,\"cpuMicroseconds\":%lld,"
     "\"maxMemoryBytes\":%lld,\"oomKills\":%lld,\"throttledMicroseconds\":%lld,\"maxTasks\":%lld,"
-    "\"readBlocks\":%ld,\"writtenBlocks\":%ld,\"error\":\"%s\",\"errno\":%d}",
+    "\"readBlocks\":%ld,\"writtenBlocks\":%ld,\"error\":\"%s\",\"errno\":%d,\"more\":%d}",
     code, number, streams[0].bytes, streams[1].bytes, cpu, memory, kills < 0 ? 0 : kills,
-    throttled < 0 ? 0 : throttled, tasks < 0 ? 0 : tasks, used.ru_inblock, used.ru_oublock, error, why);
+    throttled < 0 ? 0 : throttled, tasks < 0 ? 0 : tasks, used.ru_inblock, used.ru_oublock, error, why, more);
   flush_part(&streams[0]);
   flush_part(&streams[1]);
-  put_record('=', text, (size_t)length);
+  put_record(name, text, (size_t)length);
   write_pending();
 }
 
-static size_t base64(char *into, const unsigned char *bytes, size_t length) {
+size_t base64(char *into, const unsigned char *bytes, size_t length) {
   static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   size_t written = 0;
   for (size_t i = 0; i < length; i += 3) {
@@ -310,7 +347,7 @@ static void put_result(int number, const char *path) {
 
 /* `error` is a word of this program's own: it needs no escapes. */
 static int fail(const char *error, int why) {
-  put_end(NOT_STARTED, 0, error, why);
+  put_end('=', NOT_STARTED, 0, error, why, 0);
   return NOT_STARTED;
 }
 
@@ -414,20 +451,26 @@ int main(int argc, char **argv) {
   if (prctl(PR_SET_DUMPABLE, 0) || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_CHILD_SUBREAPER, 1))
     return fail("prctl", errno);
 
-  const char *folder = NULL, *from = "/dev/null", *results[MOST_RESULTS];
+  const char *folder = NULL, *from = "/dev/null", *below = NULL, *place = NULL, *results[MOST_RESULTS];
+  unsigned long long most = 0;
   int option, wanted = 0;
   opterr = 0;
-  while ((option = getopt(argc, argv, "+C:i:r:p")) != -1) {
+  while ((option = getopt(argc, argv, "+C:i:I:k:r:P:m:a:A:p")) != -1) {
     if (option == 'p') return try_to_connect();
     if (option == 'C') folder = optarg;
     else if (option == 'i') from = optarg;
+    else if (option == 'I') below = optarg;
+    else if (option == 'k') grace = strtol(optarg, NULL, 10) * 1000;
+    else if (option == 'P') place = optarg;
+    else if (option == 'm') most = strtoull(optarg, NULL, 10);
+    else if ((option == 'a' || option == 'A') && want_files(place, optarg, most, option == 'A') == 0) continue;
     else if (option == 'r' && wanted < MOST_RESULTS) results[wanted++] = optarg;
     else return fail("usage", EINVAL);
   }
   if (optind >= argc) return fail("usage", EINVAL);
 
   int output[2], errors[2], told[2];
-  int input = open(from, O_RDONLY | O_CLOEXEC);
+  int input = below ? open_file_in(below, from) : open(from, O_RDONLY | O_CLOEXEC);
   if (input < 0) return fail("stdin", errno);
   if (pipe2(output, O_CLOEXEC) || pipe2(errors, O_CLOEXEC) || pipe2(told, O_CLOEXEC)) return fail("pipe", errno);
   program = fork();
@@ -452,6 +495,7 @@ int main(int argc, char **argv) {
   while (!over) {
     int wait = flush_old_parts();
     write_pending();
+    wait = until_kill(wait);
     if (over) break; /* It was told of meanwhile. */
     struct pollfd ready[] = {{signals, POLLIN, 0}, {streams[0].fd, POLLIN, 0}, {streams[1].fd, POLLIN, 0}};
     if (poll(ready, 3, wait) < 0 && errno != EINTR) lose_log();
@@ -465,6 +509,16 @@ int main(int argc, char **argv) {
   for (int i = 0; i < wanted; i++) put_result(i, results[i]);
   int number = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
   int code = number ? SIGNALLED + number : WEXITSTATUS(status);
-  put_end(code, number, "", 0);
+  int again = 0;
+  if (files_wanted()) {
+    program = 0;
+    put_end('+', code, number, "", 0, 0);
+    again = tell_files(code == 0) && !told_to_stop;
+  }
+  put_end('=', code, number, "", 0, again);
+  if (again) {
+    tell_files(code == 0);
+    put_end('=', code, number, "", 0, 0);
+  }
   return code;
 }

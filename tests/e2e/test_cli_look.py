@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 from pathlib import Path
 
 import yaml
 
+from remit.execution.workspaces import WorkspaceStore
 from remitup import REMIT, RemitUp, until
 from trees import submit
 
@@ -145,3 +147,109 @@ def test_the_audit_trail_is_whole_and_readable(up: RemitUp) -> None:
     assert shown[0].split() == ["SEQ", "TIME", "KIND", "VERDICT", "TASK", "ABOUT"]
     assert [line.split()[2:4] for line in shown[1:]] == [["decision", "Allowed"], ["execution", "Completed"]]
     assert "sh -c true" in shown[1]
+
+
+def test_failures_are_counted_also_of_tasks_that_are_gone(up: RemitUp) -> None:
+    up.kubectl("create", "namespace", "failing")
+    policy = {
+        "apiVersion": "remit.dev/v1alpha1",
+        "kind": "CommandPolicy",
+        "metadata": {"name": "shells", "namespace": "failing"},
+        "spec": {"selector": {"matchLabels": {"app": "shell"}}, "commands": {"allow": [{"executable": "sh"}]}},
+    }
+    up.kubectl("apply", "-f", "-", stdin=json.dumps(policy))
+    up.kubectl("wait", "-n", "failing", "--for=condition=Ready", "commandpolicy/shells", "--timeout=60s")
+    for name, labels, script in (
+        ("kept", {"app": "shell"}, "exit 3"),
+        ("gone", {}, "exit 0"),
+        ("well", {"app": "shell"}, "exit 0"),
+    ):
+        spec = {"command": {"argv": ["sh", "-c", script]}}
+        metadata = {"name": name, "namespace": "failing", "labels": labels}
+        task = {"apiVersion": "remit.dev/v1alpha1", "kind": "ExecutionTask", "metadata": metadata, "spec": spec}
+        up.kubectl("apply", "-f", "-", stdin=json.dumps(task))
+        up.kubectl("wait", "-n", "failing", "--for=condition=Finished", f"executiontask/{name}", "--timeout=60s")
+    up.kubectl("delete", "-n", "failing", "executiontask", "gone")
+    told = json.loads(up.remit_here("errors", "-n", "failing", "-o", "json").stdout)
+    counted = {(each["category"], each["code"], each["policy"]): each["newest"]["name"] for each in told["groups"]}
+    assert counted == {("ExitCode", "ExitCode", "shells"): "kept", ("Denied", "NoPolicy", ""): "gone"}
+    assert (told["count"], told["countBefore"], told["incomplete"]) == (2, 0, [])
+    assert up.task("kept", "failing")["status"]["error"]["reason"] == "ExitCode"
+    shown = up.remit_here("errors", "-n", "failing", "--since", "1h").stdout
+    assert shown.startswith("2 failed or denied in the last 1h, 0 in the 1h before\n")
+    assert "failing/gone" in shown
+
+
+def test_get_shows_several_kinds_and_chooses(up: RemitUp) -> None:
+    finish(up, "chosen", "exit 4")
+    finish(up, "passed-over", "exit 0")
+    both = up.remit_here("get", "tasks,policies")
+    assert [line.split()[0] for line in both.stdout.splitlines() if "NAME" in line] == ["NAME", "NAME"]
+    failed = up.remit_here("get", "--phase", "failed", "--since", "1h", "-o", "name").stdout.split()
+    assert "executiontask.remit.dev/chosen" in failed
+    assert "executiontask.remit.dev/passed-over" not in failed
+    newest = up.remit_here("get", "--sort-by", "created", "-o", "json").stdout
+    created = [each["metadata"]["creationTimestamp"] for each in json.loads(newest)["items"]]
+    assert created == sorted(created, reverse=True)
+    kinds = {each["kind"] for each in json.loads(up.remit_here("get", "all", "-o", "json").stdout)["items"]}
+    assert kinds == {"ExecutionTask", "CommandPolicy"}
+    assert up.remit_here("get", "--phase", "TimedOut").stderr == "no tasks like that in namespace default\n"
+
+
+def test_a_watch_gives_programs_a_line_for_each_change(up: RemitUp) -> None:
+    with up.spawn("get", "-w", "-o", "json", "-l", "app=watched") as watching:
+        metadata = {"name": "watched", "labels": {"app": "watched"}}
+        task = {"apiVersion": "remit.dev/v1alpha1", "kind": "ExecutionTask", "metadata": metadata}
+        up.kubectl(
+            "create", "-f", "-", stdin=json.dumps({**task, "spec": {"command": {"argv": ["sh", "-c", "exit 0"]}}})
+        )
+        phases = []
+        while "Succeeded" not in phases:
+            obj = json.loads(watching.stdout.readline())
+            assert obj["metadata"]["name"] == "watched"
+            phases.append((obj.get("status") or {}).get("phase"))
+        watching.process.send_signal(signal.SIGINT)
+        assert watching.process.wait(timeout=60) == 0, watching.stderr.read()
+
+
+def test_a_task_is_explained_with_what_policies_lack(up: RemitUp) -> None:
+    def create(name: str, argv: list[str]) -> None:
+        task = {"apiVersion": "remit.dev/v1alpha1", "kind": "ExecutionTask", "metadata": {"name": name}}
+        secret = {"name": "WHO", "valueFrom": {"secretKeyRef": {"name": "explained", "key": "token"}}}
+        up.kubectl(
+            "create", "-f", "-", stdin=json.dumps({**task, "spec": {"command": {"argv": argv}, "env": [secret]}})
+        )
+        up.kubectl("wait", "--for=condition=Finished", f"executiontask/{name}", "--timeout=60s")
+
+    up.kubectl("create", "secret", "generic", "explained", "--from-literal=token=explained-token-4711")
+    create("refused", ["ls", "explained-token-4711"])
+    create("broken", ["sh", "-c", "exit 7"])
+    told = up.remit_here("explain", "refused")
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.startswith("task default/refused: Denied\n  reason:     NotAllowed\n  category:   Denied\n")
+    assert "what to do: " in told.stdout
+    assert "\ntoday's policies say:\nDenied\n" in told.stdout
+    assert "explained-token-4711" not in told.stdout
+    document = json.loads(up.remit_here("explain", "refused", "-o", "json").stdout)
+    assert (document["decision"]["allowed"], document["decision"]["reason"]) == (False, "NotAllowed")
+    assert "explained-token-4711" not in json.dumps(document)
+    create("plain", ["ls", "-l"])
+    told = up.remit_here("explain", "plain")
+    assert "to allow it, policies would have to say:" in told.stdout
+    assert "executable: ls" in told.stdout
+    assert json.loads(up.remit_here("explain", "plain", "-o", "json").stdout)["suggestion"]["kind"] == "CommandPolicy"
+    allowed = up.remit_here("explain", "broken").stdout
+    assert allowed.startswith("task default/broken: Failed\n  reason:     ExitCode\n")
+    assert "today's policies say:\nAllowed\n" in allowed
+    assert "to allow it" not in allowed
+    missing = up.remit_here("explain", "brokn")
+    assert (missing.returncode, "did you mean broken?" in missing.stderr) == (1, True)
+
+
+def test_workspaces_are_listed_for_people_and_for_programs(up: RemitUp) -> None:
+    WorkspaceStore(up.state_dir / "workspaces").use("default", "shared", 1 << 20, 60)
+    (listed,) = json.loads(up.remit_here("workspace", "list", "-o", "json").stdout)
+    assert (listed["namespace"], listed["name"], listed["sizeBytes"]) == ("default", "shared", 1 << 20)
+    assert Path(listed["folder"]).is_dir()
+    table = up.remit_here("workspace", "list").stdout.splitlines()
+    assert [line.split()[0] for line in table] == ["NAME", "shared"]

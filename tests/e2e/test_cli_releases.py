@@ -105,6 +105,9 @@ def test_promote_history_and_rollback(up: RemitUp, site: int, tmp_path: Path) ->
     wait_until(lambda: status().get("pinnedRevision") == 1 and status().get("phase") == "Pinned", "revision 1")
     assert served() == "one"
     lines = [line.split() for line in up.remit_here("history", "site").stdout.splitlines() if line.strip()]
+    told = json.loads(up.remit_here("history", "site", "-o", "json").stdout)
+    assert [str(each["revision"]) for each in told["history"]] == [line[0] for line in lines[1:]]
+    assert isinstance(told["activeRevision"], int)
     rows = {line[0]: line for line in lines if line[0] in {"1", "2"}}
     assert "live," in rows["1"]
     assert "pinned" in rows["1"]

@@ -36,6 +36,11 @@ namespace has other names there: a namespace has no dot. */}}
 {{ include "remit.fullname" . | trunc 52 | trimSuffix "-" }}
 {{- end }}
 
+{{- /* The matchers of this release's series: the ServiceMonitor's job is the Service. */}}
+{{- define "remit.metricSelector" -}}
+{{- .Values.prometheusRule.selector | default (printf "job=%q,namespace=%q" (include "remit.fullname" .) .Release.Namespace) }}
+{{- end }}
+
 {{- define "remit.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "remit.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}

@@ -49,6 +49,9 @@ spec:
         - --lease-name={{ include "remit.leaseName" . }}
         - --replicas={{ .Values.replicaCount }}
         - --metrics-address=0.0.0.0:8080
+        {{- if .Values.metrics.tokenSecret.name }}
+        - --metrics-token-file=/run/metrics-token/token
+        {{- end }}
         - --state-dir=/var/lib/remit
         - --max-artifacts={{ .Values.maxArtifacts }}
         - --max-concurrent={{ .Values.maxConcurrent }}
@@ -108,6 +111,11 @@ spec:
           mountPath: /var/lib/remit
         - name: tmp
           mountPath: /tmp
+        {{- if .Values.metrics.tokenSecret.name }}
+        - name: metrics-token
+          mountPath: /run/metrics-token
+          readOnly: true
+        {{- end }}
         {{- if include "remit.notifications" . }}
         - name: notifications
           mountPath: /etc/remit/notifications
@@ -130,6 +138,16 @@ spec:
     - name: tmp
       emptyDir:
         sizeLimit: {{ .Values.tmp.sizeLimit }}
+    {{- with .Values.metrics.tokenSecret }}
+    {{- if .name }}
+    - name: metrics-token
+      secret:
+        secretName: {{ .name }}
+        items:
+          - key: {{ .key }}
+            path: token
+    {{- end }}
+    {{- end }}
     {{- with include "remit.notifications" . }}
     - name: notifications
       secret:

@@ -4,32 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
+import re
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, TypeVar
+from typing import Final, Literal, Self, TypeVar
 
-from remit.agent.logs import LogChunk, TaskLogs
+from remit.agent.logs import LogChunk, TaskLogs, Wanted, process_logs
 from remit.agent.pool import TaskPool
 from remit.api import Deployment, ExecutionTask
+from remit.api.controllerref import is_controlled_by
 from remit.api.deploymentstatus import DeploymentPhase
 from remit.api.executiontask import ExecutionTaskSpec
 from remit.api.executiontaskstatus import OutputStatus, Stream
 from remit.api.manifest import DeploymentManifest, TaskManifest, deployment_object, task_object
 from remit.errors import ApiError, DeploymentError, InvalidInput, WaitTimeout
 from remit.execution.output import STREAMS
+from remit.execution.schedule import PARENT_LABEL
 from remit.kube.access import Access, fallback_kubeconfig
 from remit.kube.client import DEPLOYMENTS, TASKS, Kube, Object
 from remit.kube.informer import Informer
 from remit.kube.kubeconfig import state_dir_of
+from remit.operations.process.record import INSTANCES, PROCESSES, process_folders
 from remit.release.asking import ask
 from remit.release.conclusion import failure, over
 from remit.userpaths import default_state_dir
 
 T = TypeVar("T")
 _NOT_FOUND, _CONFLICT, _TOO_MANY = 404, 409, 429
+_PROCESS: Final = "process"
+_DEPLOY: Final = "deploy"
+_NAME: Final = r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?"
 _LONGEST_PAUSE = 5.0
 _LOOK_SECONDS = 0.5
 _CHANGEABLE = frozenset({"cancel", "ttl_seconds_after_finished"})
@@ -242,6 +250,10 @@ class RemitClient:
         follow: bool = False,
         attempt: int | None = None,
         streams: Sequence[Stream] = STREAMS,
+        tail: int | None = None,
+        since: datetime.datetime | None = None,
+        lines: bool = False,
+        previous: bool = False,
         namespace: str | None = None,
     ) -> AsyncGenerator[LogChunk, None]:
         """What is kept of what a task writes, piece by piece, each at most 64 KiB of one stream.
@@ -253,22 +265,71 @@ class RemitClient:
         every later one until the task is finished. Nothing is held for a reader that is slow: where more is written
         than is kept, a chunk has a `gap` before it. Secrets are redacted, but not in a task with `spec.output.raw`.
 
+        `task` may also be `schedule/NAME`, whose newest run is meant, `process/NAME`, a supervised process, or
+        `deploy/NAME` and `deploy/NAME/blue-0`, the instances of a release to processes and one of them. Of these two it
+        is the run since the last restart, or with `previous` the one before.
+
+        With `lines` each chunk is a line, with its `time`. So it is with `tail`, the number of lines of each stream to
+        begin with, and with `since`, a moment with a time zone.
+
         Output is on the operator's host. There it is found by `state_dir`, by the kubeconfig, or where operators keep
         it by default; elsewhere there is `output`, which has its end.
 
         Raises:
             RemitError: it is not on this machine.
-            InvalidInput: there is no such attempt, or the task is a schedule, whose runs are tasks of their own.
+            InvalidInput: there is no such attempt, process, instance or run, or the task is a schedule, whose runs are
+                tasks of their own.
             ApiError: also, with status 404, when the task is not there or was deleted.
         """
-        found = await self.get(task, namespace=namespace)
-        if found.spec.schedule is not None:
-            raise InvalidInput(f"task {found.key} is a schedule; name one of its runs", field="task")
-        reading = TaskLogs(self._state_dirs, streams)
-        chunks = reading.follow(self._states(found), attempt) if follow else reading.once(found, attempt)
+        wanted = Wanted(streams, tail, since, lines)
+        kind, slash, name = task.partition("/") if isinstance(task, str) else ("", "", "")
+        if slash and kind in {_PROCESS, _DEPLOY}:
+            folders = self._process_folders(kind, name, namespace or self.namespace)
+            chunks = process_logs(folders, wanted, "previous" if previous else "current", follow=follow)
+        else:
+            found = await self._logging(kind, name if slash else task, namespace)
+            reading = TaskLogs(self._state_dirs, wanted)
+            chunks = reading.follow(self._states(found), attempt) if follow else reading.once(found, attempt)
         async with contextlib.aclosing(chunks):
             async for chunk in chunks:
                 yield chunk
+
+    async def _logging(self, kind: str, task: str | ExecutionTask, namespace: str | None) -> ExecutionTask:
+        """The task whose output is meant. Raises `InvalidInput`."""
+        if kind not in {"", "task", "schedule"} and isinstance(task, str) and kind != task:
+            raise InvalidInput(f"{kind}/ has no logs; use task/, schedule/, process/ or deploy/", field="task")
+        found = await self.get(task, namespace=namespace)
+        if found.spec.schedule is None:
+            return found
+        if kind != "schedule":
+            message = f"task {found.key} is a schedule; name one of its runs, or schedule/{found.metadata.name}"
+            raise InvalidInput(message, field="task")
+        place, name = found.metadata.namespace, found.metadata.name
+        parent = await self._patiently(lambda: self._kube.get(TASKS, place, name))
+        runs = await self._patiently(lambda: self._kube.list(TASKS, place, label_selector=f"{PARENT_LABEL}={name}"))
+        own = [run for run in runs if is_controlled_by(run, parent)]
+        if not own:
+            raise InvalidInput(f"schedule {found.key} has no runs yet", field="task")
+        newest = max(own, key=lambda run: (run["metadata"]["creationTimestamp"], run["metadata"]["name"]))
+        return ExecutionTask.parse(newest)
+
+    def _process_folders(self, kind: str, name: str, namespace: str) -> dict[str, Path]:
+        """By their sources. Raises `InvalidInput`."""
+        owner, _, instance = name.partition("/") if kind == _DEPLOY else (name, "", "")
+        if not all(re.fullmatch(_NAME, word) for word in filter(None, (owner, instance))):
+            raise InvalidInput(f"{name!r} is not a name", field="task")
+        if kind == _PROCESS:
+            found = process_folders(self._state_dirs, PROCESSES, namespace)
+            chosen = {f"{_PROCESS}/{name}": found[name]} if name in found else {}
+        else:
+            found = process_folders(self._state_dirs, INSTANCES, f"{namespace}/{owner}")
+            wanted = {each: folder for each, folder in found.items() if instance in {"", each}}
+            chosen = {f"{_DEPLOY}/{owner}/{each}": folder for each, folder in wanted.items()}
+        if not chosen:
+            there = ", ".join(found) or "none"
+            message = f"{kind}/{name} of namespace {namespace} is not on this machine; there are: {there}"
+            raise InvalidInput(f"{message}; name the operator's folder with state_dir", field="task")
+        return chosen
 
     async def _states(self, task: ExecutionTask) -> AsyncGenerator[ExecutionTask, None]:
         """Until it is finished. Raises `ApiError` when it is gone."""

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from remit.api import ExecutionTask, ExecutionTaskStatus
+from remit.api.executiontaskstatus import AttemptStatus
 from remit.api.result import ResultArtifact
-from remit.backends import AttemptRequest, Stream
+from remit.backends import AttemptRequest, Outcome, Stream
 from remit.execution.admission import Admitted, PolicySet, Refused
 from remit.execution.lifecycle import Finish
 from remit.execution.output import Listener
@@ -103,6 +104,9 @@ class ExecutionStore:
         """Nobody watches."""
 
     def on_started(self, stored: StoredTask, number: int, admitted: Admitted) -> None:
+        """Nothing counts it."""
+
+    def on_attempt_ended(self, stored: StoredTask, attempt: AttemptStatus, outcome: Outcome, *, retried: bool) -> None:
         """Nothing counts it."""
 
     def on_denied(self, stored: StoredTask, refused: Refused) -> None:

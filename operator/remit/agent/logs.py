@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+import datetime
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,8 +13,11 @@ from typing import Final
 from remit.api import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus, Stream
 from remit.errors import InvalidInput, RemitError
+from remit.execution.lines import LineReader, Reader
 from remit.execution.output import RAW, STREAMS
 from remit.execution.reading import OutputReader, run_directory
+from remit.operations.process.logs import NoPreviousRun, RotatingReader, Run
+from remit.operations.process.record import supervisor_lives
 
 POLL_SECONDS: Final = 0.1
 """How often the files of a run in progress are looked at."""
@@ -22,27 +26,79 @@ _PIECE: Final = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class LogChunk:
-    """A piece of what attempt number `attempt` wrote. Before it something is left out, if there is a `gap`: more was
-    written than is kept."""
+    """A piece of what attempt number `attempt` wrote, 0 for a process. Before it something is left out, if there is a
+    `gap`: more was written than is kept. `time` is that of a line, where lines were asked for and it is known; `source`
+    is such as `process/web`, and empty for a task."""
 
     attempt: int
     stream: Stream
     data: bytes
     gap: bool = False
+    time: datetime.datetime | None = None
+    source: str = ""
 
     @property
     def text(self) -> str:
         return self.data.decode(errors="replace")
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What of it is wanted: of each stream the last `tail` lines of what is there at first, and those that came `since`
+    a moment. With either, or with `lines`, each chunk is a line. Raises `InvalidInput`."""
+
+    streams: Sequence[Stream] = STREAMS
+    tail: int | None = None
+    since: datetime.datetime | None = None
+    lines: bool = False
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.streams) - set(STREAMS)):
+            raise InvalidInput(f"{unknown[0]!r} is no stream; there are: {', '.join(STREAMS)}", field="streams")
+        if self.tail is not None and self.tail < 0:
+            raise InvalidInput(f"{self.tail} is not a number of lines of 0 or more", field="tail")
+        if self.since is not None and self.since.tzinfo is None:
+            raise InvalidInput("has no time zone; give one, such as datetime.UTC", field="since")
+
+    @property
+    def by_line(self) -> bool:
+        return self.lines or self.tail is not None or self.since is not None
+
+
+async def process_logs(
+    folders: Mapping[str, Path], wanted: Wanted, run: Run, *, follow: bool
+) -> AsyncGenerator[LogChunk, None]:
+    """What supervised processes write, each by its `source`; with `follow` until their supervisors have ended.
+
+    Raises `InvalidInput` where there is no such run of one.
+    """
+    opened: dict[str, _Reading] = {}
+    try:
+        for source, folder in folders.items():
+            try:
+                readers = {stream: RotatingReader(folder, stream, run) for stream in wanted.streams}
+            except NoPreviousRun as error:
+                raise InvalidInput(f"{source}: {error}", field="previous") from None
+            opened[source] = _Reading(readers, 0, wanted, source)
+        while opened:
+            for source, reading in list(opened.items()):
+                at_end = not follow or run == "previous" or not supervisor_lives(folders[source])
+                async for chunk in reading.news(at_end=at_end):
+                    yield chunk
+                if at_end:
+                    opened.pop(source).close()
+            if opened:
+                await asyncio.sleep(POLL_SECONDS)
+    finally:
+        for reading in opened.values():
+            reading.close()
+
+
 class TaskLogs:
     """Of one task. `state_dirs` are folders of this machine in which its operator may have its state."""
 
-    def __init__(self, state_dirs: Sequence[Path], streams: Sequence[Stream] = STREAMS) -> None:
-        """Raises `InvalidInput` for a stream that there is not."""
-        if unknown := sorted(set(streams) - set(STREAMS)):
-            raise InvalidInput(f"{unknown[0]!r} is no stream; there are: {', '.join(STREAMS)}", field="streams")
-        self._state_dirs, self._streams = state_dirs, streams
+    def __init__(self, state_dirs: Sequence[Path], wanted: Wanted) -> None:
+        self._state_dirs, self._wanted = state_dirs, wanted
 
     async def once(self, task: ExecutionTask, number: int | None) -> AsyncGenerator[LogChunk, None]:
         """What there is now of attempt `number`, or of the latest. Raises as `RemitClient.logs` does."""
@@ -50,7 +106,7 @@ class TaskLogs:
         reading = self._open(task, attempt) if attempt else None
         if reading is not None:
             with contextlib.closing(reading):
-                async for chunk in reading.news():
+                async for chunk in reading.news(at_end=True):
                     yield chunk
 
     async def follow(
@@ -73,7 +129,7 @@ class TaskLogs:
                     reading = opened.get(attempt.number) or self._open(task, attempt)
                     if reading is not None:
                         opened[attempt.number] = reading
-                        async for chunk in reading.news():
+                        async for chunk in reading.news(at_end=attempt.finished_at is not None):
                             yield chunk
                     if attempt.finished_at is not None:  # before it was read, so that it was read to the end
                         done.add(attempt.number)
@@ -95,7 +151,9 @@ class TaskLogs:
         metadata = task.metadata
         directory = run_directory(self._state_dirs, metadata.namespace, metadata.uid, attempt.id)
         if directory is not None:
-            return _Reading(directory / RAW if task.spec.output.raw else directory, attempt.number, self._streams)
+            directory = directory / RAW if task.spec.output.raw else directory
+            readers = {stream: OutputReader(directory, stream) for stream in self._wanted.streams}
+            return _Reading(readers, attempt.number, self._wanted)
         output, latest = task.status.output, task.status.attempts[-1].number == attempt.number
         is_silent = latest and output is not None and not output.stdout_bytes and not output.stderr_bytes
         is_to_come = attempt.finished_at is None and any((folder / "runs").is_dir() for folder in self._state_dirs)
@@ -151,23 +209,28 @@ class _Newest:
 
 
 class _Reading:
-    """Of the files of one attempt. They are on a disk of this machine, and read a little at a time."""
+    """Of the files of one attempt or process. They are on a disk of this machine, and read a little at a time."""
 
-    def __init__(self, directory: Path, attempt: int, streams: Sequence[Stream]) -> None:
-        self._attempt = attempt
-        self._readers = {stream: OutputReader(directory, stream) for stream in streams}
+    def __init__(self, readers: Mapping[Stream, Reader], attempt: int, wanted: Wanted, source: str = "") -> None:
+        self._readers, self._attempt, self._source = readers, attempt, source
+        limits = wanted.tail, wanted.since
+        self._lines = {name: LineReader(each, *limits) for name, each in readers.items()} if wanted.by_line else {}
 
-    async def news(self) -> AsyncGenerator[LogChunk, None]:
-        """What has come since, of each stream in turn."""
-        left = set(self._readers)
+    async def news(self, *, at_end: bool) -> AsyncGenerator[LogChunk, None]:
+        """What has come since, of each stream in turn. `at_end`: no more will."""
+        for stream, lines in self._lines.items():
+            for line in lines.lines(at_end=at_end):
+                yield LogChunk(self._attempt, stream, line.data, line.gap, line.time, self._source)
+                await asyncio.sleep(0)  # others have their turn, whatever the reader does
+        left = set() if self._lines else set(self._readers)
         while left:
             for stream, reader in self._readers.items():
                 if stream not in left:
                     continue
                 if data := reader.read(_PIECE):
                     gap, reader.gaps = reader.gaps > 0, 0
-                    yield LogChunk(self._attempt, stream, data, gap)
-                    await asyncio.sleep(0)  # others have their turn, whatever the reader does
+                    yield LogChunk(self._attempt, stream, data, gap, source=self._source)
+                    await asyncio.sleep(0)
                 else:
                     left.discard(stream)
 

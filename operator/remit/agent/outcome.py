@@ -66,17 +66,17 @@ def concluded(execution: Execution) -> ExecutionResult:
     category = status.error.category if status.error else ""
     match status.phase:
         case Phase.TIMED_OUT:
-            raise TimeoutError(message, result=result)
+            raise TimeoutError(message, reason=result.reason, result=result)
         case Phase.CANCELLED:
-            raise ExecutionCancelled(message, result=result)
+            raise ExecutionCancelled(message, reason=result.reason, result=result)
         case Phase.DENIED:
             raise PolicyDenied(message, reason=result.reason, result=result)
     if category == "Sandbox":
         raise SandboxUnavailable(message, reason=result.reason, result=result)
     if category == "Infrastructure":
-        raise BackendError(message, result=result)
+        raise BackendError(message, reason=result.reason, result=result)
     if category in {"Invalid", "Artifacts"}:
-        raise ExecutionError(message, result=result)
+        raise ExecutionError(message, reason=result.reason, result=result)
     return result
 
 
@@ -84,10 +84,10 @@ def refusal(refused: Refused, result: ExecutionResult | None = None) -> Executio
     """Why it may not run."""
     reason, message, decided = refused.finish.reason, refused.finish.message, refused.status
     if reason in _EXCEEDED:
-        return ResourceError(message, result=result)
+        return ResourceError(message, reason=reason, result=result)
     if refused.by_policy and decided is not None:
         return PolicyDenied(message, policy=decided.name, rule=decided.rule, reason=reason, result=result)
-    return ExecutionError(message, result=result)
+    return ExecutionError(message, reason=reason, result=result)
 
 
 def without_output(result: ExecutionResult) -> ExecutionResult:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from remit.api import crd, reference
 from remit.api.definitions import FILE
+from remit.reasons import reference as codes
 
 
 def generated() -> dict[Path, str]:
@@ -18,6 +19,7 @@ def generated() -> dict[Path, str]:
         **{Path("charts/remit/files/crds", name): text for name, text in definitions},
         Path("operator/remit/api", FILE.name): json.dumps(crd.crds(), ensure_ascii=False, separators=(",", ":")) + "\n",
         Path("docs/api-reference.md"): reference.render(),
+        Path("docs/errors.md"): codes.render(),
     }
 
 
@@ -29,7 +31,7 @@ def main(arguments: list[str]) -> int:
     drifted = [path for path, text in wanted.items() if not path.is_file() or path.read_text() != text]
     if arguments:
         for path in drifted:
-            sys.stderr.write(f"{path} differs from the models in operator/remit/api; run `make crds`\n")
+            sys.stderr.write(f"{path} differs from operator/remit/api and operator/remit/reasons; run `make crds`\n")
         return 1 if drifted else 0
     for path in drifted:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -120,6 +120,9 @@ class VolumeRules(SpecModel):
     """Workspaces."""
     artifacts: ArtifactRule | None = None
     """Artifacts: whether tasks may leave some, and mount those of others. Not set: neither."""
+    releases: Annotated[list[Annotated[str, Field(min_length=1, max_length=253)]], Field(max_length=64)] = []
+    """Names of Deployments of the namespace whose released artifacts may be mounted, to be read; `*` stands for any
+    characters, `?` for one."""
 
 
 class OutputRules(SpecModel):

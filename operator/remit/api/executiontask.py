@@ -237,8 +237,9 @@ class TaskTemplate(SpecModel):
         Rule(
             "!has(self.volumeMounts) || !has(self.volumes) || self.volumeMounts.all(m, !has(m.access)"
             " || m.access == 'ReadOnly'"
-            " || !self.volumes.exists(v, v.name == m.name && (has(v.configMap) || has(v.secret) || has(v.artifact))))",
-            "volumeMounts: ConfigMaps, Secrets and artifacts can only be read; leave access out",
+            " || !self.volumes.exists(v, v.name == m.name && (has(v.configMap) || has(v.secret) || has(v.artifact)"
+            " || has(v.release))))",
+            "volumeMounts: ConfigMaps, Secrets, artifacts and releases can only be read; leave access out",
             ".volumeMounts",
         ),
         Rule(

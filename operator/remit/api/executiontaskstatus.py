@@ -208,14 +208,17 @@ class VolumeStatus(StatusModel):
     name: str
     """Its name in `spec.volumes`."""
     digest: str = ""
-    """Of an artifact: which content is mounted, in every attempt."""
+    """Of an artifact, or of a release: which content is mounted, in every attempt."""
 
 
 class ErrorStatus(StatusModel):
     """Why the task failed."""
 
+    reason: str = ""
+    """Why, as one stable CamelCase word: the same as in the conditions. `remit errors REASON` says what to do."""
     category: str
-    """The kind of failure: Denied, Invalid, ExitCode, Timeout, Deadline, Resources, Interrupted, Infrastructure …"""
+    """The kind of failure: Denied, Invalid, Sandbox, ExitCode, Timeout, Deadline, Resources, Interrupted, Cancelled,
+    Artifacts, Operation or Infrastructure."""
     message: str
     """What went wrong and what to do about it."""
     retryable: bool = False
@@ -253,7 +256,7 @@ class ExecutionTaskStatus(StatusModel):
     output: OutputStatus | None = None
     """The last run's output."""
     volumes: Annotated[list[VolumeStatus], Field(json_schema_extra=map_by("name"))] = []
-    """The artifacts among its volumes, pinned when the first run started."""
+    """The artifacts and releases among its volumes, pinned when the first run started."""
     artifacts: Annotated[list[ArtifactStatus], Field(json_schema_extra=map_by("name"))] = []
     """What is kept of the files that the last run made."""
     results: Annotated[list[ResultStatus], Field(json_schema_extra=map_by("name"))] = []
@@ -272,6 +275,9 @@ class ExecutionTaskStatus(StatusModel):
     """When it must be over: by its own `deadlineSeconds`, or by a policy's."""
     completion_time: MicroTime | None = None
     """When it ended."""
+    expiration_time: Time | None = None
+    """When it is deleted with its output: by its `ttlSecondsAfterFinished`, or by the operator's default for tasks with
+    generated names."""
     duration: str = ""
     """How long it took from the first run's start to its end, for people."""
     next_retry_time: MicroTime | None = None

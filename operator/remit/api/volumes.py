@@ -93,10 +93,21 @@ class ArtifactVolume(SpecModel):
     """The artifact, by its name in the task's `artifacts`."""
 
 
+class ReleaseVolume(SpecModel):
+    """The artifact of a Deployment that releases to processes: the operator's own copy, which instances run from. It is
+    compared with the digest of its revision before it is mounted."""
+
+    deployment: Name | None = None
+    """The Deployment, of the task's own namespace. A policy's `volumes.releases` must allow it. Not set, in a hook:
+    that of the hook."""
+    revision: Annotated[int, Field(ge=1)] | None = None
+    """Its revision. Not set, in a hook: the one that is released."""
+
+
 class Volume(SpecModel):
     """Files to be mounted. Exactly one source is set."""
 
-    exactly_one = ("hostPath", "emptyDir", "configMap", "secret", "workspace", "artifact")
+    exactly_one = ("hostPath", "emptyDir", "configMap", "secret", "workspace", "artifact", "release")
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
     """By which `volumeMounts` refer to it."""
@@ -112,6 +123,8 @@ class Volume(SpecModel):
     """A folder that is kept from task to task."""
     artifact: ArtifactVolume | None = None
     """What an earlier task left."""
+    release: ReleaseVolume | None = None
+    """What is released."""
 
     @property
     def source(self) -> str:
@@ -149,7 +162,7 @@ class VolumeMount(SpecModel):
     sub_path: Annotated[str, Field(pattern=_RELATIVE, max_length=256)] | None = None
     """What of the volume is mounted, relative to its root; no link in it may lead out of the volume. Not set: all."""
     access: Access = "ReadOnly"
-    """Whether the program may change it. ConfigMaps, Secrets and artifacts can only be read."""
+    """Whether the program may change it. ConfigMaps, Secrets, artifacts and releases can only be read."""
 
 
 class Artifact(SpecModel):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     )
     from remit.backends.egress import NetworkUse
     from remit.backends.exceeded import Exceeded, remedy
-    from remit.backends.filetree import Collector, DescriptorTree, FileTree, FoundFile
+    from remit.backends.filetree import Collector, DescriptorTree, FileTree, FoundFile, TooMuch
     from remit.backends.outcome import ExitReason, KeptArtifact, Outcome, Usage
     from remit.backends.process import ProcessBackend
 else:
@@ -40,6 +40,7 @@ __all__ = [
     "OutputSink",
     "ProcessBackend",
     "Stream",
+    "TooMuch",
     "Usage",
     "remedy",
 ]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 from remit.backends.filetree import Collector
 from remit.backends.outcome import Outcome
 from remit.policy import Egress
 from remit.sandbox import Confinement
 
+JOB_ARTIFACT_BYTES: Final = 64 << 20
+"""Of all artifacts of an attempt that is a Job, together."""
 Stream = Literal["stdout", "stderr"]
 
 
@@ -34,6 +36,15 @@ class TaskReference:
     namespace: str
     name: str
     uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFiles:
+    """Files that the collector wants, by an absolute `pattern`; `always`: also of an attempt that failed."""
+
+    pattern: str
+    most_bytes: int
+    always: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +72,8 @@ class AttemptRequest:
     """By the name of each Secret that it was given something of, the uid and resourceVersion that it had."""
     texts: tuple[str, ...] = ()
     """Of the files that `collector` wants, those of which the beginning will do: results."""
+    kept: tuple[KeptFiles, ...] = ()
+    """The files that `collector` wants whole: artifacts."""
     collector: Collector | None = field(default=None, repr=False)
     """Called once nothing of the attempt is alive, in a thread, where it is known how it ended."""
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Callable
 from functools import partial
+from queue import SimpleQueue
 from typing import TypeVar
 
 _T = TypeVar("_T")
+_MOST_IDLE = 4
+_idle: list[SimpleQueue[Callable[[], None]]] = []
+"""Threads that wait for work, by their queues: a new one takes longer than most of the work."""
+os.register_at_fork(after_in_child=_idle.clear)
 
 
 async def in_thread(work: Callable[[], _T], seconds: float | None, undo: Callable[[_T], None]) -> _T:
-    """What `work` returns, from a thread of its own: where it hangs, it takes none of those that others wait for. A
+    """What `work` returns, from a thread that has nothing else to do: where it hangs, nobody else waits for it. A
     result that comes too late, or for nobody because who waits was cancelled, is undone.
 
     Raises TimeoutError, and what `work` raises.
@@ -47,7 +53,7 @@ async def in_thread(work: Callable[[], _T], seconds: float | None, undo: Callabl
         else:
             future.set_result(result)
 
-    threading.Thread(target=run, name="blocking", daemon=True).start()
+    _give_to_thread(run)
     try:
         async with asyncio.timeout(seconds):
             return await future
@@ -71,3 +77,20 @@ async def in_thread_or_undone(work: Callable[[], None], undo: Callable[[], None]
             raise
 
     await in_thread(run, None, lambda _: undo())
+
+
+def _give_to_thread(run: Callable[[], None]) -> None:
+    try:
+        orders = _idle.pop()
+    except IndexError:
+        orders = SimpleQueue()
+        threading.Thread(target=_work, args=(orders,), name="blocking", daemon=True).start()
+    orders.put(run)
+
+
+def _work(orders: SimpleQueue[Callable[[], None]]) -> None:
+    while True:
+        orders.get()()
+        if len(_idle) >= _MOST_IDLE:
+            return
+        _idle.append(orders)

@@ -93,7 +93,6 @@ class Breaker:
             raise OperationFailed(
                 "CircuitOpen",
                 f"{self.what} {name} failed {circuit.failures} times in a row; it is left alone for {wait:.0f} s more",
-                category="Infrastructure",
             )
         circuit.trying = circuit.opened_at is not None
 

@@ -12,7 +12,9 @@ LONGEST_RETRY_AFTER: Final = 3600.0
 
 class OperationFailed(RemitError):
     """It was tried and did not succeed. `reason` is one CamelCase word, and API; `retryable`: the same may succeed
-    later; `retry_after`: not before so many seconds."""
+    later; `category`: another one than the reason's own, this time; `retry_after`: not before so many seconds."""
+
+    default_code = "OperationFailed"
 
     def __init__(
         self,
@@ -20,11 +22,15 @@ class OperationFailed(RemitError):
         message: str,
         *,
         retryable: bool = True,
-        category: str = "Operation",
+        category: str = "",
         retry_after: float = 0.0,
     ) -> None:
         super().__init__(message)
         self.reason = reason
         self.retryable = retryable
-        self.category = category
+        self._category = category
         self.retry_after = min(retry_after, LONGEST_RETRY_AFTER)
+
+    @property
+    def category(self) -> str:
+        return self._category or super().category

@@ -158,6 +158,15 @@ def too_deep(path: str) -> OSError:
     return OSError(errno.ELOOP, f"folders lie more than {MAX_DEPTH} deep in each other", path)
 
 
+class TooMuch(OSError):
+    """More was left than may be kept, and would be the next time."""
+
+
+def too_many_names() -> OSError:
+    message = f"more than {MAX_NAMES} names were looked at; put what is to be kept into a folder of its own"
+    return OSError(errno.EFBIG, message)
+
+
 @dataclass(slots=True)
 class _Walk:
     uid: int | None
@@ -180,8 +189,7 @@ class _Walk:
     def _count(self) -> None:
         self.names += 1
         if self.names > MAX_NAMES:
-            message = f"more than {MAX_NAMES} names were looked at; put what is to be kept into a folder of its own"
-            raise OSError(errno.EFBIG, message)
+            raise too_many_names()
 
     def _file(self, parent: int, name: str, path: str) -> Iterator[_Found]:
         if (descriptor := self._opened(parent, name, _FILE)) is None:

@@ -17,11 +17,14 @@ from remit.cli.crds import crds
 from remit.cli.demo import demo
 from remit.cli.doctor import doctor
 from remit.cli.errors import INTERRUPTED, report
+from remit.cli.explain import explain
+from remit.cli.failures import errors
 from remit.cli.get import get
 from remit.cli.helptext import command
 from remit.cli.logs import logs
 from remit.cli.notify import notify
 from remit.cli.operator import operator
+from remit.cli.prune import prune
 from remit.cli.report import report as release_report
 from remit.cli.rerun import rerun
 from remit.cli.run import run
@@ -43,6 +46,7 @@ command(app, _TASKS)(run)
 command(app, _TASKS)(rerun)
 command(app, _TASKS)(logs)
 command(app, _TASKS)(get)
+command(app, _TASKS)(explain)
 command(app, _TASKS)(cancel)
 command(app, _TASKS)(artifacts)
 command(app, _TASKS)(cp)
@@ -51,6 +55,7 @@ for request in (releases.promote, releases.abort, releases.rollback, releases.re
     command(app, _RELEASES)(request)
 command(app, _RELEASES)(releases.history)
 command(app, _RELEASES)(release_report)
+command(app, _POLICIES)(errors)
 app.add_typer(policy.app, name="policy", rich_help_panel=_POLICIES)
 app.add_typer(audit.app, name="audit", rich_help_panel=_POLICIES)
 command(app, _SERVICES)(up)
@@ -58,6 +63,7 @@ command(app, _SERVICES)(demo)
 command(app, _SERVICES)(backup)
 command(app, _SERVICES)(restore)
 command(app, _SERVICES)(operator)
+command(app, _SERVICES)(prune)
 command(app, _SERVICES)(crds)
 command(app, _SERVICES)(uninstall)
 command(app, _SERVICES)(doctor)

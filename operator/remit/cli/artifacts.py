@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,14 +19,9 @@ if TYPE_CHECKING:
     from remit.execution.artifacts import ArtifactStore, StoredArtifact, StoredFile
 
 
-class Form(StrEnum):
-    TABLE = "table"
-    JSON = "json"
-
-
 def artifacts(
     name: options.TaskName,
-    output: Annotated[Form, typer.Option("--output", "-o", metavar="FORM", help="table or json.")] = Form.TABLE,
+    output: options.Output = options.TableForm.TABLE,
     namespace: options.Namespace = None,
     kubeconfig: options.Kubeconfig = None,
     context: options.Context = None,
@@ -43,7 +37,7 @@ def artifacts(
 
 async def _list(
     name: str,
-    output: Form,
+    output: options.TableForm,
     namespace: str | None,
     kubeconfig: Path | None,
     context: str | None,
@@ -56,7 +50,7 @@ async def _list(
 
     async with connected(kubeconfig, context, namespace, state_dir) as connection:
         _, kept = await _kept(connection, name)
-    if output is Form.JSON:
+    if output is options.TableForm.JSON:
         listed = [
             {
                 "name": each.name,

@@ -43,6 +43,12 @@ def namespaces(ctx: typer.Context, incomplete: str) -> list[str]:
     return _names(NAMESPACES, ctx.params, incomplete)
 
 
+def codes(incomplete: str) -> list[str]:
+    from remit.reasons import CATALOGUE
+
+    return _beginning(sorted(CATALOGUE), incomplete)
+
+
 def kinds(ctx: typer.Context, incomplete: str) -> list[str]:
     """Of `remit get`, whose first word may also be a task."""
     return _beginning(KINDS, incomplete) or tasks(ctx, incomplete)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
@@ -16,6 +17,7 @@ def doctor(
     state_dir: options.StateDir = None,
     docker_host: options.DockerHost = options.DEFAULT_DOCKER_HOST,
     read_only_path: options.ReadOnlyPaths = None,
+    output: options.Output = options.TableForm.TABLE,
 ) -> None:
     """Show what walls this machine can put around a task, and what would give the missing ones.
 
@@ -26,6 +28,9 @@ def doctor(
 
     readable = [str(path) for path in read_only_path or ()]
     findings = [*health.findings(state_dir, docker_host), *(health.program(name, readable) for name in programs or ())]
-    health.show(findings)
-    health.show_limits(health.held_by())
+    if output is options.TableForm.JSON:
+        typer.echo(json.dumps(health.document(findings, health.held_by()), indent=2))
+    else:
+        health.show(findings)
+        health.show_limits(health.held_by())
     raise typer.Exit(1 if any(finding.needed and not finding.available for finding in findings) else 0)

@@ -19,13 +19,20 @@ def report(error: BaseException) -> int:
     """Tell the user on standard error. Gives the exit code."""
     if wants_traceback(error):
         raise error
-    complain(described(error))
+    complain(described(error) + pointer(error))
     return FAILURE
 
 
 def wants_traceback(error: BaseException) -> bool:
     """Whether it is a mistake of Remit's own, and whoever looks for it has asked to see where."""
     return not isinstance(error, RemitError | OSError) and bool(os.environ.get("REMIT_DEBUG"))
+
+
+def pointer(error: BaseException) -> str:
+    """Where the remedy is told, for an error with a reason of its own whose message does not name that place."""
+    if not isinstance(error, RemitError) or isinstance(error, ApiError) or not error.reason or not error.remedy:
+        return ""
+    return "" if error.code in str(error) else f" (see 'remit errors {error.code}')"
 
 
 def described(error: BaseException) -> str:

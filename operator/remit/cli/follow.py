@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from remit.api import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus, Stream
 from remit.cli.connect import Connection
 from remit.cli.observe import Observed
-from remit.cli.terminal import Screen, note
+from remit.cli.terminal import Labelled, Screen, note
 from remit.errors import RemitError
+from remit.execution.keptoutput import is_pruned
+from remit.execution.lines import LineReader, Reader, last_lines
 from remit.execution.output import RAW
 from remit.execution.reading import OutputReader
 
@@ -19,31 +22,79 @@ POLL_SECONDS = 0.1
 """How often the files of a run in progress are looked at. A run that is followed is watched by a person."""
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which lines are shown, and how. By default all bytes as they are."""
+
+    tail: int | None = None
+    """Of what is there at first, only so many of each stream, the last."""
+    since: datetime | None = None
+    timestamps: bool = False
+    by_line: bool = False
+    """Also where nothing above is set."""
+
+    @property
+    def is_all(self) -> bool:
+        return self.tail is None and self.since is None and not self.timestamps and not self.by_line
+
+    @property
+    def needs_times(self) -> bool:
+        return self.since is not None or self.timestamps
+
+
 class Shown:
-    """One attempt's output, as far as it has been shown."""
+    """What readers have of each stream, as far as it has been shown. `tell` is told what is missing."""
 
-    directory: Path
-    screen: Screen
-    _readers: dict[Stream, OutputReader] = field(default_factory=dict)
-    _gaps: int = 0
+    def __init__(
+        self,
+        readers: Mapping[Stream, Reader],
+        screen: Screen | Labelled,
+        selection: Selection = Selection(),
+        tell: Callable[[str], None] = note,
+    ) -> None:
+        self._readers, self._screen, self._selection, self._tell = readers, screen, selection, tell
+        lines = selection.tail, selection.since
+        self._lines = {} if selection.is_all else {name: LineReader(each, *lines) for name, each in readers.items()}
 
-    def __post_init__(self) -> None:
-        self._readers = {stream: OutputReader(self.directory, stream) for stream in self.screen.streams}
-
-    def advance(self) -> None:
-        """Show what has come since."""
+    def advance(self, *, at_end: bool = False) -> None:
+        """Show what has come since. `at_end`: nothing more will."""
+        for stream, lines in self._lines.items():
+            for line in lines.lines(at_end=at_end):
+                if line.gap:
+                    self._tell_gap(stream)
+                self._screen.write_line(stream, self._stamp(line.time), line.data)
+        if self._lines:
+            return
         for stream, reader in self._readers.items():
             while data := reader.read():
                 if reader.gaps:
-                    note(f"[… more was written to {stream} than is kept; some is left out here …]")
+                    self._tell_gap(stream)
                     reader.gaps = 0
-                self.screen.write(stream, data)
+                self._screen.write(stream, data)
 
     def close(self) -> None:
-        self.advance()
+        """Show the rest."""
+        self.advance(at_end=True)
         for reader in self._readers.values():
             reader.close()
+
+    def _tell_gap(self, stream: Stream) -> None:
+        self._tell(f"[… more was written to {stream} than is kept; some is left out here …]")
+
+    def _stamp(self, time: datetime | None) -> bytes:
+        if not self._selection.timestamps:
+            return b""
+        return b"- " if time is None else f"{time:%FT%T.%fZ} ".encode()
+
+
+def shown_run(
+    directory: Path,
+    screen: Screen | Labelled,
+    selection: Selection = Selection(),
+    tell: Callable[[str], None] = note,
+) -> Shown:
+    """The output of the run in `directory`."""
+    return Shown({stream: OutputReader(directory, stream) for stream in screen.streams}, screen, selection, tell)
 
 
 @dataclass
@@ -56,10 +107,11 @@ class Follower:
 
     connection: Connection
     observed: Observed
-    screen: Screen
+    screen: Screen | Labelled
     first: int = 1
     tell: Callable[[str], None] = note
     raw_output: bool = False
+    selection: Selection = Selection()
     _open: dict[int, Shown] = field(default_factory=dict)
     _done: set[int] = field(default_factory=set)
     _told: str = ""
@@ -88,7 +140,7 @@ class Follower:
         if shown:
             shown.close()
         else:
-            show_tails(task, attempt, self.screen)
+            show_tails(task, attempt, self.screen, self.selection, self.tell if self.selection.by_line else note)
         if changed := _redactions(task, attempt):
             self.tell(changed)
         self._open.pop(attempt.number, None)
@@ -104,7 +156,7 @@ class Follower:
                 return None
             self.tell(_raw_is_shown(attempt))
             directory = directory / RAW
-        self._open[attempt.number] = Shown(directory, self.screen)
+        self._open[attempt.number] = shown_run(directory, self.screen, self.selection, self.tell)
         return self._open[attempt.number]
 
     def _narrate(self, task: ExecutionTask) -> None:
@@ -115,19 +167,29 @@ class Follower:
             self.tell(task.status.message)
 
 
-def show_once(connection: Connection, task: ExecutionTask, attempt: AttemptStatus, screen: Screen) -> None:
+def show_once(
+    connection: Connection,
+    task: ExecutionTask,
+    attempt: AttemptStatus,
+    screen: Screen | Labelled,
+    selection: Selection = Selection(),
+    tell: Callable[[str], None] = note,
+) -> None:
     """What there is of one attempt's output at this moment."""
     metadata = task.metadata
     directory = connection.run_directory(metadata.namespace, metadata.uid, attempt.id)
-    if directory is None:
-        show_tails(task, attempt, screen)
+    if directory is not None and is_pruned(directory):
+        tell(f"the output of attempt {attempt.number} was removed, because it was old or to make room")
+        show_tails(task, attempt, screen, selection, tell)
+    elif directory is None:
+        show_tails(task, attempt, screen, selection, tell)
     elif task.spec.output.raw:
-        note(_raw_is_shown(attempt))
-        Shown(directory / RAW, screen).close()
+        tell(_raw_is_shown(attempt))
+        shown_run(directory / RAW, screen, selection, tell).close()
     else:
-        Shown(directory, screen).close()
+        shown_run(directory, screen, selection, tell).close()
     if changed := _redactions(task, attempt):
-        note(changed)
+        tell(changed)
 
 
 def _redactions(task: ExecutionTask, attempt: AttemptStatus) -> str:
@@ -142,30 +204,38 @@ def _raw_is_shown(attempt: AttemptStatus) -> str:
     return f"the output of attempt {attempt.number} is kept as written; secrets in it are shown"
 
 
-def show_tails(task: ExecutionTask, attempt: AttemptStatus, screen: Screen) -> None:
+def show_tails(
+    task: ExecutionTask,
+    attempt: AttemptStatus,
+    screen: Screen | Labelled,
+    selection: Selection = Selection(),
+    tell: Callable[[str], None] = note,
+) -> None:
     """The ends of the output as status has them: those of the last attempt that ended."""
     output = task.status.output
     latest = max((a.number for a in task.status.attempts if a.finished_at is not None), default=0)
     if output is None or attempt.number != latest:
         where = "is kept on the operator's host, and is in status once the attempt has ended"
-        note(f"the output of attempt {attempt.number} {where}")
+        tell(f"the output of attempt {attempt.number} {where}")
         return
     tails: dict[Stream, tuple[str, int]] = {
         "stdout": (output.stdout_tail, output.stdout_bytes),
         "stderr": (output.stderr_tail, output.stderr_bytes),
     }
+    if selection.needs_times:
+        tell("[when it was written is known on the operator's host only; --since and --timestamps change nothing here]")
     for stream in screen.streams:
         text, size = tails[stream]
         if output.raw and size:
-            note(
+            tell(
                 f"[only the redacted end of {size} bytes of {stream}; all is kept as written on the operator's host,"
                 f" where 'remit logs {task.metadata.name}' shows it: {output.ref}]"
             )
         elif size > len(text.encode()):
-            note(
+            tell(
                 f"[only the end of {size} bytes of {stream}; all that is kept is on the operator's host: {output.ref}]"
             )
-        screen.write(stream, text.encode())
+        screen.write(stream, last_lines(text.encode(), selection.tail))
 
 
 def chosen_attempt(task: ExecutionTask, number: int | None) -> AttemptStatus | None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
+import json
 import sys
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +20,7 @@ from remit.didyoumean import did_you_mean
 if TYPE_CHECKING:
     from remit.api.endpoint import Resource
     from remit.cli.connect import Connection
+    from remit.cli.selection import Selection
     from remit.kube.client import Object
 
 _KINDS = {
@@ -49,7 +53,12 @@ def resource_of(plural: str) -> Resource:
 
 def get(
     kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="tasks, policies or deployments.", autocompletion=completion.kinds)
+        str,
+        typer.Argument(
+            metavar="KIND",
+            help="tasks, policies or deployments; several with commas between them, or all.",
+            autocompletion=completion.kinds,
+        ),
     ] = "tasks",
     name: Annotated[
         str | None,
@@ -61,6 +70,22 @@ def get(
     selector: Annotated[
         str, typer.Option("--selector", "-l", metavar="LABELS", help="Those with these labels, such as team=data.")
     ] = "",
+    phase: Annotated[
+        str,
+        typer.Option(metavar="PHASES", help="Those in one of these phases, such as Failed,Denied."),
+    ] = "",
+    since: Annotated[
+        str,
+        typer.Option(metavar="TIME", help="Those that were created, started or ended since: RFC 3339, or 1h, 2d ago."),
+    ] = "",
+    sort_by: Annotated[
+        str,
+        typer.Option(
+            metavar="ORDER",
+            help="name, created or changed (both newest first), phase, or a path such as .status.exitCode; by default"
+            " name, and created with --watch.",
+        ),
+    ] = "",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show changes until interrupted.")] = False,
     until_done: Annotated[
         bool,
@@ -69,7 +94,10 @@ def get(
         ),
     ] = False,
     output: Annotated[
-        Form, typer.Option("--output", "-o", metavar="FORM", help="table, wide, name, yaml or json.")
+        Form,
+        typer.Option(
+            "--output", "-o", metavar="FORM", help="table, wide, name, yaml or json; with --watch, json is a line each."
+        ),
     ] = Form.TABLE,
     namespace: options.Namespace = None,
     kubeconfig: options.Kubeconfig = None,
@@ -79,23 +107,71 @@ def get(
 
     One Deployment is shown as a tree: what is live, what is on its way, its hooks, and what to do next.
     """
-    if (plural := plural_of(kind)) is None:
-        if name is not None:
-            meant = did_you_mean(kind.lower(), _KINDS)
-            raise typer.BadParameter(f"{kind!r} is none of tasks, policies and deployments{meant}")
-        plural, name = "tasks", kind
+    if (plurals := plurals_of(kind)) is None:
+        if name is not None or "," in kind:
+            wrong = next(word for word in kind.split(",") if plural_of(word) is None)
+            meant = did_you_mean(wrong.lower(), _KINDS)
+            raise typer.BadParameter(f"{wrong!r} is none of tasks, policies and deployments{meant}")
+        plurals, name = ("tasks",), kind
     if name and all_namespaces:
         raise typer.BadParameter("a name is looked up in one namespace; leave -A out, or leave the name out")
-    if watch and output not in {Form.TABLE, Form.WIDE}:
-        raise typer.BadParameter("--watch shows a table; leave --output out")
-    if plural == "deployments" and name and output is Form.TABLE:
+    if name and (phase or since or sort_by or len(plurals) > 1):
+        raise typer.BadParameter("a name says which object is meant; leave it out, or the other kinds and choices")
+    if watch and output in {Form.YAML, Form.NAME}:
+        raise typer.BadParameter("--watch shows a table, or with -o json a line for each change")
+    if watch and len(plurals) > 1 and output is not Form.JSON:
+        raise typer.BadParameter("--watch shows a table of one kind; name one, or add -o json")
+    if plurals == ("deployments",) and name and output is Form.TABLE:
         _show_release(name, watch, until_done, namespace, kubeconfig, context)
         return
     if until_done:
         raise typer.BadParameter("--until-done is about the release of one Deployment; name it")
     if "," in selector and not all(selector.split(",")):
         raise typer.BadParameter(f"--selector {selector!r} has an empty part between its commas")
-    threads.run(_get(plural, name, all_namespaces, selector, watch, output, namespace, kubeconfig, context))
+    asked = Asked(plurals, name, all_namespaces, selector, _selection(plurals, phase, since, sort_by, watch), output)
+    show = _follow if watch and output is Form.JSON else _redraw if watch else _get
+    try:
+        threads.run(show(asked, sort_by != "", namespace, kubeconfig, context))
+    except KeyboardInterrupt:  # how a watch ends: it is no failure
+        if not watch:
+            raise
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be shown."""
+
+    plurals: tuple[str, ...]
+    name: str | None
+    everywhere: bool
+    selector: str
+    selection: Selection
+    form: Form
+
+
+def plurals_of(kinds: str) -> tuple[str, ...] | None:
+    """The kinds of a list such as `tasks,policies`; None where one of them is none."""
+    if kinds.lower() == "all":
+        return tuple(_KIND_NAMES)
+    found = [plural_of(word) for word in kinds.split(",")]
+    return None if None in found else tuple(dict.fromkeys(plural for plural in found if plural))
+
+
+def _selection(plurals: tuple[str, ...], phase: str, since: str, sort_by: str, watch: bool) -> Selection:
+    """Raises typer's usage error."""
+    from remit.cli import selection
+    from remit.cli.audittrail import moment
+
+    flag = "--phase"
+    try:
+        phases = selection.phases(phase, plurals) if phase else frozenset[str]()
+        flag = "--since"
+        begun = moment(since, datetime.datetime.now(datetime.UTC)) if since else None
+        flag = "--sort-by"
+        chosen = selection.order(sort_by) if sort_by else "created" if watch else ""
+    except ValueError as error:
+        raise typer.BadParameter(f"{flag}: {error}") from None
+    return selection.Selection(phases, begun, chosen)
 
 
 def _show_release(
@@ -127,65 +203,84 @@ def _show_release(
 
 
 async def _get(
-    plural: str,
-    name: str | None,
-    everywhere: bool,
-    selector: str,
-    watch: bool,
-    form: Form,
-    namespace: str | None,
-    kubeconfig: Path | None,
-    context: str | None,
+    asked: Asked, _in_order: bool, namespace: str | None, kubeconfig: Path | None, context: str | None
 ) -> None:
     from remit.cli import tables
     from remit.cli.connect import connected
 
-    resource = resource_of(plural)
     async with connected(kubeconfig, context, namespace) as connection:
-        place = None if everywhere else connection.namespace
-        if watch:
-            await _watch(connection, plural, resource, place, name, selector, form)
-            return
-        objects = await _objects(connection, resource, place, name, selector)
-        match form:
-            case Form.NAME:
-                for obj in objects:
-                    typer.echo(f"{_KIND_NAMES[plural]}.remit.dev/{obj['metadata']['name']}")
-            case Form.YAML | Form.JSON:
-                typer.echo(tables.dump(objects[0] if name else tables.as_list(objects), str(form)))
-            case _ if not objects:
-                where = "any namespace" if everywhere else f"namespace {connection.namespace}"
-                typer.echo(f"no {plural} in {where}", err=True)
-            case _:
-                tables.show(plural, objects, wide=form is Form.WIDE, namespaces=everywhere)
+        found = {plural: await _objects(connection, plural, asked) for plural in asked.plurals}
+        where = "any namespace" if asked.everywhere else f"namespace {connection.namespace}"
+    every = [obj for objects in found.values() for obj in objects]
+    if asked.form in {Form.YAML, Form.JSON}:
+        typer.echo(tables.dump(every[0] if asked.name else tables.as_list(every), str(asked.form)))
+        return
+    drawn = False
+    for plural, objects in found.items():
+        if asked.form is Form.NAME:
+            for obj in objects:
+                typer.echo(f"{_KIND_NAMES[plural]}.remit.dev/{obj['metadata']['name']}")
+        elif objects:
+            if drawn:
+                typer.echo()
+            tables.show(plural, objects, wide=asked.form is Form.WIDE, namespaces=asked.everywhere)
+            drawn = True
+    if not every and asked.form is not Form.NAME:
+        such = " like that" if asked.selection.phases or asked.selection.since else ""
+        typer.echo(f"no {' or '.join(asked.plurals)}{such} in {where}", err=True)
 
 
-async def _objects(
-    connection: Connection, resource: Resource, namespace: str | None, name: str | None, selector: str
-) -> list[Object]:
-    if name is None:
-        return await connection.kube.list(resource, namespace, label_selector=selector)
-    return [await connection.find(resource, name)]
+async def _objects(connection: Connection, plural: str, asked: Asked) -> list[Object]:
+    resource, namespace = resource_of(plural), None if asked.everywhere else connection.namespace
+    if asked.name is not None:
+        return [await connection.find(resource, asked.name)]
+    return asked.selection.of(await connection.kube.list(resource, namespace, label_selector=asked.selector))
 
 
-async def _watch(
-    connection: Connection,
-    plural: str,
-    resource: Resource,
-    namespace: str | None,
-    name: str | None,
-    selector: str,
-    form: Form,
+async def _redraw(
+    asked: Asked, in_order: bool, namespace: str | None, kubeconfig: Path | None, context: str | None
 ) -> None:
     """Look again each second."""
     from remit.cli import tables
+    from remit.cli.connect import connected
     from remit.errors import ApiError
 
-    with tables.Watch(plural, wide=form is Form.WIDE, namespaces=namespace is None) as screen:
-        while True:
-            try:
-                screen.update(await _objects(connection, resource, namespace, name, selector))
-            except ApiError as error:
-                if not error.retryable:
-                    raise
-            await asyncio.sleep(1)
+    (plural,), wide = asked.plurals, asked.form is Form.WIDE
+    async with connected(kubeconfig, context, namespace) as connection:
+        with tables.Watch(plural, wide=wide, namespaces=asked.everywhere, in_order=in_order) as screen:
+            while True:
+                try:
+                    screen.update(await _objects(connection, plural, asked))
+                except ApiError as error:
+                    if not error.retryable:
+                        raise
+                await asyncio.sleep(1)
+
+
+async def _follow(
+    asked: Asked, _in_order: bool, namespace: str | None, kubeconfig: Path | None, context: str | None
+) -> None:
+    """One line of JSON for each object that is there, and for each change of one: its newest state. Raises
+    `RemitError` once the server has not answered for a while."""
+    from remit.cli.connect import connected
+
+    async with connected(kubeconfig, context, namespace) as connection:
+        if asked.name is not None:
+            await connection.find(resource_of(asked.plurals[0]), asked.name)
+        await asyncio.gather(*(_print_changes(connection, plural, asked) for plural in asked.plurals))
+
+
+async def _print_changes(connection: Connection, plural: str, asked: Asked) -> None:
+    from remit.cli.audittrail import as_json
+    from remit.kube.informer import Informer
+
+    place = None if asked.everywhere else connection.namespace
+    field = f"metadata.name={asked.name}" if asked.name else ""
+    selector = {"label_selector": asked.selector, "field_selector": field}
+    async with Informer(connection.kube, resource_of(plural), place, **selector) as informer:  # type: ignore[arg-type]
+        with informer.subscribe() as news:
+            while True:
+                change = await news.next()
+                if change is not None and change.type != "DELETED" and asked.selection.takes(change.object):
+                    typer.echo(as_json(json.dumps(change.object, ensure_ascii=False).encode()))
+                    sys.stdout.flush()

@@ -7,8 +7,9 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -66,6 +67,11 @@ def show(found: Sequence[Finding]) -> None:
         mark = Text("yes" if finding.available else "no", style=colour)
         table.add_row(finding.what, mark, Text(finding.detail), Text("" if finding.available else finding.remedy))
     console().print(table)
+
+
+def document(found: Sequence[Finding], held: Mapping[str, str]) -> dict[str, Any]:
+    """Both tables for programs."""
+    return {"findings": [asdict(finding) for finding in found], "limits": dict(held)}
 
 
 def held_by() -> dict[str, str]:

@@ -42,6 +42,12 @@ def operator(
     operator_namespace: options.OperatorNamespace = "remit-system",
     max_concurrent: options.MaxConcurrent = 32,
     max_artifacts: options.MaxArtifacts = "10Gi",
+    finished_task_ttl: options.FinishedTaskTtl = options.FINISHED_TASK_TTL,
+    output_max_age: options.OutputMaxAge = options.OUTPUT_MAX_AGE,
+    max_output: options.MaxOutput = options.MAX_OUTPUT,
+    artifacts_max_age: options.ArtifactsMaxAge = options.ARTIFACTS_MAX_AGE,
+    audit_max_age: options.AuditMaxAge = options.AUDIT_MAX_AGE,
+    max_audit: options.MaxAudit = options.MAX_AUDIT,
     read_only_path: options.ReadOnlyPaths = None,
     docker_host: options.DockerHost = options.DEFAULT_DOCKER_HOST,
     backend: Annotated[
@@ -98,6 +104,7 @@ def operator(
     ] = Path("/usr/libexec/remit"),
     notifications: options.Notifications = None,
     metrics_address: options.MetricsAddress = "127.0.0.1:0",
+    metrics_token_file: options.MetricsTokenFile = None,
     leader_election: Annotated[
         bool,
         typer.Option(
@@ -132,6 +139,9 @@ def operator(
     ] = False,
     log_format: options.LogFormat = "auto",
     log_level: options.LogLevel = "info",
+    log_file: options.LogFilePath = None,
+    log_max_size: options.LogMaxSize = options.LOG_MAX_SIZE,
+    log_backups: options.LogBackups = options.LOG_BACKUPS,
 ) -> None:
     """Run the operator against the cluster of the kubeconfig, or of the pod it runs in.
 
@@ -148,10 +158,13 @@ def operator(
         state_dir=check_places(state_dir, read_only_path, docker_host),
         health_host=health_host,
         health_port=health_port,
+        metrics_token_file=metrics_token_file,
         namespaces=tuple(namespaces or ()),
         operator_namespace=operator_namespace,
         max_concurrent=max_concurrent,
         artifact_bytes=options.size(max_artifacts, "--max-artifacts"),
+        finished_task_ttl=options.ttl_or_off(finished_task_ttl),
+        **options.retention(output_max_age, max_output, artifacts_max_age, audit_max_age, max_audit),
         read_only_paths=tuple(read_only_path or ()),
         docker_host=docker_host,
         notifications=checked(notifications),
@@ -165,5 +178,6 @@ def operator(
         replicas=replicas,
         trust_requested_by=trust_requested_by,
     )
-    redactor = set_up_logs(log_format, log_level)
+    stream = options.log_file(log_file, log_max_size, log_backups)
+    redactor = set_up_logs(log_format, log_level, stream=stream)
     threads.run(serve.operator(settings, redactor, kubeconfig, context))

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from remit.cli import completion
+
+
+class TableForm(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+
 
 _SERVER = "API server"
 _SERVICE = "Operator"
@@ -73,6 +80,7 @@ Namespace = Annotated[
         callback=_namespace,
     ),
 ]
+Output = Annotated[TableForm, typer.Option("--output", "-o", metavar="FORM", help="table or json.")]
 TaskName = Annotated[
     str, typer.Argument(metavar="NAME", help="Name of the ExecutionTask.", autocompletion=completion.tasks)
 ]
@@ -125,6 +133,70 @@ MaxArtifacts = Annotated[
         rich_help_panel=_SERVICE,
     ),
 ]
+_RETENTION = "Retention"
+OutputMaxAge = Annotated[
+    str,
+    typer.Option(
+        metavar="AGE",
+        help="How long the output of what has ended is kept, such as 30d; off: until its task is deleted.",
+        envvar="REMIT_OUTPUT_MAX_AGE",
+        show_envvar=False,
+        rich_help_panel=_RETENTION,
+    ),
+]
+MaxOutput = Annotated[
+    str,
+    typer.Option(
+        metavar="SIZE",
+        help="How much of it is kept together; the oldest goes first. off: all.",
+        envvar="REMIT_MAX_OUTPUT",
+        show_envvar=False,
+        rich_help_panel=_RETENTION,
+    ),
+]
+ArtifactsMaxAge = Annotated[
+    str,
+    typer.Option(
+        metavar="AGE",
+        help="How long artifacts are kept; off: until their task is deleted.",
+        envvar="REMIT_ARTIFACTS_MAX_AGE",
+        show_envvar=False,
+        rich_help_panel=_RETENTION,
+    ),
+]
+AuditMaxAge = Annotated[
+    str,
+    typer.Option(
+        metavar="AGE",
+        help="How long closed files of the audit trail are kept; off: for ever.",
+        envvar="REMIT_AUDIT_MAX_AGE",
+        show_envvar=False,
+        rich_help_panel=_RETENTION,
+    ),
+]
+MaxAudit = Annotated[
+    str,
+    typer.Option(
+        metavar="SIZE",
+        help="How much of the audit trail is kept; the oldest closed file goes first. off: all.",
+        envvar="REMIT_MAX_AUDIT",
+        show_envvar=False,
+        rich_help_panel=_RETENTION,
+    ),
+]
+FinishedTaskTtl = Annotated[
+    str,
+    typer.Option(
+        "--finished-task-ttl",
+        metavar="AGE",
+        help="When finished tasks with generated names are deleted, where their spec does not say; off: never.",
+        envvar="REMIT_FINISHED_TASK_TTL",
+        show_envvar=False,
+        rich_help_panel=_RETENTION,
+    ),
+]
+FINISHED_TASK_TTL = "7d"
+OUTPUT_MAX_AGE, MAX_OUTPUT, ARTIFACTS_MAX_AGE, AUDIT_MAX_AGE, MAX_AUDIT = "30d", "10Gi", "90d", "off", "10Gi"
 ReadOnlyPaths = Annotated[
     list[Path] | None,
     typer.Option(
@@ -165,6 +237,16 @@ MetricsAddress = Annotated[
         rich_help_panel=_SERVICE,
     ),
 ]
+MetricsTokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A file with the bearer token that /metrics asks for; without it, /metrics is open.",
+        envvar="REMIT_METRICS_TOKEN_FILE",
+        show_default=False,
+        rich_help_panel=_SERVICE,
+    ),
+]
 LogFormat = Annotated[
     Literal["auto", "json", "console"],
     typer.Option(
@@ -182,15 +264,80 @@ LogLevel = Annotated[
     ),
 ]
 
+LogFilePath = Annotated[
+    Path | None,
+    typer.Option(
+        "--log-file",
+        metavar="FILE",
+        help="Log to this file instead of standard error, as JSON unless --log-format says otherwise.",
+        envvar="REMIT_LOG_FILE",
+        dir_okay=False,
+        show_default=False,
+    ),
+]
+LogMaxSize = Annotated[
+    str,
+    typer.Option(metavar="SIZE", help="Of the log file, before it is rotated.", envvar="REMIT_LOG_MAX_SIZE"),
+]
+LogBackups = Annotated[
+    int,
+    typer.Option(parser=number(1), metavar="N", help="Rotated log files that are kept.", envvar="REMIT_LOG_BACKUPS"),
+]
+LOG_MAX_SIZE, LOG_BACKUPS = "100Mi", 5
+
+
+def log_file(path: Path | None, max_size: str, backups: int) -> Any:
+    """The open file, if there is to be one. Raises `InvalidInput`, and typer's usage error."""
+    from remit.telemetry.logfile import LogFile
+
+    if path is None:
+        return None
+    file = LogFile(path.absolute(), size(max_size, "--log-max-size"), backups)
+    file.reopen_on_hangup()
+    return file
+
 
 def size(text: str, flag: str) -> int:
     """Bytes of such as `10Gi`. Raises typer's usage error."""
     from remit.api import parse_bytes
+    from remit.errors import InvalidInput
 
     try:
         return parse_bytes(text)
-    except ValueError as error:
+    except (InvalidInput, ValueError) as error:
         raise typer.BadParameter(f"{flag}: {error}") from None
+
+
+def size_or_off(text: str, flag: str) -> int | None:
+    """`size`, or None for `off`."""
+    return None if text == "off" else size(text, flag)
+
+
+def age_or_off(text: str, flag: str) -> float | None:
+    """Seconds of such as `30d`, or None for `off`. Raises typer's usage error."""
+    if text == "off":
+        return None
+    found = re.fullmatch(r"([0-9]{1,6})([smhdw])", text)
+    if found is None:
+        raise typer.BadParameter(f"{flag}: {text!r} is neither a time such as 30d, 12h or 2w, nor off")
+    return float(int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}[found[2]])
+
+
+def ttl_or_off(text: str) -> int | None:
+    """Whole seconds, or None for `off`. Raises typer's usage error."""
+    age = age_or_off(text, "--finished-task-ttl")
+    return None if age is None else int(age)
+
+
+def retention(output_max_age: str, max_output: str, artifacts_max_age: str, audit_max_age: str, max_audit: str) -> Any:
+    """The fields of the operator's settings of these flags. Raises typer's usage error."""
+    return {
+        "output_age_seconds": age_or_off(output_max_age, "--output-max-age"),
+        "output_bytes": size_or_off(max_output, "--max-output"),
+        "artifact_age_seconds": age_or_off(artifacts_max_age, "--artifacts-max-age"),
+        "audit_age_seconds": age_or_off(audit_max_age, "--audit-max-age"),
+        "audit_bytes": size_or_off(max_audit, "--max-audit"),
+    }
 
 
 def pairs(words: list[str] | None, flag: str) -> dict[str, str]:

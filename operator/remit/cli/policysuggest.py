@@ -132,6 +132,13 @@ async def tasks_of(connection: Connection, wanted: Wanted, reached: Reached | No
     return seen
 
 
+async def task_of(connection: Connection, obj: Object, reached: Reached | None) -> Seen:
+    """The run of one task alone."""
+    seen = Seen()
+    await _add(seen, Source(connection.kube, connection.namespace), obj, reached)
+    return seen
+
+
 async def _add(seen: Seen, source: Source, obj: Object, reached: Reached | None) -> None:
     name = _name(obj)
     if reached is None and any((each.get("network") or {}).get("denied") for each in _attempts(obj)):

@@ -110,12 +110,13 @@ def resume(
 
 def history(
     name: Name,
+    output: options.Output = options.TableForm.TABLE,
     namespace: options.Namespace = None,
     kubeconfig: options.Kubeconfig = None,
     context: options.Context = None,
 ) -> None:
     """The revisions that were released or tried, the newest first."""
-    threads.run(_history(name, namespace, kubeconfig, context))
+    threads.run(_history(name, output, namespace, kubeconfig, context))
 
 
 def _meant(revision: int | None) -> dict[str, Any]:
@@ -146,18 +147,26 @@ async def _answer(
         return await ask(connection.kube, connection.namespace, name, asked, look, _PATIENCE)
 
 
-async def _history(name: str, namespace: str | None, kubeconfig: Path | None, context: str | None) -> None:
+async def _history(
+    name: str, output: options.TableForm, namespace: str | None, kubeconfig: Path | None, context: str | None
+) -> None:
     from rich.text import Text
 
     from remit.api import Deployment
     from remit.cli.connect import connected
-    from remit.cli.tables import console, filled
+    from remit.cli.tables import console, dump, filled
     from remit.execution.progress import human_duration
     from remit.kube.client import DEPLOYMENTS
     from remit.telemetry import escape
 
     async with connected(kubeconfig, context, namespace) as connection:
-        status = Deployment.parse(await connection.find(DEPLOYMENTS, name)).status
+        obj = await connection.find(DEPLOYMENTS, name)
+    status = Deployment.parse(obj).status
+    if output is options.TableForm.JSON:
+        told = obj.get("status") or {}
+        live = {key: told.get(key) for key in ("activeRevision", "previewRevision", "pinnedRevision")}
+        typer.echo(dump({**live, "history": told.get("history") or []}, "json"))
+        return
     rows = []
     for revision in status.history:
         marks = [

@@ -58,11 +58,11 @@ class Watch:
     """A table that is drawn anew in place on a terminal; elsewhere, the rows that changed. Use as a context manager.
 
     What does not fit on the terminal would scroll away with each drawing, so the objects that changed last are shown,
-    one line each, and the others are counted.
+    or the first ones where the order is the user's own (`in_order`), one line each, and the others are counted.
     """
 
-    def __init__(self, plural: str, *, wide: bool, namespaces: bool) -> None:
-        self._plural, self._wide, self._namespaces = plural, wide, namespaces
+    def __init__(self, plural: str, *, wide: bool, namespaces: bool, in_order: bool = False) -> None:
+        self._plural, self._wide, self._namespaces, self._in_order = plural, wide, namespaces, in_order
         self._console = console()
         self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="crop")
         self._shown: dict[str, str] = {}
@@ -77,10 +77,12 @@ class Watch:
 
     def update(self, objects: Sequence[Object]) -> None:
         if redraws(self._console):
-            shown = last_changed(objects, self._console.height - _AROUND_ROWS)
+            room = max(1, self._console.height - _AROUND_ROWS)
+            shown = objects[:room] if self._in_order else last_changed(objects, room)
             drawn: RenderableType = self._table(shown, one_line=len(shown) < len(objects))
             if left_out := len(objects) - len(shown):
-                drawn = Group(drawn, Text(f"… and {left_out} that changed before these; remit get shows all"))
+                which = "more" if self._in_order else "that changed before these"
+                drawn = Group(drawn, Text(f"… and {left_out} {which}; remit get shows all"))
             self._live.update(drawn, refresh=True)
             return
         versions = {obj["metadata"]["uid"]: obj["metadata"]["resourceVersion"] for obj in objects}
@@ -97,10 +99,12 @@ class Watch:
 
 
 def last_changed(objects: Sequence[Object], most: int) -> Sequence[Object]:
-    """All objects where they are at most `most`; else that many, but at least one, that changed last."""
+    """Those at most `most` objects that changed last, in the order in which they are given."""
     if len(objects) <= most:
         return objects
-    return sorted(objects, key=lambda obj: int(obj["metadata"]["resourceVersion"]), reverse=True)[: max(1, most)]
+    latest = sorted(objects, key=lambda obj: int(obj["metadata"]["resourceVersion"]), reverse=True)[:most]
+    kept = {obj["metadata"]["uid"] for obj in latest}
+    return [obj for obj in objects if obj["metadata"]["uid"] in kept]
 
 
 def show(plural: str, objects: Sequence[Object], *, wide: bool, namespaces: bool) -> None:
@@ -108,14 +112,13 @@ def show(plural: str, objects: Sequence[Object], *, wide: bool, namespaces: bool
 
 
 def table(plural: str, objects: Sequence[Object], *, wide: bool, namespaces: bool, one_line: bool = False) -> Table:
-    """The objects in the order of their names. `one_line`: messages are cut off instead of folded."""
-    ordered = sorted(objects, key=lambda obj: (obj["metadata"].get("namespace", ""), obj["metadata"]["name"]))
+    """The objects in the order in which they are given. `one_line`: messages are cut off instead of folded."""
     now = datetime.datetime.now(datetime.UTC)
     titles, row = _TABLES[plural]
     headers = [*(["NAMESPACE"] if namespaces else []), *titles[wide]]
     rows = [
         [*([_plain(obj["metadata"].get("namespace", ""))] if namespaces else []), *row(obj, now, wide)]
-        for obj in ordered
+        for obj in objects
     ]
     return filled(headers, rows, one_line=one_line)
 

@@ -118,11 +118,16 @@ class Again:
         }
 
 
-async def newest_run(connection: Connection, schedule_obj: Object) -> Object | None:
-    """The run of a scheduled task that was created last, if there is one."""
+async def runs_of(connection: Connection, schedule_obj: Object) -> list[Object]:
+    """The runs of a scheduled task that are there, in no order."""
     selector = f"{schedule.PARENT_LABEL}={schedule_obj['metadata']['name']}"
     found = await connection.kube.list(TASKS, connection.namespace, label_selector=selector)
-    runs = [obj for obj in found if is_controlled_by(obj, schedule_obj)]
+    return [obj for obj in found if is_controlled_by(obj, schedule_obj)]
+
+
+async def newest_run(connection: Connection, schedule_obj: Object) -> Object | None:
+    """The run of a scheduled task that was created last, if there is one."""
+    runs = await runs_of(connection, schedule_obj)
     return max(runs, key=lambda obj: (obj["metadata"]["creationTimestamp"], obj["metadata"]["name"]), default=None)
 
 

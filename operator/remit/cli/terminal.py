@@ -4,9 +4,11 @@ for: a task's output must not be able to retitle, clear or drive the terminal of
 from __future__ import annotations
 
 import codecs
+import os
 import re
 import sys
-from typing import BinaryIO
+import zlib
+from typing import BinaryIO, Final
 
 from remit.api.executiontaskstatus import Stream
 from remit.execution.output import STREAMS
@@ -30,6 +32,46 @@ class Screen:
             data = harmless(decoder.decode(data)).encode()
         self._out[stream].write(data)
         self._out[stream].flush()
+
+    def write_line(self, stream: Stream, prefix: bytes, line: bytes) -> None:
+        """One line, after `prefix`, which goes to the terminal as it is. `line` needs no newline."""
+        line = line.removesuffix(b"\n")
+        if stream in self._safe:
+            line = harmless(line.decode(errors="replace")).encode()
+        self._out[stream].write(prefix + line + b"\n")  # at once, so that lines of others stand before or after
+        self._out[stream].flush()
+
+    def has_colors(self, stream: Stream) -> bool:
+        """Whether it is a terminal, on which nobody objects to colours (https://no-color.org)."""
+        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+        return self._out[stream].isatty() and not plain
+
+
+_COLORS: Final = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
+"""Of foregrounds, in ANSI's numbers, without red, which means errors."""
+
+
+class Labelled:
+    """A screen on which each line begins with `label`, in a colour of its own on a terminal: the same each time."""
+
+    def __init__(self, screen: Screen, label: str) -> None:
+        self.streams = screen.streams
+        self._screen = screen
+        text = f"[{escape(label)}] "
+        color = _COLORS[zlib.crc32(label.encode()) % len(_COLORS)]
+        self._label: dict[Stream, bytes] = {
+            stream: (f"\x1b[{color}m{text}\x1b[0m" if screen.has_colors(stream) else text).encode()
+            for stream in STREAMS
+        }
+
+    def write(self, stream: Stream, data: bytes) -> None:
+        """Whole lines: what does not end with a newline gets one."""
+        for line in data.removesuffix(b"\n").split(b"\n") if data else ():
+            self._screen.write_line(stream, self._label[stream], line)
+
+    def write_line(self, stream: Stream, prefix: bytes, line: bytes) -> None:
+        """One line, after `prefix`, which goes to the terminal as it is."""
+        self._screen.write_line(stream, self._label[stream] + prefix, line)
 
 
 def harmless(text: str) -> str:

@@ -37,12 +37,22 @@ def up(
     operator_namespace: options.OperatorNamespace = "remit-system",
     max_concurrent: options.MaxConcurrent = 32,
     max_artifacts: options.MaxArtifacts = "10Gi",
+    finished_task_ttl: options.FinishedTaskTtl = options.FINISHED_TASK_TTL,
+    output_max_age: options.OutputMaxAge = options.OUTPUT_MAX_AGE,
+    max_output: options.MaxOutput = options.MAX_OUTPUT,
+    artifacts_max_age: options.ArtifactsMaxAge = options.ARTIFACTS_MAX_AGE,
+    audit_max_age: options.AuditMaxAge = options.AUDIT_MAX_AGE,
+    max_audit: options.MaxAudit = options.MAX_AUDIT,
     read_only_path: options.ReadOnlyPaths = None,
     docker_host: options.DockerHost = options.DEFAULT_DOCKER_HOST,
     notifications: options.Notifications = None,
     metrics_address: options.MetricsAddress = "127.0.0.1:0",
+    metrics_token_file: options.MetricsTokenFile = None,
     log_format: options.LogFormat = "auto",
     log_level: options.LogLevel = "info",
+    log_file: options.LogFilePath = None,
+    log_max_size: options.LogMaxSize = options.LOG_MAX_SIZE,
+    log_backups: options.LogBackups = options.LOG_BACKUPS,
 ) -> None:
     """Serve the Kubernetes API for Remit's kinds and run the operator, until interrupted.
 
@@ -60,13 +70,17 @@ def up(
         "state_dir": str(state_dir),
         "health_host": health_host,
         "health_port": health_port,
+        "metrics_token_file": str(metrics_token_file.absolute()) if metrics_token_file else None,
         "operator_namespace": operator_namespace,
         "max_concurrent": max_concurrent,
         "artifact_bytes": options.size(max_artifacts, "--max-artifacts"),
+        "finished_task_ttl": options.ttl_or_off(finished_task_ttl),
+        **options.retention(output_max_age, max_output, artifacts_max_age, audit_max_age, max_audit),
         "read_only_paths": [str(path) for path in read_only_path or ()],
         "docker_host": docker_host,
         "notifications": str(path) if (path := checked(notifications)) else None,
     }
+    file = options.log_file(log_file, log_max_size, log_backups)
     threads.run(
-        supervisor.up(supervisor.UpSettings(state_dir, host, port, kubeconfig, operator, log_format, log_level))
+        supervisor.up(supervisor.UpSettings(state_dir, host, port, kubeconfig, operator, log_format, log_level, file))
     )

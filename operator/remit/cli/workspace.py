@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,16 +26,22 @@ WorkspaceName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the 
 @app.command("list", cls=Command, help="List workspaces, with what they take of the disk.")
 def list_all(
     all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="In every namespace.")] = False,
+    output: options.Output = options.TableForm.TABLE,
     namespace: options.Namespace = None,
     kubeconfig: options.Kubeconfig = None,
     context: options.Context = None,
     state_dir: options.StateDir = None,
 ) -> None:
-    threads.run(_list(all_namespaces, namespace, kubeconfig, context, state_dir))
+    threads.run(_list(all_namespaces, output, namespace, kubeconfig, context, state_dir))
 
 
 async def _list(
-    all_namespaces: bool, namespace: str | None, kubeconfig: Path | None, context: str | None, state_dir: Path | None
+    all_namespaces: bool,
+    output: options.TableForm,
+    namespace: str | None,
+    kubeconfig: Path | None,
+    context: str | None,
+    state_dir: Path | None,
 ) -> None:
     from remit.api import format_bytes
     from remit.cli.connect import connected
@@ -48,6 +55,9 @@ async def _list(
             for workspace in store.all()
             if all_namespaces or workspace.namespace == connection.namespace
         ]
+    if output is options.TableForm.JSON:
+        typer.echo(json.dumps([_as_json(each) for each in found], indent=2))
+        return
     now = datetime.datetime.now(datetime.UTC)
     rows = [
         [
@@ -61,6 +71,19 @@ async def _list(
     ]
     headers = [*(["NAMESPACE"] if all_namespaces else []), "NAME", "USED", "SIZE", "LAST USED"]
     console().print(listing(headers, rows))
+
+
+def _as_json(workspace: Workspace) -> dict[str, Any]:
+    used_at = datetime.datetime.fromtimestamp(workspace.used_at, datetime.UTC)
+    return {
+        "namespace": workspace.namespace,
+        "name": workspace.name,
+        "folder": str(workspace.data),
+        "usedBytes": workspace.used_bytes(),
+        "sizeBytes": workspace.size,
+        "lastUsed": f"{used_at:%FT%TZ}",
+        "ttlSecondsAfterLastUse": workspace.ttl_seconds,
+    }
 
 
 @command(app)

@@ -18,7 +18,7 @@ from remit.api.deploymentstatus import (
     RequestAnswer,
 )
 from remit.api.resource import Deployment
-from remit.controllers import hooks, unreadable
+from remit.controllers import hooks, releasemetrics, unreadable
 from remit.controllers.reporting import Reports
 from remit.controllers.values import Source
 from remit.errors import ApiError, DeploymentError, InvalidInput, RemitError
@@ -65,6 +65,8 @@ class ApiStore:
     deployment: Deployment
     _created: dict[HookKey, str] = field(default_factory=dict)
     """The uids of the tasks that were created for hooks of the release that goes on, until status has them."""
+    denied: Problem | None = None
+    """The last denial, which is counted once and not at every look."""
 
     @property
     def declared_by(self) -> str:
@@ -85,6 +87,7 @@ class ApiStore:
     async def write_status(self, status: DeploymentStatus) -> None:
         """Raises Outdated where the object is not the newest."""
         self.obj = await self.reconciler.writer.write(self.obj, status)
+        releasemetrics.count(self.reconciler.metrics, self.deployment.status, status)
 
     async def remove_request(self, answer: RequestAnswer) -> None:
         """Raises Outdated where another one may have taken its place, which nobody has read yet."""
@@ -230,6 +233,11 @@ class DeploymentReconciler:
     def _problem(self, deployment: Deployment, material: Material) -> Problem | None:
         """With what prints the policy that would help, where one would."""
         found, metadata = self.problem(deployment, material), deployment.metadata
+        store = self._driven[deployment.key][0]
+        denied = found if found is not None and found.reason in releasemetrics.DENIALS else None
+        if denied is not None and denied != store.denied:
+            self.metrics.policy_decisions.labels("Denied", "Deployment", "release").inc()
+        store.denied = denied
         if found is None or found.reason not in HELPED_BY_A_RULE:
             return found
         advice = f"a policy that allows it: remit policy suggest -n {metadata.namespace} --task deploy/{metadata.name}"

@@ -146,8 +146,19 @@ def _task(deployment: Object, step: RunHook) -> Object:
             "labels": labels,
             "ownerReferences": [owner],
         },
-        "spec": hook.task.model_dump(mode="json", by_alias=True, exclude_unset=True),
+        "spec": _with_release(
+            hook.task.model_dump(mode="json", by_alias=True, exclude_unset=True), metadata["name"], key
+        ),
     }
+
+
+def _with_release(spec: Object, deployment: str, key: HookKey) -> Object:
+    """A hook's task, whose volumes of a release that name none are of this one."""
+    own = {"deployment": deployment, "revision": key.revision}
+    for volume in spec.get("volumes", ()):
+        if volume.get("release") == {}:
+            volume["release"] = own
+    return spec
 
 
 async def cancel(kube: Kube, tasks: Reflector, deployment: Object) -> None:

@@ -12,7 +12,7 @@ from remit.api.endpoint import Resource
 from remit.controllers.controller import Controller, Watch
 from remit.errors import ApiError
 from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Kube, Object
-from remit.kube.indexer import CONTROLLER, by_controller, key_of
+from remit.kube.indexer import CONTROLLER, PHASE, by_controller, by_phase, key_of
 from remit.kube.reflector import Reflector, ResourceEventHandler
 from remit.kube.workqueue import Priority
 
@@ -32,8 +32,8 @@ def reflectors(namespaces: tuple[str, ...], operator_namespace: str) -> dict[Res
     with_ceilings = sorted({*namespaces, operator_namespace}) if namespaces else ()
     return {
         POLICIES: Reflector(POLICIES, namespaces=with_ceilings),
-        TASKS: Reflector(TASKS, namespaces=namespaces, indexers={CONTROLLER: by_controller}),
-        DEPLOYMENTS: Reflector(DEPLOYMENTS, namespaces=namespaces),
+        TASKS: Reflector(TASKS, namespaces=namespaces, indexers={CONTROLLER: by_controller, PHASE: by_phase}),
+        DEPLOYMENTS: Reflector(DEPLOYMENTS, namespaces=namespaces, indexers={PHASE: by_phase}),
     }
 
 

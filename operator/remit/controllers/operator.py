@@ -20,7 +20,7 @@ from remit.backends.docker import NOBODY, OFF, DockerBackend, Staging
 from remit.backends.docker import Engine as DockerEngine
 from remit.backends.egress import Books, Doors
 from remit.backends.kubernetes import KubernetesBackend, Launcher
-from remit.controllers import audithead, notifying
+from remit.controllers import audithead, gauges, notifying
 from remit.controllers.controller import Controller
 from remit.controllers.deployments import DeploymentReconciler
 from remit.controllers.intake import Intake, reflectors
@@ -38,7 +38,8 @@ from remit.errors import ApiError, LeaseLost, RemitError
 from remit.execution.admission import Admission, default_limits
 from remit.execution.artifacts import ArtifactStore
 from remit.execution.folders import Folders, keep_pruning
-from remit.execution.queue import Queue, WaitReason
+from remit.execution.pruning import Pruner
+from remit.execution.queue import Queue
 from remit.execution.runner import Runner
 from remit.execution.store import RunStore
 from remit.execution.workspaces import WorkspaceStore
@@ -94,9 +95,15 @@ async def running_operator(
     async with contextlib.AsyncExitStack() as stack:
         if not settings.leader_election:
             await locked_in_time(stack, settings.state_dir, _DEAD_SECONDS)
-        kube = await stack.enter_async_context(Kube(access, before_write=fence.check))
         metrics, checks = Metrics(__version__), Checks()
-        health = HealthServer(metrics, checks, host=settings.health_host, port=settings.health_port)
+        kube = await stack.enter_async_context(Kube(access, before_write=fence.check, metrics=metrics))
+        health = HealthServer(
+            metrics,
+            checks,
+            host=settings.health_host,
+            port=settings.health_port,
+            token_file=settings.metrics_token_file,
+        )
         await stack.enter_async_context(health)  # also of one that waits
         checks.ready["startup"] = lambda: "waiting for the API server and Remit's CRDs"
         known = reflectors(settings.namespaces, settings.operator_namespace)
@@ -113,7 +120,7 @@ async def running_operator(
             # The operator before may be on its way out: it has let go of the lease, or did not renew it in time.
             await locked_in_time(stack, settings.state_dir, settings.lease_duration)
         checks.ready["startup"] = lambda: "starting"
-        jobs = await _jobs(stack, access, settings)
+        jobs = await _jobs(stack, access, settings, metrics)
         operator = Operator.build(kube, known, settings, redactor, metrics, checks, health, leadership, jobs)
         stack.callback(audithead.tell, operator.audit, "stop")
         stack.callback(operator.audit.close)
@@ -133,18 +140,21 @@ async def running_operator(
             await operator.stop()
 
 
-async def _jobs(stack: contextlib.AsyncExitStack, access: Access, settings: Settings) -> KubernetesBackend | None:
+async def _jobs(
+    stack: contextlib.AsyncExitStack, access: Access, settings: Settings, metrics: Metrics
+) -> KubernetesBackend | None:
     """Raises `RemitError` where a part of it is missing."""
     if "kubernetes" not in settings.backends:
         return None
     launcher = Launcher.load(settings.launchers)
-    kube = await stack.enter_async_context(Kube(access, before_write=fence.check, connections=0))
+    kube = await stack.enter_async_context(Kube(access, before_write=fence.check, connections=0, metrics=metrics))
     backend = KubernetesBackend(
         kube,
         launcher,
         namespaces=settings.namespaces,
         accept_unenforced_network=settings.accept_unenforced_network,
         storage_class=settings.storage_class,
+        spool=settings.state_dir / "collecting",
     )
     stack.push_async_callback(backend.close)
     return backend
@@ -158,7 +168,7 @@ async def _elector(
     on_stopped_leading: Callable[[LeaseLost], None],
 ) -> LeaderElector:
     return LeaderElector(
-        await stack.enter_async_context(Kube(access)),
+        await stack.enter_async_context(Kube(access, metrics=metrics)),
         settings.operator_namespace,
         stack.enter_context(holder_identity(settings.state_dir)),
         fence,
@@ -242,7 +252,9 @@ class Operator:
             on_ended=queue.add,
             performers=performing,
             folders=Folders(
-                ArtifactStore(settings.state_dir / "artifacts"), WorkspaceStore(settings.state_dir / "workspaces")
+                ArtifactStore(settings.state_dir / "artifacts"),
+                WorkspaceStore(settings.state_dir / "workspaces"),
+                lambda namespace, name, revision: places.find_release(namespace, name, revision),
             ),
         )
         turns = Queue(settings.max_concurrent, wake=queue.add_after, memory=host.memory.total)
@@ -294,6 +306,7 @@ class Operator:
             events=events,
             requester=requester,
             leadership=leadership,
+            finished_task_ttl=settings.finished_task_ttl,
         )
         deployments = DeploymentReconciler(
             kube,
@@ -349,15 +362,8 @@ class Operator:
 
     def _expose(self) -> None:
         """Have metrics and health checks read what they tell of."""
-        metrics, checks, audit = self.metrics, self.checks, self.audit
-        metrics.tasks_running.labels("process").set_function(lambda: len(self.runner))
-        for reason in WaitReason:
-            metrics.tasks_queued.labels(reason).set_function(partial(self.tasks.queued, reason))
-        for operation, performer in self.runner.performers.items():
-            if performer.breaker is not None:
-                metrics.circuits_open.labels(operation).set_function(performer.breaker.open_count)
-                performer.breaker.on_trip = metrics.circuit_trips.labels(operation).inc
-        metrics.audit_head.set_function(lambda: audit.head.seq)
+        checks, audit = self.checks, self.audit
+        gauges.expose(self.metrics, self.intake.reflectors, self.tasks, self.runner, audit)
         checks.ready["watching"] = lambda: None if self.watcher.ready.is_set() else "the watches are not up"
         checks.ready["audit"] = audit.check
         checks.live["audit"] = audit.check_writer
@@ -366,6 +372,7 @@ class Operator:
         """Know the world first, then watch it, then work."""
         audithead.tell(self.audit, "start")
         self.spawn(audithead.keep_telling(self.audit), "audit head")
+        self.spawn(gauges.keep_measuring_disk(self.metrics, self.settings.state_dir), "free space")
         await self.intake.resync()
         await self.tasks.restore()
         self.watcher.start()
@@ -376,7 +383,8 @@ class Operator:
         if self.notifier is not None:
             self.spawn(self.notifier.run(), "notifications")
         if (folders := self.runner.folders) is not None:
-            self.spawn(keep_pruning(folders, self.settings.artifact_bytes), "artifacts and workspaces")
+            pruner = Pruner(self.settings.state_dir, self.settings.retention, folders.artifacts, self.audit)
+            self.spawn(keep_pruning(folders, pruner), "retention")
 
     async def stop(self) -> None:
         """Take nothing new, end what runs, write what became of it."""

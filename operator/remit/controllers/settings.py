@@ -8,6 +8,7 @@ from pathlib import Path
 
 from remit.api.executiontask import BackendName
 from remit.execution.artifacts import ARTIFACT_BYTES
+from remit.execution.retention import DAY, Retention, Rule
 from remit.kube.lease import LEASE_NAME
 from remit.operations.command import SEARCH_PATH
 from remit.sandbox import KILL_GRACE_SECONDS
@@ -35,6 +36,8 @@ class Settings:
     health_host: str = "127.0.0.1"
     health_port: int = 0
     """Where /metrics, /healthz and /readyz are served; port 0 picks one."""
+    metrics_token_file: Path | None = None
+    """The file with the token that /metrics asks for; None: it is open to everybody who reaches it."""
     search_path: tuple[str, ...] = SEARCH_PATH
     """Where bare program names are looked up."""
     read_only_paths: tuple[Path, ...] = ()
@@ -60,6 +63,18 @@ class Settings:
     """Whether this operator is itself a pod of a cluster."""
     artifact_bytes: int = ARTIFACT_BYTES
     """How much all artifacts together may have; beyond it the oldest go."""
+    finished_task_ttl: int | None = 7 * 86400
+    """Seconds after its end that a task with a generated name is deleted, where its spec does not say; None: never."""
+    artifact_age_seconds: float | None = 90 * DAY
+    """After which the artifacts of a task go, unless they are to be kept longer; None: never."""
+    output_bytes: int | None = 10 * 1024**3
+    """How much the output of all that has ended may have together; None: without limit."""
+    output_age_seconds: float | None = 30 * DAY
+    """After which it goes; None: never."""
+    audit_bytes: int | None = 10 * 1024**3
+    """How much the audit trail may have; beyond it the oldest closed files go. None: without limit."""
+    audit_age_seconds: float | None = None
+    """After which a closed file of the audit trail goes; None: never."""
     lease_name: str = LEASE_NAME
     """Of the Lease. Operators that serve different namespaces need different ones where they share their own."""
     leader_election: bool = True
@@ -75,3 +90,11 @@ class Settings:
     """Seconds between two renewals, and between two looks of an operator that waits."""
     kill_grace: float = KILL_GRACE_SECONDS
     """Seconds that the work of an operator may take to die after its deadline."""
+
+    @property
+    def retention(self) -> Retention:
+        return Retention(
+            output=Rule(self.output_age_seconds, self.output_bytes),
+            artifacts=Rule(self.artifact_age_seconds, self.artifact_bytes),
+            audit=Rule(self.audit_age_seconds, self.audit_bytes),
+        )

@@ -19,6 +19,7 @@ from remit.controllers.taskstore import ApiTaskStore
 from remit.errors import InvalidInput
 from remit.execution import progress
 from remit.execution.admission import Admission
+from remit.execution.disposable import is_disposable
 from remit.execution.lifecycle import Finish
 from remit.execution.queue import Queue, WaitReason
 from remit.execution.runner import Runner
@@ -61,6 +62,8 @@ class TaskReconciler:
     requester: Callable[[Object], str] = field(default_factory=Requester)
     leadership: Leadership | None = None
     """None without leader election."""
+    finished_task_ttl: int | None = None
+    """Seconds after its end that a task which is disposable is deleted, where its spec does not say; None: never."""
     _missing: set[str] = field(default_factory=set)
     """Uids of tasks that are not there, of which that was told."""
     writer: StatusWriter = field(init=False)
@@ -110,7 +113,7 @@ class TaskReconciler:
             self._driver.leave(key)
             return None
         try:
-            stored = StoredTask(ExecutionTask.parse(obj), obj)
+            stored = StoredTask(self._with_default_ttl(ExecutionTask.parse(obj), obj), obj)
         except InvalidInput as error:
             await self._refuse_unreadable(obj, error)
             return None
@@ -122,6 +125,15 @@ class TaskReconciler:
                 return None if self.stopping else await self._by_the_clock(stored)
             except (Outdated, StatusConflict):
                 return 0.0
+
+    def _with_default_ttl(self, task: ExecutionTask, obj: Object) -> ExecutionTask:
+        """The task as it is kept: one that nobody would create again goes some time after its end."""
+        ttl, spec = self.finished_task_ttl, task.spec
+        if ttl is None or spec.ttl_seconds_after_finished is not None or spec.schedule is not None:
+            return task
+        if not is_disposable(obj):
+            return task
+        return task.model_copy(update={"spec": spec.model_copy(update={"ttl_seconds_after_finished": ttl})})
 
     def deleted(self, obj: Object) -> None:
         """The task is gone: whatever of it still runs must end, and what was kept of it goes too."""

@@ -10,6 +10,9 @@ from typing import Literal
 import structlog
 
 from remit.api import ExecutionTaskStatus
+from remit.api.executiontaskstatus import AttemptStatus
+from remit.backends import Outcome
+from remit.controllers import taskmetrics
 from remit.controllers.policies import Policies
 from remit.controllers.values import resolve, secrets_of
 from remit.execution.admission import Admitted, Refused
@@ -69,18 +72,24 @@ class ApiTaskStore:
         self.policies.count(metadata.namespace, metadata.name, decided)
         if number == 1 and metadata.creation_timestamp is not None:
             self.metrics.task_queue.observe((self.now() - metadata.creation_timestamp).total_seconds())
-        self.metrics.policy_decisions.labels("Audited" if decided.audited else "Allowed").inc()
+        self._decided(stored, "Audited" if decided.audited else "Allowed")
+
+    def on_attempt_ended(self, stored: StoredTask, attempt: AttemptStatus, outcome: Outcome, *, retried: bool) -> None:
+        taskmetrics.count_attempt(self.metrics, stored.task.spec.operation, attempt, outcome, retried=retried)
 
     def on_denied(self, stored: StoredTask, refused: Refused) -> None:
         if refused.by_policy and refused.status is not None:
             metadata = stored.task.metadata
             self.policies.count(metadata.namespace, metadata.name, refused.status, refused.finish.message)
-            self.metrics.policy_decisions.labels("Denied").inc()
+            self._decided(stored, "Denied")
 
     def on_finished(self, stored: StoredTask, finish: Finish, status: ExecutionTaskStatus) -> None:
-        labels = stored.task.spec.operation, status.backend
-        self.metrics.task_finished.labels(*labels, finish.reason).inc()
+        labels = stored.task.spec.operation, self.metrics.words(status.backend)
+        self.metrics.task_finished.labels(*labels, finish.phase, finish.reason, finish.category).inc()
         if status.start_time is not None and status.completion_time is not None:
             seconds = (status.completion_time - status.start_time).total_seconds()
             self.metrics.task_duration.labels(*labels).observe(seconds)
         log.info("task finished", phase=str(finish.phase), reason=finish.reason)
+
+    def _decided(self, stored: StoredTask, decision: str) -> None:
+        self.metrics.policy_decisions.labels(decision, "ExecutionTask", stored.task.spec.operation).inc()

@@ -16,6 +16,7 @@ from remit.controlplane.http.dispatch import Dispatcher
 from remit.controlplane.http.documents import Documents
 from remit.controlplane.http.front import Front
 from remit.controlplane.http.listener import Listener
+from remit.controlplane.http.metrics import RequestMetrics
 from remit.controlplane.http.reviews import Reviews
 from remit.controlplane.kubeconfig import ensure_token, write_kubeconfig
 from remit.controlplane.resources import Registry, Resource
@@ -104,8 +105,9 @@ class ControlPlane:
 
         token = ensure_token(self.state_dir / "token")
         tls = ensure_tls(self.state_dir / "tls", list(dict.fromkeys([self.host, "127.0.0.1", "::1", "localhost"])))
-        documents = Documents(cluster, self.host)
-        self._front = Front(Dispatcher(cluster, documents, Reviews(token)), token)
+        metrics = RequestMetrics()
+        documents = Documents(cluster, self.host, metrics)
+        self._front = Front(Dispatcher(cluster, documents, Reviews(token)), token, registry, metrics)
         self._listener = Listener(self._front, tls.server_context(), descriptors=raise_descriptor_limit())
         self._front.on_authenticated = self._listener.authenticated
         self._listener.listen(self._sockets)

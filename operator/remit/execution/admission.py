@@ -10,15 +10,16 @@ from typing import TypeVar
 
 from pydantic.alias_generators import to_camel
 
-from remit.api import ExecutionTask, Phase
+from remit.api import ExecutionTask, Phase, parse_bytes
 from remit.api.executiontaskstatus import PolicyStatus
 from remit.api.operations import ScriptOperation
 from remit.api.volumes import Artifact
 from remit.backends import AttemptRequest
 from remit.backends import Command as Process
-from remit.backends.base import TaskReference
+from remit.backends.base import JOB_ARTIFACT_BYTES, TaskReference
 from remit.errors import InvalidInput
 from remit.execution.artifacts import WantedArtifact, WantedResult
+from remit.execution.jobmounts import stdin_volume_of
 from remit.execution.lifecycle import Finish
 from remit.execution.mounts import empty_bytes, mounts_of, stdin_file_of
 from remit.execution.resolved import Resolved
@@ -273,7 +274,7 @@ class Admission:
             secrets=frozenset(resolved.secrets),
             secret_versions=resolved.secret_versions,
             task=task.metadata.name,
-            artifacts=tuple(_wanted_artifact(each, spec.working_dir, admitted.policies) for each in spec.artifacts),
+            artifacts=tuple(_wanted_artifact(each, spec.working_dir, admitted) for each in spec.artifacts),
             results=tuple(
                 WantedResult(each.name, path_inside(each.path, spec.working_dir), each.optional)
                 for each in spec.results
@@ -346,8 +347,9 @@ def _confined(
             network=judged.network,
             require=admitted.layers,
             working_dir=judged.working_dir,
-            mounts=mounts_of(judged, admitted.policies, resolved.folders),
+            mounts=mounts_of(judged, admitted.policies, resolved.folders, resolved.artifacts),
             stdin_file=stdin_file_of(judged, admitted.policies, resolved.folders),
+            stdin_volume=stdin_volume_of(judged, admitted.policies, resolved.folders, resolved.artifacts),
         ),
         timeout_seconds=timeout,
         grace_seconds=float(limits.termination_grace_period_seconds or 0),
@@ -360,11 +362,14 @@ def _confined(
     )
 
 
-def _wanted_artifact(artifact: Artifact, working_dir: str, policies: Sequence[CompiledPolicy]) -> WantedArtifact:
+def _wanted_artifact(artifact: Artifact, working_dir: str, admitted: Admitted) -> WantedArtifact:
+    most = artifact_bytes(admitted.policies, artifact)
+    if admitted.grant.request.backend == "kubernetes":
+        most = min(most, JOB_ARTIFACT_BYTES)
     return WantedArtifact(
         name=artifact.name,
         pattern=path_inside(artifact.path, working_dir),
-        most_bytes=artifact_bytes(policies, artifact),
+        most_bytes=most,
         always=artifact.when == "Always",
         optional=artifact.optional,
         retain_seconds=artifact.retain_seconds or 0,
@@ -416,15 +421,10 @@ def _not_offered(task: ExecutionTask, here: Admission) -> str | None:
         return f"spec.image goes with backends docker and kubernetes, and this runs on {backend}; set spec.backend"
     if backend != "kubernetes" and spec.pod:
         return f"spec.pod is for the backend kubernetes, and this runs on {backend}; leave it out, or set spec.backend"
-    if backend == "kubernetes" and spec.artifacts:
+    if backend == "kubernetes" and (large := next(filter(_too_large_for_a_job, spec.artifacts), None)):
         return (
-            "spec.artifacts: a Job keeps no files in this version; write them to a workspace, or use results for small"
-            " texts"
-        )
-    if backend == "kubernetes" and spec.stdin_from and spec.stdin_from.volume:
-        return (
-            "spec.stdinFrom.volume: this version of Remit reads standard input from a volume on docker and process"
-            " only; use a key of a ConfigMap or a Secret"
+            f"spec.artifacts[{large.name}].maxBytes: a Job keeps at most {JOB_ARTIFACT_BYTES >> 20}Mi in all its"
+            " artifacts; ask for less, or write large files into a workspace"
         )
     here_alone = here.host_paths and backend != "kubernetes"
     if not here_alone and (volume := next((each for each in spec.volumes if each.host_path), None)):
@@ -439,6 +439,10 @@ def _not_offered(task: ExecutionTask, here: Admission) -> str | None:
             fields = " and ".join(f"spec.resources.{to_camel(name)}" for name in unheld)
             return f"nothing holds {fields} for {spec.operation}, which Remit performs itself; leave it out"
     return None
+
+
+def _too_large_for_a_job(artifact: Artifact) -> bool:
+    return artifact.max_bytes is not None and parse_bytes(artifact.max_bytes) > JOB_ARTIFACT_BYTES
 
 
 def _status(decision: Decision) -> PolicyStatus:

@@ -1,11 +1,10 @@
-"""The folders of this host that a task's volumes stand for: workspaces, and artifacts of earlier tasks."""
+"""The folders of this host that a task's volumes stand for: workspaces, artifacts of earlier tasks, and releases."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -13,8 +12,10 @@ import structlog
 
 from remit.api import ExecutionTask
 from remit.api.executiontaskstatus import VolumeStatus
+from remit.api.volumes import ReleaseVolume
 from remit.errors import InvalidInput, MissingReference
 from remit.execution.artifacts import ArtifactStore
+from remit.execution.pruning import Pruner
 from remit.execution.resolved import Resolved
 from remit.execution.workspaces import Workspace, WorkspaceStore
 from remit.policy import CompiledPolicy
@@ -22,6 +23,11 @@ from remit.policy.volumes import workspace_bytes
 
 log = structlog.get_logger(__name__)
 _PRUNE_SECONDS: Final = 600.0
+FindRelease = Callable[[str, str, int], tuple[Path, str]]
+"""The intact copy of what a Deployment releases, by namespace, name and revision, and its digest. Blocks.
+
+Raises MissingReference where it is not there, so far; InvalidInput for what is never mounted; OSError.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,8 @@ class Folders:
 
     artifacts: ArtifactStore
     workspaces: WorkspaceStore
+    find_release: FindRelease | None = None
+    """None: nothing is released here that tasks could mount."""
     _used: dict[str, frozenset[Path]] = field(default_factory=dict)
     """The data folders of the workspaces that a task has, by its uid."""
     _written: dict[str, tuple[Workspace, ...]] = field(default_factory=dict)
@@ -38,20 +46,22 @@ class Folders:
     def lay_out(
         self, task: ExecutionTask, policies: Sequence[CompiledPolicy], resolved: Resolved, *, running: bool = False
     ) -> list[VolumeStatus]:
-        """Put the folder of each workspace and each artifact into `resolved`, under the terms of `policies`; gives what
-        is to be pinned. They stay until `let_go`. `running`: it has them already. Blocks.
+        """Put the folder of each workspace, artifact and release into `resolved`, under the terms of `policies`; gives
+        what is to be pinned. They stay until `let_go`. `running`: it has them already. Blocks.
 
         Raises:
-            MissingReference: an artifact is not there, so far.
+            MissingReference: an artifact or a release is not there, so far.
             InvalidInput: a workspace is full, or what was pinned is gone.
             OSError: the disk.
         """
         namespace, pinned = task.metadata.namespace, {each.name: each.digest for each in task.status.volumes}
         pins, uid, written = [], task.metadata.uid, []
         writable = {mount.name for mount in task.spec.volume_mounts if mount.access == "ReadWrite"}
-        wanted_names = [volume.workspace.name for volume in task.spec.volumes if volume.workspace]
+        on_this_host = task.status.backend != "kubernetes"
+        volumes = [each for each in task.spec.volumes if on_this_host or each.artifact]  # others are the cluster's
+        wanted_names = [volume.workspace.name for volume in volumes if volume.workspace]
         self._used[uid] = frozenset(self.workspaces.data(namespace, name) for name in wanted_names)
-        for volume in task.spec.volumes:
+        for volume in volumes:
             if wanted := volume.workspace:
                 size = workspace_bytes(policies, wanted)
                 ttl = wanted.ttl_seconds_after_last_use
@@ -70,9 +80,22 @@ class Folders:
                     so_far = f"; it has left {others}" if others else ""
                     raise MissingReference(f"task {source.task} has left no artifact {source.name} yet{so_far}")
                 resolved.folders[volume.name] = str(self.artifacts.tree(found, uid))
+                resolved.artifacts[volume.name] = found
                 pins.append(VolumeStatus(name=volume.name, digest=found.digest))
+            elif volume.release:
+                folder, digest = self._released(namespace, volume.name, volume.release)
+                if (before := pinned.get(volume.name, digest)) != digest:
+                    message = f"has {digest} by now, and the first attempt had {before}"
+                    raise InvalidInput(message, field=f"spec.volumes[{volume.name}]")
+                resolved.folders[volume.name] = str(folder)
+                pins.append(VolumeStatus(name=volume.name, digest=digest))
         self._written[uid] = tuple(written)
         return pins
+
+    def _released(self, namespace: str, volume: str, wanted: ReleaseVolume) -> tuple[Path, str]:
+        if self.find_release is None or wanted.deployment is None or wanted.revision is None:
+            raise InvalidInput("nothing that tasks could mount is released here", field=f"spec.volumes[{volume}]")
+        return self.find_release(namespace, wanted.deployment, wanted.revision)
 
     def has(self, uid: str) -> bool:
         """Whether folders are laid out for the task `uid`."""
@@ -101,16 +124,13 @@ class Folders:
         self._written.pop(uid, None)
 
 
-async def keep_pruning(folders: Folders, most_artifact_bytes: int) -> None:
+async def keep_pruning(folders: Folders, pruner: Pruner) -> None:
     """Remove what is out of date now and then, for as long as it is let. What goes wrong is logged."""
     while True:
         # Not at once: a new operator does not know yet what tasks of the one before have mounted.
         await asyncio.sleep(_PRUNE_SECONDS)
-        for what, prune in (
-            ("artifacts", partial(folders.artifacts.prune, most_artifact_bytes)),
-            ("workspaces", partial(folders.workspaces.prune, folders.workspaces_in_use())),
-        ):
-            try:
-                await asyncio.to_thread(prune)
-            except (OSError, ValueError) as error:
-                log.warning(f"{what} could not be pruned", error=str(error))
+        await asyncio.to_thread(pruner.prune)
+        try:
+            await asyncio.to_thread(folders.workspaces.prune, folders.workspaces_in_use())
+        except (OSError, ValueError) as error:
+            log.warning("workspaces could not be pruned", error=str(error))

@@ -9,7 +9,9 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
+from remit import reasons
 from remit.api import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus, Phase
 from remit.backends import ExitReason, Outcome
@@ -155,22 +157,8 @@ def _after_the_end(task: ExecutionTask, now: datetime.datetime) -> Idle | Expire
     return Acknowledge() if stale else Idle(until=expires)
 
 
-_FINAL_REASONS: Mapping[str, str] = {
-    ExitReason.START_FAILED: "Invalid",
-    ExitReason.SANDBOX_UNAVAILABLE: "Sandbox",
-}
+_FINAL_REASONS: Final = frozenset({ExitReason.START_FAILED, ExitReason.SANDBOX_UNAVAILABLE})
 _PHASES: Mapping[str, Phase] = {ExitReason.TIMED_OUT: Phase.TIMED_OUT, ExitReason.DENIED: Phase.DENIED}
-_CATEGORIES: Mapping[str, str] = {
-    ExitReason.EXIT_CODE: "ExitCode",
-    ExitReason.SIGNALED: "ExitCode",
-    ExitReason.TIMED_OUT: "Timeout",
-    ExitReason.OOM_KILLED: "Resources",
-    ExitReason.PIDS_EXCEEDED: "Resources",
-    ExitReason.OPEN_FILES_EXCEEDED: "Resources",
-    ExitReason.FILE_SIZE_EXCEEDED: "Resources",
-    ExitReason.DISK_EXCEEDED: "Resources",
-    **dict.fromkeys(INTERRUPTIONS, "Interrupted"),
-}
 
 
 def after_attempt(task: ExecutionTask, outcome: Outcome, *, now: datetime.datetime, draw: float) -> Finish | RetryAt:
@@ -189,12 +177,11 @@ def after_attempt(task: ExecutionTask, outcome: Outcome, *, now: datetime.dateti
         if reason != ExitReason.TIMED_OUT or not consequence:
             return over
         return replace(over, message=f"{over.message}; {consequence}", retryable=outcome.retryable)
-    category = outcome.category or _FINAL_REASONS.get(reason) or _CATEGORIES.get(reason, "Infrastructure")
     hopeless = reason in _FINAL_REASONS or not outcome.retryable
     final = Finish(
         phase=_PHASES.get(reason, Phase.FAILED),
         reason=str(reason),
-        category=category,
+        category=outcome.category or reasons.category_of(reason),
         message=outcome.message,
         retryable=not hopeless,
     )

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from remit.api import parse_bytes
 from remit.api.volumes import Volume, VolumeMount
 from remit.errors import InvalidInput
+from remit.execution.artifacts import StoredArtifact
+from remit.execution.jobmounts import claim_mount, files_mount
 from remit.policy import CompiledPolicy, Request
-from remit.policy.volumes import host_path_terms, workspace_bytes
-from remit.sandbox import ClaimMount, EmptyMount, HostMount, Mount
+from remit.policy.volumes import host_path_terms
+from remit.sandbox import EmptyMount, HostMount, Mount
 
 
-def mounts_of(request: Request, policies: Sequence[CompiledPolicy], folders: Mapping[str, str]) -> tuple[Mount, ...]:
+def mounts_of(
+    request: Request,
+    policies: Sequence[CompiledPolicy],
+    folders: Mapping[str, str],
+    artifacts: Mapping[str, StoredArtifact] = MappingProxyType({}),
+) -> tuple[Mount, ...]:
     """What is mounted for `request` under the terms of `policies`, outer folders first.
 
-    `folders` has the folder on this host of each workspace and each artifact, by the volume's name. ConfigMaps and
+    `folders` has the folder on this host of each workspace, artifact and release, by the volume's name, and `artifacts`
+    what the artifacts are. ConfigMaps and
     Secrets are not among the mounts: they are placed as private files are.
 
     Raises `InvalidInput` where a volume cannot be had here.
@@ -24,7 +33,7 @@ def mounts_of(request: Request, policies: Sequence[CompiledPolicy], folders: Map
     volumes = {volume.name: volume for volume in request.volumes}
     _check_mounted_once(request, volumes)
     if request.backend == "kubernetes":
-        found = [_job_mount(volumes[mount.name], mount, policies) for mount in request.mounts]
+        found = [_job_mount(volumes[mount.name], mount, policies, folders, artifacts) for mount in request.mounts]
     else:
         found = [_mount(volumes[mount.name], mount, policies, folders) for mount in request.mounts]
     return tuple(sorted((mount for mount in found if mount), key=lambda mount: mount.mount_path))
@@ -35,9 +44,11 @@ def stdin_file_of(request: Request, policies: Sequence[CompiledPolicy], folders:
 
     Raises `InvalidInput` where the volume cannot be had here.
     """
-    if (file := request.stdin_file) is None:
+    if request.backend == "kubernetes" or (file := request.stdin_file) is None:
         return None
     volume = next(volume for volume in request.volumes if volume.name == file.name)
+    if volume.release:
+        raise InvalidInput("is a release, of which no file is read; mount it", field="spec.stdinFrom.volume")
     nowhere = VolumeMount.model_construct(name=file.name, mount_path="", sub_path=file.path)
     found = _mount(volume, nowhere, policies, folders)
     if not isinstance(found, HostMount):
@@ -70,27 +81,33 @@ def _mount(
     if volume.empty_dir:
         limit = volume.empty_dir.size_limit
         return EmptyMount(mount.mount_path, None if limit is None else parse_bytes(limit))
-    if volume.workspace or volume.artifact:
+    if volume.workspace or volume.artifact or volume.release:
         folder = folders.get(volume.name)
         if folder is None:
             raise InvalidInput(f"this operator keeps no {volume.source}s", field=f"spec.volumes[{volume.name}]")
         root = posixpath.dirname(folder)
-        own = volume.workspace is not None
-        return HostMount(mount.mount_path, root, folder, sub_path, read_only, own=own, internal=True)
+        own, released = volume.workspace is not None, volume.release is not None
+        return HostMount(
+            mount.mount_path, root, folder, sub_path, read_only, own=own, internal=True, for_readers=released
+        )
     return None
 
 
-def _job_mount(volume: Volume, mount: VolumeMount, policies: Sequence[CompiledPolicy]) -> Mount | None:
-    where = f"spec.volumes[{volume.name}]"
+def _job_mount(
+    volume: Volume,
+    mount: VolumeMount,
+    policies: Sequence[CompiledPolicy],
+    folders: Mapping[str, str],
+    artifacts: Mapping[str, StoredArtifact],
+) -> Mount | None:
     if volume.artifact:
-        raise InvalidInput("a Job mounts no artifacts in this version; use a workspace", field=where)
-    if (wanted := volume.workspace) is None:
-        return _mount(volume, mount, policies, {})
-    if wanted.ttl_seconds_after_last_use is not None:
-        message = "nothing removes the workspaces of Jobs in this version; leave it out, and delete its claim yourself"
-        raise InvalidInput(message, field=f"{where}.workspace.ttlSecondsAfterLastUse")
-    size = workspace_bytes(policies, wanted)
-    return ClaimMount(mount.mount_path, wanted.name, size, mount.sub_path or "", mount.access == "ReadOnly")
+        return files_mount(volume, mount, folders, artifacts)
+    if volume.release:
+        message = "a Job mounts no releases; use backend: process or docker"
+        raise InvalidInput(message, field=f"spec.volumes[{volume.name}]")
+    if volume.workspace:
+        return claim_mount(volume, volume.workspace, mount, policies)
+    return _mount(volume, mount, policies, {})
 
 
 def mounted_files(volume: Volume, mount: VolumeMount, data: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -5,6 +5,7 @@ that a gigabyte of output costs neither memory nor disk. Memory held is the tail
 
     stdout.head             the first half
     stdout.1, stdout.2 …    segments of the end; the oldest are removed
+    stdout.times            when it came, see `remit.backends.outputtimes`
     redactions              how many times a secret was redacted in these files; not there while that is 0
 
 Raw output, which may have secrets in it, is kept in the same files below `raw/`: a reader that does not look for them
@@ -23,6 +24,8 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from remit.api.executiontaskstatus import OutputStatus, Stream
+from remit.backends.outputtimes import OutputTimes, RecordedTimes
+from remit.diskspace import nearly_full
 from remit.telemetry import Redactor
 
 STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
@@ -30,8 +33,6 @@ Listener = Callable[[Stream, bytes], None]
 """Told of everything that is said, secrets taken out, as it comes. It must not block."""
 _RING = 4
 """Segments of the end that are kept besides the one being written."""
-_RESERVE_BYTES = 256 << 20
-_RESERVE_SHARE = 20
 _LOOK_AGAIN_BYTES = 256 << 10
 RAW: Final = "raw"
 """The folder of raw output in the directory of a run."""
@@ -55,7 +56,12 @@ class _Kept:
     file: BinaryIO | None = None
     full_disk: bool = False
 
+    def __post_init__(self) -> None:
+        self.times = OutputTimes(_times_file(self.directory, self.name))
+
     def write(self, chunk: bytes) -> None:
+        if chunk and self.limit and not self.full_disk:
+            self.times.note(self.total)
         self.total += len(chunk)
         view = memoryview(chunk)
         try:
@@ -84,7 +90,7 @@ class _Kept:
             self.full_disk = True
             return
         half = max(1, self.limit // 2)
-        self.room = half if self.segment == 0 else max(1, half // (_RING + 1))
+        self.room = half if self.segment == 0 else segment_bytes(half)
         suffix = "head" if self.segment == 0 else str(self.segment)
         path = self.directory / f"{self.name}.{suffix}"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -104,11 +110,18 @@ class _Kept:
             self.full_disk = True
 
 
-def nearly_full(directory: Path) -> bool:
-    """Whether no output may be kept there any more: the last 256 MiB, or the last twentieth, are for the audit trail,
-    without which nothing would run. Raises OSError."""
-    disk = os.statvfs(directory)
-    return disk.f_bavail * disk.f_frsize < min(_RESERVE_BYTES, disk.f_blocks * disk.f_frsize // _RESERVE_SHARE)
+def segment_bytes(head_bytes: int) -> int:
+    """The size of each segment of the end, where the beginning has so many bytes."""
+    return max(1, head_bytes // (_RING + 1))
+
+
+def recorded_times(directory: Path, stream: Stream) -> RecordedTimes:
+    """When the output came; positions are those in the whole stream, what was dropped included."""
+    return RecordedTimes(_times_file(directory, stream))
+
+
+def _times_file(directory: Path, stream: Stream) -> Path:
+    return directory / f"{stream}.times"
 
 
 class OutputWriter:

@@ -78,7 +78,7 @@ def _failed(error: RemitError) -> Outcome:
         )
     if isinstance(error, PolicyDenied):
         return Outcome(ExitReason.DENIED, str(error), category="Denied", retryable=False)
-    reason = ExitReason.BACKEND_ERROR if isinstance(error, BackendError) else type(error).__name__
+    reason = ExitReason.BACKEND_ERROR if isinstance(error, BackendError) else error.code
     return Outcome(reason, str(error), category="Infrastructure", retryable=error.retryable)
 
 

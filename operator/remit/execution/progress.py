@@ -160,10 +160,15 @@ def finished(
     task: ExecutionTask, finish: Finish, now: datetime.datetime, policy: PolicyStatus | None = None
 ) -> ExecutionTaskStatus:
     """The end. `policy` is the decision where that is what ended it."""
-    started = task.status.start_time
+    started, ttl = task.status.start_time, task.spec.ttl_seconds_after_finished
     error = None
     if finish.phase is not Phase.SUCCEEDED:
-        error = ErrorStatus(category=finish.category, message=escape(finish.message), retryable=finish.retryable)
+        error = ErrorStatus(
+            reason=finish.reason,
+            category=finish.category,
+            message=escape(finish.message),
+            retryable=finish.retryable,
+        )
     return _moved(
         task,
         finish.phase,
@@ -171,6 +176,7 @@ def finished(
         finish.message,
         now,
         completion_time=now,
+        expiration_time=None if ttl is None else now + datetime.timedelta(seconds=ttl),
         duration=human_duration(now - started) if started else "",
         next_retry_time=None,
         error=error,

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from remit.api.executiontaskstatus import Stream
-from remit.execution.output import kept_files
+from remit.backends.outputtimes import RecordedTimes
+from remit.execution.output import kept_files, recorded_times, segment_bytes
 
 
 def run_directory(state_dirs: Iterable[Path], namespace: str, uid: str, attempt_id: str) -> Path | None:
@@ -35,8 +36,14 @@ class OutputReader:
     directory: Path
     stream: Stream
     gaps: int = 0
+    position: int = 0
+    """In the whole stream: after what was read last."""
     _number: int = -1
     _file: BinaryIO | None = field(default=None, repr=False)
+    _times: RecordedTimes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._times = recorded_times(self.directory, self.stream)
 
     def read(self, limit: int = 1 << 20) -> bytes:
         """What has come since the last call, at most `limit` bytes. Empty: nothing (yet)."""
@@ -44,9 +51,14 @@ class OutputReader:
             # Asked before reading: a segment is complete once there is a later one.
             following = self._following()
             data = self._file.read(limit) if self._file else b""
+            self.position += len(data)
             if data or following is None:
                 return data
             self._open(*following)
+
+    def moment(self, position: int) -> float | None:
+        """When the byte at `position` came, in seconds since 1970; None: it is not known."""
+        return self._times.at(position)
 
     def close(self) -> None:
         if self._file is not None:
@@ -70,3 +82,6 @@ class OutputReader:
             self.close()
             self.gaps += number > self._number + 1
             self._file, self._number = file, number
+            if number:
+                head = (self.directory / f"{self.stream}.head").stat().st_size
+                self.position = head + (number - 1) * segment_bytes(head)

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar, get_args
 
 from pydantic import BaseModel
 
+from remit import reasons
 from remit.api import ExecutionTask
 from remit.api.executiontask import Network
 from remit.api.operations import ContainerOperation, HttpMethod, HttpOperation
@@ -47,6 +48,7 @@ def decision(task: ExecutionTask, who: str, verdict: Admitted | Refused, attempt
         rule=status.rule if status else "",
         verdict="Denied" if refused else "Allowed",
         reason=refused.reason if refused else "",
+        category=refused.category if refused else "",
         message=refused.message if refused else "",
         audited=[_would_be(denial, task.metadata.namespace) for denial in verdict.audited],
         output="raw" if task.spec.output.raw else "",
@@ -60,6 +62,7 @@ def execution(task: ExecutionTask, who: str, attempt: str, outcome: Outcome) -> 
         kind="execution",
         **_about(task, who, attempt),
         verdict=str(outcome.reason),
+        category=outcome.category or reasons.category_of(outcome.reason),
         message=outcome.message,
         exit_code=outcome.exit_code,
         exceeded=[str(limit) for limit in outcome.exceeded],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from remit.execution.artifacts.stored import StoredArtifact
+
 
 @dataclass(slots=True)
 class Resolved:
@@ -16,7 +18,9 @@ class Resolved:
     stdin: bytes | None = None
     """What `stdinFrom` refers to; None: it is not set, or not there."""
     folders: dict[str, str] = field(default_factory=dict)
-    """The folder on this host of each workspace and each artifact among the volumes, by the volume's name."""
+    """The folder on this host of each workspace, artifact and release among the volumes, by the volume's name."""
+    artifacts: dict[str, StoredArtifact] = field(default_factory=dict)
+    """What each artifact among the volumes is, by the volume's name."""
     values: dict[str, bytes] = field(default_factory=dict)
     secrets: set[str] = field(default_factory=set)
     secret_versions: dict[str, str] = field(default_factory=dict)

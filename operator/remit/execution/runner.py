@@ -18,6 +18,7 @@ import structlog
 from remit.api.executiontaskstatus import AttemptStatus, OutputStatus
 from remit.api.operations import Subject
 from remit.backends import AdoptingBackend, AttemptRequest, Backend, Collector, Exceeded, ExitReason, Handle, Outcome
+from remit.backends.base import KeptFiles
 from remit.errors import InvalidInput, OutcomeUnknown, RemitError, SandboxUnavailable
 from remit.execution.artifacts import WantedArtifact, WantedResult, collector
 from remit.execution.folders import Folders
@@ -78,6 +79,7 @@ class Attempt:
 class _Going:
     task: asyncio.Task[None]
     cancel: asyncio.Event
+    backend: str
     lasting: bool = False
     """Whether it outlives this process, for the next one to adopt."""
     grace_seconds: float = 0.0
@@ -110,6 +112,10 @@ class Runner:
     def __len__(self) -> int:
         return len(self._going)
 
+    def count(self, backend: str) -> int:
+        """How many attempts run on `backend`."""
+        return sum(going.backend == backend for going in self._going.values())
+
     def running(self, uid: str) -> bool:
         return uid in self._going
 
@@ -121,6 +127,7 @@ class Runner:
         self._going[attempt.uid] = _Going(
             task,
             cancel,
+            attempt.backend,
             lasting=self._lasting(attempt),
             grace_seconds=request.grace_seconds if isinstance(request, AttemptRequest) else 0.0,
         )
@@ -418,7 +425,8 @@ class Runner:
         backend = self.backends[attempt.backend]
         if attempt.artifacts or attempt.results:
             texts = tuple(result.path for result in attempt.results)
-            request = dataclasses.replace(request, collector=self._collector(attempt), texts=texts)
+            kept = tuple(KeptFiles(each.pattern, each.most_bytes, each.always) for each in attempt.artifacts)
+            request = dataclasses.replace(request, collector=self._collector(attempt), texts=texts, kept=kept)
         written = self.folders.workspaces_written(attempt.uid) if self.folders else ()
         async with WorkspaceWatch(written, cancel) as watch:
             if adopt and isinstance(backend, AdoptingBackend):

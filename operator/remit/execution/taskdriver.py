@@ -300,8 +300,8 @@ class TaskDriver:
     ) -> list[VolumeStatus]:
         """Find the folders of its volumes. Raises as `Folders.lay_out`."""
         folders = self.runner.folders
-        if folders is None or not task.spec.volumes or task.status.backend == "kubernetes":
-            return []  # the volumes of Jobs are a cluster's
+        if folders is None or not task.spec.volumes:
+            return []
         return await asyncio.to_thread(folders.lay_out, task, admitted.policies, resolved, running=running)
 
     async def _refuse(
@@ -384,10 +384,12 @@ class TaskDriver:
             case Finish() as finish:
                 look_again = await self.finish(replace(stored, task=ended), finish)
                 self._forget(task, attempt)
+                self.store.on_attempt_ended(stored, attempt, outcome, retried=False)
                 return look_again
             case RetryAt() as retry:
                 await self.store.write_status(stored, progress.backing_off(ended, retry, now))
                 self._forget(task, attempt)
+                self.store.on_attempt_ended(stored, attempt, outcome, retried=True)
                 self.store.record_event(stored, "Warning", "BackOff", f"attempt {attempt.number} {retry.message}")
                 return (retry.when - now).total_seconds()
 

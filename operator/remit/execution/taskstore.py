@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from remit.api import ExecutionTask, ExecutionTaskStatus
+from remit.api.executiontaskstatus import AttemptStatus
+from remit.backends import Outcome
 from remit.execution.admission import Admitted, PolicySet, Refused
 from remit.execution.lifecycle import Finish
 from remit.execution.resolved import Resolved
@@ -74,6 +76,10 @@ class TaskStore(Protocol):
 
     def on_started(self, stored: StoredTask, number: int, admitted: Admitted) -> None:
         """Attempt `number` runs."""
+        ...
+
+    def on_attempt_ended(self, stored: StoredTask, attempt: AttemptStatus, outcome: Outcome, *, retried: bool) -> None:
+        """Status tells how `attempt` ended, which is as it was before that. `retried`: another attempt follows."""
         ...
 
     def on_denied(self, stored: StoredTask, refused: Refused) -> None:

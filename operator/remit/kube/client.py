@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
+from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
@@ -20,6 +22,7 @@ from remit.api import GROUP, VERSION
 from remit.api.endpoint import Resource
 from remit.errors import ApiError
 from remit.kube.access import Access
+from remit.telemetry.metrics import Metrics
 
 Object = dict[str, Any]
 Objects = list[Object]
@@ -42,6 +45,8 @@ CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", names
 
 _EXPIRED, _BAD_GATEWAY = 410, 502
 _LARGE = 1 << 20
+_NO_ANSWER: Final = "<error>"
+"""The `code` of a request without an answer, as in client-go."""
 
 ANSWER_SECONDS: Final = 30
 """For the whole answer to a request, but a watch and a stream."""
@@ -60,11 +65,17 @@ class Kube:
     """
 
     def __init__(
-        self, access: Access, *, before_write: Callable[[], None] = lambda: None, connections: int = 64
+        self,
+        access: Access,
+        *,
+        before_write: Callable[[], None] = lambda: None,
+        connections: int = 64,
+        metrics: Metrics | None = None,
     ) -> None:
         """`before_write` is called before each request that may change something, and refuses it by an exception.
-        `connections` is how many there are at most; 0: as many as are wanted."""
+        `connections` is how many there are at most; 0: as many as are wanted. `metrics` counts the requests."""
         self.access = access
+        self._metrics = metrics
         self._connections = connections
         self._before_write = before_write
         self._session: aiohttp.ClientSession | None = None
@@ -102,9 +113,11 @@ class Kube:
         content = orjson.dumps(body) if body is not None else b""
         data = io.BytesIO(content) if len(content) > _LARGE else content or None  # aiohttp warns of that many bytes
         url = self.access.server.rstrip("/") + path
+        started, code = time.monotonic(), _NO_ANSWER
         try:
             async with self._session.request(method, url, data=data, params=params, headers=headers) as response:
                 answer = await response.read()
+                code = str(response.status)
                 if response.status >= 400:
                     raise api_error(response.status, answer)
         except aiohttp.ClientSSLError as error:
@@ -115,6 +128,8 @@ class Kube:
         except (aiohttp.ClientError, TimeoutError) as error:
             text = f"{self.access.server} does not answer: {str(error) or type(error).__name__}"
             raise ApiError(text, status=503, reason="ServiceUnavailable") from None
+        finally:
+            self._count(method, code, time.monotonic() - started)
         result: Object = orjson.loads(answer)
         return result
 
@@ -135,6 +150,26 @@ class Kube:
         """All objects as they were at one moment, and its resourceVersion, from which a watch goes on. They come in
         pages or, where the server forgets that moment meanwhile, all at once, as for client-go."""
         items: Objects = []
+        version = ""
+        async for first, page in self._listed(resource, namespace, label_selector, field_selector):
+            if first:
+                items = []
+            items += page.get("items", [])
+            version = str(page.get("metadata", {}).get("resourceVersion", ""))
+        return items, version
+
+    async def pages(
+        self, resource: Resource, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
+    ) -> AsyncGenerator[Objects, None]:
+        """All objects, some hundred at a time. Where the server forgets the moment of the first page meanwhile, all of
+        them come once more, and at once: whoever counts has to know an object by its uid."""
+        async for _, page in self._listed(resource, namespace, label_selector, field_selector):
+            yield page.get("items", [])
+
+    async def _listed(
+        self, resource: Resource, namespace: str | None, label_selector: str, field_selector: str
+    ) -> AsyncGenerator[tuple[bool, Object], None]:
+        """The pages of a list, each with whether it is the first of one."""
         params = {"limit": "500", "labelSelector": label_selector, "fieldSelector": field_selector}
         params = {name: value for name, value in params.items() if value}
         while True:
@@ -144,12 +179,10 @@ class Kube:
                 if error.status != _EXPIRED or "continue" not in params:
                     raise
                 del params["limit"], params["continue"]
-                items = []
                 continue
-            items += page.get("items", [])
-            metadata = page.get("metadata", {})
-            if not (token := metadata.get("continue")):
-                return items, str(metadata.get("resourceVersion", ""))
+            yield "continue" not in params, page
+            if not (token := page.get("metadata", {}).get("continue")):
+                return
             params["continue"] = token
 
     async def create(
@@ -256,17 +289,29 @@ class Kube:
             raise RuntimeError("use Kube as an async context manager")
         timeout = aiohttp.ClientTimeout(total=None, connect=5, sock_read=silence_seconds)
         headers = await self._headers()
-        url = self.access.server.rstrip("/") + path
+        url, code = self.access.server.rstrip("/") + path, _NO_ANSWER
         async with contextlib.AsyncExitStack() as stack:
-            async with asyncio.timeout(silence_seconds):
-                response = await stack.enter_async_context(
-                    self._session.get(url, params=params, headers=headers, timeout=timeout)
-                )
-                stack.callback(abort, response)
-                refused = await response.read() if response.status >= 400 else None
+            try:
+                async with asyncio.timeout(silence_seconds):
+                    response = await stack.enter_async_context(
+                        self._session.get(url, params=params, headers=headers, timeout=timeout)
+                    )
+                    stack.callback(abort, response)
+                    refused = await response.read() if response.status >= 400 else None
+                    code = str(response.status)
+            finally:
+                self._count("GET", code)
             if refused is not None:
                 raise api_error(response.status, refused)
             yield response
+
+    def _count(self, method: str, code: str, seconds: float | None = None) -> None:
+        if self._metrics is None:
+            return
+        host = urlsplit(self.access.server).netloc
+        self._metrics.api_requests.labels(code, method, host).inc()
+        if seconds is not None:
+            self._metrics.api_request_duration.labels(method, host).observe(seconds)
 
     async def _headers(self, content_type: str = "application/json") -> dict[str, str]:
         headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": "remit"}

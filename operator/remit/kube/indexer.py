@@ -18,6 +18,8 @@ IndexFunc = Callable[[Object], Iterable[Hashable]]
 
 CONTROLLER = "controller"
 """The index by the uid of the controller that an object names."""
+PHASE = "phase"
+"""The index by `status.phase`; an object that has none is `Pending`, as in `kubectl get`."""
 
 
 def key_of(obj: Object) -> str:
@@ -32,6 +34,13 @@ def by_controller(obj: Object) -> list[Hashable]:
         return []
     uids = [each.get("uid") for each in references if isinstance(each, dict) and each.get("controller") is True]
     return [uid for uid in uids if isinstance(uid, str)]
+
+
+def by_phase(obj: Object) -> list[Hashable]:
+    """Whoever may write status writes any phase."""
+    status = obj.get("status")
+    phase = status.get("phase") if isinstance(status, dict) else None
+    return [phase if isinstance(phase, str) and phase else "Pending"]
 
 
 class Indexer:
@@ -71,6 +80,10 @@ class Indexer:
     def by_index(self, index: str, value: Hashable) -> Objects:
         """The objects that the index `index` has under `value`."""
         return [*self._indexes[index].get(value, {}).values()]
+
+    def count_by_index(self, index: str, value: Hashable) -> int:
+        """How many objects the index `index` has under `value`."""
+        return len(self._indexes[index].get(value, ()))
 
     def put(self, obj: Object) -> Object | None:
         """Add an object, or replace the one with its uid, which is returned. Its name must not be another object's."""

@@ -35,6 +35,7 @@ def performers(
     from remit.operations.file import FilePerformer
     from remit.operations.http import HttpPerformer
     from remit.operations.process import ProcessPerformer, Supervision
+    from remit.operations.process.record import PROCESSES
 
     http = HttpPerformer()
     return {
@@ -42,6 +43,6 @@ def performers(
         "file": FilePerformer([state_dir], http.download),
         "http": http,
         "postgres": PostgresPerformer(),
-        "process": ProcessPerformer(Supervision(state_dir / "processes", host, read_only_paths)),
+        "process": ProcessPerformer(Supervision(state_dir / PROCESSES, host, read_only_paths)),
         "redis": RedisPerformer(),
     }

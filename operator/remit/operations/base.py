@@ -76,7 +76,7 @@ def held(wanted: str | int, field: str, instead: str) -> int:
     size = parse_bytes(wanted)
     if size > MOST_HELD:
         message = f"{field}: {wanted} is more than {MOST_HELD >> 20}Mi, the most that is held in memory; {instead}"
-        raise OperationFailed("Invalid", message, retryable=False, category="Invalid")
+        raise OperationFailed("Invalid", message, retryable=False)
     return size
 
 

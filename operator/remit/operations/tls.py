@@ -83,4 +83,4 @@ def _field(work: Work) -> str:
 
 
 def _invalid(message: str) -> OperationFailed:
-    return OperationFailed("Invalid", message, retryable=False, category="Invalid")
+    return OperationFailed("Invalid", message, retryable=False)

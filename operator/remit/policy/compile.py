@@ -86,6 +86,8 @@ class CompiledPolicy:
     host_paths: tuple[CompiledHostPathRule, ...]
     workspaces: tuple[Pattern | None, ...]
     """The names of each rule of `spec.volumes.workspaces`."""
+    released: Pattern | None
+    """Of `spec.volumes.releases`."""
     egress: Egress
     http: tuple[CompiledHttpRule, ...]
     functions: Pattern | None
@@ -167,6 +169,7 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
         any_of(tuple(_globs(f"spec.volumes.workspaces[{index}].names", rule.names, problems)))
         for index, rule in enumerate(spec.volumes.workspaces)
     )
+    released = any_of(tuple(_globs("spec.volumes.releases", spec.volumes.releases, problems)))
     scripts = tuple(_patterns("spec.scripts.patterns", spec.scripts.patterns, problems))
     reachable = tuple(_egress_rules("egress.allow", spec.egress.allow, problems))
     hosts = tuple(_egress_rules("http.allow", spec.http.allow, problems))
@@ -200,6 +203,7 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
         file_deny=file_deny,
         host_paths=host_paths,
         workspaces=workspaces,
+        released=released,
         egress=Egress(f"{policy.metadata.namespace}/{policy.metadata.name}", reachable),
         http=requests,
         functions=functions,

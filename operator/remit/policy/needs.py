@@ -180,6 +180,10 @@ def artifacts(**most: str | int) -> Part:
     return {"volumes": {"artifacts": most}}
 
 
+def releases(deployment: str) -> Part:
+    return {"volumes": {"releases": [deployment]}}
+
+
 def raw_output() -> Part:
     return {"output": {"allowRaw": True}}
 

@@ -43,6 +43,8 @@ def unacceptable_volumes(request: Request) -> str | None:
         where = f"spec.volumes[{index}]"
         if volume.host_path and (wrong := _unacceptable_host_path(volume.host_path.path)):
             return f"{where}.hostPath.path: {wrong}"
+        if volume.release and (volume.release.deployment is None or volume.release.revision is None):
+            return f"{where}.release: only a hook of a Deployment may leave deployment and revision out; say both"
     texts = {f"volumeMounts[{index}].mountPath": mount.mount_path for index, mount in enumerate(request.mounts)}
     texts |= {f"volumeMounts[{index}].subPath": mount.sub_path or "" for index, mount in enumerate(request.mounts)}
     texts |= {"stdinFrom.volume.path": request.stdin_file.path or ""} if request.stdin_file else {}
@@ -95,6 +97,8 @@ def _judge_volume(policy: CompiledPolicy, volume: Volume, access: Access) -> Den
         return _judge_host_path(policy, volume.host_path.path, access)
     if volume.workspace:
         return _judge_workspace(policy, volume.workspace)
+    if volume.release and (name := volume.release.deployment) is not None:
+        return _judge_release(policy, name)
     if volume.artifact and policy.spec.volumes.artifacts is None:
         return _no_artifacts(policy, f"the artifact {volume.artifact.name} of task {volume.artifact.task}")
     if volume.empty_dir and volume.empty_dir.size_limit is not None:
@@ -139,6 +143,17 @@ def _judge_workspace(policy: CompiledPolicy, workspace: WorkspaceVolume) -> Deni
         f" needs `{line}`"
     )
     return Denial(Reason.VOLUME_NOT_ALLOWED, message, policy.key, "volumes.workspaces", lacking)
+
+
+def _judge_release(policy: CompiledPolicy, deployment: str) -> Denial | None:
+    if policy.released is not None and policy.released.matches(deployment):
+        return None
+    lacking = needs.releases(deployment)
+    message = (
+        f"policy {policy.key} does not allow what Deployment {deployment} releases to be mounted; its spec needs"
+        f" `{needs.line(lacking)}`"
+    )
+    return Denial(Reason.VOLUME_NOT_ALLOWED, message, policy.key, "volumes.releases", lacking)
 
 
 def _naming(policy: CompiledPolicy, name: str) -> Iterator[WorkspaceRule]:

@@ -16,9 +16,10 @@ from remit.api import deployment as api
 from remit.api.deploymentstatus import PipelineState
 from remit.api.resource import Deployment
 from remit.backends import ProcessBackend
-from remit.errors import DeploymentError
+from remit.errors import DeploymentError, InvalidInput, MissingReference
 from remit.operations.http import HttpPerformer
 from remit.operations.process import Supervision
+from remit.operations.process.record import INSTANCES
 from remit.release.judging import Judge
 from remit.release.model import SLOTS, Desired, ObservedState, Problem, Revision, may_contact
 from remit.release.requests import rollback_target
@@ -156,6 +157,17 @@ class Places:
         self._deployments[key] = deployment
         return self._known[key]
 
+    def find_release(self, namespace: str, name: str, revision: int) -> tuple[Path, str]:
+        """See `remit.execution.folders.FindRelease`."""
+        place = self._known.get(f"{namespace}/{name}")
+        if place is None:
+            raise MissingReference(f"there is no Deployment {name}, so far")
+        if not isinstance(place.target, ProcessTarget):
+            raise InvalidInput(f"Deployment {name} releases an image, of which nothing is mounted")
+        if (copy := place.target.copy(revision)) is None:
+            raise MissingReference(f"the artifact of revision {revision} of Deployment {name} is not there, intact")
+        return copy
+
     async def forget_other(self, deployment: Deployment) -> None:
         """Let go of one of the same name that was there before: its end was never seen."""
         before = self._deployments.get(deployment.key)
@@ -286,7 +298,7 @@ class Places:
             raise DeploymentError(message, reason="ArtifactFailed", retryable=True)
 
     def _supervise(self, copy: Path) -> Supervision:
-        return Supervision(self.state_dir / "instances", self._readers, [*self.read_only_paths, str(copy)])
+        return Supervision(self.state_dir / INSTANCES, self._readers, [*self.read_only_paths, str(copy)])
 
     def _backend(self, copy: Path) -> ProcessBackend:
         return ProcessBackend(self._readers, read_only_paths=[*self.read_only_paths, str(copy)])

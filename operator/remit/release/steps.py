@@ -12,7 +12,7 @@ from typing import Literal
 
 from remit.api.deployment import Hook
 from remit.api.deploymentstatus import Outcome, PipelineState, Slot, StageName
-from remit.errors import DeploymentError, RemitError
+from remit.errors import RemitError
 from remit.release.model import HookKey, Revision, StepError
 from remit.telemetry import escape
 
@@ -114,13 +114,12 @@ class Finish:
 
 def step_error(step: Step, error: RemitError) -> StepError:
     """What the next look is told of a step that raised this."""
-    reason = error.reason if isinstance(error, DeploymentError) else type(error).__name__
     revision = None
     if isinstance(step, Prepare | Provision):
         revision = step.revision.number
     elif isinstance(step, RunHook):
         revision = step.key.revision
-    return StepError(reason, escape(str(error)), error.retryable, revision)
+    return StepError(error.code, escape(str(error)), error.retryable, revision)
 
 
 def sentence(step: Step) -> str:

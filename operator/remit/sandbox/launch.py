@@ -91,7 +91,7 @@ class Launch:
             self._steps += [mounts.step] if mounts and mounts.step else []
             if bubblewrap.identities and user:
                 self._steps += [("expose", hidden)] if hidden else []
-                groups = bubblewrap.identities.groups
+                groups = (*bubblewrap.identities.groups, *(mounts.groups if mounts else ()))
                 self._steps += [("no_new_privileges",), ("become", user.uid, user.gid, *groups)]
             else:
                 self._steps.append(("no_new_privileges",))

@@ -61,6 +61,8 @@ class HostMount:
     own: bool = False
     internal: bool = False
     """Whether the operator keeps it in its own state, of which nothing else is ever mounted."""
+    for_readers: bool = False
+    """Whether it may only be read by the group of `identity.reader_group`, which the attempt is in, too."""
 
     @property
     def field(self) -> str:
@@ -88,7 +90,32 @@ class ClaimMount:
     read_only: bool = True
 
 
-Mount = HostMount | EmptyMount | ClaimMount
+@dataclass(frozen=True, slots=True)
+class MountedFile:
+    """A file by its path in the volume; `size` in bytes."""
+
+    path: str
+    size: int
+    executable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FilesMount:
+    """Copies of `files` in the operator's `folder`, found at `mount_path`, read-only: a Job's mount of the volume
+    `volume`. Of `sub_path` in it, where that is set."""
+
+    mount_path: str
+    volume: str
+    folder: str
+    files: tuple[MountedFile, ...]
+    sub_path: str = ""
+
+    @property
+    def read_only(self) -> bool:
+        return True
+
+
+Mount = HostMount | EmptyMount | ClaimMount | FilesMount
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +129,8 @@ class Confinement:
     mounts: tuple[Mount, ...] = ()
     stdin_file: HostMount | None = None
     """The file that the program reads as its standard input, instead of what its command says."""
+    stdin_volume: ClaimMount | FilesMount | None = None
+    """The same of a Job: `sub_path` in a volume that is mounted for that."""
 
 
 @dataclass(frozen=True, slots=True)

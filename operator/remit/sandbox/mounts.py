@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from remit.errors import InvalidInput
 from remit.sandbox.beneath import SELF, open_beneath
-from remit.sandbox.identity import slots
-from remit.sandbox.model import ClaimMount, EmptyMount, HostMount, Identities, Mount
+from remit.sandbox.identity import reader_group, slots
+from remit.sandbox.model import ClaimMount, EmptyMount, FilesMount, HostMount, Identities, Mount
 from remit.sandbox.mountuser import Owned, User, choose_user, user_of
 from remit.sandbox.ownership import give
 from remit.sandbox.protected import Protected
@@ -88,6 +88,10 @@ class Mounts:
         if identities:
             slot = identities.uid(next(slots))
             self.user = User(slot, slot, shared=False) if choice is None else user_of(choice, identities)
+        closed = any(isinstance(mount, HostMount) and mount.for_readers for mount in mounts)
+        group = reader_group() if identities and closed else None
+        self.groups: tuple[int, ...] = () if group is None else (group,)
+        """Further groups that the attempt must be in."""
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -197,7 +201,7 @@ class Mounts:
             found = _Found(mount, -1, None, within, relative)
             _check_place(found, outer)
             return found
-        if isinstance(mount, ClaimMount):
+        if isinstance(mount, ClaimMount | FilesMount):
             raise InvalidInput(f"{mount.mount_path}: volumes of a cluster are mounted by its Jobs only")
         descriptor = open_host(mount, trusts_links_of_root)
         try:

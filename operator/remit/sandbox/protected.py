@@ -28,9 +28,9 @@ class Protected:
         above: dict[str, str] = {}
         # Every attempt that mounts something waits for this, so names are told apart before they are looked up.
         for path in paths:
-            here = os.path.realpath(path)
-            with contextlib.suppress(OSError):
-                self._themselves[_id(os.stat(here))] = path  # noqa: PTH116
+            here, identity = _looked_up(path)
+            if identity:
+                self._themselves[identity] = path
             while (folder := posixpath.dirname(here)) != here:
                 above.setdefault(folder, path)
                 here = folder
@@ -46,7 +46,7 @@ class Protected:
         if (beneath := self._above.get(_id(status))) is not None:
             return f"{path} has {beneath} in it, which is never mounted; mount the folders beneath it that are needed"
         for _ in range(_MOST_LOOKS):
-            path, mounts = _path(descriptor), Path("/proc/self/mountinfo").read_bytes()
+            path, mounts = _path(descriptor), _content("/proc/self/mountinfo")
             if _path(descriptor) == path:
                 return self._objection_to_mounts(mounts.rstrip(b"\n").split(b"\n"), path, _mount_id(descriptor))
         return f"{path} is being renamed, so that what is mounted in it cannot be told; try again"
@@ -75,7 +75,10 @@ class Protected:
         """Of what of `mounts`, which are lines of /proc/self/mountinfo, is beneath `path`, and of the mount `on` which
         it is."""
         inside = os.fsencode(path.rstrip("/") + "/")
+        own = on + b" "
         for line in mounts:
+            if inside not in line and b"\\" not in line and not line.startswith(own):
+                continue  # most lines, of which a host may have thousands
             number, _, _, _, escaped, rest = line.split(b" ", 5)
             point = _unescaped(escaped)
             beneath = point.startswith(inside)
@@ -95,13 +98,34 @@ class Protected:
         return None
 
 
+def _looked_up(path: str) -> tuple[str, _Id | None]:
+    """Its name without links, and what it is; None where nothing is. The kernel tells both at once, where realpath
+    looks at each folder of the name."""
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        here = os.path.realpath(path)
+        with contextlib.suppress(OSError):
+            return here, _id(os.stat(here))  # noqa: PTH116
+        return here, None
+    try:
+        return _path(descriptor), _id(os.fstat(descriptor))
+    finally:
+        os.close(descriptor)
+
+
 def _path(descriptor: int) -> str:
     """Its name as of now; one that is not a name is told as it is."""
     return os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115
 
 
 def _mount_id(descriptor: int) -> bytes:
-    return Path(f"/proc/self/fdinfo/{descriptor}").read_bytes().partition(b"mnt_id:")[2].split()[0]
+    return _content(f"/proc/self/fdinfo/{descriptor}").partition(b"mnt_id:")[2].split()[0]
+
+
+def _content(name: str) -> bytes:
+    with open(name, "rb", buffering=0) as file:  # noqa: PTH123  # pathlib takes several times as long
+        return file.readall()
 
 
 def _id(status: os.stat_result) -> _Id:

@@ -58,6 +58,7 @@ def stage(mounts: Sequence[tuple[int, bool, int, str, str]]) -> None:
     """
     trees = _copies(mounts)
     new_mount_namespace()
+    _cover(STAGE)
     _lay_out(STAGE, trees, mounts)
 
 
@@ -66,6 +67,8 @@ def stage_at(folder: str, mounts: Sequence[tuple[int, bool, int, str, str]]) -> 
     others to find it. Whatever comes of it, `unstage` it."""
     trees = _copies(mounts)
     try:
+        _cover(folder)
+        mount("none", folder, None, PRIVATE)
         _lay_out(folder, trees, mounts)
     except BaseException:
         _close(trees)
@@ -101,9 +104,11 @@ def _close(descriptors: Sequence[int]) -> None:
             os.close(descriptor)
 
 
-def _lay_out(folder: str, trees: Sequence[int], mounts: Sequence[tuple[int, bool, int, str, str]]) -> None:
+def _cover(folder: str) -> None:
     mount("tmpfs", folder, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "mode=0755,size=64k,nr_inodes=256")
-    mount("none", folder, None, PRIVATE)
+
+
+def _lay_out(folder: str, trees: Sequence[int], mounts: Sequence[tuple[int, bool, int, str, str]]) -> None:
     for number, (tree, (_, _, within, path, options)) in enumerate(zip(trees, mounts, strict=True)):
         place = _mount_point(staged(number, folder), tree) if within < 0 else _beneath(staged(within, folder), path)
         try:

@@ -378,6 +378,20 @@ def _recover(descriptor: int, path: Path) -> tuple[Anchor, int, int]:
     )
 
 
+def last_record(path: Path) -> Anchor | None:
+    """The last record of a closed file; None where that is not sound. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        size = os.fstat(descriptor).st_size
+        _, line = _last_line(descriptor, size) if size else (0, b"")
+        with contextlib.suppress(ValueError):
+            if parse_line(line.rstrip(b"\n"))[1]:
+                return _anchor(line)
+        return None
+    finally:
+        os.close(descriptor)
+
+
 def _anchor(line: bytes) -> Anchor:
     record, _ = parse_line(line.rstrip(b"\n"))
     return Anchor(record["seq"], record["hash"])

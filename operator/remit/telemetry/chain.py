@@ -40,7 +40,7 @@ class Anchor(NamedTuple):
         return f"{self.seq}:{self.hash}"
 
 
-Kind = Literal["decision", "execution", "release", "recovery", "segment"]
+Kind = Literal["decision", "execution", "release", "recovery", "segment", "retention"]
 GENESIS: Final = Anchor(0, "0" * 64)
 """Before the first record."""
 
@@ -73,6 +73,8 @@ class AuditEvent:
     verdict: str = ""
     """Allowed or Denied; for an execution, Started or how it ended."""
     reason: str = ""
+    category: str = ""
+    """The kind of failure, as in `status.error.category`; empty for what succeeded."""
     message: str = ""
     audited: Sequence[Mapping[str, str]] = ()
     """What policies in Audit enforcement would have denied: `policy`, `rule`, `reason` and `message` of each denial."""
@@ -93,6 +95,8 @@ class AuditEvent:
     """`sha256:` and the digest of everything that was written to standard output and error."""
     follows: str = ""
     """The name of the file that a `segment` continues."""
+    removed: Sequence[str] = ()
+    """In a `retention`: the closed files that go, the oldest first, each as `NAME SEQ:HASH` of its last record."""
 
     def as_record(self) -> dict[str, Any]:
         """What is set, by name."""

@@ -44,7 +44,8 @@ def verify(path: Path, *, after: Anchor = GENESIS, head: Anchor | None = None) -
     it is a copy with all of them in one. At most the first hundred problems are told. The files may be written to
     meanwhile.
 
-    `after` is the last record of what was moved away from the front. `head`, when known, is a record that must be there
+    `after` is the last record of what was moved away from the front. What Remit removed there itself, a record of kind
+    `retention` tells. `head`, when known, is a record that must be there
     (or be `after`): without it a cut tail cannot be seen. Raises `InvalidInput` when a file cannot be read.
     """
     walk = _Walk(last=after, head=head, head_seen=head is None or head == after)
@@ -54,6 +55,7 @@ def verify(path: Path, *, after: Anchor = GENESIS, head: Anchor | None = None) -
             walk.file(part.path, part.lines())
     except OSError as error:
         raise InvalidInput(f"{error.filename or path} cannot be read: {error.strerror}") from error
+    walk.check_beginning()
     if walk.path != path:
         walk.begin(path)
         walk.found("missing", "the newest file of the trail is not there")
@@ -72,6 +74,12 @@ class _Walk:
     joined: bool = False
     """There is one file, which may have been made of several: a `segment` may stand within it."""
     before: str = ""
+    assumed: Anchor | None = None
+    """The record before the first one, where that is not the first of all: is it one of `removed`?"""
+    beginning: Problem | None = None
+    """What is wrong where it is not."""
+    removed: set[str] = field(default_factory=set)
+    """The last records of files that a record says were removed."""
     records: int = 0
     files: int = 0
     problems: list[Problem] = field(default_factory=list)
@@ -82,6 +90,11 @@ class _Walk:
 
     def begin(self, path: Path) -> None:
         self.before, self.path, self.line = self.path.name, path, 0
+
+    def check_beginning(self) -> None:
+        """A trail that does not begin with record 1 has a record of the removal of what was before."""
+        if self.assumed is not None and str(self.assumed) not in self.removed and self.beginning:
+            self.problems.insert(0, self.beginning)
 
     def file(self, path: Path, lines: Iterable[bytes]) -> None:
         self.begin(path)
@@ -101,6 +114,11 @@ class _Walk:
             self.found("unreadable", "not an audit record")
             return
         self.records += 1
+        if self.records == 1 and self.last == GENESIS and record["seq"] > 1:
+            self.last = self.assumed = Anchor(record["seq"] - 1, str(record.get("prev")))
+            self.beginning = Problem("gap", self.line, f"records 1 to {record['seq'] - 1} are missing", self.path)
+        if sound and record.get("kind") == "retention":
+            self.removed |= {str(each).rpartition(" ")[2] for each in record.get("removed", [])}
         seq, prev, last = record["seq"], str(record.get("prev")), self.last
         if not sound:
             self.found("edited", f"record {seq} is not as it was written: its hash does not fit")

@@ -32,7 +32,7 @@ POLICY: dict[str, Any] = {
         "environment": {"allow": ["VERSION"]},
         "limits": {"retries": {"max": 3}},
         "privateFiles": {"allow": ["/etc/**"]},
-        "volumes": {"workspaces": [{"names": ["*"], "maxSize": "64Mi"}]},
+        "volumes": {"workspaces": [{"names": ["*"], "maxSize": "64Mi"}], "artifacts": {}},
         "databases": {"postgres": {"secrets": ["database"], "statements": ["select"]}},
         "containers": {"operations": ["run"]},
         "images": {"allow": [clusters.IMAGE, clusters.BUSYBOX, "remit-test.invalid/*:*"]},

@@ -150,6 +150,27 @@ def test_volumes_of_every_kind_are_mounted(installation: Installation) -> None:
     assert "s3cret-of-a-volume" not in json.dumps([first, second, *installation.get("events")["items"]])
 
 
+def test_what_a_task_leaves_the_next_one_has(installation: Installation) -> None:
+    """The first file is larger than what a kubelet lets a log grow to."""
+    script = "head -c 12582912 /dev/urandom >large; mkdir d; sha256sum large >d/sum; ln -s /etc/passwd d/link"
+    kept = [{"name": "large", "path": "large"}, {"name": "d", "path": "d"}]
+    installation.run("leaves", "sh", "-c", script, artifacts=kept)
+    first = installation.finished("leaves")
+    assert first["phase"] == "Succeeded", first
+    assert [(each["name"], each["files"], each["bytes"]) for each in first["artifacts"]] == [
+        ("large", 1, 12 << 20),
+        ("d", 1, 72),
+    ]
+    volumes = [{"name": "d", "artifact": {"task": "leaves", "name": "d"}}]
+    mounts = [{"name": "d", "mountPath": "/in"}]
+    stdin = {"volume": {"name": "d", "path": "sum"}}
+    installation.run("has", "sh", "-c", "cat; ls -A /in", volumes=volumes, volumeMounts=mounts, stdinFrom=stdin)
+    second = installation.finished("has")
+    assert second["phase"] == "Succeeded", second
+    digest, *rest = second["output"]["stdoutTail"].split()
+    assert (len(digest), rest) == (64, ["large", "sum"])
+
+
 @contextlib.contextmanager
 def _disk(installation: Installation) -> Iterator[None]:
     """Of the class that the installation asks for, on this machine, which is the node; another cluster makes it."""

@@ -16,7 +16,9 @@ from portable import carry, ends, failures, passed
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 NOBODY = "65534"
-EXAMPLES = [f"test_an_example_ends_as_it_promises[{name}]" for name in ("20-python-tests", "22-report")]
+OF_A_USER = ("20-python-tests", "22-report", "24-clean-up", "27-toolchain")
+BOXED = "test_an_example_with_files_in_a_container"
+EXAMPLES = [*(f"test_an_example_ends_as_it_promises[{name}]" for name in OF_A_USER), BOXED]
 ALSO = (
     "sandbox/test_mounts.py",
     "sandbox/test_stdin_file.py",
@@ -38,7 +40,9 @@ def junit() -> Iterator[Path]:
         portable = carry(Path(suite))
         os.chown(folder, int(NOBODY), int(NOBODY))
         junit = Path(folder) / "junit.xml"
-        become = [setpriv, "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--"]
+        engine = Path("/var/run/docker.sock")
+        groups = ["--groups", str(engine.stat().st_gid)] if engine.exists() else ["--clear-groups"]
+        become = [setpriv, "--reuid", NOBODY, "--regid", NOBODY, *groups, "--"]
         done = subprocess.run(
             [*become, *portable.pytest(junit, f"--basetemp={folder}/tests", also=ALSO)],
             env={**portable.environment, "TMPDIR": folder},
@@ -66,4 +70,10 @@ def test_so_do_the_walls_of_mounted_folders(junit: Path) -> None:
 
 
 def test_so_do_the_examples_with_files_of_a_user(junit: Path) -> None:
-    assert EXAMPLES[1] in passed(junit)
+    assert {*EXAMPLES[1:4]} <= passed(junit)
+
+
+def test_a_user_of_the_engine_is_told_that_it_mounts_nothing(junit: Path) -> None:
+    if not Path("/var/run/docker.sock").exists():
+        pytest.skip("no Docker engine runs here")
+    assert BOXED in passed(junit)

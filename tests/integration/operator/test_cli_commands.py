@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from remit.cli import cancel, logs, observe, run, tasks
+from remit.cli.logsources import LogRequest
 from remit.cli.terminal import Screen
 from remit.errors import RemitError
 from remit.kube.client import DEPLOYMENTS, TASKS
@@ -71,14 +72,15 @@ async def test_without_an_operator_cancel_and_logs_come_to_an_end(
     assert not await cancel._cancel(["left-alone"], True, None, kubeconfig, None)
     assert "task default/left-alone has not ended within 1 s; it does as soon as an" in capsys.readouterr().err
     with pytest.raises(RemitError, match="no operator has taken task default/left-alone up"):
-        await logs._logs("left-alone", None, kubeconfig, None, None, True, None, Screen())
+        await logs._logs(LogRequest("task", "left-alone", follow=True), Screen(), None, kubeconfig)
 
 
 async def test_logs_of_a_schedule_are_those_of_its_newest_run(
     world: World, kubeconfig: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     def show(name: str, *, follow: bool) -> Any:
-        return logs._logs(name, None, kubeconfig, None, world.settings.state_dir, follow, None, Screen())
+        request = LogRequest("task", name, follow=follow)
+        return logs._logs(request, Screen(), None, kubeconfig, None, world.settings.state_dir)
 
     task = tasks.for_command(["sh", "-c", "echo from a run"], name="yearly")
     task["spec"]["schedule"] = {"cron": "0 0 1 1 *"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from remit.client import RemitClient
 from remit.errors import ApiError, InvalidInput, RemitError
+from remit.operations.process.logs import RotatingOutput
 
 from .conftest import PATIENCE, World
 
@@ -127,3 +129,42 @@ async def test_a_task_that_goes(world: World, client: RemitClient) -> None:
         scheduled = await world.sh("true", schedule={"cron": "0 0 1 1 *"})
         with pytest.raises(InvalidInput, match="its runs"):
             await anext(client.logs(scheduled))
+
+
+async def test_lines_with_their_times_the_last_ones_and_those_since(world: World, client: RemitClient) -> None:
+    async with world.operator(), asyncio.timeout(PATIENCE):
+        before = datetime.datetime.now(datetime.UTC)
+        name = await world.sh("echo 1; echo 2; printf 3")
+        await client.wait(name)
+        lines = [chunk async for chunk in client.logs(name, lines=True)]
+        assert [chunk.text for chunk in lines] == ["1\n", "2\n", "3"]
+        for chunk in lines:
+            assert chunk.time
+            assert chunk.time >= before - datetime.timedelta(milliseconds=1)
+        assert [chunk.text async for chunk in client.logs(name, tail=1)] == ["3"]
+        assert len([chunk async for chunk in client.logs(name, since=before)]) == 3
+        later = before + datetime.timedelta(days=1)
+        assert [chunk async for chunk in client.logs(name, since=later, follow=True)] == []
+        with pytest.raises(InvalidInput, match="time zone"):
+            await anext(client.logs(name, since=before.replace(tzinfo=None)))
+
+
+async def test_processes_and_instances_by_their_names(world: World, client: RemitClient) -> None:
+    for place in ("processes/default/web", "instances/default/shop/blue-0", "instances/default/shop/green-0"):
+        folder = world.settings.state_dir / place
+        folder.mkdir(parents=True)
+        output = RotatingOutput(folder, 1000)
+        for run in ("first", "second"):
+            output.begin()
+            output.write("stdout", f"{run} of {folder.name}\n".encode())
+    web = [(chunk.source, chunk.text) async for chunk in client.logs("process/web", follow=True)]
+    assert web == [("process/web", "second of web\n")]
+    both = [(chunk.source, chunk.text) async for chunk in client.logs("deploy/shop", previous=True)]
+    assert both == [
+        ("deploy/shop/blue-0", "first of blue-0\n"),
+        ("deploy/shop/green-0", "first of green-0\n"),
+    ]
+    assert len([chunk async for chunk in client.logs("deploy/shop/green-0")]) == 1
+    for name in ("process/none", "deploy/shop/red-0", "process/../default", "deploy/../x", "pod/x"):
+        with pytest.raises(InvalidInput):
+            await anext(client.logs(name))

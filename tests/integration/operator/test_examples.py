@@ -8,7 +8,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
-from dockers import docker
+import pythonimage
+from dockers import docker, needs_docker
 from remit.execution.schedule import PARENT_LABEL, child
 from remit.kube.client import CONFIG_MAPS, DEPLOYMENTS, POLICIES, SECRETS, TASKS, Object
 from remit.policy.testing import parse_policies, parse_suite, run_cases
@@ -257,6 +259,37 @@ async def test_an_example_ends_as_it_promises(world: World, tmp_path: Path, name
             assert as_promised(status), status
         await asyncio.to_thread(promise.afterwards, world, tmp_path / "stage")
     assert stages.AUTHORIZATION not in json.dumps(await world.kube.list(TASKS, "default"))
+
+
+@pytest.fixture
+def python() -> Iterator[str]:
+    """An image with Python."""
+    needs_docker()
+    name = f"remit-test-{uuid.uuid4().hex}:python"
+    made = docker("import", "-", name, input=pythonimage.tree())
+    assert made.returncode == 0, made.stderr
+    yield name
+    docker("rmi", "-f", name)
+
+
+async def test_an_example_with_files_in_a_container(world: World, tmp_path: Path, python: str) -> None:
+    """The report, with a file of the host and an artifact. An operator that is no root mounts nothing for an engine."""
+    promise, text = PROMISES["22-report"], (EXAMPLES / "22-report.yaml").read_text()
+    (tmp_path / "stage").mkdir()
+    async with promise.stage(tmp_path / "stage") as changes, world.operator():
+        for written, tried in changes.items():
+            text = text.replace(written, tried)
+        for obj in yaml.safe_load_all(text):
+            allowed = {"backends": ["docker"], "images": {"allow": ["remit-test-*"]}}
+            obj["spec"] |= allowed if obj["kind"] == "CommandPolicy" else {"backend": "docker", "image": python}
+            await world.kube.create(KINDS[obj["kind"]], "default", obj)
+        status = await world.finished("traffic")
+        if os.geteuid():
+            assert status["attempts"][0]["reason"] == "SandboxUnavailable"
+            assert "an operator that is root, with CAP_SYS_ADMIN; or use backend: process" in status["message"]
+            return
+        assert promise.endings["traffic"](status), status
+        await asyncio.to_thread(promise.afterwards, world, tmp_path / "stage")
 
 
 async def run_by_hand(world: World, schedule: str, name: str) -> None:

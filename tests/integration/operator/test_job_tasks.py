@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import tempfile
 import uuid
@@ -456,3 +457,155 @@ async def test_a_job_that_a_stranger_made_for_the_next_attempt_is_not_it(cluster
         assert [each["reason"] for each in status["attempts"]] == ["ExitCode", "BackendError"]
         assert f"has a Job {name} that Remit did not make" in status["message"]
         assert not await cluster.left(JOBS, name)
+
+
+ARTIFACTS = {"volumes": {"artifacts": {"maxBytes": "64Mi"}}}
+
+
+async def test_files_are_kept_byte_for_byte(cluster: Cluster) -> None:
+    await cluster.kube.patch(POLICIES, cluster.namespace, "sh", {"spec": ARTIFACTS})
+    script = (
+        "mkdir -p out/sub; printf 'o forged\\n= {}' >out/sub/f; ln -s /etc/passwd out/link; mkfifo out/pipe; exit $1"
+    )
+    script = f"set -- ${{CODE:-0}}; {script}"
+    wanted = [
+        {"name": "all", "path": "out/**"},
+        {"name": "log", "path": "out/sub/f", "when": "Always", "maxBytes": "1Ki"},
+        {"name": "none", "path": "none", "optional": True},
+    ]
+    async with cluster.operator() as operator:
+        done = await cluster.sh(script, artifacts=wanted)
+        failed = await cluster.sh(script, artifacts=wanted, env=[{"name": "CODE", "value": "3"}])
+        large = await cluster.sh("head -c 2000 /dev/zero >f", artifacts=[{"name": "f", "path": "f", "maxBytes": "1Ki"}])
+        missing = await cluster.sh("true", artifacts=[{"name": "f", "path": "f"}])
+        much = await cluster.sh("true", artifacts=[{"name": "f", "path": "f", "maxBytes": "65Mi"}])
+        late = await cluster.sh(
+            "trap '' TERM; echo begun >log; sleep 600 & wait; wait",
+            artifacts=[{"name": "log", "path": "log", "when": "Always"}],
+            timeoutSeconds=10,
+        )
+        ends = {name: await cluster.finished(name) for name in (done, failed, large, missing, much, late)}
+        assert [(each["name"], each["files"], each["bytes"]) for each in ends[done]["artifacts"]] == [
+            ("all", 1, 13),
+            ("log", 1, 13),
+        ], ends[done]
+        assert [each["name"] for each in ends[failed]["artifacts"]] == ["log"]
+        assert [ends[name]["attempts"][-1]["reason"] for name in (failed, large, missing, late)] == [
+            "ExitCode",
+            "ArtifactTooLarge",
+            "ArtifactMissing",
+            "Timeout",
+        ]
+        assert "spec.artifacts[f].maxBytes: a Job keeps at most 64Mi" in ends[much]["message"]
+        assert [(each["name"], each["bytes"]) for each in ends[late]["artifacts"]] == [("log", 6)]
+        assert _content(operator, cluster, done, "all") == {"sub/f": b"o forged\n= {}"}
+
+
+def _content(operator: Operator, cluster: Cluster, task: str, name: str) -> dict[str, bytes]:
+    """The files of an artifact."""
+    assert operator.runner.folders is not None
+    store, files = operator.runner.folders.artifacts, {}
+    artifact = store.find(cluster.namespace, task, name)
+    for each in artifact.files if artifact else ():
+        with store.open(each) as file:
+            files[each.path] = file.read()
+    return files
+
+
+@pytest.mark.parametrize("mebibytes", [20])
+async def test_a_large_file_arrives_whole(cluster: Cluster, mebibytes: int) -> None:
+    """The kubelet rotates the log meanwhile."""
+    await cluster.kube.patch(POLICIES, cluster.namespace, "sh", {"spec": ARTIFACTS})
+    async with cluster.operator() as operator:
+        name = await cluster.sh(
+            f"head -c {mebibytes << 20} /dev/urandom >f; sha256sum f", artifacts=[{"name": "f", "path": "f"}]
+        )
+        status = await cluster.finished(name)
+        assert status["phase"] == "Succeeded", status
+        content = _content(operator, cluster, name, "f")["f"]
+        assert status["output"]["stdoutTail"] == f"{hashlib.sha256(content).hexdigest()}  f\n"
+
+
+async def test_an_operator_that_comes_back_collects(cluster: Cluster) -> None:
+    """The one before went while files were told."""
+    await cluster.kube.patch(POLICIES, cluster.namespace, "sh", {"spec": ARTIFACTS})
+    async with cluster.operator():
+        wanted = [{"name": "f", "path": "f"}]
+        name = await cluster.sh("head -c 20971520 /dev/urandom >f; sha256sum f", artifacts=wanted)
+        pod = await cluster.running(name)
+        await _tells_files(cluster, pod)
+    async with cluster.operator() as operator:
+        status = await cluster.finished(name)
+        assert status["attemptCount"] == 1
+        if status["phase"] == "Succeeded":
+            content = _content(operator, cluster, name, "f")["f"]
+            assert status["output"]["stdoutTail"] == f"{hashlib.sha256(content).hexdigest()}  f\n"
+        else:  # the node had rotated too much of it away
+            assert status["attempts"][0]["reason"] == "ArtifactUnreadable"
+            assert "did not arrive" in status["message"]
+            assert _content(operator, cluster, name, "f") == {}
+
+
+async def _tells_files(cluster: Cluster, pod: Object) -> None:
+    """Until the launcher is about it."""
+    where = PODS.path(cluster.namespace, pod["metadata"]["name"], "log")
+    said = bytearray()
+    async with asyncio.timeout(PATIENCE):
+        async for chunk in cluster.kube.stream(where, params={"follow": "true"}, silence_seconds=PATIENCE):
+            said += chunk
+            if b"\nb 0 9 " in said:
+                return
+
+
+async def test_a_pod_that_goes_while_it_is_collected_leaves_nothing(cluster: Cluster) -> None:
+    await cluster.kube.patch(POLICIES, cluster.namespace, "sh", {"spec": ARTIFACTS})
+    async with cluster.operator() as operator:
+        name = await cluster.sh("head -c 62914560 /dev/zero >f; echo done", artifacts=[{"name": "f", "path": "f"}])
+        pod = await cluster.running(name)
+        await _tells_files(cluster, pod)
+        await cluster.kube.delete(PODS, cluster.namespace, pod["metadata"]["name"])
+        status = await cluster.finished(name)
+        assert (status["attempts"][0]["reason"], status["attemptCount"]) == ("ArtifactUnreadable", 1), status
+        assert "completed, but what it left could not be kept: a part of it did not arrive" in status["message"]
+        assert status["output"]["stdoutTail"] == "done\n"
+        assert (status.get("artifacts"), _content(operator, cluster, name, "f")) == (None, {})
+
+
+async def test_an_artifact_is_there_for_the_next_task(cluster: Cluster) -> None:
+    await cluster.kube.patch(POLICIES, cluster.namespace, "sh", {"spec": ARTIFACTS})
+    where = {"volumeMounts": [{"name": "a", "mountPath": "/in"}, {"name": "a", "mountPath": "/one", "subPath": "bin"}]}
+    async with cluster.operator() as operator:
+        script = (
+            "mkdir -p d/sub d/bin; for i in 1 2 3; do head -c 600000 /dev/urandom >d/sub/$i; done; echo hi >d/sub/t"
+        )
+        script += "; printf '#!/bin/sh\\necho run' >d/bin/x; chmod +x d/bin/x; head -c 950000 /dev/zero >large"
+        kept = [{"name": "d", "path": "d"}, {"name": "large", "path": "large"}]
+        first = await cluster.sh(script, artifacts=kept)
+        assert (await cluster.finished(first))["phase"] == "Succeeded"
+        content = _content(operator, cluster, first, "d")
+        volumes = [{"name": "a", "artifact": {"task": first, "name": "d"}}]
+        script = (
+            "cat; find /in | sort; /in/bin/x; ls /one; cat /in/sub/1 /in/sub/2 /in/sub/3 | sha256sum; ! touch /in/y"
+        )
+        second = await cluster.sh(
+            script, volumes=volumes, stdinFrom={"volume": {"name": "a", "path": "sub/t"}}, **where
+        )
+        status = await cluster.finished(second)
+        assert status["phase"] == "Succeeded", status
+        digest = hashlib.sha256(b"".join(content[f"sub/{number}"] for number in (1, 2, 3))).hexdigest()
+        listing = "\n".join(["/in", "/in/bin", "/in/bin/x", "/in/sub", *(f"/in/sub/{n}" for n in ("1", "2", "3", "t"))])
+        assert status["output"]["stdoutTail"] == f"hi\n{listing}\nrun\nx\n{digest}  -\n"
+        assert "Read-only file system" in status["output"]["stderrTail"]
+        assert status["volumes"][0]["digest"].startswith("sha256:")
+        job = f"remit-{status['attempts'][0]['id']}"
+        for number in range(3):
+            await cluster.gone(SECRETS, f"{job}-files-{number}")
+        third = await cluster.sh(
+            "true", volumes=[{"name": "a", "artifact": {"task": first, "name": "large"}}],
+            volumeMounts=[{"name": "a", "mountPath": "/in"}],
+        )  # fmt: skip
+        assert "a Job mounts files of at most" in (await cluster.finished(third))["message"]
+        fourth = await cluster.sh("cat", volumes=volumes, stdinFrom={"volume": {"name": "a", "path": "sub"}})
+        status = await cluster.finished(fourth)
+        assert status["attempts"][-1]["reason"] == "StartFailed"
+        assert "its input cannot be read: sub: Is a directory" in status["message"]

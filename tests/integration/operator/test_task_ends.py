@@ -124,7 +124,8 @@ async def test_retries_end(world: World) -> None:
         name = await world.sh("exit 7", retry={"maxRetries": 1, "backoff": {"initialSeconds": 0}})
         status = await world.finished(name)
     assert (status["phase"], status["attemptCount"], status["exitCode"]) == ("Failed", 2, 7)
-    assert status["error"] == {"category": "ExitCode", "message": "exited with code 7", "retryable": True}
+    told = {"reason": "ExitCode", "category": "ExitCode", "message": "exited with code 7", "retryable": True}
+    assert status["error"] == told
 
 
 async def test_a_timeout_kills_the_whole_tree_and_keeps_the_output(world: World) -> None:
@@ -306,3 +307,30 @@ async def test_deleting_a_running_task_kills_it(world: World) -> None:
         while operator.runner.running(uid):
             await world.get((await world.kube.list(TASKS))[0]["metadata"]["name"])
         assert processes(marker) == []
+
+
+async def test_a_finished_task_with_a_generated_name_is_deleted_unless_somebody_would_create_it_again(
+    world: World,
+) -> None:
+    await world.policy("echo")
+    spec = {"command": {"argv": ["echo", "hello"]}}
+    synced = {"argocd.argoproj.io/tracking-id": "x"}
+    created = {}
+    async with world.operator(finished_task_ttl=1):
+        for which, metadata in (
+            ("disposable", {"generateName": "once-"}),
+            ("named", {"name": "named"}),
+            ("synced", {"generateName": "synced-", "annotations": synced}),
+            ("longer", {"generateName": "longer-"}),
+        ):
+            own = spec | ({"ttlSecondsAfterFinished": 3600} if which == "longer" else {})
+            body = {"apiVersion": "remit.dev/v1alpha1", "kind": "ExecutionTask", "metadata": metadata, "spec": own}
+            created[which] = (await world.kube.create(TASKS, "default", body))["metadata"]["name"]
+        for which in ("named", "synced", "longer"):
+            await world.finished(created[which])
+        await world.gone(created["disposable"])
+        left = {obj["metadata"]["name"] for obj in await world.kube.list(TASKS, "default")}
+        assert left >= {created[which] for which in ("named", "synced", "longer")}
+        for which, expires in (("named", False), ("synced", False), ("longer", True)):
+            status = (await world.kube.get(TASKS, "default", created[which]))["status"]
+            assert ("expirationTime" in status) is expires

@@ -75,6 +75,16 @@ async def test_a_damaged_copy_is_made_again_from_its_source(shelf: Shelf, damage
     assert tree_digest(shelf.copies.of(1)) == shelf.copies.digests()[1]
 
 
+@pytest.mark.parametrize("damage", ["gone", "file gone", "edited", "added", "permitted", "link"])
+async def test_nothing_but_what_was_hashed_is_given_to_a_hook(shelf: Shelf, damage: str) -> None:
+    assert shelf.another().verified(1) is None
+    await shelf.bring(1)
+    for copies in (shelf.copies, shelf.another()):
+        assert copies.verified(1) == (copies.of(1), copies.digests()[1])
+    damaged(shelf.copies.of(1), damage)
+    assert [copies.verified(1) for copies in (shelf.copies, shelf.another())] == [None, None]
+
+
 @pytest.mark.parametrize("damage", ["gone", "edited"])
 async def test_a_damaged_copy_is_made_again_from_another_one_of_the_same_content(shelf: Shelf, damage: str) -> None:
     await shelf.bring(1)

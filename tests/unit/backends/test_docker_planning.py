@@ -120,7 +120,7 @@ def test_what_is_kept_is_held_elsewhere() -> None:
     mounts = (EmptyMount("/data", 1 << 20), EmptyMount("/src/tmp", 1), HostMount("/src", "/srv", "/srv/x"))
     limited = request(limits=Limits(disk_bytes=1 << 16), mounts=mounts)
     image = {"Id": "sha256:1", "Config": {"Volumes": {"/workspace": {}, "/src": {}}}}
-    given = Given(7, 8, {"/src": ("/state/mounts/1/0", True)}, holder="holder")
+    given = Given(user=7, group=8, binds={"/src": ("/state/mounts/1/0", True)}, holder="holder")
 
     def in_it(told: dict[str, Any]) -> dict[str, str]:
         return {each["Target"]: each["Type"] for each in told["HostConfig"]["Mounts"]}
@@ -150,7 +150,7 @@ def test_where_an_attempt_can_start() -> None:
 def test_an_engine_does_not_make_read_only_what_is_to_be_written_within() -> None:
     """As Docker does from version 25 on, on its own account; a folder alone it may."""
     outer, inner = HostMount("/src", "/", "/srv/src"), HostMount("/src/in", "/", "/srv/in", read_only=False)
-    given = Given(7, 8, {"/src": ("/state/mounts/1/0", True)})
+    given = Given(user=7, group=8, binds={"/src": ("/state/mounts/1/0", True)})
 
     def options(*mounts: HostMount) -> dict[str, Any]:
         told = creation(request(mounts=mounts), {"Id": "i"}, ENGINE, "none", {}, given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 import subprocess
 import sys
@@ -25,6 +26,7 @@ COMMANDS = [
     ["up"], ["demo"], ["operator"], ["crds"], ["doctor"],
     ["report"], ["policy"], ["policy", "test"], ["audit"], ["audit", "verify"], ["audit", "show"],
     ["audit", "export"], ["retry"], ["pause"], ["resume"], ["artifacts"], ["cp"], ["policy", "suggest"],
+    ["prune"],
     ["workspace"], ["workspace", "list"], ["workspace", "show"], ["workspace", "rm"],
 ]  # fmt: skip
 
@@ -96,11 +98,27 @@ def test_version() -> None:
         (["run", "-f", "x", "--", "ls"], "give either a command"),
         (["run", "-f", "x", "--cpu", "1", "-i"], "--cpu, --stdin cannot be used with -f"),
         (["run", "--no-wait", "--rm", "--", "ls"], "--rm needs to wait"),
-        (["logs"], "Missing argument"),
+        (["logs"], "name a task, or TYPE/NAME, or select tasks with -l"),
+        (["logs", "x", "-l", "a=b"], "only a selector (-l) or a name is allowed"),
+        (["logs", "pod/x"], "'pod' has no logs; use task/, schedule/, process/ or deploy/ and a name"),
+        (["logs", "process/../x"], "'../x' is not the name of an object"),
+        (["logs", "x", "--previous"], "--previous is not for a task"),
+        (["logs", "process/x", "--side", "blue"], "--side is not for a process"),
+        (["logs", "deploy/x", "--attempt", "1"], "--attempt is not for a Deployment"),
+        (["logs", "deploy/x", "--side", "red"], "'red' is not one of 'blue', 'green'"),
+        (["logs", "x", "--since", "yesterday"], "--since: 'yesterday' is neither a time such as"),
+        (["logs", "x", "--tail", "-2"], "'-2' is not a whole number of -1 or more"),
         (["logs", "x", "--stdout", "--stderr"], "exclude each other"),
         (["get", "pods", "x"], "none of tasks, policies and deployments"),
         (["get", "tasks", "x", "-A"], "leave -A out"),
         (["get", "-w", "-o", "yaml"], "--watch shows a table"),
+        (["get", "-w", "tasks,policies"], "name one, or add -o json"),
+        (["get", "tasks,pods"], "'pods' is none of tasks, policies and deployments"),
+        (["get", "tasks,policies", "x"], "a name says which object is meant"),
+        (["get", "--phase", "Faild"], "'faild' is no phase of tasks; did you mean Failed?"),
+        (["get", "policies", "--phase", "Failed"], "policies have no phases"),
+        (["get", "--since", "yesterday"], "--since: 'yesterday' is neither a time"),
+        (["get", "--sort-by", "size"], "'size' is none of name, created, changed, phase"),
         (["up", "--port", "70000"], "'--port': '70000' is not a whole number from 0 to 65535"),
         (["up", "--log-format", "xml"], "(env var: 'REMIT_LOG_FORMAT'): 'xml' is not one of 'auto', 'json', 'console'"),
         (["operator", "--log-level", "loud"], "'loud' is not one of 'debug'"),
@@ -109,6 +127,8 @@ def test_version() -> None:
         (["operator", "--metrics-address", "nowhere"], "not HOST:PORT"),
         (["policy", "test", "--", "ls"], "name a policy file"),
         (["audit", "verify", "x", "--head", "1"], "SEQ:HASH"),
+        (["prune", "--output-max-age", "soon"], "'soon' is neither a time such as 30d, 12h or 2w, nor off"),
+        (["up", "--max-output", "lots"], "--max-output"),
         (["nonsense"], "No such command"),
         (["cancle", "x"], "Did you mean 'cancel'?"),
         (["get", "deploymnets", "x"], "none of tasks, policies and deployments; did you mean deployments"),
@@ -264,6 +284,18 @@ def test_doctor_names_every_layer() -> None:
     for what in ("namespaces", "seccomp", "landlock", "cgroup", "rlimits", "state directory", "kubectl"):
         assert what in text
     assert "WHAT WAS SEEN" in text
+
+
+def test_doctor_tells_programs_the_same() -> None:
+    result = commandline.invoke("doctor", "--docker-host", "off", "-o", "json", "sh")
+    told = json.loads(result.stdout)
+    found = {each["what"]: each for each in told["findings"]}
+    assert found["docker"]["available"] is False
+    assert found["sh"]["available"] is True
+    assert set(found["sh"]) == {"what", "available", "detail", "remedy", "needed"}
+    needed = [each for each in found.values() if each["needed"]]
+    assert bool(result.exit_code) is any(not each["available"] for each in needed)
+    assert isinstance(told["limits"], dict)
 
 
 def test_doctor_looks_for_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
     return [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
-def test_tasks_in_the_order_of_their_names(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tasks_are_shown_in_the_order_in_which_they_are_given(capsys: pytest.CaptureFixture[str]) -> None:
     done = task(
         "b",
         phase="Succeeded",
@@ -42,7 +42,7 @@ def test_tasks_in_the_order_of_their_names(capsys: pytest.CaptureFixture[str]) -
         operation="command",
         backend="process",
     )
-    tables.show("tasks", [done, task("a")], wide=False, namespaces=True)
+    tables.show("tasks", [task("a"), done], wide=False, namespaces=True)
     header, first, second = lines(capsys)
     assert header[0] == "NAMESPACE"
     assert first == ["data", "a", "command", "Pending", "0", "5m"]

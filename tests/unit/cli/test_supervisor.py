@@ -21,6 +21,7 @@ from remit.cli.supervisor.service import Supervised
 from remit.cli.supervisor.supervisor import Service
 from remit.cli.supervisor.worker import Lines, Worker
 from remit.errors import InvalidInput, RemitError
+from remit.telemetry.logfile import LogFile
 from simulatedtime import simulate
 
 
@@ -321,3 +322,15 @@ def test_what_a_part_leaves_behind_is_reaped_and_the_parts_are_not() -> None:
 def test_no_other_port_is_tried_on_a_host_that_has_no_address() -> None:
     with pytest.raises(InvalidInput, match=r"cannot serve on nosuch\.invalid"):
         supervisor._listening("nosuch.invalid", None)
+
+
+def test_a_log_file_gets_what_standard_error_would(tmp_path: Path) -> None:
+    file = LogFile(tmp_path / "remit.log", max_bytes=100)
+    stream = LogStream(2, file=file)
+    assert not stream.isatty()
+    for number in range(10):
+        stream.pass_on(f"line {number} of a part\n".encode())
+    assert stream.drain(60)
+    rotated = (tmp_path / "remit.log.1").read_text() + (tmp_path / "remit.log").read_text()
+    assert rotated.splitlines()[-1] == "line 9 of a part"
+    file.close()

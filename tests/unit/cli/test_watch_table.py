@@ -56,6 +56,17 @@ def test_a_frame_never_is_taller_than_the_terminal_and_shows_what_changed_last(t
             assert "… and 82 that changed before these; remit get shows all" in lines
 
 
+def test_the_first_objects_are_shown_where_the_order_is_the_users(terminal: io.StringIO) -> None:
+    objects = [task(number, number) for number in reversed(range(100))]
+    with tables.Watch("tasks", wide=False, namespaces=False, in_order=True) as watch:
+        watch.update(objects)
+        lines = frame(terminal)
+    shown = [line.split()[0] for line in lines if line.strip().startswith("t-")]
+    assert shown == [f"t-{99 - number:03}" for number in range(18)]
+    assert len(lines) < HEIGHT
+    assert "… and 82 more; remit get shows all" in lines
+
+
 def test_a_few_objects_are_shown_whole(terminal: io.StringIO) -> None:
     with tables.Watch("tasks", wide=False, namespaces=False) as watch:
         watch.update([task(1, 1), task(2, 2)])

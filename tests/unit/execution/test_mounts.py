@@ -10,10 +10,12 @@ import pytest
 from remit.api import CommandPolicy, ExecutionTask
 from remit.errors import InvalidInput
 from remit.execution.admission import Admission, Admitted, PolicySet, Refused
+from remit.execution.artifacts import StoredArtifact, StoredFile
+from remit.execution.jobmounts import stdin_volume_of
 from remit.execution.mounts import mounted_files, mounts_of
 from remit.execution.resolved import Resolved
 from remit.policy import compile_policy
-from remit.sandbox import ClaimMount, EmptyMount, HostMount, MemoryBudget
+from remit.sandbox import ClaimMount, EmptyMount, FilesMount, HostMount, MemoryBudget, Mount, MountedFile
 
 ALLOWED: dict[str, Any] = {
     "commands": {"allow": [{"executable": name} for name in ("true", "/src/run.sh", "/src/bin/python")]},
@@ -117,13 +119,48 @@ def test_a_file_for_standard_input_is_under_the_terms_of_its_volume() -> None:
         found({"workspace": {"name": "w"}}, "dump.sql", {})
 
 
-def test_on_kubernetes_no_volume_is_read_for_standard_input() -> None:
-    asked = task(SRC[0], [], backend="kubernetes", image="i", stdinFrom={"volume": {"name": "src", "path": "dump.sql"}})
-    verdict = decided(asked, backends=frozenset({"process", "kubernetes"}))
-    assert isinstance(verdict, Refused)
-    assert verdict.finish.reason == "NotSupported"
-    assert "spec.stdinFrom.volume: this version of Remit reads" in verdict.finish.message
-    assert "docker and process only; use a key of a ConfigMap or a Secret" in verdict.finish.message
+WHEEL = StoredArtifact(
+    "wheel", (StoredFile("dist/x.whl", 5, "0" * 64), StoredFile("run", 9, "0" * 64, executable=True))
+)
+
+
+def job_mounts(
+    volume: dict[str, Any], artifact: StoredArtifact = WHEEL, **spec: Any
+) -> tuple[tuple[Mount, ...], ClaimMount | FilesMount | None]:
+    """What a Job mounts at /in, and reads as its input."""
+    mounts = [{"name": "w", "mountPath": "/in"}]
+    asked = task([{"name": "w", **volume}], mounts, backend="kubernetes", image="i", **spec)
+    verdict = decided(asked, backends=frozenset({"kubernetes"}))
+    assert isinstance(verdict, Admitted)
+    given = (verdict.grant.request, verdict.policies, {"w": "/trees/1"}, {"w": artifact})
+    return mounts_of(*given), stdin_volume_of(*given)
+
+
+def test_a_job_mounts_copies_of_an_artifact() -> None:
+    source = {"artifact": {"task": "t", "name": "a"}}
+    (mount,), stdin = job_mounts(source, stdinFrom={"volume": {"name": "w", "path": "dist/x.whl"}})
+    files = (MountedFile("dist/x.whl", 5), MountedFile("run", 9, executable=True))
+    assert mount == FilesMount("/in", "w", "/trees/1", files)
+    assert stdin == FilesMount("", "w", "/trees/1", files, "dist/x.whl")
+    for file, told in (
+        (StoredFile("a", 1 << 20, "0" * 64), "'a' has 1Mi, and a Job mounts files of at most 900Ki; pass it on in"),
+        (StoredFile("..a", 1, "0" * 64), "which no volume of Kubernetes can have"),
+    ):
+        with pytest.raises(InvalidInput, match=re.escape(told)):
+            job_mounts(source, StoredArtifact("a", (file,)))
+    for count, size in ((5, 900 << 10), (501, 1)):
+        many = StoredArtifact("a", tuple(StoredFile(f"{number}", size, "0" * 64) for number in range(count)))
+        with pytest.raises(InvalidInput, match=f"has {count} files with .* pass it on in a workspace"):
+            job_mounts(source, many)
+
+
+def test_a_job_reads_its_input_from_a_volume() -> None:
+    wanted = {"workspace": {"name": "pip"}}
+    _, stdin = job_mounts(wanted, stdinFrom={"volume": {"name": "w", "path": "dump.sql"}})
+    assert stdin == ClaimMount("", "pip", 1 << 30, "dump.sql")
+    assert job_mounts(wanted)[1] is None
+    with pytest.raises(InvalidInput, match="a workspace is a folder; name a regular file in path"):
+        job_mounts(wanted, stdinFrom={"volume": {"name": "w"}})
 
 
 @pytest.mark.parametrize("program", ["/src/run.sh", "/src/bin/../run.sh", "/src/bin/python"])
@@ -195,7 +232,7 @@ def test_a_job_mounts_what_a_cluster_keeps() -> None:
     assert mount == ClaimMount("/c", "pip", 1 << 30, "s", read_only=False)
     for volume, told in (
         ({"workspace": {"name": "pip", "ttlSecondsAfterLastUse": 5}}, "ttlSecondsAfterLastUse"),
-        ({"artifact": {"task": "t", "name": "a"}}, "a Job mounts no artifacts"),
+        ({"artifact": {"task": "t", "name": "a"}}, "this operator keeps no artifacts"),
     ):
         verdict = decided(task([{"name": "w", **volume}], [{"name": "w", "mountPath": "/c"}], **spec), **here)
         assert isinstance(verdict, Admitted)

@@ -156,7 +156,7 @@ def test_raw_output_is_kept_as_written_and_shown_redacted(tmp_path: Path) -> Non
     assert (status.raw, status.redactions, status.altered) == (True, 1, False)
     assert status.ref == str(tmp_path / RAW)
     modes = {path.relative_to(tmp_path).as_posix(): path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
-    assert modes == {"raw": 0o700, "raw/stdout.head": 0o600}
+    assert modes == {"raw": 0o700, "raw/stdout.head": 0o600, "raw/stdout.times": 0o600}
 
 
 def test_no_digest_of_raw_output_lets_a_secret_be_guessed(tmp_path: Path) -> None:

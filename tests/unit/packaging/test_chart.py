@@ -129,7 +129,7 @@ def operator_settings(found: Objects, monkeypatch: pytest.MonkeyPatch, tmp_path:
         given.append(settings)
 
     monkeypatch.setattr("remit.cli.serve.operator", take)
-    monkeypatch.setattr("remit.cli.logsetup.set_up_logs", lambda *_: None)
+    monkeypatch.setattr("remit.cli.logsetup.set_up_logs", lambda *_, **__: None)
     container = operator_container(found)
     environment = {each["name"]: each["value"] for each in container["env"] if "value" in each}
     assert environment.keys() <= {parameter.envvar for parameter in OPERATOR.params}
@@ -240,6 +240,9 @@ EVERYTHING = {
     "replicaCount": 2,
     "podDisruptionBudget": {"enabled": True},
     "serviceMonitor": {"enabled": True},
+    "prometheusRule": {"enabled": True},
+    "dashboard": {"enabled": True},
+    "metrics": {"tokenSecret": {"name": "metrics-token"}},
     "rbac": {"aggregate": {"policies": True}},
 }
 

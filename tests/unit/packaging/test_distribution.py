@@ -80,7 +80,8 @@ def test_the_source_archive_holds_the_package_and_what_describes_it(built: Path)
         f"crds/{path.name}" for path in (ROOT / "crds").iterdir()
     }
     launcher = {name for name in names if name.startswith("operator/launcher/")}
-    assert launcher == {"operator/launcher/build.py", "operator/launcher/launch.c"}
+    sources = {"build.py", "files.c", "launch.c", "launch.h", "sha256.c"}
+    assert launcher == {f"operator/launcher/{name}" for name in sources}
     kept = {path.relative_to(ROOT).as_posix() for path in SOURCE.rglob("*") if path.is_file()}
     assert {name for name in names if name.startswith("operator/remit/")} == {n for n in kept if "__pycache__" not in n}
 

@@ -175,7 +175,7 @@ class Engine:
             message = f"{image} cannot be pulled: {error}"
             raise OperationFailed(error.reason, message, retryable=error.retryable, category=error.category) from None
         if wrong:
-            raise OperationFailed("PullFailed", f"{image} cannot be pulled: {wrong}", category="Infrastructure")
+            raise OperationFailed("PullFailed", f"{image} cannot be pulled: {wrong}")
         return last
 
     async def close(self) -> None:
@@ -221,15 +221,15 @@ def failure(error: BaseException, host: str, seconds: float) -> OperationFailed:
             return OperationFailed("EngineRefused", f"the Docker engine refuses: {said}")
         if status < _BROKEN:
             return OperationFailed("EngineRefused", f"the Docker engine refuses: {said}", retryable=False)
-        return OperationFailed("EngineFailed", f"the Docker engine failed: {said}", category="Infrastructure")
+        return OperationFailed("EngineFailed", f"the Docker engine failed: {said}")
     if isinstance(error, requests.Timeout | TimeoutError):
         message = f"the Docker engine at {host} did not answer within {seconds:g} s"
-        return OperationFailed("EngineTimeout", message, category="Infrastructure")
+        return OperationFailed("EngineTimeout", message)
     if (refused := _tls_failure(error)) is not None:
         message = f"the Docker engine at {host} and Remit do not trust each other: {refused}"
-        return OperationFailed("EngineUnavailable", message, category="Infrastructure")
+        return OperationFailed("EngineUnavailable", message)
     message = f"there is no Docker engine at {host}, or it went away; start it, or name another: --docker-host"
-    return OperationFailed("EngineUnavailable", message, category="Infrastructure")
+    return OperationFailed("EngineUnavailable", message)
 
 
 def _tls_failure(error: BaseException | None) -> str | None:

@@ -60,6 +60,7 @@ class Folders:
         self.given = Given(
             user=user.uid if user else USER,
             group=user.gid if user else USER,
+            groups=mounts.groups if mounts else (),
             binds={mount.mount_path: (staged(number, place), mount.read_only) for mount, number in mounts.staged}
             if mounts
             else {},

@@ -44,15 +44,16 @@ class Walls:
     enforced_by: Mapping[str, str]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """What a container gets besides what the request says. `user` and `group` are as whom it runs; `binds` has a folder
-    of the host, and whether it can only be read, by where it is mounted; `host_files` are those places where it is a
-    file. `holder` is the id of the container that has the folders of which something is kept, and `filled` that of the
-    one that has the private files."""
+    """What a container gets besides what the request says. `user`, `group` and `groups` are as whom it runs; `binds`
+    has a folder of the host, and whether it can only be read, by where it is mounted; `host_files` are those places
+    where it is a file. `holder` is the id of the container that has the folders of which something is kept, and
+    `filled` that of the one that has the private files."""
 
     user: int = USER
     group: int = USER
+    groups: tuple[int, ...] = ()
     binds: Mapping[str, tuple[str, bool]] = dataclasses.field(default_factory=dict)
     host_files: frozenset[str] = frozenset()
     holder: str = ""
@@ -253,6 +254,7 @@ def creation(
                 *(in_memory(place, size) for place, size in places.items() if place not in kept),
                 *(_bind(target, *bind, has_more=_has_more(request, target)) for target, bind in given.binds.items()),
             ],
+            "GroupAdd": [str(group) for group in given.groups],
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges"],
             "IpcMode": "private",

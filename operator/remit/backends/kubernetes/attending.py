@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import aiohttp
@@ -13,10 +13,18 @@ import structlog
 
 from remit.backends.base import AttemptRequest, OutputSink
 from remit.backends.filetree import collected
-from remit.backends.kubernetes.manifests import CONTAINER, Walls, belongs_to, is_of_attempt, job_name
+from remit.backends.kubernetes.manifests import (
+    COLLECTING_SECONDS,
+    CONTAINER,
+    Walls,
+    belongs_to,
+    is_of_attempt,
+    job_name,
+)
 from remit.backends.kubernetes.pods import Look, confined, is_being_deleted, look, never_started, outcome_of, refusal
 from remit.backends.kubernetes.records import Records
-from remit.backends.kubernetes.texts import TextTree
+from remit.backends.kubernetes.spool import Spool
+from remit.backends.kubernetes.texts import LogTree
 from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import ApiError, BackendError, RemitError
 from remit.kube.client import EVENTS, JOBS, PODS, Kube, Object
@@ -32,6 +40,8 @@ _ENDED_SILENCE_SECONDS: Final = 1.0
 """The same for the log of a container that has ended."""
 _LAST_WORDS_SECONDS: Final = 30.0
 """For the log of a container that has ended."""
+_COLLECTING_SILENCE_SECONDS: Final = 5.0
+"""The same while files are told: the log may be rotated again soon."""
 _REFUSED_SECONDS: Final = 5.0
 """After which a server that refuses is asked again."""
 _SENT_BY_KUBELETS: Final = frozenset({128 + signal.SIGTERM, 128 + signal.SIGKILL})
@@ -53,6 +63,7 @@ class Attendance:
         given: Walls,
         news: Subscription,
         *,
+        spool: Spool,
         waits_for: str = "",
     ) -> None:
         self._kube, self._request, self._sink, self._given, self._news = kube, request, sink, given, news
@@ -66,8 +77,10 @@ class Attendance:
         self._waits_for = waits_for
         self._refused: Outcome | None = None
         self._change = asyncio.Event()
-        self._records = Records()
+        self._records = Records(spool=spool)
         self._first_stderr = b""
+        self._by_itself = False
+        """Whether the program had ended before anybody took its pod away."""
 
     async def until_over(self, cancel: asyncio.Event, seconds: float) -> Outcome:
         """End it after `seconds` or when it is to be cancelled, and say how it ended. Cancelled itself, it leaves the
@@ -77,19 +90,15 @@ class Attendance:
             BackendError: the output could not be stored, or nobody can tell how it fares.
         """
         asked, over = asyncio.ensure_future(cancel.wait()), asyncio.ensure_future(self._over())
+        program = asyncio.ensure_future(self._program_over())
         following = asyncio.ensure_future(self._follow())
         parts = [asyncio.ensure_future(self._watch()), asyncio.ensure_future(self._look_after_missing_pod()), following]
         stopped: ExitReason | None = None
         try:
-            left = {asked, over, *parts}
-            ends = asyncio.get_running_loop().time() + seconds
-            while not (asked.done() or over.done()):
-                remaining = max(0.0, ends - asyncio.get_running_loop().time())
-                done, left = await asyncio.wait(left, timeout=remaining, return_when=asyncio.FIRST_COMPLETED)
-                self._check(parts)
-                if not done:
-                    break
-            if not over.done():
+            await self._first((asked, over, program), parts, seconds)
+            if program.done() and not over.done():  # nothing of it is alive, and its time is over
+                await self._first((over,), parts, COLLECTING_SECONDS)
+            elif not over.done():
                 stopped = ExitReason.CANCELLED if asked.done() else ExitReason.TIMED_OUT
                 await self.remove()
             elif self._refused is not None:
@@ -102,12 +111,25 @@ class Attendance:
             outcome = self._outcome(stopped)
             if self._request.collector is None:
                 return outcome
-            texts = TextTree(self._request.texts, self._records.results)
+            texts = LogTree(self._request.texts, self._records.results, self._records.spool)
             return await collected(self._request.collector, texts, outcome)
         finally:
-            for task in (asked, over, *parts):
+            for task in (asked, over, program, *parts):
                 task.cancel()
-            await asyncio.gather(asked, over, *parts, return_exceptions=True)
+            await asyncio.gather(asked, over, program, *parts, return_exceptions=True)
+
+    async def _first(
+        self, awaited: Sequence[asyncio.Future[Any]], parts: Sequence[asyncio.Future[None]], seconds: float
+    ) -> None:
+        """Until one of `awaited` is done, for at most so long. Raises what one of `parts` broke down with."""
+        ends = asyncio.get_running_loop().time() + seconds
+        while not any(each.done() for each in awaited):
+            remaining = max(0.0, ends - asyncio.get_running_loop().time())
+            going = {*awaited, *(part for part in parts if not part.done())}
+            done, _ = await asyncio.wait(going, timeout=remaining, return_when=asyncio.FIRST_COMPLETED)
+            self._check(parts)
+            if not done:
+                return
 
     def _outcome(self, stopped: ExitReason | None) -> Outcome:
         has_run = self._seen.running or self._seen.terminated is not None or self._records.last
@@ -115,7 +137,9 @@ class Attendance:
             return never_started(stopped, self._waits_for, self._request, self._given)
         if not self._pod and (outcome := _told_by(self._job)) is not None:
             return confined(outcome, self._given)
-        return outcome_of(self._pod, self._records, self._first_stderr, stopped, self._request, self._given)
+        return outcome_of(
+            self._pod, self._records, self._first_stderr, stopped, self._request, self._given, by_itself=self._by_itself
+        )
 
     def _check(self, parts: Iterable[asyncio.Future[None]]) -> None:
         """Raises what one of the parts broke down with."""
@@ -134,15 +158,24 @@ class Attendance:
         while not (self._refused is not None or self._has_ended or self._ended_by_itself):
             await self._change.wait()
 
+    async def _program_over(self) -> None:
+        """Until the program has ended, by the launcher's word: what it left is told from then on."""
+        while self._records.program_ended is None:
+            await self._change.wait()
+        ended = self._records.program_ended
+        self._by_itself = ended.exit_code not in _SENT_BY_KUBELETS and not is_being_deleted(self._pod)
+
     @property
     def _ended_by_itself(self) -> bool:
         ended = self._records.ended
-        return ended is not None and ended.exit_code not in _SENT_BY_KUBELETS and not is_being_deleted(self._pod)
+        if ended is None or not self._records.are_over:
+            return False
+        return ended.exit_code not in _SENT_BY_KUBELETS and not is_being_deleted(self._pod)
 
     @property
     def _is_known_to_have_ended(self) -> bool:
         """A pod that is not told of any more may only have lost its labels."""
-        return self._seen.terminated is not None or self._seen.over or self._records.ended is not None
+        return self._seen.terminated is not None or self._seen.over or self._records.are_over
 
     @property
     def _has_ended(self) -> bool:
@@ -202,7 +235,7 @@ class Attendance:
 
     async def _follow(self) -> None:
         """Take over what the log says, until all of it was read."""
-        pause = _SHORTEST
+        pause, told = _SHORTEST, False
         while True:
             while not (self._seen.running or self._has_ended):
                 await self._change.wait()
@@ -218,7 +251,10 @@ class Attendance:
                             if stream == "stderr" and len(self._first_stderr) < _STDERR_KEPT:
                                 self._first_stderr += said[: _STDERR_KEPT - len(self._first_stderr)]
                             self._sink.write(stream, said)
-                        if self._records.ended is not None:
+                        if self._records.program_ended is not None and not told:
+                            told = True
+                            self._tell()
+                        if self._records.are_over:
                             break
                 whole = True
             except ApiError as error:
@@ -227,7 +263,7 @@ class Attendance:
                 whole = error.status == _BEFORE_IT_RUNS
             except (aiohttp.ClientError, TimeoutError):
                 pass
-            if self._records.ended is not None or (whole and had_ended):
+            if self._records.are_over or (whole and had_ended):
                 self._tell()
                 return
             self._records.again()
@@ -250,7 +286,7 @@ class Attendance:
                         ended = follow and self._has_ended
                         done, _ = await asyncio.wait(
                             {coming} if ended else {coming, changed},
-                            timeout=_ENDED_SILENCE_SECONDS if ended else None,
+                            timeout=_ENDED_SILENCE_SECONDS if ended else self._longest_silence,
                             return_when=asyncio.FIRST_COMPLETED,
                         )
                         changed.cancel()
@@ -263,6 +299,12 @@ class Attendance:
                 if chunk is None:
                     return
                 yield chunk
+
+    @property
+    def _longest_silence(self) -> float | None:
+        """Of a container that runs; None: that of the connection."""
+        tells_files = self._records.program_ended is not None and not self._records.are_over
+        return _COLLECTING_SILENCE_SECONDS if tells_files else None
 
     async def remove(self) -> None:
         """Leave nothing of it alive."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -17,6 +19,7 @@ from remit.backends.ending import CANCELLED_MESSAGE
 from remit.backends.kubernetes import labels
 from remit.backends.kubernetes.attending import Attendance, remove_for_sure, remove_job
 from remit.backends.kubernetes.ensuring import ensure, exists
+from remit.backends.kubernetes.fileparts import MOST_PARTS, Part, part_name, parts
 from remit.backends.kubernetes.isolation import Isolation
 from remit.backends.kubernetes.launcher import Launcher
 from remit.backends.kubernetes.manifests import (
@@ -26,6 +29,7 @@ from remit.backends.kubernetes.manifests import (
     claim,
     claim_name,
     claims,
+    files_secret,
     is_of_attempt,
     job,
     job_name,
@@ -35,6 +39,7 @@ from remit.backends.kubernetes.manifests import (
     walls,
 )
 from remit.backends.kubernetes.pods import confined, is_over_quota, moment, never_started, over_quota, refused
+from remit.backends.kubernetes.spool import Spool
 from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import ApiError, BackendError, InvalidInput, SandboxUnavailable
 from remit.kube.client import CLAIMS, JOBS, NETWORK_POLICIES, PODS, SECRETS, Kube, Object
@@ -79,7 +84,12 @@ class KubernetesBackend:
         namespaces: Sequence[str] = (),
         accept_unenforced_network: bool = False,
         storage_class: str = "",
+        spool: Path | None = None,
     ) -> None:
+        """`spool`: where files of attempts are until they are collected; by default where temporary files are."""
+        if spool is not None:
+            spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._spool = spool
         self._kube, self._launcher, self._namespaces = kube, launcher, tuple(namespaces)
         self._storage_class = storage_class
         self._accept_unenforced_network = accept_unenforced_network
@@ -140,7 +150,15 @@ class KubernetesBackend:
             if on_started and made.uid:
                 on_started(_handle(namespace, request.id, clock() - began, made.uid))
             attendance = Attendance(
-                self._kube, request, namespace, made.uid, sink, given, news, waits_for=made.waited_for
+                self._kube,
+                request,
+                namespace,
+                made.uid,
+                sink,
+                given,
+                news,
+                spool=Spool(request.kept, self._spool),
+                waits_for=made.waited_for,
             )
             return await self._attended(attendance, request, namespace, cancel, clock() - began)
 
@@ -180,7 +198,9 @@ class KubernetesBackend:
         given = walls(replace(request.confinement, require=frozenset()))
         informer = await self._informer(task.namespace)
         with informer.subscribe(request.id) as news:
-            attendance = Attendance(self._kube, request, task.namespace, uid, sink, given, news)
+            attendance = Attendance(
+                self._kube, request, task.namespace, uid, sink, given, news, spool=Spool(request.kept, self._spool)
+            )
             return await self._attended(attendance, request, task.namespace, cancel, had)
 
     async def _attended(
@@ -209,8 +229,10 @@ class KubernetesBackend:
 
     async def _delete(self, request: AttemptRequest, namespace: str) -> bool:
         """Only what says that it is the attempt's. Whether nothing of it is left."""
-        name, clean = job_name(request.id), True
-        for resource in (JOBS, SECRETS) if Secrets.of(request).data else (JOBS,):
+        clean = True
+        objects = [(JOBS, job_name(request.id)), *((SECRETS, part.name) for part in _parts(request))]
+        objects += [(SECRETS, job_name(request.id))] if Secrets.of(request).data else []
+        for resource, name in objects:
             try:
                 found = await self._kube.get(resource, namespace, name)
                 if request.task is None or belongs_to(found, request.task.uid):
@@ -228,10 +250,17 @@ class KubernetesBackend:
             return False
         was_there = await remove_job(self._kube, namespace, name, handle.uid)
         with contextlib.suppress(ApiError):
-            found = await self._kube.get(SECRETS, namespace, name)
-            if is_of_attempt(found):
-                await self._kube.discard(SECRETS, namespace, name, uid=found["metadata"]["uid"])
+            await self._discard_secret(namespace, name, name)
+        with contextlib.suppress(ApiError):
+            for number in range(MOST_PARTS):  # until one is not there
+                await self._discard_secret(namespace, part_name(name, number), name)
         return was_there
+
+    async def _discard_secret(self, namespace: str, name: str, job: str) -> None:
+        """Where it says that it is that of the attempt with that Job. Raises `ApiError`."""
+        found = await self._kube.get(SECRETS, namespace, name)
+        if is_of_attempt(found, job):
+            await self._kube.discard(SECRETS, namespace, name, uid=found["metadata"]["uid"])
 
     async def close(self) -> None:
         """Let go of the watches."""
@@ -300,6 +329,12 @@ class KubernetesBackend:
             await self._claim(mount, namespace)
         if secrets.data:
             await ensure(self._kube, SECRETS, namespace, secrets.object(request), new=True)
+        for part in _parts(request):
+            try:
+                manifest = await asyncio.to_thread(files_secret, request, part)
+            except OSError as error:
+                raise BackendError(f"an artifact that it mounts cannot be read: {error}") from error
+            await ensure(self._kube, SECRETS, namespace, manifest, new=True)
 
     async def _claim(self, mount: ClaimMount, namespace: str) -> None:
         """The workspace's, made by its first attempt. Raises `ApiError`, and `InvalidInput` for a stranger's."""
@@ -379,6 +414,10 @@ def _handle(namespace: str, attempt_id: str, had: float, uid: str = "") -> Handl
         uid=uid,
         begun=boot_time() - had,
     )
+
+
+def _parts(request: AttemptRequest) -> list[Part]:
+    return list(itertools.chain.from_iterable(parts(request, job_name(request.id)).values()))
 
 
 def _task(request: AttemptRequest) -> TaskReference:

@@ -18,6 +18,8 @@ PATH: Final = "/run/remit/launch"
 """Where it stands in a container."""
 STDIN_PATH: Final = "/run/remit/stdin"
 """Where a container has the attempt's input."""
+INPUT_PATH: Final = "/run/remit/input"
+"""Where it has the volume that its input is a file of."""
 KEY: Final = "launch"
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import posixpath
 from collections.abc import Mapping
 from typing import Any, Final
 
 from remit.api import API_VERSION
-from remit.backends.base import AttemptRequest
-from remit.backends.kubernetes import labels
-from remit.backends.kubernetes.launcher import KEY, PATH, STDIN_PATH, Launcher
+from remit.backends.base import JOB_ARTIFACT_BYTES, AttemptRequest
+from remit.backends.filetree import place_of
+from remit.backends.kubernetes import fileparts, labels
+from remit.backends.kubernetes.launcher import INPUT_PATH, KEY, PATH, STDIN_PATH, Launcher
 from remit.errors import InvalidInput, SandboxUnavailable
-from remit.sandbox import NOT_ENFORCED, ClaimMount, Confinement, EmptyMount, HostMount, Layer
+from remit.sandbox import NOT_ENFORCED, ClaimMount, Confinement, EmptyMount, FilesMount, HostMount, Layer
 from remit.sandboxpaths import WORKSPACE
 
 CONTAINER: Final = "task"
@@ -27,6 +29,10 @@ NO_NETWORK: Final = "remit-network-none"
 """The NetworkPolicy of each namespace for pods with `network: none`."""
 MOST_PRIVATE_BYTES: Final = 1 << 20
 """Of an attempt's private files, input and secret variables together: what a Secret holds."""
+COLLECTING_SECONDS: Final = 300
+"""How long it may take to tell of the files of a program that has ended."""
+_TELLING_SECONDS: Final = 60
+"""The same where its pod is to go."""
 _SPARE_SECONDS: Final = 300
 """How long after an attempt's own end Kubernetes ends it, should no operator do."""
 _KEPT_SECONDS: Final = 24 * 3600
@@ -134,7 +140,7 @@ class Secrets:
             "apiVersion": "v1",
             "kind": "Secret",
             "type": "Opaque",
-            "metadata": _metadata(request),
+            "metadata": metadata_of(request),
             "immutable": True,
             "data": {key: base64.b64encode(value).decode() for key, value in self.data.items()},
         }
@@ -143,7 +149,9 @@ class Secrets:
 def job(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> dict[str, Any]:
     """The Job that makes one pod, once."""
     grace, network = int(request.grace_seconds), request.confinement.network
-    metadata = _metadata(request)
+    collecting = COLLECTING_SECONDS if request.kept else 0
+    telling = _TELLING_SECONDS if any(each.always for each in request.kept) else 0
+    metadata = metadata_of(request)
     pod_labels = {**metadata["labels"], labels.NETWORK: network}
     return {
         "apiVersion": "batch/v1",
@@ -154,7 +162,7 @@ def job(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> dict[s
             "completions": 1,
             "parallelism": 1,
             "podReplacementPolicy": "Failed",
-            "activeDeadlineSeconds": int(request.timeout_seconds) + grace + _SPARE_SECONDS,
+            "activeDeadlineSeconds": int(request.timeout_seconds) + grace + collecting + _SPARE_SECONDS,
             "ttlSecondsAfterFinished": _KEPT_SECONDS,
             "template": {
                 "metadata": {"labels": pod_labels},
@@ -163,7 +171,7 @@ def job(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> dict[s
                     "restartPolicy": "Never",
                     "automountServiceAccountToken": "serviceAccountName" in request.pod,
                     "enableServiceLinks": False,
-                    "terminationGracePeriodSeconds": grace,
+                    "terminationGracePeriodSeconds": grace + telling,
                     "nodeSelector": {
                         **request.pod.get("nodeSelector", {}),
                         "kubernetes.io/arch": launcher.architecture,
@@ -189,15 +197,25 @@ def runs(job: Mapping[str, Any]) -> Any:
     spec = job["spec"]
     pod = {**spec["template"]["spec"], "terminationGracePeriodSeconds": 0}
     parts = [name for name in ("containers", "initContainers") if name in pod]
-    pod |= {name: [{**each, "resources": {}} for each in pod[name]] for name in parts}
+    pod |= {name: [_without_limits(each) for each in pod[name]] for name in parts}
     pod["volumes"] = [{**each, "emptyDir": {}} if "emptyDir" in each else each for each in pod.get("volumes") or []]
     return pod, [spec.get(name) for name in ("completions", "parallelism", "backoffLimit")]
 
 
-def is_of_attempt(obj: Mapping[str, Any]) -> bool:
-    """Whether it has the label of the attempt that it is named after. Anybody may give it that."""
+def _without_limits(container: Mapping[str, Any]) -> dict[str, Any]:
+    command = list(container.get("command") or ())
+    options = command.index("--") if "--" in command else 0
+    for at in range(options - 1):
+        if command[at] in {"-m", "-k"}:
+            command[at + 1] = ""
+    return {**container, "resources": {}, "command": command}
+
+
+def is_of_attempt(obj: Mapping[str, Any], job: str = "") -> bool:
+    """Whether it has the label of the attempt of that Job; empty: of the name that it has itself. Anybody may give it
+    that."""
     has = obj["metadata"].get("labels") or {}
-    return bool(obj["metadata"]["name"] == job_name(has.get(labels.ATTEMPT, "")))
+    return bool((job or obj["metadata"]["name"]) == job_name(has.get(labels.ATTEMPT, "")))
 
 
 def belongs_to(obj: Mapping[str, Any], uid: str) -> bool:
@@ -230,7 +248,19 @@ def _pod_options(pod: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _metadata(request: AttemptRequest) -> dict[str, Any]:
+def files_secret(request: AttemptRequest, part: fileparts.Part) -> dict[str, Any]:
+    """The Secret with a part of what is mounted, which goes with its task. Blocks; raises OSError."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "Opaque",
+        "metadata": {**metadata_of(request), "name": part.name},
+        "immutable": True,
+        "data": part.read(),
+    }
+
+
+def metadata_of(request: AttemptRequest) -> dict[str, Any]:
     own = {**labels.OURS, labels.ATTEMPT: request.id}
     metadata: dict[str, Any] = {"name": job_name(request.id), "labels": own}
     if (task := request.task) is not None:
@@ -245,9 +275,13 @@ def _metadata(request: AttemptRequest) -> dict[str, Any]:
 def _container(request: AttemptRequest, secrets: Secrets) -> dict[str, Any]:
     command, name = request.command, job_name(request.id)
     launch = [PATH, "-C", request.confinement.working_dir]
-    launch += ["-i", STDIN_PATH] if command.stdin else []
+    if (volume := request.confinement.stdin_volume) is not None:
+        launch += ["-I", INPUT_PATH, "-i", volume.sub_path]
+    elif command.stdin:
+        launch += ["-i", STDIN_PATH]
     for path in request.texts:
         launch += ["-r", path]
+    launch += _kept(request)
     plain = [
         {"name": variable, "value": unexpanded(command.env[variable])}
         for variable in sorted(command.env)
@@ -263,7 +297,7 @@ def _container(request: AttemptRequest, secrets: Secrets) -> dict[str, Any]:
         "imagePullPolicy": "IfNotPresent",
         "command": [unexpanded(argument) for argument in (*launch, "--", *command.argv)],
         "env": plain + secret,
-        "resources": _resources(request.confinement),
+        "resources": _resources(request),
         "terminationMessagePolicy": "File",
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -274,13 +308,36 @@ def _container(request: AttemptRequest, secrets: Secrets) -> dict[str, Any]:
     }
 
 
+def _kept(request: AttemptRequest) -> list[str]:
+    """What tells the launcher of the files that are kept."""
+    mounts = request.confinement.mounts
+    places = [WORKSPACE, *(mount.mount_path for mount in mounts if isinstance(mount, EmptyMount | ClaimMount))]
+    options: list[str] = []
+    for each in request.kept:
+        place = place_of(each.pattern, places)
+        if place is None:
+            raise InvalidInput(f"{each.pattern} is in no folder that a Job keeps files of", field="spec.artifacts")
+        below = posixpath.relpath(each.pattern, place)
+        options += [
+            "-P",
+            place,
+            "-m",
+            str(each.most_bytes),
+            "-A" if each.always else "-a",
+            "" if below == "." else below,
+        ]
+    if any(each.always for each in request.kept):
+        options += ["-k", str(int(request.grace_seconds))]
+    return options
+
+
 def unexpanded(text: str) -> str:
     """The text as the kubelet has to be given it, which replaces `$(NAME)` and takes `$$` for `$`."""
     return text.replace("$", "$$")
 
 
-def _resources(confinement: Confinement) -> dict[str, Any]:
-    limits = confinement.limits
+def _resources(request: AttemptRequest) -> dict[str, Any]:
+    confinement, limits = request.confinement, request.confinement.limits
     most: dict[str, str] = {}
     least: dict[str, str] = {}
     if limits.cpu_cores is not None:
@@ -289,7 +346,8 @@ def _resources(confinement: Confinement) -> dict[str, Any]:
         most["memory"] = str(limits.memory_bytes)
     if limits.disk_bytes is not None:
         places = 2 + sum(isinstance(mount, EmptyMount) for mount in confinement.mounts)
-        most["ephemeral-storage"] = str(limits.disk_bytes * places + _LOG_BYTES)
+        log = _LOG_BYTES + (2 * JOB_ARTIFACT_BYTES if request.kept else 0)
+        most["ephemeral-storage"] = str(limits.disk_bytes * places + log)
     cpu = min(_REQUESTED["cpu"], limits.cpu_cores or _REQUESTED["cpu"])
     least["cpu"] = f"{round(cpu * 1000)}m"
     least["memory"] = str(int(min(_REQUESTED["memory"], limits.memory_bytes or _REQUESTED["memory"])))
@@ -308,7 +366,8 @@ def claim_name(workspace: str) -> str:
 
 def claims(request: AttemptRequest) -> dict[str, ClaimMount]:
     """The workspaces of an attempt, by their names; where one is mounted twice, so that it can be written."""
-    found = [mount for mount in request.confinement.mounts if isinstance(mount, ClaimMount)]
+    volumes: list[Any] = [*request.confinement.mounts, request.confinement.stdin_volume]
+    found = [mount for mount in volumes if isinstance(mount, ClaimMount)]
     return {mount.workspace: mount for mount in sorted(found, key=lambda mount: not mount.read_only)}
 
 
@@ -348,6 +407,8 @@ def _volumes(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> l
         volumes.append({"name": f"empty-{number}", "emptyDir": {"sizeLimit": str(size)} if size else {}})
     for number, workspace in enumerate(claims(request)):
         volumes.append({"name": f"workspace-{number}", "persistentVolumeClaim": {"claimName": claim_name(workspace)}})
+    for number, each in enumerate(fileparts.parts(request, job_name(request.id)).values()):
+        volumes.append({"name": f"files-{number}", "projected": {"sources": [part.source for part in each]}})
     return volumes
 
 
@@ -360,6 +421,18 @@ def _mounts(request: AttemptRequest, secrets: Secrets) -> list[dict[str, Any]]:
             below = {"subPath": mount.sub_path} if mount.sub_path else {}
             where = {"name": f"workspace-{numbers[mount.workspace]}", "mountPath": mount.mount_path}
             mounts.append({**where, **below, "readOnly": mount.read_only})
+    files = {volume: number for number, volume in enumerate(fileparts.parts(request, job_name(request.id)))}
+    for mount in request.confinement.mounts:
+        if isinstance(mount, FilesMount):
+            where = {"name": f"files-{files[mount.volume]}", "mountPath": mount.mount_path}
+            mounts.append({**where, "subPath": fileparts.sub_path(mount), "readOnly": True})
+    stdin = request.confinement.stdin_volume
+    if isinstance(stdin, ClaimMount):
+        where = {"name": f"workspace-{numbers[stdin.workspace]}", "mountPath": INPUT_PATH}
+        mounts.append({**where, "readOnly": True})
+    elif stdin is not None:
+        where = {"name": f"files-{files[stdin.volume]}", "mountPath": INPUT_PATH}
+        mounts.append({**where, "subPath": fileparts.CURRENT, "readOnly": True})
     mounts.append({"name": "launch", "mountPath": PATH, "subPath": KEY, "readOnly": True})
     for path, key in secrets.files.items():
         mounts.append({"name": "private", "mountPath": path, "subPath": key, "readOnly": True})

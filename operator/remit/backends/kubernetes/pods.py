@@ -180,10 +180,14 @@ def outcome_of(
     stopped: ExitReason | None,
     request: AttemptRequest,
     walls: Walls,
+    *,
+    by_itself: bool = False,
 ) -> Outcome:
-    """How an attempt ended whose container ran, from the last that was seen of its pod and its log."""
-    seen, ended = look(pod), records.ended
-    end = _end(pod, seen, records, first_stderr, stopped, request)
+    """How an attempt ended whose container ran, from the last that was seen of its pod and its log.
+
+    `by_itself`: whether the program had ended before its pod was taken away."""
+    seen, ended = look(pod), records.how_it_ended
+    end = _end(pod, seen, records, first_stderr, stopped, request, by_itself)
     if records.lost_bytes:
         lost = f"{records.lost_bytes} bytes of its output were rotated away on the node before they were read"
         end = replace(end, message=f"{end.message}; {lost}")
@@ -200,15 +204,16 @@ def _end(
     first_stderr: bytes,
     stopped: ExitReason | None,
     request: AttemptRequest,
+    by_itself: bool,
 ) -> Outcome:
-    ended, terminated = records.ended, seen.terminated
+    ended, terminated = records.how_it_ended, seen.terminated
     if stopped is None and terminated is not None and terminated.reason in _NOT_STARTED:
         said = terminated.message or records.unexpected.decode(errors="replace").strip() or terminated.reason
         return Outcome(ExitReason.START_FAILED, f"could not be started: {said}")
     if stopped is None and ended is not None and ended.error:
         return Outcome(ExitReason.START_FAILED, f"could not be started: {_why_not(ended, request)}")
-    code = terminated.exit_code if terminated is not None else ended.exit_code if ended is not None else None
-    if stopped is None and (taken := _taken_away(pod, seen, code, request)) is not None:
+    code = ended.exit_code if ended is not None else terminated.exit_code if terminated is not None else None
+    if stopped is None and not by_itself and (taken := _taken_away(pod, seen, code, request)) is not None:
         return replace(taken, exit_code=code)
     if ended is None and terminated is None and stopped is None:
         return Outcome(ExitReason.INTERRUPTED, "its pod was taken away, and nobody saw how it ended")
@@ -227,7 +232,9 @@ def _end(
 
 def _why_not(ended: Ended, request: AttemptRequest) -> str:
     what = _WHAT_FAILED.get(ended.error, ended.error)
-    where = {"exec": request.command.argv[0], "chdir": request.confinement.working_dir}.get(ended.error, "")
+    stdin = request.confinement.stdin_volume
+    places = {"exec": request.command.argv[0], "chdir": request.confinement.working_dir}
+    where = (places | ({"stdin": stdin.sub_path} if stdin else {})).get(ended.error, "")
     return f"{what}: {where}: {os.strerror(ended.errno)}" if where else f"{what}: {os.strerror(ended.errno)}"
 
 

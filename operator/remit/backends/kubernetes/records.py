@@ -16,6 +16,7 @@ from typing import Any, Final
 import orjson
 
 from remit.backends.base import Stream
+from remit.backends.kubernetes.spool import RECORDS, Spool
 
 _STREAMS: Final[dict[bytes, tuple[Stream, bytes]]] = {
     b"o": ("stdout", b"\n"),
@@ -25,6 +26,7 @@ _STREAMS: Final[dict[bytes, tuple[Stream, bytes]]] = {
 }
 _STAMP: Final = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 _END: Final = b"="
+_PROGRAM_END: Final = b"+"
 _RESULT: Final = b"r"
 _MOST_ERRNO: Final = 4095
 MOST_RESULTS: Final = 32
@@ -35,7 +37,7 @@ MOST_BYTES: Final = 65536
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The last record: how the program ended, and what was used. `error` says why it could not be started: `exec`,
+    """How the program ended, and what was used. `error` says why it could not be started: `exec`,
     `chdir` or `stdin`, with the system's `errno`."""
 
     exit_code: int
@@ -49,6 +51,8 @@ class Ended:
     max_tasks: int
     error: str = ""
     errno: int = 0
+    more: bool = False
+    """Whether its files are told once more."""
 
 
 @dataclass(slots=True)
@@ -59,6 +63,11 @@ class Records:
     """
 
     ended: Ended | None = None
+    """The last record."""
+    program_ended: Ended | None = None
+    """The same, before its files are told."""
+    spool: Spool = field(default_factory=lambda: Spool(()))
+    """Takes its files."""
     received: dict[Stream, int] = field(default_factory=lambda: {"stdout": 0, "stderr": 0})
     """Bytes of each."""
     results: dict[int, bytes | int] = field(default_factory=dict)
@@ -120,8 +129,11 @@ class Records:
             yield stream, said
         elif kind == _RESULT and (result := _result(text)) is not None:
             self.results[result[0]] = result[1]
-        elif kind == _END and (ended := _ended(text)) is not None:
-            self.ended = ended
+        elif kind in RECORDS and record[1:2] == b" " and self.spool.take(kind, text):
+            pass
+        elif kind in {_END, _PROGRAM_END} and (ended := _ended(text)) is not None:
+            self.program_ended = ended
+            self.ended = ended if kind == _END else self.ended
         else:
             self._keep_unexpected(record)
 
@@ -130,11 +142,22 @@ class Records:
             self.unexpected += line + b"\n"
 
     @property
+    def how_it_ended(self) -> Ended | None:
+        """By what is known so far."""
+        return self.ended or self.program_ended
+
+    @property
+    def are_over(self) -> bool:
+        """Whether nothing is to come that anybody needs."""
+        return self.ended is not None and (self.spool.is_whole or not self.ended.more)
+
+    @property
     def lost_bytes(self) -> int:
         """How much the program said that the log had no longer when it was read. Known once it has ended."""
-        if self.ended is None:
+        ended = self.how_it_ended
+        if ended is None:
             return 0
-        return max(0, self.ended.stdout_bytes + self.ended.stderr_bytes - sum(self.received.values()))
+        return max(0, ended.stdout_bytes + ended.stderr_bytes - sum(self.received.values()))
 
 
 def _result(text: bytes) -> tuple[int, bytes | int] | None:
@@ -169,6 +192,7 @@ def _ended(text: bytes) -> Ended | None:
             max_tasks=_number(found["maxTasks"]),
             error=str(found["error"]),
             errno=_number(found["errno"], 0, _MOST_ERRNO),
+            more=bool(_number(found.get("more", 0))),
         )
     except (ValueError, KeyError, TypeError):
         return None

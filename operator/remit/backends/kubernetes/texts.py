@@ -1,4 +1,4 @@
-"""The small texts that an attempt left, as its log has them, for the collector of results."""
+"""What an attempt left, as its log has it, for the collector."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from remit.backends.filetree import FoundFile
+from remit.backends.kubernetes.spool import Spool
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +28,17 @@ class _Text:
         return io.BytesIO(self.content)
 
 
-class TextTree:
-    """A `FileTree` of the files at `paths` alone, of which `found` has the beginning, by their places there."""
+class LogTree:
+    """A `FileTree` of what is in `spool`, and of the files at `paths` alone, of which `found` has the beginning by
+    their places there."""
 
-    def __init__(self, paths: Sequence[str], found: Mapping[int, bytes | int]) -> None:
+    def __init__(self, paths: Sequence[str], found: Mapping[int, bytes | int], spool: Spool) -> None:
+        self._spool = spool
         self._texts = {path: _Text(path, found[number]) for number, path in enumerate(paths) if number in found}
 
     def find(self, pattern: str) -> Iterator[FoundFile]:
-        """See `FileTree.find`. A pattern with wildcards finds nothing."""
-        if pattern in self._texts:
+        """See `FileTree.find`. Raises OSError for what did not arrive."""
+        if pattern in self._texts and not self._spool.knows(pattern):
             yield self._texts[pattern]
+        else:
+            yield from self._spool.find(pattern)

@@ -11,6 +11,8 @@ from typing import Final
 
 import structlog
 
+from remit.telemetry.logfile import LogFile
+
 log = structlog.get_logger(__name__)
 
 _MOST_BYTES: Final = 8 << 20
@@ -18,17 +20,17 @@ _MOST_BYTES: Final = 8 << 20
 
 
 class LogStream(io.TextIOBase):
-    """Writes to `descriptor` what it is given, in that order and from a thread of its own."""
+    """Writes to `descriptor`, or to `file`, what it is given, in that order and from a thread of its own."""
 
-    def __init__(self, descriptor: int, most_bytes: int = _MOST_BYTES) -> None:
-        self._descriptor, self._most = descriptor, most_bytes
+    def __init__(self, descriptor: int, most_bytes: int = _MOST_BYTES, file: LogFile | None = None) -> None:
+        self._descriptor, self._most, self._file = descriptor, most_bytes, file
         self._waiting: deque[bytes] = deque()
         self._size = self._lost = 0
         self._news = threading.Condition()
         threading.Thread(target=self._carry, name="log stream", daemon=True).start()
 
     def isatty(self) -> bool:
-        return os.isatty(self._descriptor)
+        return self._file is None and os.isatty(self._descriptor)
 
     def write(self, text: str) -> int:
         """Never waits."""
@@ -55,8 +57,10 @@ class LogStream(io.TextIOBase):
             with self._news:
                 self._news.wait_for(lambda: self._waiting)
                 lines = self._waiting.popleft()
+            if self._file is not None:
+                self._file.append(lines)
             with contextlib.suppress(OSError):  # nobody will read it any more, and the work goes on
-                left = memoryview(lines)
+                left = memoryview(lines if self._file is None else b"")
                 while left:
                     left = left[os.write(self._descriptor, left) :]
             with self._news:

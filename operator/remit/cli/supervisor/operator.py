@@ -33,6 +33,8 @@ async def serve(settings: Message, redactor: Redactor, supervised: Supervised) -
         merge(kubeconfig, Path(settings["merge_into"]))
     chosen = settings["operator"]
     chosen["state_dir"] = Path(chosen["state_dir"])
+    if chosen.get("metrics_token_file") is not None:
+        chosen["metrics_token_file"] = Path(chosen["metrics_token_file"])
     chosen["notifications"] = Path(chosen["notifications"]) if chosen["notifications"] else None
     chosen["read_only_paths"] = tuple(map(Path, chosen["read_only_paths"]))
 

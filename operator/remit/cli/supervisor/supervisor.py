@@ -26,6 +26,7 @@ from remit.controlplane.startup import DATABASE, AddressInUse, lock_state, open_
 from remit.errors import InvalidInput, RemitError
 from remit.privatefiles import private_directory
 from remit.sandbox.cgrouptree import make_room
+from remit.telemetry.logfile import LogFile
 from remit.telemetry.logs import form_for
 
 log = structlog.get_logger(__name__)
@@ -62,13 +63,15 @@ class UpSettings:
     """Fields of the operator's `Settings`, as JSON has them."""
     log_format: str
     log_level: str
+    log_file: LogFile | None = None
+    """Where logs go instead of standard error."""
 
 
 async def up(settings: UpSettings) -> None:
     """Everything on this machine, until asked to stop. Raises `RemitError` when a part does not start, or not again."""
-    form = form_for(sys.stderr) if settings.log_format == "auto" else settings.log_format
-    logs = {"log_format": form, "log_level": settings.log_level, "log_colors": sys.stderr.isatty()}
-    stream = LogStream(sys.stderr.fileno())
+    stream = LogStream(sys.stderr.fileno(), file=settings.log_file)
+    form = form_for(cast(TextIO, stream)) if settings.log_format == "auto" else settings.log_format
+    logs = {"log_format": form, "log_level": settings.log_level, "log_colors": stream.isatty()}
     set_up_logs(form, settings.log_level, stream=cast(TextIO, stream))
     private_directory(settings.state_dir)
     make_room()  # before there are others, whom the operator could not move

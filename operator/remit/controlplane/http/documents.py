@@ -1,4 +1,4 @@
-"""Everything that is not a resource: discovery, OpenAPI, version, health."""
+"""Everything that is not a resource: discovery, OpenAPI, version, health, metrics."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from remit.controlplane.http import discovery
+from remit.controlplane.http.metrics import RequestMetrics
 from remit.controlplane.http.negotiation import JSON, negotiate
 from remit.controlplane.http.request import Request
 from remit.controlplane.schema import openapi_v3
@@ -45,8 +46,9 @@ class Document:
 class Documents:
     """Documents are made when they are asked for, and kept until what is served changes."""
 
-    def __init__(self, cluster: Cluster, address: str) -> None:
+    def __init__(self, cluster: Cluster, address: str, metrics: RequestMetrics) -> None:
         self._cluster = cluster
+        self._metrics = metrics
         self._address = address
         self._openapi: dict[tuple[str, str], bytes] = {}
         self._made_for = -1
@@ -57,6 +59,9 @@ class Documents:
         match parts:
             case ["healthz" | "livez" | "readyz", *_]:
                 return self._health()
+            case ["metrics"]:
+                accept, cluster = request.headers.get("Accept", ""), self._cluster
+                return Document(*self._metrics.render(accept, cluster.store, cluster.registry))
             case ["version"]:
                 return _json(VERSION)
             case ["api"] | ["apis"] | ["api", _] | ["apis", _] | ["apis", _, _]:
@@ -77,6 +82,7 @@ class Documents:
                             "/apis",
                             "/healthz",
                             "/livez",
+                            "/metrics",
                             "/openapi/v2",
                             "/openapi/v3",
                             "/readyz",

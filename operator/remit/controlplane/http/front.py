@@ -22,9 +22,11 @@ from remit.controlplane.failures import (
     unauthorized,
 )
 from remit.controlplane.http.dispatch import Answer, Dispatcher
+from remit.controlplane.http.metrics import RequestMetrics
 from remit.controlplane.http.negotiation import JSON, Accepted, negotiate
 from remit.controlplane.http.request import Request
 from remit.controlplane.http.warnings import warning_headers
+from remit.controlplane.resources import Registry
 from remit.controlplane.storage import StoreFailed
 from remit.controlplane.verbs.watch import Watch
 from remit.errors import ApiError
@@ -44,8 +46,10 @@ _TOO_DEEP = "the object cannot be written as JSON: it is nested deeper than 250 
 class Front:
     """Turns HTTP requests into calls of the dispatcher. `stop()` ends the open watches."""
 
-    def __init__(self, dispatcher: Dispatcher, token: str) -> None:
+    def __init__(self, dispatcher: Dispatcher, token: str, registry: Registry, metrics: RequestMetrics) -> None:
         self._dispatcher = dispatcher
+        self._registry = registry
+        self._metrics = metrics
         self._bearer = f"Bearer {token}".encode()
         self._watches: set[Watch] = set()
         self._stopping = False
@@ -60,10 +64,21 @@ class Front:
             response = await self._answer(http, body=b"")
         else:
             response = _refuse(unauthorized(), http, None)
+            self._metrics.refuse(response.status)
         response.force_close()  # a connection is kept open for clients alone
         return response
 
     async def _answer(self, http: web.BaseRequest, body: bytes | None = None) -> web.StreamResponse:
+        line = Request(http.method, http.rel_url.path, http.rel_url.query, http.headers)
+        measuring, code = self._metrics.begin(line, self._registry), None
+        try:
+            response = await self._respond(http, body)
+            code = response.status
+            return response
+        finally:
+            measuring.end(code)
+
+    async def _respond(self, http: web.BaseRequest, body: bytes | None) -> web.StreamResponse:
         request: Request | None = None
         try:
             _refuse_impersonation(http)

@@ -31,11 +31,12 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What one task has. `size`: bytes of the record itself."""
+    """What one task has. `size`: bytes of the record itself. `time`: when it was left, in seconds since 1970."""
 
     path: Path
     artifacts: list[StoredArtifact]
     size: int
+    time: float = 0.0
 
 
 class Records:
@@ -168,6 +169,7 @@ class Records:
         """None: it is gone, or damaged, which is logged."""
         try:
             content = path.read_bytes()
+            time = path.stat().st_mtime
         except FileNotFoundError:
             return None
         try:
@@ -181,7 +183,7 @@ class Records:
         except (ValueError, TypeError, KeyError) as error:
             log.warning("the record of a task's artifacts is damaged; remove it", path=str(path), error=str(error))
             return None
-        return Record(path, artifacts, len(content))
+        return Record(path, artifacts, len(content), time)
 
 
 def _key(path: Path) -> tuple[str, str]:

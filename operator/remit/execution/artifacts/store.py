@@ -21,13 +21,15 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from remit.diskspace import nearly_full
 from remit.execution.artifacts.records import Record, Records
 from remit.execution.artifacts.stored import StoredArtifact, StoredFile
 from remit.execution.elapsed import ElapsedTime
-from remit.execution.output import nearly_full
+from remit.execution.retention import Reason
 from remit.libc import call
 
 _CHUNK: Final = 1 << 20
@@ -36,6 +38,15 @@ ARTIFACT_BYTES: Final = 10 * 1024**3
 _LOOK_BYTES: Final = 64 * _CHUNK
 _SYNCED_ALONE: Final = 200
 """Contents that are synced one by one; for more, the whole filesystem is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surplus:
+    """A record that is not kept, the bytes that only it accounts for, and why."""
+
+    record: Record
+    size: int
+    reason: Reason
 
 
 class TooLarge(Exception):
@@ -140,20 +151,42 @@ class ArtifactStore:
         """The task was deleted: what is not to be kept longer goes, by the next `prune` with its contents."""
         self._records.release(namespace, uid)
 
-    def prune(self, most_bytes: int | None = None) -> None:
+    def surplus(self, most_bytes: int | None = None, *, older_than: float | None = None) -> Iterator[Surplus]:
+        """The records that `prune` would remove now. Only reads."""
+        return self._surplus(most_bytes, older_than, set(), set())
+
+    def prune(self, most_bytes: int | None = None, *, older_than: float | None = None) -> list[Surplus]:
         """Remove what is out of date, then the oldest until no more than `most_bytes` are kept, records included, then
-        what no record speaks of."""
+        what no record speaks of. `older_than`: a moment, in seconds since 1970, before which a record is out of date,
+        unless its artifacts are to be kept longer. Gives the records that were removed."""
         with self._pruning:
             with self._guard:
                 self._meanwhile = set(self._collected)
             try:
-                self._prune(most_bytes)
+                return self._prune(most_bytes, older_than)
             finally:
                 with self._guard:
                     self._meanwhile = None
 
-    def _prune(self, most_bytes: int | None) -> None:
+    def _prune(self, most_bytes: int | None, older_than: float | None) -> list[Surplus]:
         named, live = set[str](), set[Path]()
+        removed = []
+        for each in self._surplus(most_bytes, older_than, named, live):
+            self._records.remove(each.record)
+            removed.append(each)
+        for blob in self._blobs.rglob("*"):
+            if blob.is_file() and blob.name not in named:
+                self._remove_unused(blob)
+        for tree in self._trees.iterdir():
+            if tree not in live:
+                self._remove_tree(tree)
+        self._records.clean_up()
+        return removed
+
+    def _surplus(
+        self, most_bytes: int | None, older_than: float | None, named: set[str], live: set[Path]
+    ) -> Iterator[Surplus]:
+        """Adds the blobs and the trees of all others to `named` and `live`."""
 
         def keep(record: Record) -> None:
             named.update(_blob_name(file) for each in record.artifacts for file in each.files)
@@ -163,23 +196,21 @@ class ArtifactStore:
             keep(record)
         left, is_full = most_bytes, False
         for record in self._records.all():
-            if is_full or self._records.is_over(record):
-                self._records.remove(record)
+            more = {_blob_name(file): file.size for each in record.artifacts for file in each.files}
+            size = record.size + sum(size for blob, size in more.items() if blob not in named)
+            if self._records.is_over(record):
+                yield Surplus(record, size, "released")
+                continue
+            longest = max((each.retain_seconds for each in record.artifacts), default=0)
+            if older_than is not None and record.time < older_than - longest:
+                yield Surplus(record, size, "age")
                 continue
             if left is not None:
-                more = {_blob_name(file): file.size for each in record.artifacts for file in each.files}
-                left -= record.size + sum(size for blob, size in more.items() if blob not in named)
-                if is_full := left < 0:
-                    self._records.remove(record)
+                left -= size
+                if is_full := is_full or left < 0:
+                    yield Surplus(record, size, "size")
                     continue
             keep(record)
-        for blob in self._blobs.rglob("*"):
-            if blob.is_file() and blob.name not in named:
-                self._remove_unused(blob)
-        for tree in self._trees.iterdir():
-            if tree not in live:
-                self._remove_tree(tree)
-        self._records.clean_up()
 
     def _remove_unused(self, blob: Path) -> None:
         with self._guard:

@@ -97,7 +97,7 @@ def image_of(container: ContainerOperation) -> str:
 
 
 def invalid(message: str) -> OperationFailed:
-    return OperationFailed("Invalid", message, retryable=False, category="Invalid")
+    return OperationFailed("Invalid", message, retryable=False)
 
 
 def limited(limits: Limits) -> dict[str, Any]:

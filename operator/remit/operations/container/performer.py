@@ -142,7 +142,7 @@ class ContainerPerformer:
         code: int | None = ended["ExitCode"]
         if code is None:
             message = "the connection to the Docker engine was lost"
-            raise OperationFailed("ConnectionLost", message, category="Infrastructure")
+            raise OperationFailed("ConnectionLost", message)
         if code in _NOT_STARTED and not ended.get("Pid"):
             work.effect.settle()
             place, lacking = (

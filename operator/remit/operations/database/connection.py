@@ -60,12 +60,10 @@ def target(work: Work, schemes: Set[str], options: Set[str]) -> Target:
 
 
 def invalid(message: str) -> OperationFailed:
-    return OperationFailed(
-        "InvalidConnection", f"the connection Secret: {message}", retryable=False, category="Invalid"
-    )
+    return OperationFailed("InvalidConnection", f"the connection Secret: {message}", retryable=False)
 
 
 def untrusted(why: str, field: str) -> OperationFailed:
     """`why` is OpenSSL's word, or libpq's."""
     message = f"the server's certificate is not trusted: {why}; name its authority in {field}.caFrom"
-    return OperationFailed("TlsFailed", message, retryable=False, category="Infrastructure")
+    return OperationFailed("TlsFailed", message, retryable=False)

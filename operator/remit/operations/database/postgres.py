@@ -141,7 +141,7 @@ def _conninfo(wanted: Target, files: contextlib.ExitStack) -> str:
     """
     if "PGSERVICE" in os.environ:  # the one that cannot be overruled
         message = "the operator's environment has PGSERVICE, which every connection would follow; start it without that"
-        raise OperationFailed("ConnectFailed", message, retryable=False, category="Infrastructure")
+        raise OperationFailed("ConnectFailed", message, retryable=False)
     try:
         given = conninfo_to_dict(wanted.url)
         defaults = {
@@ -319,7 +319,7 @@ async def _statement(connection: Connection, index: int, statement: SqlStatement
     for setting, value in _READ_BY.items():
         if connection.info.parameter_status(setting) != value:
             message = f"spec.postgres.statements[{index}]: {setting} is no longer {value}, and policy read it so"
-            raise OperationFailed("ReadDifferently", message, retryable=False, category="Denied")
+            raise OperationFailed("ReadDifferently", message, retryable=False)
     read = read_statement(statement.sql)
     try:
         if read.copies:
@@ -394,25 +394,23 @@ def _refused(error: psycopg.OperationalError) -> OperationFailed:
         message = "the name of the server's host leads to no address"
     else:
         message = f"the server does not answer within {_CONNECT_SECONDS:g} s"
-    return OperationFailed("ConnectFailed", message, category="Infrastructure")
+    return OperationFailed("ConnectFailed", message)
 
 
 def _failure(error: psycopg.Error | PoolTimeout) -> OperationFailed:
     """In words; libpq's own texts about connections may carry the connection's string, the server's never do."""
     if isinstance(error, PoolTimeout):
         message = f"the server gave no connection in {_CONNECT_SECONDS:g} s: it is down, refuses us, or is overrun"
-        return OperationFailed("ConnectFailed", message, category="Infrastructure")
+        return OperationFailed("ConnectFailed", message)
     where = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
     state = error.sqlstate
     if state is None and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-        return OperationFailed(
-            "ConnectionLost", f"{where}the connection to the server was lost", category="Infrastructure"
-        )
+        return OperationFailed("ConnectionLost", f"{where}the connection to the server was lost")
     if state is None:  # the driver refuses what it was given
         return OperationFailed("StatementFailed", f"{where}{error}", retryable=False)
     message = f"{where}{error.diag.message_primary} (SQLSTATE {state})"
     if state == "57014":
-        return OperationFailed("StatementTimeout", message, category="Timeout")
+        return OperationFailed("StatementTimeout", message)
     if state == "25006":
         return OperationFailed("ReadOnly", message, retryable=False)
     if state == _PROTOCOL_VIOLATION:

@@ -92,7 +92,7 @@ async def _transact(pool: Pool, operation: RedisOperation, work: Work) -> list[A
         await connection.disconnect(nowait=True)
         if isinstance(error, ConnectionError | TimeoutError):
             message = "the connection to the server was lost"
-            raise OperationFailed("ConnectionLost", message, category="Infrastructure") from None
+            raise OperationFailed("ConnectionLost", message) from None
         raise
     finally:
         await pool.release(connection)
@@ -155,7 +155,7 @@ def _must_be_text(operation: RedisOperation) -> None:
             "".join(words).encode()
         except UnicodeEncodeError:
             message = f"spec.redis.commands[{index}]: it has characters that are not Unicode text"
-            raise OperationFailed("Invalid", message, retryable=False, category="Invalid") from None
+            raise OperationFailed("Invalid", message, retryable=False) from None
 
 
 async def _connected(pool: Pool) -> Any:
@@ -184,7 +184,7 @@ def _not_connected(error: RedisError) -> OperationFailed:
             return untrusted(cause.verify_message, "spec.redis")
         cause = cause.__cause__ or cause.__context__
     message = f"the server gives no connection: {error if isinstance(error, ErrorReply) else _why(error)}"
-    return OperationFailed("ConnectFailed", message, category="Infrastructure")
+    return OperationFailed("ConnectFailed", message)
 
 
 def _why(error: BaseException | None) -> str:

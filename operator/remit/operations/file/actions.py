@@ -355,7 +355,7 @@ def _id(text: str | None, field: str, find: Callable[[str], int]) -> int:
         return find(text)
     except KeyError:
         message = f"spec.file.{field}: this host has no {field} {text!r}; use a number or create it"
-        raise OperationFailed("Invalid", message, retryable=False, category="Invalid") from None
+        raise OperationFailed("Invalid", message, retryable=False) from None
 
 
 _TYPES = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}

@@ -58,7 +58,7 @@ def explained(error: OSError, field: str, path: str, operation: str, *, above: b
     number = error.errno or 0
     where = f"{field}: {os.fsencode(path).decode(errors='backslashreplace')}"
     if number == errno.EXDEV:
-        return OperationFailed("OutsideRoot", f"{where} {_OUTSIDE}", retryable=False, category="Denied")
+        return OperationFailed("OutsideRoot", f"{where} {_OUTSIDE}", retryable=False)
     reason, words = _WORDS.get(number, ("FileError", f"failed: {error.strerror or error}"))
     if above:
         words = _NO_DIRECTORY if number == errno.ENOENT else words

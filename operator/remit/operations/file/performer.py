@@ -92,7 +92,7 @@ class FilePerformer:
             return None
         if self._download is None:
             message = "spec.file.contentFrom.url: nothing here downloads; use an operator"
-            raise OperationFailed("NotSupported", message, retryable=False, category="Invalid")
+            raise OperationFailed("NotSupported", message, retryable=False)
         return Pulled(self._download(work.grant, url), loop)
 
     async def close(self) -> None:

@@ -34,7 +34,6 @@ class Limit:
                 "FileSizeExceeded",
                 f"{path} would be larger than {self._most} bytes; raise spec.resources.fileSize",
                 retryable=False,
-                category="Resources",
             )
 
 

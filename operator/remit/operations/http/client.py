@@ -123,7 +123,7 @@ def _failure(exchange: Exchange, error: httpx.TransportError) -> OperationFailed
     host, cause = exchange.url.destination, error.__cause__ or error
     if "CERTIFICATE_VERIFY_FAILED" in str(cause) or isinstance(cause, ssl.SSLCertVerificationError):
         message = f"the certificate of {host} is not trusted: {cause}; give its authority in spec.http.caFrom"
-        return OperationFailed("TlsFailed", message, retryable=False, category="Infrastructure")
+        return OperationFailed("TlsFailed", message, retryable=False)
     reason = "ConnectFailed" if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout) else "ConnectionLost"
     message = f"{exchange.method} to {host}: {str(error) or type(error).__name__}"
     return OperationFailed(reason, message, category="Infrastructure")

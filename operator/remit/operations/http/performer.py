@@ -103,7 +103,7 @@ def _first(http: HttpOperation, work: Work) -> Exchange:
             secret.add(header.name.lower())
         if _NO_VALUE.search(value):
             message = f"spec.http.headers[{index}]: the value of {header.name} has a line break or is no text"
-            raise OperationFailed("Invalid", message, retryable=False, category="Invalid")
+            raise OperationFailed("Invalid", message, retryable=False)
         headers.append((header.name, value))
     body = http.body.encode() if http.body is not None else None
     return Exchange(http.method, parse_url(http.url, "spec.http.url"), tuple(headers), body, frozenset(secret))
@@ -114,7 +114,7 @@ def _pattern(http: HttpOperation) -> Pattern | None:
         return None if http.expected_body is None else Pattern(http.expected_body)
     except BadPattern as error:
         message = f"spec.http.expectedBody: {error}"
-        raise OperationFailed("Invalid", message, retryable=False, category="Invalid") from None
+        raise OperationFailed("Invalid", message, retryable=False) from None
 
 
 async def _judge(
@@ -140,7 +140,7 @@ async def _found(pattern: Pattern, body: bytes) -> bool:
     """In a thread, because RE2 takes its time for what is made to be slow, and lets others work meanwhile."""
     if pattern.size * len(body) > _MOST_WORK:
         message = f"spec.http.expectedBody is too big to be looked for in {len(body)} bytes; use shorter repetitions"
-        raise OperationFailed("Invalid", message, retryable=False, category="Invalid")
+        raise OperationFailed("Invalid", message, retryable=False)
     return await asyncio.to_thread(pattern.is_in, body.decode(errors="replace"))
 
 

@@ -39,7 +39,7 @@ def parse_url(text: str, field: str) -> Url:
     try:
         return Url.parse(text)
     except BadUrl as error:
-        raise OperationFailed("Invalid", f"{field}: {error}", retryable=False, category="Invalid") from None
+        raise OperationFailed("Invalid", f"{field}: {error}", retryable=False) from None
 
 
 def following(sent: Exchange, status: int, location: str | None) -> Exchange | None:

@@ -83,10 +83,10 @@ class JudgedNetwork(httpcore.AsyncNetworkBackend):
                 return await look_up(self._resolve, host, self._destination.port, self._lookups)
         except TimeoutError:
             message = f"no name server told where {host} is in {RESOLVE_SECONDS:g} s"
-            raise OperationFailed("ResolveFailed", message, category="Infrastructure") from None
+            raise OperationFailed("ResolveFailed", message) from None
         except OSError as error:
             message = f"{host} cannot be resolved: {error.strerror or error}"
-            raise OperationFailed("ResolveFailed", message, category="Infrastructure") from None
+            raise OperationFailed("ResolveFailed", message) from None
 
 
 class _RequestStream(httpcore.AsyncNetworkStream):

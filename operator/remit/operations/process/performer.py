@@ -89,7 +89,7 @@ def _number(word: str) -> int:
     except KeyError:
         known = ", ".join(each.name for each in signal.Signals)
         message = f"spec.process.signal: this system has no signal {word}; it has {known}"
-        raise OperationFailed("Invalid", message, retryable=False, category="Invalid") from None
+        raise OperationFailed("Invalid", message, retryable=False) from None
 
 
 def _put(output: OutputSink, value: Mapping[str, Any]) -> None:

@@ -14,10 +14,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -25,6 +25,10 @@ from remit.privatefiles import open_private, replace_private
 from remit.sandbox import ProcessHandle, boot_id, start_time
 
 STATE, LOCK, SOCKET = "state.json", "lock", "control"
+PROCESSES: Final = "processes"
+"""The folder, below the operator's state, of the processes that tasks started, by their namespace."""
+INSTANCES: Final = "instances"
+"""That of the instances of releases, by the namespace and the name of their Deployment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +103,31 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 def write_state(folder: Path, state: dict[str, Any]) -> None:
     replace_private(folder / STATE, orjson.dumps(state), sync=False)
+
+
+def supervisor_lives(folder: Path) -> bool:
+    """`supervised` for who only looks. The lock is not touched: a supervisor that starts must not find it taken."""
+    identity = Identity.parse(read_state(folder).get("supervisor"))
+    handle = identity.open() if identity else None
+    if handle is None:
+        return False
+    handle.close()
+    return True
+
+
+def process_folders(state_dirs: Sequence[Path], kind: str, place: str) -> dict[str, Path]:
+    """The folders of processes by their names, in the first state directory that has any and may be read."""
+    for state_dir in state_dirs:
+        try:
+            folders = sorted((state_dir / kind / place).iterdir(), key=_by_number)
+        except OSError:
+            continue
+        found = {each.name: each for each in folders if not each.name.startswith(".") and not each.is_symlink()}
+        if found:
+            return found
+    return {}
+
+
+def _by_number(folder: Path) -> tuple[str, int]:
+    word, _, number = folder.name.rpartition("-")
+    return (word, int(number)) if number.isdigit() else (folder.name, 0)

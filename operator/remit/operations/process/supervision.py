@@ -344,11 +344,11 @@ async def _end(folder: Path) -> State:
                     await handle.death()
             except TimeoutError:
                 message = f"the supervisor of process {folder.name} was killed, and goes on after {_DEATH_SECONDS:g} s"
-                raise OperationFailed("SupervisorFailed", message, category="Infrastructure") from None
+                raise OperationFailed("SupervisorFailed", message) from None
             handle.reap()
     elif supervised(folder):
         message = f"the supervisor of process {folder.name} neither answers nor can be found"
-        raise OperationFailed("SupervisorFailed", message, category="Infrastructure")
+        raise OperationFailed("SupervisorFailed", message)
     return _known(folder)
 
 
@@ -373,7 +373,7 @@ async def _ask(
                 writer.close()
     except TimeoutError:
         message = f"the supervisor of process {folder.name} did not answer within {seconds:g} s"
-        raise OperationFailed("SupervisorFailed", message, category="Infrastructure") from None
+        raise OperationFailed("SupervisorFailed", message) from None
     if not line:
         raise OperationFailed("NotRunning", f"process {folder.name} ended meanwhile")
     answer: State = orjson.loads(line)

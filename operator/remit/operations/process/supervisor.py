@@ -124,6 +124,8 @@ class Supervisor:
         while True:
             self._say(phase="Starting", process=None, nextRestartTime=None)
             began = time.monotonic()
+            with contextlib.suppress(OSError):  # of a full disk, which is no reason not to start it
+                self._output.begin()
             succeeded = await self._once(number)
             self._output.flush()
             if self._stop.is_set():

@@ -94,6 +94,18 @@ class Copies:
             raise DeploymentError(message, reason="Fetching", retryable=True)
         return self._fetching.pop(number).result()
 
+    def verified(self, revision: int) -> tuple[Path, str] | None:
+        """The copy and the digest of its content; None where it is not there, or has any other content. Blocks; raises
+        OSError."""
+        copy, digest = self.of(revision), self.digests().get(revision)
+        try:
+            known = self._verified.get(revision) == tree_signature(copy)
+            if digest is None or not (known or tree_digest(copy) == digest):
+                return None
+        except FileNotFoundError:
+            return None
+        return copy, digest
+
     async def repair(self, revision: Revision, material: Material) -> bool:
         """As `bring`, for whoever asks at each look. Returns whether the copy had to be made again.
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from remit.backends.failure import OperationFailed
 from remit.errors import DeploymentError, RemitError
 
 
 def failed(error: RemitError) -> DeploymentError:
     """The same, with its stable reason."""
-    reason = error.reason if isinstance(error, OperationFailed | DeploymentError) else type(error).__name__
-    return DeploymentError(str(error), reason=reason, retryable=error.retryable)
+    return DeploymentError(str(error), reason=error.code, retryable=error.retryable)
 
 
 @contextlib.contextmanager

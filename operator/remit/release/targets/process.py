@@ -132,6 +132,10 @@ class ProcessTarget:
         }
         return replace(observed(told, found, flow, self._copies.at_hand()), digests=self._copies.digests())
 
+    def copy(self, revision: int) -> tuple[Path, str] | None:
+        """See `Copies.verified`."""
+        return self._copies.verified(revision)
+
     async def prepare(self, revision: Revision) -> None:
         """See `Target.prepare`."""
         await self._copies.bring(revision, Material())

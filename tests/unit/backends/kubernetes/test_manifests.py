@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from remit.backends.base import AttemptRequest, Command, TaskReference
+from remit.backends.base import AttemptRequest, Command, KeptFiles, TaskReference
 from remit.backends.kubernetes.launcher import Launcher
 from remit.backends.kubernetes.manifests import (
     MOST_PRIVATE_BYTES,
@@ -18,12 +18,13 @@ from remit.backends.kubernetes.manifests import (
     claims,
     job,
     network_policy,
+    runs,
     secret_versions_of,
     unexpanded,
     walls,
 )
 from remit.errors import InvalidInput, RemitError, SandboxUnavailable
-from remit.sandbox import ClaimMount, Confinement, EmptyMount, HostMount, Layer, Limits
+from remit.sandbox import ClaimMount, Confinement, EmptyMount, FilesMount, HostMount, Layer, Limits, MountedFile
 
 LAUNCHER = Launcher("amd64", b"program")
 COMMAND = Command(
@@ -228,3 +229,55 @@ def test_it_says_which_versions_of_secrets_it_was_given() -> None:
     assert secret_versions_of(made) == versions
     for each in (None, {}, {"remit.dev/secret-versions": "[]"}, {"remit.dev/secret-versions": "{"}):
         assert secret_versions_of({"metadata": {"annotations": each}}) not in ({}, versions)
+
+
+def test_what_is_kept_is_told_the_launcher_as_data() -> None:
+    mounts = (EmptyMount("/workspace/scratch"), ClaimMount("/cache", "pip", 1 << 30))
+    kept = (
+        KeptFiles("/workspace/$(x)/*; rm", 5),
+        KeptFiles("/workspace/scratch", 6, always=True),
+        KeptFiles("/cache/a/**", 7),
+    )
+    request = replace(REQUEST, confinement=replace(REQUEST.confinement, mounts=mounts), kept=kept)
+    command = container(request)["command"]
+    assert command[3 : command.index("--")] == [
+        *("-P", "/workspace", "-m", "5", "-a", "$$(x)/*; rm"),
+        *("-P", "/workspace/scratch", "-m", "6", "-A", ""),
+        *("-P", "/cache", "-m", "7", "-a", "a/**"),
+        *("-k", "5"),
+    ]
+    assert pod(request)["terminationGracePeriodSeconds"] > 5
+    assert pod(replace(request, kept=kept[:1]))["terminationGracePeriodSeconds"] == 5
+    other = replace(request, kept=tuple(replace(each, most_bytes=1) for each in kept), grace_seconds=9)
+    assert runs(job(request, Secrets.of(request), LAUNCHER)) == runs(job(other, Secrets.of(other), LAUNCHER))
+
+
+def test_an_artifact_is_mounted_from_secrets() -> None:
+    files = tuple(MountedFile(f"dist/{number}", 500 << 10, executable=number == 1) for number in range(3))
+    mounts = (
+        FilesMount("/wheel", "wheel", "/nowhere", files),
+        FilesMount("/one", "wheel", "/nowhere", files, "dist/1"),
+    )
+    stdin = FilesMount("", "wheel", "/nowhere", files, "dist/2")
+    request = replace(REQUEST, confinement=replace(REQUEST.confinement, mounts=mounts, stdin_volume=stdin))
+    (volume,) = [each for each in pod(request)["volumes"] if "projected" in each]
+    sources = [each["secret"] for each in volume["projected"]["sources"]]
+    assert [each["name"] for each in sources] == [f"remit-uid-1-files-{number}" for number in range(3)]
+    items = [(item["path"], item["mode"]) for each in sources for item in each["items"]]
+    assert items == [("dist/0", 0o444), ("dist/1", 0o555), ("dist/2", 0o444)]
+    found = [each for each in container(request)["volumeMounts"] if each["name"] == volume["name"]]
+    assert all(each["readOnly"] for each in found)
+    assert {each["mountPath"]: each["subPath"] for each in found} == {
+        "/wheel": "..data",
+        "/one": "..data/dist/1",
+        "/run/remit/input": "..data",
+    }
+    assert container(request)["command"][3:7] == ["-I", "/run/remit/input", "-i", "dist/2"]
+
+
+def test_a_workspace_that_is_only_read_from_is_mounted_for_the_launcher() -> None:
+    stdin = ClaimMount("", "dumps", 1 << 20, "shop.sql")
+    request = replace(REQUEST, confinement=replace(REQUEST.confinement, stdin_volume=stdin))
+    assert list(claims(request)) == ["dumps"]
+    (mount,) = [each for each in container(request)["volumeMounts"] if each["mountPath"] == "/run/remit/input"]
+    assert mount["readOnly"] is True

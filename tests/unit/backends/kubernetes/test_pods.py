@@ -261,3 +261,11 @@ def test_what_passes_by_itself_is_waited_for(message: str) -> None:
 def test_what_a_kubelet_tries_again_is_waited_for(reason: str, message: str) -> None:
     seen = look(pod({"waiting": {"reason": reason, "message": message}}))
     assert (seen.refused, seen.waits) == (None, message)
+
+
+def test_a_pod_that_is_taken_away_while_files_are_told_has_completed() -> None:
+    """The program had ended by itself: only its files are missing, which the collector tells."""
+    taken = pod(terminated(137)) | {"metadata": {"uid": "p", "deletionTimestamp": FINISHED}}
+    records = Records(program_ended=ENDED)
+    assert outcome_of(taken, records, b"", None, REQUEST, Walls(), by_itself=True).reason == ExitReason.COMPLETED
+    assert outcome_of(taken, records, b"", None, REQUEST, Walls(), by_itself=False).reason == ExitReason.INTERRUPTED

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from remit.backends.base import KeptFiles
 from remit.backends.kubernetes.records import MOST_BYTES, Records
-from remit.backends.kubernetes.texts import TextTree
+from remit.backends.kubernetes.spool import Spool
+from remit.backends.kubernetes.texts import LogTree
 
 END = (
     b'= {"exitCode":3,"signal":0,"stdoutBytes":%d,"stderrBytes":%d,"cpuMicroseconds":1500000,"maxMemoryBytes":4096,'
@@ -105,7 +108,7 @@ def test_small_files_come_with_the_log() -> None:
     records = Records()
     heard(records, log([b"r 0 aGk=", b"r 1 !13", b"r 2 ", b"r x aGk=", b"r 3 *", b"r 4 !x"]))
     assert records.results == {0: b"hi", 1: 13, 2: b""}
-    tree = TextTree(["/a", "/b", "/c", "/d"], records.results)
+    tree = LogTree(["/a", "/b", "/c", "/d"], records.results, Spool(()))
     (found,) = tree.find("/a")
     assert (found.path, found.size, found.open().read()) == ("/a", 2, b"hi")
     (unreadable,) = tree.find("/b")
@@ -156,3 +159,54 @@ def test_words_of_the_kubelet_are_no_records() -> None:
     records = Records()
     assert heard(records, [b"unable to retrieve container logs\n", b"\n"]) == {"stdout": b"", "stderr": b""}
     assert (records.last, records.unexpected) == ("", b"unable to retrieve container logs\n\n")
+
+
+KEPT = [KeptFiles("/workspace/*", 1 << 20)]
+NO_FILES = [b"a", b"a 0", b"a 0 0 0 1", b"a 1 0 0 1 eA==", b"a 0 50001 0 1 eA==", b"a 0 0 0 -1 eA==", b"a 0 0 0 1 *"]
+NO_BLOCKS = [
+    b"b 0 0 *",
+    b"b 0 99999 eA==",
+    b"b -1 0 eA==",
+    b"b 0",
+    b"c 0 x y",
+    b"n 1 0 - 0",
+    b"n 0 0 - 9999",
+    b"n 0 -1 - 0",
+]
+
+
+@pytest.mark.parametrize("line", [*NO_FILES, *NO_BLOCKS])
+def test_what_no_launcher_tells_of_files_is_not_kept(line: bytes) -> None:
+    records = Records(spool=Spool(KEPT))
+    heard(records, log([b"a 0 0 0 1 eA==", line]))
+    assert records.unexpected == line + b"\n"
+
+
+def test_files_that_nobody_asked_for_take_no_room() -> None:
+    records = Records()
+    heard(records, log([b"a 0 0 0 1 eA==", b"b 0 0 eA==", b"b 7 0 eA=="]))
+    assert (records.spool._length, records.spool._files) == (0, {})
+
+
+def test_a_pattern_without_its_end_is_not_whole() -> None:
+    digest = hashlib.sha256(b"x").hexdigest().encode()
+    lines = [b"a 0 0 1 1 eA==", b"b 0 0 eA==", b"c 0 1 " + digest, b"n 0 1 - 0"]
+    for missing in range(len(lines)):
+        spool = Spool(KEPT)
+        heard(Records(spool=spool), log(lines[:missing] + lines[missing + 1 :]))
+        assert not spool.is_whole
+        with pytest.raises(OSError, match="did not arrive"):
+            list(spool.find("/workspace/*"))
+    records = Records(spool=Spool(KEPT))
+    heard(records, log(lines))
+    (found,) = records.spool.find("/workspace/*")
+    assert (found.path, found.size, found.executable, found.open().read()) == ("x", 1, True, b"x")
+
+
+def test_a_full_disk_is_told_when_files_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("remit.backends.kubernetes.spool.nearly_full", lambda _: True)
+    spool = Spool(KEPT)
+    heard(Records(spool=spool), log([b"a 0 0 0 1 eA==", b"b 0 0 eA=="]))
+    with pytest.raises(OSError, match="audit trail"):
+        list(spool.find("/workspace/*"))
+    assert spool.is_whole, "nothing is waited for that cannot be kept"

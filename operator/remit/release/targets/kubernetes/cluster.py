@@ -58,8 +58,7 @@ def answering() -> Iterator[None]:
     try:
         yield
     except ApiError as error:
-        reason = error.reason or "ApiError"
-        raise DeploymentError(f"the API server says: {error}", reason=reason, retryable=error.retryable) from None
+        raise DeploymentError(f"the API server says: {error}", reason=error.code, retryable=error.retryable) from None
 
 
 async def found(cluster: Cluster, resource: Resource, namespace: str, name: str) -> Object | None:

@@ -1,0 +1,136 @@
+"""`remit prune`: what is kept on this host and may go."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from remit.cli import options
+
+if TYPE_CHECKING:
+    from remit.execution.pruning import Pruner
+    from remit.execution.retention import Removal
+
+
+def prune(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go now, and remove nothing.")] = False,
+    output: Annotated[
+        Literal["table", "json"], typer.Option("--output", "-o", metavar="FORM", help="table or json.")
+    ] = "table",
+    output_max_age: options.OutputMaxAge = options.OUTPUT_MAX_AGE,
+    max_output: options.MaxOutput = options.MAX_OUTPUT,
+    artifacts_max_age: options.ArtifactsMaxAge = options.ARTIFACTS_MAX_AGE,
+    max_artifacts: options.MaxArtifacts = "10Gi",
+    audit_max_age: options.AuditMaxAge = options.AUDIT_MAX_AGE,
+    max_audit: options.MaxAudit = options.MAX_AUDIT,
+    state_dir: options.StateDir = None,
+) -> None:
+    """Remove output, artifacts and closed audit files that are older or more than the rules allow.
+
+    The operator does so every ten minutes by the flags that it was started with; give the same ones here, or others.
+    While it works, this command removes output alone. What runs is never touched.
+    """
+    from remit.controllers.settings import Settings
+    from remit.errors import InvalidInput
+    from remit.userpaths import default_state_dir
+
+    where = (state_dir or default_state_dir()).absolute()
+    settings = Settings(
+        state_dir=where,
+        artifact_bytes=options.size(max_artifacts, "--max-artifacts"),
+        **options.retention(output_max_age, max_output, artifacts_max_age, audit_max_age, max_audit),
+    )
+    if not where.is_dir():
+        raise InvalidInput(f"there is no state directory {where}; name it with --state-dir, on the operator's host")
+    with _pruner(settings.state_dir, dry_run=dry_run) as pruner:
+        pruner.retention = settings.retention
+        removals = list(pruner.plan()) if dry_run else pruner.prune()
+        left_alone = [] if dry_run else [each for each in pruner.plan() if each not in removals]
+    if output == "json":
+        _print_json(where, removals, dry_run=dry_run)
+    else:
+        _print_table(removals, dry_run=dry_run)
+    _tell_left_alone(left_alone, is_working=pruner.audit is None and not dry_run)
+
+
+@contextlib.contextmanager
+def _pruner(state_dir: Path, *, dry_run: bool) -> Iterator[Pruner]:
+    """What may be removed by this process: only one works on the artifacts and the audit trail at a time."""
+    from remit.controllers.statedir import locked
+    from remit.errors import RemitError
+    from remit.execution.artifacts import ArtifactStore
+    from remit.execution.pruning import AUDIT_FILE, Pruner
+    from remit.telemetry import AuditLog
+
+    with contextlib.ExitStack() as stack:
+        pruner = Pruner(state_dir)
+        if dry_run:
+            if (state_dir / "artifacts").is_dir():
+                pruner.artifacts = ArtifactStore(state_dir / "artifacts")
+        else:
+            with contextlib.suppress(RemitError):  # the operator works there, and does it itself
+                stack.enter_context(locked(state_dir))
+                if (state_dir / "artifacts").is_dir():
+                    pruner.artifacts = ArtifactStore(state_dir / "artifacts")
+                if (state_dir / AUDIT_FILE).exists():
+                    pruner.audit = stack.enter_context(AuditLog(state_dir / AUDIT_FILE))
+        yield pruner
+
+
+def _print_json(state_dir: Path, removals: list[Removal], *, dry_run: bool) -> None:
+    document = {
+        "stateDir": str(state_dir),
+        "dryRun": dry_run,
+        "count": len(removals),
+        "bytes": sum(each.item.size for each in removals),
+        "items": [
+            {
+                "what": each.item.what,
+                "name": each.item.name,
+                "bytes": each.item.size,
+                "time": datetime.datetime.fromtimestamp(each.item.time, datetime.UTC).isoformat(),
+                "reason": each.reason,
+            }
+            for each in removals
+        ],
+    }
+    typer.echo(json.dumps(document, indent=2))
+
+
+def _print_table(removals: list[Removal], *, dry_run: bool) -> None:
+    from remit.api import format_bytes
+    from remit.cli.tables import console, listing
+    from remit.cli.terminal import counted
+    from remit.execution.progress import human_duration
+    from remit.telemetry import escape
+
+    now = datetime.datetime.now(datetime.UTC)
+    if removals:
+        rows = [
+            [
+                each.item.what,
+                escape(each.item.name),
+                format_bytes(each.item.size),
+                human_duration(now - datetime.datetime.fromtimestamp(each.item.time, datetime.UTC)),
+                each.reason,
+            ]
+            for each in removals
+        ]
+        console().print(listing(["WHAT", "NAME", "SIZE", "AGE", "REASON"], rows))
+    total = format_bytes(sum(each.item.size for each in removals))
+    typer.echo(f"{'would remove' if dry_run else 'removed'} {counted(len(removals), 'item')}, {total}")
+
+
+def _tell_left_alone(left: list[Removal], *, is_working: bool) -> None:
+    from remit.cli.terminal import counted, note
+
+    if is_working:
+        note("artifacts and audit files are left to the operator that works here; it removes them within ten minutes")
+    elif left:
+        note(f"{counted(len(left), 'item')} could not be removed; see the log above, and run it again")
