@@ -132,6 +132,63 @@ async def test_a_damaged_memory_is_left(hook: Hook, tmp_path: Path) -> None:
     assert len(hook.taken) == 1
 
 
+async def test_a_restart_tells_no_end_of_what_fails_on(hook: Hook, tmp_path: Path) -> None:
+    at = stage({"apprise": {"urls": [hook.url]}}, tmp_path)
+    at.failing["audit"] = "the disk is full"
+    for _ in range(5):
+        await at.after(seconds=10)
+    assert len(hook.taken) == 1
+    again = stage({"apprise": {"urls": [hook.url]}}, tmp_path)
+    again.now = at.now
+    again.failing["audit"] = "the disk is full"
+    await again.after(minutes=10)
+    await again.after(seconds=5)
+    assert len(hook.taken) == 1
+    again.failing.clear()
+    await again.after(seconds=5)
+    assert hook.taken[1]["title"] == "[1 resolved] AuditUnavailable"
+
+
+async def test_text_is_no_markup(hook: Hook, tmp_path: Path) -> None:
+    at = stage({"apprise": {"urls": [f"{hook.url}?format=html"]}}, tmp_path, Redactor(["hunter\ntwenty-two"]))
+    text = "<a href='http://evil'>all is well</a> hunter\ntwenty-two"
+    at.notifier.active.observe_deployment(deployment("AwaitingPromotion", text), at.now)
+    await at.after(seconds=0)
+    await at.after(seconds=10)
+    assert "<a" not in hook.taken[0]["message"]
+    assert "[redacted]" in hook.taken[0]["message"]
+
+
+@pytest.mark.parametrize("content", [b"two\nlines", b"\xff", b"x" * (5 << 20)])
+async def test_a_token_that_is_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "token").write_bytes(content)
+    at = stage({"alertmanager": {"url": "http://127.0.0.1:1", "tokenFile": f"{tmp_path}/token"}}, tmp_path)
+    at.notifier.active.observe_deployment(deployment("AwaitingPromotion"), at.now)
+    running = asyncio.create_task(at.notifier.run())
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not at.told:
+                await asyncio.sleep(0.01)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    ((name, why),) = at.told
+    assert name == "r"
+    assert "two" not in why
+    assert at.counted("failed") == 1
+
+
+async def test_a_line_that_is_no_url_stays_secret(tmp_path: Path) -> None:
+    (tmp_path / "urls").write_text("hunter22-the-token\n")
+    at = stage({"apprise": {"urlsFile": f"{tmp_path}/urls"}}, tmp_path)
+    at.notifier.active.observe_deployment(deployment("AwaitingPromotion"), at.now)
+    await at.after(seconds=0)
+    await at.after(seconds=10)
+    ((_, why),) = at.told
+    assert "URL 1" in why
+    assert "hunter22" not in why
+
+
 async def test_urls_from_a_file_that_comes_later(hook: Hook, tmp_path: Path) -> None:
     file = tmp_path / "urls"
     at = stage({"apprise": {"urlsFile": str(file)}}, tmp_path)
