@@ -8,7 +8,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import structlog
@@ -29,7 +29,8 @@ LOOK_SECONDS: Final = 5.0
 _RESEND: Final = datetime.timedelta(minutes=1)
 _VALID: Final = 4 * _RESEND
 """As Prometheus does it: an alert that is not repeated for this long is over for an Alertmanager."""
-_MOST_STORED: Final = 1000
+_MOST_STORED: Final = 1 << 20
+"""Bytes, as `read_private` takes them."""
 
 Checks = Callable[[], Awaitable[Mapping[str, str]]]
 """The health checks that fail, and why."""
@@ -168,9 +169,20 @@ class Notifier:
 
     def _store(self) -> None:
         try:
-            replace_private(self._path, json.dumps(self._groups.as_json()[-_MOST_STORED:]).encode(), sync=False)
+            replace_private(self._path, _stored(self._groups.as_json()), sync=False)
         except OSError as error:
             log.warning("what was notified cannot be remembered; some may be told again", reason=str(error))
+
+
+def _stored(told: list[dict[str, Any]]) -> bytes:
+    """Groups that are too large to be read again are left out, and told of once more."""
+    groups, room = [], _MOST_STORED - 2
+    for group in sorted(map(json.dumps, told), key=len):
+        room -= len(group) + 1
+        if room < 0:
+            break
+        groups.append(group)
+    return f"[{','.join(groups)}]".encode()
 
 
 def _is_old(told_at: datetime.datetime | None, now: datetime.datetime) -> bool:

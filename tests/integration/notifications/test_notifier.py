@@ -123,6 +123,24 @@ async def test_a_restarted_operator_repeats_nothing(hook: Hook, tmp_path: Path) 
     assert len(hook.taken) == 1
 
 
+async def test_the_memory_of_a_storm_can_be_read_again(hook: Hook, tmp_path: Path) -> None:
+    at = stage({"apprise": {"urls": [hook.url]}}, tmp_path)
+    for number in range(1000):
+        name = f"{number}-{'x' * 1200}"
+        failed = {"metadata": {"name": name, "namespace": "shop"}, "status": {"phase": "Degraded"}}
+        at.notifier.active.observe_deployment(failed, at.now)
+    at.notifier.active.observe_deployment(deployment("AwaitingPromotion"), at.now)
+    for _ in range(4):
+        await at.after(seconds=10)
+    before = len(hook.taken)
+    again = stage({"apprise": {"urls": [hook.url]}}, tmp_path)
+    again.now = at.now
+    again.notifier.active.observe_deployment(deployment("AwaitingPromotion"), at.now)
+    for _ in range(3):
+        await again.after(seconds=10)
+    assert [each["title"] for each in hook.taken[before:]] == []
+
+
 async def test_a_damaged_memory_is_left(hook: Hook, tmp_path: Path) -> None:
     (tmp_path / "notifications.json").write_text('[{"receiver": 1}]')
     at = stage({"apprise": {"urls": [hook.url]}}, tmp_path)

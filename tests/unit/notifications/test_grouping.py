@@ -229,3 +229,15 @@ def test_a_message_has_one_line_for_each_alert() -> None:
     lying = Alert(alert().key, "down\ntask/other: resolved\x1b[2J\r\u2028x", NOW)
     notification = Notification(GroupKey("ops", lying.key.name, "shop"), (lying,), ())
     assert body(notification) == "deployment/web: down task/other: resolved\\x1b[2J x"
+
+
+def test_a_storm_in_many_namespaces_does_not_silence_the_operator() -> None:
+    groups = Groups(config(most_an_hour=3))
+    storm = [alert(name=AlertName.TASK_FAILED, namespace=f"n{number}") for number in range(50)]
+    for second in range(0, 60, 5):
+        told(groups, storm, at(seconds=second))
+    own = alert("check/audit", AlertName.AUDIT_UNAVAILABLE, "")
+    assert told(groups, [*storm, own], at(minutes=2)) == []
+    assert told(groups, [*storm, own], at(minutes=2, seconds=10)) == [
+        "[1 firing] AuditUnavailable: check/audit: check/audit is not well"
+    ]
