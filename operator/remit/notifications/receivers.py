@@ -16,6 +16,7 @@ from remit.errors import InvalidInput, RemitError
 from remit.notifications.alert import Alert, AlertKey
 from remit.notifications.config import AlertmanagerReceiver, AppriseReceiver
 from remit.regularfile import read_text
+from remit.telemetry import escape
 
 SECONDS: Final = 30.0
 """For one delivery."""
@@ -149,7 +150,7 @@ class Alertmanager:
             ):
                 if response.status >= _SUCCESS:
                     detail = (await response.content.read(_MOST_DETAIL)).decode(errors="replace").strip()
-                    raise DeliveryFailed(f"the Alertmanager answered {response.status}: {detail}")
+                    raise DeliveryFailed(f"the Alertmanager answered {response.status}: {escape(detail)}")
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             what = str(error) or f"no answer within {SECONDS:g} s"
             raise DeliveryFailed(f"the Alertmanager cannot be reached: {what}") from None

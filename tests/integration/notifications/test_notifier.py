@@ -196,6 +196,21 @@ async def test_a_token_that_is_none(tmp_path: Path, content: bytes) -> None:
     assert at.counted("failed") == 1
 
 
+async def test_what_an_alertmanager_answers_drives_no_terminal(hook: Hook, tmp_path: Path) -> None:
+    hook.status, hook.answer = 500, "\x1b[2J\nall is well"
+    at = stage({"alertmanager": {"url": hook.url.replace("json:", "http:")}}, tmp_path)
+    at.notifier.active.observe_deployment(deployment("AwaitingPromotion"), at.now)
+    running = asyncio.create_task(at.notifier.run())
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not at.told:
+                await asyncio.sleep(0.01)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert at.told == [("r", r"the Alertmanager answered 500: \x1b[2J\nall is well")]
+
+
 async def test_a_line_that_is_no_url_stays_secret(tmp_path: Path) -> None:
     (tmp_path / "urls").write_text("hunter22-the-token\n")
     at = stage({"apprise": {"urlsFile": f"{tmp_path}/urls"}}, tmp_path)
