@@ -75,6 +75,7 @@ class Notifier:
         self._apprise = {r.name: Apprise(r.apprise) for r in config.receivers if r.apprise is not None}
         self._alertmanagers: dict[str, _ToAlertmanager] = {}
         self._busy: set[str] = set()
+        self._storing = asyncio.Lock()
         self._failing: set[str] = set()
         self._deliveries: set[asyncio.Task[None]] = set()
 
@@ -147,7 +148,7 @@ class Notifier:
             self._groups.failed(notification, now)
             raise
         self._groups.delivered(notification, now)
-        self._store()
+        await self._store()
 
     async def _post(self, told: _ToAlertmanager, routed: dict[AlertKey, Alert], now: datetime.datetime) -> None:
         over = [alert for key, alert in told.told.items() if key not in routed]
@@ -167,9 +168,12 @@ class Notifier:
             log.warning("what was notified before is not known; some may be told again", reason=str(error))
             return Groups(self._config)
 
-    def _store(self) -> None:
+    async def _store(self) -> None:
+        """In a thread: a disk may hang."""
         try:
-            replace_private(self._path, _stored(self._groups.as_json()), sync=False)
+            async with self._storing:
+                content = _stored(self._groups.as_json())
+                await asyncio.to_thread(replace_private, self._path, content, sync=False)
         except OSError as error:
             log.warning("what was notified cannot be remembered; some may be told again", reason=str(error))
 

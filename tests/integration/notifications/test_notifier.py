@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import shutil
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,6 +140,30 @@ async def test_the_memory_of_a_storm_can_be_read_again(hook: Hook, tmp_path: Pat
     for _ in range(3):
         await again.after(seconds=10)
     assert [each["title"] for each in hook.taken[before:]] == []
+
+
+async def test_a_disk_that_hangs_holds_up_nothing_else(
+    hook: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answers = threading.Event(), threading.Event()
+
+    def hang(*_: object, **__: object) -> None:
+        asked.set()
+        assert answers.wait(PATIENCE)
+
+    monkeypatch.setattr("remit.notifications.notifier.replace_private", hang)
+    at = stage({"apprise": {"urls": [hook.url]}}, tmp_path)
+    at.notifier.active.observe_deployment(deployment("AwaitingPromotion"), at.now)
+    await at.after(seconds=0)
+    telling = asyncio.create_task(at.after(seconds=10))
+    try:
+        assert await asyncio.to_thread(asked.wait, PATIENCE)
+        assert not telling.done()
+    finally:
+        answers.set()
+        await telling
+    assert len(hook.taken) == 1
+    assert at.counted("delivered") == 1, "it did not wait for the disk in the thread that all wait for"
 
 
 async def test_a_damaged_memory_is_left(hook: Hook, tmp_path: Path) -> None:
