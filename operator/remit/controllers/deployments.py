@@ -132,14 +132,17 @@ class ApiStore:
         if hook.created:
             self.record_event("Normal", "HookStarted", f"created task {metadata['name']}")
 
-    async def cancel_hooks(self, over: Release | None) -> None:
+    async def clean_up_hooks(self, over: Release | None) -> None:
         self._created.clear()
         if over is None:
             return
+        kube, tasks = self.reconciler.kube, self.reconciler.tasks
+        kept = {record.revision for record in self.deployment.status.pipeline.history} | {over.revision}
         try:
-            await hooks.cancel(self.reconciler.kube, self.reconciler.tasks, self.obj)
+            await hooks.cancel(kube, tasks, self.obj)
+            await hooks.prune(kube, tasks, self.obj, kept)
         except ApiError as error:
-            log.warning("a hook could not be cancelled; the next look tries again", error=str(error))
+            log.warning("a hook could not be cancelled or deleted; the next look tries again", error=str(error))
 
     async def report(
         self, target: Target, observed: ObservedState, before: PipelineState, after: PipelineState
