@@ -89,8 +89,8 @@ class Store(Protocol):
         """Start the hook, unless it has been started."""
 
     async def clean_up_hooks(self, over: Release | None) -> None:
-        """No release goes on; `over` is the last one. Cancel what still runs of its hooks, and delete those of revisions
-        that are not kept any more. Called at every step."""
+        """No release goes on; `over` is the last one. Cancel what still runs of its hooks, and delete those of
+        revisions that are not kept any more. Called at every step."""
 
     async def report(
         self, target: Target, observed: ObservedState, before: PipelineState, after: PipelineState
