@@ -1,5 +1,5 @@
-"""A day of an operator with 50,000 tasks by a clock of its own (`make soak`; otherwise 2,000): what it counts and whom it
-tells stays within bounds. What it keeps on disk is tested with retention."""
+"""A day of an operator with 50,000 tasks by a clock of its own (`make soak`; otherwise 2,000): what it counts and whom
+it tells stays within bounds. What it keeps on disk is tested with retention."""
 
 from __future__ import annotations
 

@@ -104,9 +104,7 @@ async def test_hooks_of_forgotten_revisions_are_deleted() -> None:
     )
     server = Server(tasks, {"old": 404})
     await hooks.prune(cast(Kube, server), tasks, DEPLOYMENT, {3, 5})
-    assert sorted(server.deleted) == ["denied", "old"], (
-        "not of a revision that status does not have yet, nor running ones"
-    )
+    assert sorted(server.deleted) == ["denied", "old"], "nor of a revision that is to come"
 
 
 async def test_nothing_is_deleted_where_status_has_lost_the_history() -> None:
