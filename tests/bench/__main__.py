@@ -15,7 +15,19 @@ from rich.console import Console
 
 from bench.figures import machine
 
-SECTIONS = ("startup", "output", "system", "apiserver", "decisions", "queueing", "audit", "proxies", "releases", "jobs")
+SECTIONS = (
+    "startup",
+    "output",
+    "system",
+    "apiserver",
+    "decisions",
+    "queueing",
+    "audit",
+    "proxies",
+    "releases",
+    "jobs",
+    "observing",
+)
 
 
 def main() -> None:

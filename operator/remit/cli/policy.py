@@ -189,7 +189,7 @@ def suggest(
 
     async def ask() -> tuple[Any, Any, str]:
         async with connected(kubeconfig, context, namespace, state_dir) as connection:
-            trail = policysuggest.trail_of(connection.state_dirs)
+            trail = policysuggest.trail_of(connection.own_state_dirs)
             found, today = await policysuggest.suggested(connection, wanted, operator_namespace, trail, chosen)
             return found, today, connection.namespace
 
