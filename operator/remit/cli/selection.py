@@ -15,7 +15,7 @@ from remit.didyoumean import did_you_mean
 Object = dict[str, Any]
 ORDERS: Final = ("name", "created", "changed", "phase")
 _PATH: Final = re.compile(r"\{?((?:\.[A-Za-z][A-Za-z0-9]*)+)\}?")
-_PHASES: Final[Mapping[str, Sequence[str]]] = {
+PHASES: Final[Mapping[str, Sequence[str]]] = {
     "tasks": [str(phase) for phase in Phase],
     "deployments": [str(phase) for phase in DeploymentPhase],
 }
@@ -53,7 +53,7 @@ class Selection:
 def phases(text: str, plurals: Sequence[str]) -> frozenset[str]:
     """The phases of a list such as `Failed,Denied`, in any case of letters. Raises `ValueError` for one that none of
     the kinds has."""
-    known = {phase.lower(): phase for plural in plurals for phase in _PHASES.get(plural, ())}
+    known = {phase.lower(): phase for plural in plurals for phase in PHASES.get(plural, ())}
     if not known:
         raise ValueError(f"{' and '.join(plurals)} have no phases; leave it out")
     chosen = [word.strip().lower() for word in text.split(",")]
