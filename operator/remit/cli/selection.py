@@ -56,14 +56,15 @@ def phases(text: str, plurals: Sequence[str]) -> frozenset[str]:
     known = {phase.lower(): phase for plural in plurals for phase in PHASES.get(plural, ())}
     if not known:
         raise ValueError(f"{' and '.join(plurals)} have no phases; leave it out")
-    chosen = [word.strip().lower() for word in text.split(",")]
+    chosen = [word.strip() for word in text.split(",")]
     for word in chosen:
-        if word not in known:
+        if word.lower() not in known:
             meant = did_you_mean(word.capitalize(), known.values())
+            there_are = " There are" if meant else "; there are"
             raise ValueError(
-                f"{word!r} is no phase of {' and '.join(plurals)}{meant}; there are {', '.join(known.values())}"
+                f"{word!r} is no phase of {' and '.join(plurals)}{meant}{there_are} {', '.join(known.values())}"
             )
-    return frozenset(known[word] for word in chosen)
+    return frozenset(known[word.lower()] for word in chosen)
 
 
 def order(text: str) -> str:

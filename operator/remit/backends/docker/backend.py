@@ -378,7 +378,9 @@ class DockerBackend:
         try:
             info = await self._engine.patiently(lambda client: client.info()) or {}
             async with folders(self._staging, self._engine.address, request, info, stage=False) as mounted:
-                return await self._collected(request, outcome, Given(user=user, group=group, holder=holder), mounted.opened)
+                return await self._collected(
+                    request, outcome, Given(user=user, group=group, holder=holder), mounted.opened
+                )
         except RemitError as error:
             raise OutcomeUnknown(f"what it left in a mounted folder cannot be read: {error}") from error
 
