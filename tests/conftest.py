@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, is_hypothesis_test, settings
 import parts
 from distribution import Distribution, longest_first
 from progress import Progress
-from support import soaking, unmeasured
+from support import repetitions, soaking, unmeasured
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
@@ -26,7 +26,12 @@ SOAK_SECONDS = 6 * 3600
 """For one test of `make soak`, whatever time it has otherwise."""
 
 # A busy machine is no bug: neither an example nor its making has a deadline.
-settings.register_profile("remit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "remit",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    max_examples=repetitions(30, soak=2000),
+)
 settings.load_profile("remit")
 
 
@@ -146,9 +151,13 @@ def _programs(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _left_open() -> Iterator[None]:
-    """Tell of what a module leaves open there, not in whatever test the collector happens to come by."""
+    """Tell of what a module leaves open there, not in whatever test the collector happens to come by.
+
+    What it leaves that is in use, such as what it imported, need not be looked at again after each module.
+    """
     yield
     gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

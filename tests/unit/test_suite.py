@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ from distribution import longest_first, scope
 from support import repetitions
 
 CONFTEST = Path(__file__).parents[1] / "conftest.py"
+ROOT = CONFTEST.parents[1]
 
 
 def test_a_part_that_is_missing_is_told_with_what_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,9 +79,9 @@ def test_only_soak_runs_what_is_marked_so(tmp_path: Path, soak: str, outcome: st
     assert outcome in told_of(tmp_path, REMIT_SOAK=soak)
 
 
-def test_nothing_is_measured_where_a_test_says_so(tmp_path: Path) -> None:
-    """In its fixtures and in a worker, too: measuring takes half as long again."""
-    (tmp_path / "test_it.py").write_text(
+def test_nothing_is_measured_where_a_test_or_a_fixture_says_so(tmp_path: Path) -> None:
+    """In the fixtures of such a test and in a worker, too: measuring takes half as long again."""
+    (tmp_path / "test_of_tests.py").write_text(
         "import pytest\nfrom coverage import Coverage\n"
         "@pytest.fixture\n"
         "def measured():\n"
@@ -89,11 +92,7 @@ def test_nothing_is_measured_where_a_test_says_so(tmp_path: Path) -> None:
         "@pytest.mark.no_cover\ndef test_long(measured): assert measured == [False] and not Coverage.current()\n"
         "def test_usual_again(measured): assert measured == [True]\n"
     )
-    assert "3 passed" in told_of(tmp_path, "--numprocesses=1", "--cov=.", "--cov-report=")
-
-
-def test_a_fixture_says_what_of_it_is_not_measured(tmp_path: Path) -> None:
-    (tmp_path / "test_it.py").write_text(
+    (tmp_path / "test_of_fixtures.py").write_text(
         "import pytest\nfrom support import unmeasured\nfrom coverage import Coverage\n"
         "@pytest.fixture\n"
         "def measured(request):\n"
@@ -104,7 +103,7 @@ def test_a_fixture_says_what_of_it_is_not_measured(tmp_path: Path) -> None:
         "def test_usual(measured): assert measured and Coverage.current()\n"
         "@pytest.mark.no_cover\ndef test_long(measured): assert not measured\n"
     )
-    assert "2 passed" in told_of(tmp_path, "--numprocesses=1", "--cov=.", "--cov-report=")
+    assert "5 passed" in told_of(tmp_path, "--numprocesses=1", "--cov=.", "--cov-report=")
 
 
 def test_a_failure_whose_source_cannot_be_parsed_is_told(tmp_path: Path) -> None:
@@ -122,20 +121,37 @@ def test_a_failure_whose_source_cannot_be_parsed_is_told(tmp_path: Path) -> None
 
 def told_of(folder: Path, *options: str, **environment: str) -> str:
     """What a run of the tests in a folder prints, with what holds for all tests of Remit."""
-    argv = [sys.executable, "-m", "pytest", "-q", "-c", str(CONFTEST.parents[1] / "pyproject.toml")]
+    argv = [sys.executable, "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml")]
     argv += ["--rootdir", str(folder), "-p", "no:cacheprovider", "-p", "conftest", *options, str(folder)]
     environment = {"PYTHONPATH": str(CONFTEST.parent), "PATH": "", **environment}
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, cwd=folder, timeout=100)
     return done.stdout + done.stderr
 
 
-def test_schemathesis_is_imported_by_nobody_but_its_test(tmp_path: Path) -> None:
-    """Its plugin takes most of a second, for each worker."""
-    (tmp_path / "test_it.py").write_text("import sys\ndef test_it(): assert 'schemathesis' not in sys.modules\n")
-    argv = [sys.executable, "-m", "pytest", "-q", "-c", str(CONFTEST.parents[1] / "pyproject.toml")]
+def test_no_plugin_is_imported_that_no_test_uses(tmp_path: Path) -> None:
+    """That of Schemathesis takes most of a second, for each worker."""
+    (tmp_path / "test_it.py").write_text(
+        "import sys\ndef test_it(): assert not {'schemathesis', 'valkey'} & sys.modules.keys()\n"
+    )
+    argv = [sys.executable, "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml")]
     argv += ["--rootdir", str(tmp_path), "-p", "no:cacheprovider", str(tmp_path)]
     done = subprocess.run(argv, env={"PATH": ""}, capture_output=True, text=True, cwd=tmp_path, timeout=100)
     assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "percent"),
+    [
+        ({}, 85),
+        ({"CI": "true", "REMIT_REQUIRE": "bwrap,docker,kube-apiserver"}, 85),
+        ({"REMIT_REQUIRE": "docker,kube-apiserver,cluster"}, 85),
+        ({"CI": "true", "REMIT_REQUIRE": "bwrap,kube-apiserver,docker,postgres,cluster,audit-log"}, 93),
+    ],
+)
+def test_what_must_be_covered_depends_on_what_is_here(environment: dict[str, str], percent: int) -> None:
+    argv = [shutil.which("make") or "make", "--dry-run", "test"]
+    done = subprocess.run(argv, env={"PATH": os.defpath, **environment}, capture_output=True, text=True, cwd=ROOT)
+    assert f"--cov-fail-under {percent}\n" in done.stdout, done.stdout + done.stderr
 
 
 def test_repetitions(monkeypatch: pytest.MonkeyPatch) -> None:

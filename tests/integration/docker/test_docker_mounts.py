@@ -220,6 +220,7 @@ def its_etc_is_a_link() -> Iterator[str]:
     ],
 )
 @pytest.mark.parametrize("kind", ["host", "empty", "file"])
+@pytest.mark.no_cover
 async def test_a_link_of_an_image_leads_no_engine_into_a_mounted_folder(
     backend: DockerBackend, asking: Asking, src: Path, top: Path, linked: str, place: str, leads: str, kind: str
 ) -> None:
@@ -264,6 +265,7 @@ async def test_a_link_leads_nowhere_that_was_not_opened(
         await run(backend, asking("true", HostMount("/src", "/run", "/run")))
 
 
+@pytest.mark.no_cover
 async def test_a_folder_that_is_swapped_meanwhile_is_never_another(
     backend: DockerBackend, asking: Asking, top: Path
 ) -> None:

@@ -472,6 +472,7 @@ def another_operator(stage: Stage, folder: Path, source: str, id_: str = "") -> 
     return [sys.executable, "-c", filled]
 
 
+@pytest.mark.no_cover
 async def test_an_operator_that_is_killed_leaves_its_account(stage: Stage) -> None:
     source = FETCH_TWICE.format(port=stage.port)
     request, book = stage.asking(source), stage.folder / "egress"
@@ -501,6 +502,7 @@ async def test_an_operator_that_is_killed_leaves_its_account(stage: Stage) -> No
     ],
     ids=["another pid namespace", "root without the capability", "nobody"],
 )
+@pytest.mark.no_cover
 async def test_an_operator_that_cannot_is_told_so_and_nothing_runs(
     stage: Stage, confined: list[str], says: str
 ) -> None:

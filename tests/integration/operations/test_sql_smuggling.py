@@ -282,7 +282,7 @@ def test_what_changes_data_for_the_server_does_so_for_policy(url: str) -> None:
     """Of any statement that the server performs: what reads for policy leaves all tables as they are."""
     with psycopg.connect(url) as connection:
 
-        @settings(max_examples=repetitions(150, soak=5000), deadline=None, database=None)
+        @settings(max_examples=repetitions(40, soak=5000), deadline=None, database=None)
         @given(*map(st.sampled_from, (PREFIXES, BODIES, TAILS, ENDS)), st.sampled_from([0, 1, 2]))
         def holds(prefix: str, body: str, tail: str, end: str, query: int) -> None:
             start = "SELECT 1 AS a UNION ALL SELECT a + 1 FROM x WHERE a < 2" if tail else body

@@ -19,6 +19,8 @@ from remit.errors import AuditUnavailable
 from remit.kube.client import TASKS
 from remit.telemetry import AuditEvent, verify
 
+pytestmark = pytest.mark.no_cover
+
 
 @pytest.fixture
 def small_disk(world: Any) -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -10,6 +11,8 @@ from remit.controllers.operator import Operator
 from webserver import answering
 
 from .conftest import World
+
+pytestmark = pytest.mark.no_cover
 
 
 def seen(operator: Operator, name: str) -> float:

@@ -14,6 +14,7 @@ from remit.api import ExecutionTask
 from remit.client import RemitClient
 from remit.errors import ApiError, InvalidInput, RemitError, WaitTimeout
 from remit.kube.client import TASKS
+from support import repetitions
 
 from .conftest import World
 
@@ -116,7 +117,7 @@ async def test_one_watch_serves_all_who_wait(
 
         return note
 
-    names = [f"many-{number}" for number in range(60)]
+    names = [f"many-{number}" for number in range(repetitions(20, soak=60))]
     for name in names:
         await client.submit(echo(name))
     await world.policy("echo")

@@ -52,6 +52,7 @@ def trail(world: World) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (world.settings.state_dir / "audit/audit.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.no_cover
 async def test_a_task_in_a_container(docked: World, image: str) -> None:
     async with docked.operator():
         name = await in_container(docked, image, "echo out; echo err >&2; cat; exit 3", stdin="given")
@@ -93,6 +94,7 @@ async def test_a_script_and_a_secret(docked: World, image: str) -> None:
         ({"resources": {"diskBytesPerSecond": "1Mi"}}, "SandboxUnavailable", "cannot hold"),
     ],
 )
+@pytest.mark.no_cover
 async def test_what_is_refused(docked: World, image: str, spec: dict[str, Any], reason: str, says: str) -> None:
     async with docked.operator():
         status = await docked.finished(await docked.sh("echo x", **{"backend": "docker", "image": image, **spec}))
@@ -101,6 +103,7 @@ async def test_what_is_refused(docked: World, image: str, spec: dict[str, Any], 
     assert await containers(docked) == []
 
 
+@pytest.mark.no_cover
 async def test_memory_and_time_are_told_apart(docked: World, image: str) -> None:
     """The container outlives the kill: the engine may not hear of one that ends it. See docs/backends.md."""
     async with docked.operator():
@@ -122,6 +125,7 @@ async def test_cancelled(docked: World, image: str) -> None:
     assert await containers(docked) == []
 
 
+@pytest.mark.no_cover
 async def test_a_new_operator_takes_up_what_runs(docked: World, image: str, tmp_path: Path) -> None:
     """One run, all of its output, its exit code: as if no operator had gone."""
     async with docked.operator() as operator:
@@ -143,6 +147,7 @@ async def test_a_new_operator_takes_up_what_runs(docked: World, image: str, tmp_
 
 
 @pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.no_cover
 async def test_what_has_an_earlier_value_of_a_secret_is_not_taken_up(docked: World, image: str, raw: bool) -> None:
     """The operator that takes it up could not redact that value."""
     await docked.policy(
@@ -205,6 +210,7 @@ async def test_a_restricted_network_outlives_an_operator(docked: World, image: s
     assert not {container, f"{container}-network"} & set(await containers(docked))
 
 
+@pytest.mark.no_cover
 async def test_a_task_deleted_while_no_operator_was_there_leaves_no_container(docked: World, image: str) -> None:
     async with docked.operator() as operator:
         name = await in_container(docked, image, "echo begun; sleep 600")
@@ -221,6 +227,7 @@ async def test_a_task_deleted_while_no_operator_was_there_leaves_no_container(do
 @LEAKING
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("network", ["none", "restricted"])
+@pytest.mark.no_cover
 async def test_an_engine_that_is_restarted_in_mid_run(docked: World, network: str) -> None:
     """What it takes down with it is no failure of the command, and is tried again."""
     needs_docker()
@@ -323,6 +330,7 @@ async def test_what_a_task_makes_is_kept_and_mounted_by_the_next(docked: World, 
     assert await containers(docked) == []
 
 
+@pytest.mark.no_cover
 async def test_operators_that_are_killed_while_they_collect_lose_nothing(docked: World, image: str) -> None:
     """One after the other, each a bit later, until what was left is on record."""
     await docked.policy("sh", backends=["docker"], images={"allow": ["remit-test:*"]}, volumes={"artifacts": {}})
@@ -350,6 +358,7 @@ async def test_operators_that_are_killed_while_they_collect_lose_nothing(docked:
     assert await containers(docked) == []
 
 
+@pytest.mark.no_cover
 async def test_what_an_operator_has_removed_before_it_was_killed_has_left_nothing(docked: World, image: str) -> None:
     """There is a record of its artifacts, and none of its end."""
     await docked.policy("sh", backends=["docker"], images={"allow": ["remit-test:*"]}, volumes={"artifacts": {}})
@@ -363,6 +372,7 @@ async def test_what_an_operator_has_removed_before_it_was_killed_has_left_nothin
     assert await containers(docked) == []
 
 
+@pytest.mark.no_cover
 async def test_standard_input_from_a_file_of_the_host(docked: World, image: str, tmp_path: Path) -> None:
     """By the operator's own wiring: nothing of the host is mounted for it, and the operator's state stays closed."""
     dump = tmp_path.resolve() / "dump.sql"

@@ -13,6 +13,8 @@ from remit.kube.lease import LEASE_NAME
 
 from .conftest import World
 
+pytestmark = pytest.mark.no_cover
+
 
 async def beating(world: World, seen: Witness) -> str:
     await world.policy("bash", networks=["host"])

@@ -39,6 +39,7 @@ async def observed(shop: Edges) -> dict[str, Any]:
     return await shop.until(lambda status: status["observedGeneration"] == generation)
 
 
+@pytest.mark.no_cover
 async def test_a_spec_that_refers_to_what_is_not_there_is_not_said_to_be_live(shop: Edges) -> None:
     async with shop.world.operator():
         await shop.create("v1")
@@ -156,6 +157,7 @@ while True:
 """
 
 
+@pytest.mark.no_cover
 async def test_a_health_check_that_hangs_holds_up_no_abort(shop: Edges) -> None:
     async with shop.world.operator():
         await shop.create("v1")

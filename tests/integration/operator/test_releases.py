@@ -168,6 +168,7 @@ async def test_one_that_is_never_healthy_leaves_the_old_one_serving(shop: Shop) 
         await shop.live("v3")
 
 
+@pytest.mark.no_cover
 async def test_a_secret_in_the_command_is_recorded_and_told_nowhere(shop: Shop) -> None:
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"k": "kestrel-Plumage"}}
     await shop.world.kube.create(SECRETS, "default", secret)
@@ -225,6 +226,7 @@ async def test_a_rollback_brings_back_the_whole_state_and_edits_no_spec(shop: Sh
         assert await shop.answer() == "v3 canary-two"
 
 
+@pytest.mark.no_cover
 async def test_promotion_by_hand_and_abort(shop: Shop) -> None:
     manual = {"strategy": {"blueGreen": {"autoPromote": False, "scaleDownDelaySeconds": 0}}}
     async with shop.world.operator():
@@ -243,6 +245,7 @@ async def test_promotion_by_hand_and_abort(shop: Shop) -> None:
         assert await shop.answer() == "v2"
 
 
+@pytest.mark.no_cover
 async def test_hooks_are_tasks_under_policy_and_their_failure_stops_the_release(shop: Shop) -> None:
     def gate(command: str) -> dict[str, Any]:
         task = {"command": {"argv": [command]}}
@@ -272,6 +275,7 @@ async def test_hooks_are_tasks_under_policy_and_their_failure_stops_the_release(
         assert await hooks() == {**first, "shop-4-pre-gate": "Succeeded"}, "those of revisions that are kept"
 
 
+@pytest.mark.no_cover
 async def test_without_a_policy_nothing_is_released(shop: Shop, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     async with shop.world.operator():
@@ -334,6 +338,7 @@ async def test_replicas_change_what_is_live_without_a_revision(shop: Shop) -> No
         assert len(status["history"]) == 1
 
 
+@pytest.mark.no_cover
 async def test_deleted_it_leaves_nothing(shop: Shop) -> None:
     async with shop.world.operator():
         await shop.create("v1")
@@ -366,6 +371,7 @@ async def test_kubernetes_without_a_cluster_is_told_in_words(shop: Shop) -> None
         await shop.world.gone("shop", DEPLOYMENTS)
 
 
+@pytest.mark.no_cover
 async def test_nonsense_asked_for_is_refused_and_removed(shop: Shop) -> None:
     async with shop.world.operator():
         await shop.create("v1")

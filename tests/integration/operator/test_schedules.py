@@ -68,6 +68,7 @@ async def seen_finished(operator: Operator, name: str) -> None:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.no_cover
 async def test_a_tick_makes_a_child_that_runs(world: World) -> None:
     async with world.operator() as operator:
         clock = wound(operator)

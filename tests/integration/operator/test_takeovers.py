@@ -33,7 +33,7 @@ from .conftest import PATIENCE, World, served, truth
 
 pytestmark = pytest.mark.no_cover
 
-TAKEOVERS = int(os.environ.get("REMIT_SOAK_TAKEOVERS") or repetitions(20, soak=200))
+TAKEOVERS = int(os.environ.get("REMIT_SOAK_TAKEOVERS") or repetitions(12, soak=200))
 TIMES: dict[str, Any] = {"lease_duration": 3, "renew_deadline": 2, "retry_period": 0.3, "kill_grace": 2}
 _numbers = itertools.count()
 RETRY = {"onInterruption": "Retry", "backoff": {"initialSeconds": 0, "jitter": 0}}

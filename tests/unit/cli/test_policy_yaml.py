@@ -15,6 +15,7 @@ from remit.policy import decide
 from remit.policy.suggestion import LeftOut, Options, Run, Suggestion, suggest, written
 from remit.policy.testing import parse_policies, request_of
 from remit.telemetry import escape
+from support import repetitions
 
 WORDS = st.text(min_size=1, max_size=8) | st.sampled_from(
     ["yes", "1e3", "0o17", "~", "null", "# x", "- a", "a: b", "{}", "*", "&a", "!t", "'", '"', "\\", "…", "日本", "="]
@@ -27,7 +28,7 @@ def run(name: str, *argv: str, **spec: Any) -> Run:
     return Run(name=name, request=request_of(task))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=repetitions(30, soak=2000), deadline=None)
 @given(st.lists(st.lists(WORDS, max_size=3), min_size=1, max_size=3), WORDS)
 def test_what_is_read_is_what_was_judged(arguments: list[list[str]], name: str) -> None:
     runs = [run(name, "echo", *each) for each in arguments]

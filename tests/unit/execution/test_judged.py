@@ -16,6 +16,7 @@ from remit.execution.admission import Admission, Admitted, PolicySet
 from remit.execution.resolved import Resolved
 from remit.operations.base import Work
 from remit.policy import SCRIPT_PATH, Request, compile_policy, decide
+from support import repetitions
 
 pytestmark = pytest.mark.no_cover
 
@@ -44,7 +45,7 @@ OPERATIONS = frozenset({"file", "process", "http", "redis", "postgres", "contain
 POLICY = compile_policy(CommandPolicy.parse({"metadata": {"name": "p", "namespace": "ns"}, "spec": ANYTHING}))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=repetitions(40, soak=2000), deadline=None)
 @given(operation=operations, around=surroundings, folder=st.sampled_from(["/workspace", "/workspace/a"]))
 def test_the_executor_is_given_what_was_judged(operation: dict[str, Any], around: dict[str, Any], folder: str) -> None:
     judged: list[Request] = []

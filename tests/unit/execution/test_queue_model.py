@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from remit.execution.queue import Queue, WaitReason
 from remit.policy import RateClaim, RateSpec
+from support import repetitions
 
 
 class Hall:
@@ -218,7 +219,7 @@ moves = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=repetitions(40, soak=2000), deadline=None)
 @given(st.integers(1, 4), moves)
 def test_capacities_hold_nobody_starves_and_no_place_stays_free(capacity, arrivals):
     hall, now, inside, waiting = Hall(capacity), 0.0, [], []
@@ -273,7 +274,7 @@ needs = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=repetitions(30, soak=2000), deadline=None)
 @given(st.integers(1, 4), needs, st.data())
 def test_memory_is_never_promised_twice_and_everybody_gets_some_in_the_end(capacity, arrivals, data):
     """Tasks arrive, end, give up while they wait, and need more or less than before."""

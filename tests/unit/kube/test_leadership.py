@@ -242,7 +242,7 @@ DELETIONS = st.lists(st.floats(0, 90), max_size=3)
 QUICK = [(1, 0, 0.0)]
 
 
-@settings(deadline=None, max_examples=repetitions(150, soak=2000))
+@settings(deadline=None, max_examples=repetitions(50, soak=2000))
 @given(operators=OPERATORS, deletions=DELETIONS, installed=st.booleans())
 @example(
     operators=[([(0.0, 3.0, False)], QUICK, 0.0, GRACE), ([(1.0, 60.0, True)], QUICK, 9.0, 0.0)],

@@ -334,7 +334,7 @@ def test_what_is_known_is_what_is_so(machine: type[Machine], monkeypatch: pytest
     run_state_machine_as_test(
         cast(Any, machine),
         settings=settings(
-            max_examples=repetitions(100, soak=3000),
+            max_examples=repetitions(40, soak=3000),
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from remit.kube.workqueue import FIRST_RETRY, LONGEST_RETRY, Priority, WorkQueue, process
 from remit.telemetry import Metrics
+from support import repetitions
 from virtualtime import virtual_time
 
 WORKERS = 2
@@ -131,5 +132,7 @@ async def _called(function, *arguments) -> None:
     function(*arguments)
 
 
-WorkQueueMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+WorkQueueMachine.TestCase.settings = settings(
+    max_examples=repetitions(30, soak=2000), stateful_step_count=40, deadline=None
+)
 test_work_queue_follows_its_model = WorkQueueMachine.TestCase

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from remit.sandbox import beneath
 from remit.sandbox.beneath import open_beneath, place
+from support import repetitions
 
 NAMES = ["a", "b", "c"]
 LINKS = [
@@ -54,7 +55,7 @@ def plant(root: Path, outside: Path, parts: list[str], link: str | None) -> None
 
 
 @pytest.mark.parametrize("openat2", [True, False], ids=["openat2", "by component"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=repetitions(40, soak=2000), deadline=None)
 @given(tree=trees, parts=paths)
 def test_nothing_outside_is_opened(openat2: bool, tree: list[tuple[list[str], str | None]], parts: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:

@@ -23,6 +23,7 @@ from remit.policy.argv import refused_character, split_line, takes_a_detour, una
 from remit.policy.match import ExecutableMatcher, PatternMatcher
 from remit.policy.patterns import BadPattern, Pattern, glob
 from remit.sandbox import Bubblewrap, Launch
+from support import repetitions
 
 pytestmark = pytest.mark.no_cover
 
@@ -48,7 +49,7 @@ def test_a_line_is_split_as_shlex_does_or_refused(line: str) -> None:
     assert words == shlex.split(line.strip())
 
 
-@settings(max_examples=150)
+@settings(max_examples=repetitions(40, soak=2000))
 @given(SHELLISH)
 @example('a\\ b \'c"d\' "e\'f" "g\\"h" \'\'')
 def test_a_line_is_split_as_a_shell_does(line: str) -> None:

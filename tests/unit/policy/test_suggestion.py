@@ -121,7 +121,7 @@ specs = st.tuples(operations, surroundings, backends).map(
 )
 
 
-@settings(max_examples=repetitions(30, soak=1000), deadline=None)
+@settings(max_examples=repetitions(20, soak=1000), deadline=None)
 @given(st.lists(specs, min_size=1, max_size=4), st.randoms(use_true_random=False))
 def test_what_was_seen_is_allowed_and_its_neighbours_are_not(
     tasks: list[dict[str, Any]], chance: random.Random
@@ -153,7 +153,7 @@ TINY = {
 }
 
 
-@settings(max_examples=repetitions(60, soak=2000), deadline=None)
+@settings(max_examples=repetitions(30, soak=2000), deadline=None)
 @given(st.lists(st.tuples(TINY["argv"], TINY["env"], TINY["network"]), min_size=1, max_size=6))
 def test_no_combination_is_allowed_that_was_not_seen(seen: list[tuple[list[str], set[str], str]]) -> None:
     def request(argv: list[str], env: set[str], network: str) -> Request:

@@ -140,7 +140,7 @@ class Watched:
 @example({"type": "BlueGreen"}, False, 1, [("steps", 25), ("rollbackTo", 99), ("steps", 20)])
 @given(st.sampled_from(STRATEGIES), st.booleans(), st.integers(0, 20), st.lists(EVENTS, max_size=8))
 @settings(
-    max_examples=repetitions(60, soak=1000), deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
+    max_examples=repetitions(25, soak=1000), deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
 )
 def test_what_is_waited_for_is_true_of_the_declared_spec(
     strategy: dict[str, Any], bakes: bool, under_way: int, events: list[tuple[str, Any]]

@@ -300,7 +300,7 @@ class OtherChaos(Chaos):
 
 
 CHAOS = settings(
-    max_examples=repetitions(30, 2000),
+    max_examples=repetitions(15, 2000),
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
@@ -352,7 +352,7 @@ VIEWS = st.builds(
 
 @pytest.mark.parametrize("strategy", [{"type": "BlueGreen"}, CANARY, {"type": "Rolling"}])
 @given(failed_side=VIEWS, healthy=st.integers(0, 2), late=st.integers(0, 2000))
-@settings(deadline=None, max_examples=repetitions(30, 1000))
+@settings(deadline=None, max_examples=repetitions(15, 1000))
 def test_the_way_back_never_depends_on_the_failed_side(
     strategy: dict[str, Any], failed_side: SlotView, healthy: int, late: int
 ) -> None:

@@ -138,7 +138,7 @@ def test_a_stream_without_secrets_passes_everything_on():
     assert stream.feed(b"abc") + stream.finish() == b"abc"
 
 
-@settings(max_examples=repetitions(150, soak=5000))
+@settings(max_examples=repetitions(40, soak=5000))
 @example(["AAAA"], ["AAAA", ""])
 @given(st.lists(small, max_size=4), st.lists(st.text(alphabet="abAB", max_size=7), max_size=12))
 def test_streaming_gives_what_the_whole_would(secrets, chunks):
