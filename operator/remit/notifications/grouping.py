@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Final, NamedTuple, Self
 
-from remit.notifications.alert import Alert, AlertKey, AlertName
+from remit.notifications.alert import CRITICAL, Alert, AlertKey, AlertName
 from remit.notifications.config import NotificationConfig, Route
 from remit.policy.selector import selects
 
@@ -79,21 +79,25 @@ class Groups:
         }
 
     def update(self, active: Sequence[Alert], now: datetime.datetime) -> list[Notification]:
-        """Take the alerts that are active now, and give the messages that are due, at most one for each receiver."""
+        """Take the alerts that are active now, and give the messages that are due, at most one for each receiver:
+        a critical one, or else that of the group that is known for longest."""
         for group in self._groups.values():
             group.firing = {}
         for alert in active:
             for name in receivers_of(alert, self._config.routes) & self._receivers:
                 key = GroupKey(name, alert.key.name, alert.key.namespace)
                 self._groups.setdefault(key, _Group()).firing[alert.key] = alert
-        due: dict[str, Notification] = {}
+        due: list[Notification] = []
         for key, group in list(self._groups.items()):
             resolved = group.resolved()
             if not group.firing and not resolved:
                 del self._groups[key]
             elif self._is_due(key, group, resolved, now):
-                due.setdefault(key.receiver, Notification(key, tuple(group.firing.values()), resolved))
-        return list(due.values())
+                due.append(Notification(key, tuple(group.firing.values()), resolved))
+        first: dict[str, Notification] = {}
+        for notification in sorted(due, key=lambda each: each.group.name not in CRITICAL):
+            first.setdefault(notification.group.receiver, notification)
+        return list(first.values())
 
     def delivered(self, notification: Notification, now: datetime.datetime) -> None:
         group = self._groups[notification.group]

@@ -186,3 +186,14 @@ def test_a_long_message_names_the_first() -> None:
     assert title(notification) == "[30 firing] DeploymentDegraded in shop"
     assert body(notification).splitlines()[-1] == "and 10 more"
     assert isinstance(notification, Notification)
+
+
+def test_of_the_messages_that_are_due_a_critical_one_goes_first() -> None:
+    groups = Groups(config(mostAnHour=2))
+    failed = [alert(f"task/{at}", AlertName.TASK_FAILED, namespace=f"branch-{at}") for at in range(5)]
+    audit = alert("check/audit", AlertName.AUDIT_UNAVAILABLE, namespace="")
+    groups.update([*failed, audit], NOW)
+    assert [text.partition(":")[0] for text in told(groups, [*failed, audit], at(seconds=10))] == [
+        "[1 firing] AuditUnavailable"
+    ]
+    assert told(groups, [*failed, audit], at(seconds=15))[0].startswith("[1 firing] TaskFailed in branch-0")
