@@ -19,13 +19,14 @@ class Hook:
     status: int = 200
     taken: list[dict[str, Any]] = field(default_factory=list)
     refused: int = 0
+    answer: str = "the token hunter22 is wrong"
 
     async def post(self, request: web.Request) -> web.Response:
         if self.status == 200:
             self.taken.append(await request.json())
         else:
             self.refused += 1
-        return web.Response(status=self.status, text="the token hunter22 is wrong")
+        return web.Response(status=self.status, text=self.answer)
 
 
 @asynccontextmanager

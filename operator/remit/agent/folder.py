@@ -11,6 +11,7 @@ from pathlib import Path
 
 from remit.errors import InvalidInput, ResourceError
 from remit.privatefiles import open_private, private_directory
+from remit.stateformat import check_state_format
 
 _MOST = 1024
 
@@ -39,6 +40,11 @@ class Folder:
                 except BlockingIOError:
                     os.close(lock)
                     continue
+                try:
+                    check_state_format(path)
+                except BaseException:
+                    os.close(lock)
+                    raise
                 self.path, self._lock = path, lock
                 return
         except InvalidInput as error:

@@ -13,9 +13,10 @@ from typing import Any, Final
 import aiohttp
 
 from remit.api import ExecutionTask
+from remit.api.controllerref import controller_of
 from remit.api.executiontaskstatus import AttemptStatus, Stream
 from remit.backends.kubernetes.labels import ATTEMPT
-from remit.backends.kubernetes.manifests import CONTAINER
+from remit.backends.kubernetes.manifests import CONTAINER, job_name
 from remit.backends.kubernetes.records import Records
 from remit.cli.follow import Selection, Shown
 from remit.cli.terminal import Labelled, Screen
@@ -75,7 +76,8 @@ async def show(
         return False
     namespace = task.metadata.namespace
     try:
-        pods = await kube.list(PODS, namespace, label_selector=f"{ATTEMPT}={attempt.id}")
+        labelled = await kube.list(PODS, namespace, label_selector=f"{ATTEMPT}={attempt.id}")
+        pods = [each for each in labelled if controller_of(each, "batch/v1", "Job") == job_name(attempt.id)]
         if not pods:
             return False
         pod = max(pods, key=lambda each: str(each["metadata"].get("creationTimestamp", "")))

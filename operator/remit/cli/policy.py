@@ -50,8 +50,21 @@ def test(
         str, typer.Option("--namespace", "-n", metavar="NAME", help="Namespace of the task.")
     ] = "default",
     backend: Annotated[
-        str, typer.Option(metavar="BACKEND", help="Where it would run: process, docker or kubernetes.")
-    ] = "process",
+        str | None,
+        typer.Option(
+            metavar="BACKEND",
+            help="Where it would run: process, docker or kubernetes; by default where the installation runs it.",
+        ),
+    ] = None,
+    default_backend: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BACKEND", help="Where the installation runs what does not say: its operator's first --backend."
+        ),
+    ] = None,
+    default_image: Annotated[
+        str | None, typer.Option(metavar="IMAGE", help="The installation's image: its operator's --default-image.")
+    ] = None,
     image: Annotated[str | None, typer.Option(metavar="IMAGE", help="Container image.")] = None,
     network: Annotated[str, typer.Option(metavar="NETWORK", help="none, restricted or host.")] = "none",
     env: Annotated[
@@ -87,6 +100,7 @@ def test(
     from remit.cli.tables import dump
     from remit.telemetry import escape
 
+    defaults = policytest.installation_defaults(default_backend, default_image)
     policies, suites = policytest.read([*(files or []), *([cases] if cases else [])])
     if bool(argv) + bool(suites) + bool(task) > 1:
         raise typer.BadParameter(several)
@@ -100,14 +114,14 @@ def test(
         around |= {"env": [{"name": name, "value": value} for name, value in variables.items()]}
         around |= {"output": {"raw": raw_output}}
         around |= {"image": image, "network": network, "timeout_seconds": timeout, "resolved": resolved}
-        decision = policytest.decide_on_command(argv, policies, around)
+        decision = policytest.decide_on_command(argv, policies, around, defaults)
         if as_json:
             typer.echo(dump(policytest.as_dict(decision), "json"))
         else:
             policytest.explain(decision)
         raise typer.Exit(0 if decision.allowed else 1)
     if task:
-        judged = policytest.judge_tasks(task, policies, namespace, resolved)
+        judged = policytest.judge_tasks(task, policies, namespace, resolved, defaults)
         if as_json:
             typer.echo(dump([{"task": title} | policytest.as_dict(decision) for title, decision in judged], "json"))
         for title, decision in () if as_json else judged:
@@ -120,7 +134,7 @@ def test(
         else:
             policytest.explain_policies(policies)
         raise typer.Exit(0 if ready else 1)
-    results = policytest.results_of(suites, policies)
+    results = policytest.results_of(suites, policies, defaults)
     if as_json:
         typer.echo(dump([policytest.result_as_dict(result) for result in results], "json"))
     else:

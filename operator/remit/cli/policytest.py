@@ -24,6 +24,7 @@ from remit.policy.testing import (
     Case,
     CaseResult,
     Expectation,
+    InstallationDefaults,
     Suite,
     decide_on,
     parse_policies,
@@ -83,17 +84,35 @@ def _at(path: Path, parse: Callable[[str], T], text: str) -> T:
         raise InvalidInput(f"{path}: {error}") from None
 
 
-def decide_on_command(argv: list[str], policies: Sequence[CompiledPolicy], task: dict[str, Any]) -> Decision:
+def installation_defaults(backend: str | None, image: str | None) -> InstallationDefaults | None:
+    """None where neither is given. Raises `BadParameter`."""
+    given = {name: value for name, value in (("backend", backend), ("image", image)) if value is not None}
+    try:
+        return InstallationDefaults.model_validate(given) if given else None
+    except ValidationError as error:
+        raise typer.BadParameter(f"--default-{' '.join(first_mistake(error, InstallationDefaults))}") from None
+
+
+def decide_on_command(
+    argv: list[str],
+    policies: Sequence[CompiledPolicy],
+    task: dict[str, Any],
+    defaults: InstallationDefaults | None = None,
+) -> Decision:
     """As the operator would, on any host: a program need not be installed where policies are tested."""
     try:
         case = Case(argv=argv, expect=Expectation(decision="Allowed"), **task)
     except ValidationError as error:
         raise typer.BadParameter(" ".join(first_mistake(error, Case))) from None
-    return run_case(case, policies, DEFAULT_OPERATOR_NAMESPACE).decision
+    return run_case(case, policies, DEFAULT_OPERATOR_NAMESPACE, defaults).decision
 
 
 def judge_tasks(
-    path: Path, policies: Sequence[CompiledPolicy], namespace: str, resolved: str | None
+    path: Path,
+    policies: Sequence[CompiledPolicy],
+    namespace: str,
+    resolved: str | None,
+    defaults: InstallationDefaults | None = None,
 ) -> list[tuple[str, Decision]]:
     """What is decided on each ExecutionTask in the file, by the task's name and what it asks for."""
     tasks = _at(path, lambda text: parse_tasks(text, namespace), manifests.read(path))
@@ -103,7 +122,7 @@ def judge_tasks(
     for written in tasks:
         key = written.task.key
         try:
-            request = request_of(written.task, resolved, written.environment)
+            request = request_of(written.task, resolved, written.environment, defaults)
         except InvalidInput as error:
             raise InvalidInput(f"{path}: {key}: {error}") from None
         decision = decide_on(request, policies, DEFAULT_OPERATOR_NAMESPACE)
@@ -175,9 +194,11 @@ def result_as_dict(result: CaseResult) -> dict[str, Any]:
     return {"case": result.title, "passed": result.passed, "mismatches": mismatches} | as_dict(result.decision)
 
 
-def results_of(suites: Sequence[Suite], policies: Sequence[CompiledPolicy]) -> list[CaseResult]:
+def results_of(
+    suites: Sequence[Suite], policies: Sequence[CompiledPolicy], defaults: InstallationDefaults | None = None
+) -> list[CaseResult]:
     """How each case of every table comes out."""
-    return [result for suite in suites for result in run_cases(suite, policies)]
+    return [result for suite in suites for result in run_cases(suite, policies, defaults)]
 
 
 def explain_results(results: Sequence[CaseResult]) -> None:

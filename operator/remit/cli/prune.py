@@ -7,7 +7,7 @@ import datetime
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -16,6 +16,10 @@ from remit.cli import options
 if TYPE_CHECKING:
     from remit.execution.pruning import Pruner
     from remit.execution.retention import Removal
+
+_WORKING: Final = (
+    "artifacts and audit files are left to the operator that works here; it removes them within ten minutes"
+)
 
 
 def prune(
@@ -48,7 +52,7 @@ def prune(
     )
     if not where.is_dir():
         raise InvalidInput(f"there is no state directory {where}; name it with --state-dir, on the operator's host")
-    with _pruner(settings.state_dir, dry_run=dry_run) as pruner:
+    with _pruner(settings.state_dir, dry_run=dry_run) as (pruner, hindered):
         pruner.retention = settings.retention
         removals = list(pruner.plan()) if dry_run else pruner.prune()
         left_alone = [] if dry_run else [each for each in pruner.plan() if each not in removals]
@@ -56,31 +60,36 @@ def prune(
         _print_json(where, removals, dry_run=dry_run)
     else:
         _print_table(removals, dry_run=dry_run)
-    _tell_left_alone(left_alone, is_working=pruner.audit is None and not dry_run)
+    _tell_left_alone(left_alone, hindered)
 
 
 @contextlib.contextmanager
-def _pruner(state_dir: Path, *, dry_run: bool) -> Iterator[Pruner]:
-    """What may be removed by this process: only one works on the artifacts and the audit trail at a time."""
+def _pruner(state_dir: Path, *, dry_run: bool) -> Iterator[tuple[Pruner, str]]:
+    """What may be removed by this process, and why not the artifacts and the audit trail: only one works on them at a
+    time."""
     from remit.controllers.statedir import locked
-    from remit.errors import RemitError
+    from remit.errors import AuditUnavailable, InvalidInput, RemitError
     from remit.execution.artifacts import ArtifactStore
     from remit.execution.pruning import AUDIT_FILE, Pruner
     from remit.telemetry import AuditLog
 
     with contextlib.ExitStack() as stack:
-        pruner = Pruner(state_dir)
+        pruner, hindered = Pruner(state_dir), ""
         if dry_run:
             if (state_dir / "artifacts").is_dir():
                 pruner.artifacts = ArtifactStore(state_dir / "artifacts")
         else:
-            with contextlib.suppress(RemitError):  # the operator works there, and does it itself
+            try:
                 stack.enter_context(locked(state_dir))
                 if (state_dir / "artifacts").is_dir():
                     pruner.artifacts = ArtifactStore(state_dir / "artifacts")
                 if (state_dir / AUDIT_FILE).exists():
                     pruner.audit = stack.enter_context(AuditLog(state_dir / AUDIT_FILE))
-        yield pruner
+            except (AuditUnavailable, InvalidInput) as error:
+                hindered = f"artifacts or audit files were left: {error}"
+            except RemitError:
+                hindered = _WORKING
+        yield pruner, hindered
 
 
 def _print_json(state_dir: Path, removals: list[Removal], *, dry_run: bool) -> None:
@@ -127,10 +136,10 @@ def _print_table(removals: list[Removal], *, dry_run: bool) -> None:
     typer.echo(f"{'would remove' if dry_run else 'removed'} {counted(len(removals), 'item')}, {total}")
 
 
-def _tell_left_alone(left: list[Removal], *, is_working: bool) -> None:
+def _tell_left_alone(left: list[Removal], hindered: str) -> None:
     from remit.cli.terminal import counted, note
 
-    if is_working:
-        note("artifacts and audit files are left to the operator that works here; it removes them within ten minutes")
+    if hindered:
+        note(hindered)
     elif left:
         note(f"{counted(len(left), 'item')} could not be removed; see the log above, and run it again")

@@ -58,6 +58,7 @@ from remit.privatefiles import private_directory
 from remit.release.judging import Judge
 from remit.release.places import Places
 from remit.sandbox import end_work, extend_deadline, fence, probe_host
+from remit.stateformat import check_state_format
 from remit.telemetry import AuditLog, Checks, HealthServer, Metrics, Redactor
 from remit.userpaths import default_state_dir
 
@@ -92,6 +93,7 @@ async def running_operator(
 ) -> AsyncIterator[Operator]:
     """An operator at work; leaving the block stops it. Raises `RemitError` when it cannot start."""
     private_directory(settings.state_dir)
+    check_state_format(settings.state_dir)
     async with contextlib.AsyncExitStack() as stack:
         if not settings.leader_election:
             await locked_in_time(stack, settings.state_dir, _DEAD_SECONDS)
@@ -267,6 +269,7 @@ class Operator:
             events,
             settings.operator_namespace,
             settings.namespaces,
+            tuple(name for name in settings.backends if name in offered),
         )
         admission = Admission(
             settings.search_path,

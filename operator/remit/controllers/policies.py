@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from remit.api import CommandPolicy, CommandPolicyStatus, Condition
 from remit.api.commandpolicy import DenialStatus
+from remit.api.executiontask import BackendName
 from remit.api.executiontaskstatus import PolicyStatus
 from remit.controllers.matchedtasks import MatchedTasks
 from remit.errors import ApiError, InvalidInput
@@ -33,6 +34,16 @@ log = structlog.get_logger(__name__)
 STATUS_DELAY = 5.0
 """Seconds until a change of the counts is written to status, together with those that have come since."""
 _LAST_WRITES_SECONDS = 5
+_WARNINGS = {
+    "spec.selector": "CeilingWithSelector",
+    "spec.namespaceSelector": "NoCeiling",
+    "spec.backends": "BackendsNotOffered",
+}
+"""The reason of the Event by field."""
+_NOT_OFFERED = (
+    "this operator runs commands and scripts on {}, and none of that is listed, so all of them are denied; add {}, or "
+    "leave backends out for the installation's default"
+)
 
 
 @dataclass
@@ -55,6 +66,8 @@ class Policies:
     events: Recorder
     operator_namespace: str
     namespaces: tuple[str, ...] = ()
+    backends: tuple[BackendName, ...] = ()
+    """What this operator offers; empty: not known."""
     now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
     _compiled: dict[str, CompiledPolicy] = field(default_factory=dict)
     """By uid."""
@@ -186,17 +199,18 @@ class Policies:
             edited or said != ready.message
         ):  # another version may judge the same spec otherwise
             self.events.record(obj, "Warning", ready.reason, ready.message)
-        if not edited:
-            return
         for warning in self._warnings(compiled):
-            reason = "CeilingWithSelector" if warning.field == "spec.selector" else "NoCeiling"
-            self.events.record(obj, "Warning", reason, str(warning))
+            if edited or str(warning) not in (said or ""):  # another version, or another set of flags, warns of more
+                self.events.record(obj, "Warning", _WARNINGS[warning.field], str(warning))
 
     def _warnings(self, policy: CompiledPolicy) -> tuple[Problem, ...]:
-        """None where the operator serves its own namespace alone: there a policy is no ceiling of another one."""
+        listed = policy.spec.backends
+        absent: tuple[Problem, ...] = ()
+        if self.backends and listed is not None and not set(listed) & set(self.backends):
+            absent = (Problem("spec.backends", _NOT_OFFERED.format(", ".join(self.backends), self.backends[0])),)
         if self.namespaces == (self.operator_namespace,):
-            return ()
-        return policy.warnings(self.operator_namespace)
+            return absent  # there a policy is no ceiling of another one
+        return (*policy.warnings(self.operator_namespace), *absent)
 
     def _conditions(self, policy: CompiledPolicy, matched: int, before: list[Condition]) -> list[Condition]:
         """Ready comes first. kstatus takes a policy that is not ready for one in progress, unless it is stalled."""

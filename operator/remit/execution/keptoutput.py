@@ -20,7 +20,7 @@ from typing import Final
 
 from remit.execution.output import RAW
 from remit.execution.retention import Item
-from remit.operations.process.record import LOCK, PROCESSES, STATE
+from remit.operations.process.record import LOCK, PROCESSES, STATE, supervisor_lives
 
 RUNS: Final = "runs"
 PRUNED: Final = "pruned"
@@ -173,17 +173,8 @@ def _output(run: int) -> Iterator[tuple[tuple[str, str], int]]:
 
 
 def _is_free(folder: int) -> bool:
-    """Whether nobody holds the lock of a process."""
+    """Whether no supervisor lives. The lock is not touched: one that starts must not find it taken."""
     try:
-        lock = os.open(LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    except FileNotFoundError:
-        return True
+        return not supervisor_lives(Path(f"/proc/self/fd/{folder}"))
     except OSError:
         return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(lock)
-    return True

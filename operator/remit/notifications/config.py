@@ -92,7 +92,8 @@ class NotificationConfig(SpecModel):
     """How long the failure of a task counts as an alert."""
     denials: Denials = Denials()
     most_an_hour: Annotated[int, Field(ge=1, le=10_000)] = 60
-    """Messages to one receiver within an hour. What is beyond it goes out later, together."""
+    """Messages to one receiver within an hour. What is beyond it goes out later, together. Those about the operator
+    itself are not held up."""
 
     @model_validator(mode="after")
     def _names(self) -> Self:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Final, NamedTuple, Self
 
-from remit.notifications.alert import CRITICAL, Alert, AlertKey, AlertName
+from remit.notifications.alert import Alert, AlertKey, AlertName
 from remit.notifications.config import NotificationConfig, Route
 from remit.policy.selector import selects
 
@@ -63,6 +63,12 @@ class _Group:
     not_before: datetime.datetime | None = None
     """After a failed delivery."""
 
+    def forget_future(self, now: datetime.datetime) -> None:
+        """A clock that was ahead and was set back must not silence anybody until then."""
+        self.since = min(self.since, now) if self.since else None
+        self.told_at = min(self.told_at, now) if self.told_at else None
+        self.not_before = min(self.not_before, now + _LONGEST_RETRY) if self.not_before else None
+
     def resolved(self) -> tuple[AlertKey, ...]:
         return tuple(key for key, tell in self.told.items() if tell and key not in self.firing)
 
@@ -79,41 +85,40 @@ class Groups:
         }
 
     def update(self, active: Sequence[Alert], now: datetime.datetime) -> list[Notification]:
-        """Take the alerts that are active now, and give the messages that are due, at most one for each receiver:
-        a critical one, or else that of the group that is known for longest."""
+        """Take the alerts that are active now, and give the messages that are due, at most one for each receiver."""
         for group in self._groups.values():
             group.firing = {}
         for alert in active:
             for name in receivers_of(alert, self._config.routes) & self._receivers:
                 key = GroupKey(name, alert.key.name, alert.key.namespace)
                 self._groups.setdefault(key, _Group()).firing[alert.key] = alert
-        due: list[Notification] = []
-        for key, group in list(self._groups.items()):
+        due: dict[str, Notification] = {}
+        for key, group in sorted(self._groups.items(), key=lambda item: item[0].namespace != ""):
             resolved = group.resolved()
             if not group.firing and not resolved:
                 del self._groups[key]
             elif self._is_due(key, group, resolved, now):
-                due.append(Notification(key, tuple(group.firing.values()), resolved))
-        first: dict[str, Notification] = {}
-        for notification in sorted(due, key=lambda each: each.group.name not in CRITICAL):
-            first.setdefault(notification.group.receiver, notification)
-        return list(first.values())
+                due.setdefault(key.receiver, Notification(key, tuple(group.firing.values()), resolved))
+        return list(due.values())
 
     def delivered(self, notification: Notification, now: datetime.datetime) -> None:
-        group = self._groups[notification.group]
+        group = self._groups.setdefault(notification.group, _Group())  # all of it may be over since
         group.told = {alert.key: alert.ends_at is None for alert in notification.firing}
         group.told_at, group.failures, group.not_before = now, 0, None
         self._sent[notification.group.receiver].append(now)
         if not notification.firing:
-            del self._groups[notification.group]
+            self._groups.pop(notification.group, None)
 
     def failed(self, notification: Notification, now: datetime.datetime) -> None:
         """It is tried again, with what is so by then."""
-        group = self._groups[notification.group]
+        group = self._groups.get(notification.group)
+        if group is None:
+            return
         group.not_before = now + min(_FIRST_RETRY * 2**group.failures, _LONGEST_RETRY)
         group.failures = min(group.failures + 1, 10)
 
     def _is_due(self, key: GroupKey, group: _Group, resolved: tuple[AlertKey, ...], now: datetime.datetime) -> bool:
+        group.forget_future(now)
         if group.not_before is not None and now < group.not_before:
             return False
         changed = bool(resolved) or any(alert not in group.told for alert in group.firing)
@@ -124,16 +129,21 @@ class Groups:
             due = now >= group.told_at + self._seconds("group_interval")
         else:
             due = now >= group.told_at + self._seconds("repeat_interval")
-        return due and self._within_rate(key.receiver, now)
+        # The operator's own alerts are few, and no storm in a namespace may hold them up.
+        return due and (not key.namespace or self._within_rate(key.receiver, now))
 
     def _within_rate(self, receiver: str, now: datetime.datetime) -> bool:
         sent = self._sent[receiver]
-        while sent and sent[0] <= now - _HOUR:
+        while sent and not now - _HOUR < sent[0] <= now:
             sent.popleft()
         return len(sent) < self._config.most_an_hour
 
     def _seconds(self, name: Any) -> datetime.timedelta:
         return datetime.timedelta(seconds=self._config.seconds(name))
+
+    def told(self) -> frozenset[AlertKey]:
+        """What somebody was told of as firing."""
+        return frozenset(key for group in self._groups.values() for key in group.told)
 
     def as_json(self) -> list[dict[str, Any]]:
         """What was told, for an operator that comes after this one."""
@@ -155,8 +165,11 @@ class Groups:
             key = GroupKey(entry["receiver"], AlertName(entry["name"]), entry["namespace"])
             if key.receiver not in groups._receivers:
                 continue
+            told_at = datetime.datetime.fromisoformat(entry["toldAt"])
+            if told_at.tzinfo is None:
+                raise ValueError(f"{told_at} has no time zone")
             groups._groups[key] = _Group(
                 told={AlertKey(key.name, key.namespace, subject): bool(tell) for subject, tell in entry["told"]},
-                told_at=datetime.datetime.fromisoformat(entry["toldAt"]),
+                told_at=told_at,
             )
         return groups

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from remit.notifications.grouping import Notification
+from remit.telemetry import escape
 
 _MOST_NAMED: Final = 20
 """Alerts that one message lists."""
@@ -20,7 +21,12 @@ def title(notification: Notification) -> str:
 
 def body(notification: Notification) -> str:
     """One line an alert."""
-    lines = [f"{alert.key.subject}: {alert.message}" for alert in notification.firing]
+    lines = [f"{alert.key.subject}: {_one_line(alert.message)}" for alert in notification.firing]
     lines += [f"{key.subject}: resolved" for key in notification.resolved]
     more = len(lines) - _MOST_NAMED
     return "\n".join(lines[:_MOST_NAMED] + [f"and {more} more"] * (more > 0))
+
+
+def _one_line(text: str) -> str:
+    """What a task says must not read as a line about another one."""
+    return escape(" ".join(text.split()))

@@ -6,19 +6,19 @@ import asyncio
 import datetime
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import structlog
 
-from remit.errors import InvalidInput
+from remit.errors import InvalidInput, RemitError
 from remit.notifications import message
 from remit.notifications.alert import Alert, AlertKey
 from remit.notifications.config import NotificationConfig
 from remit.notifications.grouping import Groups, Notification, receivers_of
-from remit.notifications.receivers import Alertmanager, Apprise, DeliveryFailed
+from remit.notifications.receivers import Alertmanager, Apprise
 from remit.notifications.sources import ActiveAlerts
 from remit.privatefiles import read_private, replace_private
 from remit.telemetry import Metrics, Redactor
@@ -29,7 +29,8 @@ LOOK_SECONDS: Final = 5.0
 _RESEND: Final = datetime.timedelta(minutes=1)
 _VALID: Final = 4 * _RESEND
 """As Prometheus does it: an alert that is not repeated for this long is over for an Alertmanager."""
-_MOST_STORED: Final = 1000
+_MOST_STORED: Final = 1 << 20
+"""Bytes, as `read_private` takes them."""
 
 Checks = Callable[[], Awaitable[Mapping[str, str]]]
 """The health checks that fail, and why."""
@@ -63,7 +64,6 @@ class Notifier:
         redactor: Redactor,
         on_failure: OnFailure = _ignore,
     ) -> None:
-        self.active: Final = ActiveAlerts(config)
         self._config = config
         self._path = folder / "notifications.json"
         self._checks = checks
@@ -71,9 +71,11 @@ class Notifier:
         self._redactor = redactor
         self._on_failure = on_failure
         self._groups = self._restored()
+        self.active: Final = ActiveAlerts(config, self._groups.told())
         self._apprise = {r.name: Apprise(r.apprise) for r in config.receivers if r.apprise is not None}
         self._alertmanagers: dict[str, _ToAlertmanager] = {}
         self._busy: set[str] = set()
+        self._storing = asyncio.Lock()
         self._failing: set[str] = set()
         self._deliveries: set[asyncio.Task[None]] = set()
 
@@ -120,10 +122,11 @@ class Notifier:
     async def _deliver(self, name: str, delivery: Awaitable[None]) -> None:
         try:
             await delivery
-        except DeliveryFailed as error:
+        except Exception as error:  # of a receiver, or of what somebody wrote; the text may hold a token
             self._metrics.notifications.labels(name, "failed").inc()
             self._metrics.notifications_failing.labels(name).set(1)
-            why = self._redactor.redact(str(error))
+            known = isinstance(error, RemitError)
+            why = self._redactor.redact(str(error)) if known else f"it failed with a {type(error).__name__}"
             log.warning("a notification was not delivered and is tried again", receiver=name, reason=why)
             if name not in self._failing:
                 self._failing.add(name)
@@ -136,15 +139,16 @@ class Notifier:
             self._busy.discard(name)
 
     async def _send(self, notification: Notification, now: datetime.datetime) -> None:
-        title = self._redactor.redact(message.title(notification))
-        body = self._redactor.redact(message.body(notification))
         try:
+            redacted = replace(notification, firing=tuple(map(self._redacted, notification.firing)))
+            title = self._redactor.redact(message.title(redacted))
+            body = self._redactor.redact(message.body(redacted))
             await self._apprise[notification.group.receiver].send(title, body, failure=bool(notification.firing))
-        except DeliveryFailed:
+        except Exception:
             self._groups.failed(notification, now)
             raise
         self._groups.delivered(notification, now)
-        self._store()
+        await self._store()
 
     async def _post(self, told: _ToAlertmanager, routed: dict[AlertKey, Alert], now: datetime.datetime) -> None:
         over = [alert for key, alert in told.told.items() if key not in routed]
@@ -164,12 +168,26 @@ class Notifier:
             log.warning("what was notified before is not known; some may be told again", reason=str(error))
             return Groups(self._config)
 
-    def _store(self) -> None:
+    async def _store(self) -> None:
+        """In a thread: a disk may hang."""
         try:
-            replace_private(self._path, json.dumps(self._groups.as_json()[-_MOST_STORED:]).encode(), sync=False)
+            async with self._storing:
+                content = _stored(self._groups.as_json())
+                await asyncio.to_thread(replace_private, self._path, content, sync=False)
         except OSError as error:
             log.warning("what was notified cannot be remembered; some may be told again", reason=str(error))
 
 
+def _stored(told: list[dict[str, Any]]) -> bytes:
+    """Groups that are too large to be read again are left out, and told of once more."""
+    groups, room = [], _MOST_STORED - 2
+    for group in sorted(map(json.dumps, told), key=len):
+        room -= len(group) + 1
+        if room < 0:
+            break
+        groups.append(group)
+    return f"[{','.join(groups)}]".encode()
+
+
 def _is_old(told_at: datetime.datetime | None, now: datetime.datetime) -> bool:
-    return told_at is None or now >= told_at + _RESEND
+    return told_at is None or not told_at <= now < told_at + _RESEND

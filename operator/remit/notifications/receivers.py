@@ -16,6 +16,7 @@ from remit.errors import InvalidInput, RemitError
 from remit.notifications.alert import Alert, AlertKey
 from remit.notifications.config import AlertmanagerReceiver, AppriseReceiver
 from remit.regularfile import read_text
+from remit.telemetry import escape
 
 SECONDS: Final = 30.0
 """For one delivery."""
@@ -74,7 +75,9 @@ class Apprise:
         kind = apprise.NotifyType.FAILURE if failure else apprise.NotifyType.SUCCESS
         try:
             servers = _load(self.urls())
-            failed = [server for server in servers if not server.notify(title=title, body=body, notify_type=kind)]
+            failed = [
+                server for server in servers if not _alone(server).notify(body, title, kind, apprise.NotifyFormat.TEXT)
+            ]
         except InvalidInput as error:
             raise DeliveryFailed(str(error)) from None
         except Exception as error:  # of any of its services, and the text may hold the URL
@@ -82,6 +85,15 @@ class Apprise:
         if failed:
             names = ", ".join(sorted({str(server.service_name) for server in failed}))
             raise DeliveryFailed(f"{names} did not take it ({len(failed)} of {len(servers)} URLs)")
+
+
+def _alone(server: Any) -> Any:
+    """It escapes for each service what would be markup there."""
+    import apprise
+
+    alone = apprise.Apprise(asset=server.asset)
+    alone.add(server)
+    return alone
 
 
 def _take_exception(sending: asyncio.Future[None]) -> None:
@@ -100,8 +112,9 @@ def _load(urls: Sequence[str]) -> Any:
     loaded = apprise.Apprise(asset=asset)
     for number, url in enumerate(urls, 1):
         if not loaded.add(url):
-            scheme = url.partition(":")[0][:32]
-            raise InvalidInput(f"URL {number} ({scheme}://…) is none that Apprise knows; see its documentation")
+            scheme, is_url, _ = url.partition("://")
+            which = f" ({scheme[:32]}://…)" if is_url and scheme.isalnum() else ""
+            raise InvalidInput(f"URL {number}{which} is none that Apprise knows; see its documentation")
     return loaded
 
 
@@ -137,7 +150,7 @@ class Alertmanager:
             ):
                 if response.status >= _SUCCESS:
                     detail = (await response.content.read(_MOST_DETAIL)).decode(errors="replace").strip()
-                    raise DeliveryFailed(f"the Alertmanager answered {response.status}: {detail}")
+                    raise DeliveryFailed(f"the Alertmanager answered {response.status}: {escape(detail)}")
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             what = str(error) or f"no answer within {SECONDS:g} s"
             raise DeliveryFailed(f"the Alertmanager cannot be reached: {what}") from None

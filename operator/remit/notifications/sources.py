@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime
-from collections import OrderedDict, deque
-from collections.abc import Iterable, Mapping
+import re
+from collections import Counter, OrderedDict, deque
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from remit.api.base import API_VERSION
@@ -15,7 +16,7 @@ from remit.notifications.config import NotificationConfig
 Object = Mapping[str, Any]
 
 MOST_ACTIVE: Final = 1000
-"""Alerts that are known at once; beyond it the oldest are forgotten."""
+"""Alerts that are known at once; beyond it the oldest of the namespace that has most are forgotten."""
 _MOST_DENIALS: Final = 1000
 """Moments of denials that are remembered for one namespace."""
 _MOST_SCHEDULES: Final = 10_000
@@ -23,6 +24,9 @@ _MOST_SCHEDULES: Final = 10_000
 _FAILED: Final = frozenset({"Failed", "TimedOut"})
 _OVER: Final = _FAILED | {"Succeeded", "Cancelled", "Denied"}
 _LONGEST_MESSAGE: Final = 500
+_NAME: Final = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
+_AHEAD: Final = datetime.timedelta(minutes=5)
+"""By which the clock of who wrote a status may differ."""
 _UNHEALTHY_SECONDS: Final = 30
 """For which a health check has failed before somebody is told."""
 
@@ -30,8 +34,10 @@ _UNHEALTHY_SECONDS: Final = 30
 class ActiveAlerts:
     """The alerts there are. What it is told of may come in any order and more than once."""
 
-    def __init__(self, config: NotificationConfig) -> None:
+    def __init__(self, config: NotificationConfig, told: Collection[AlertKey] = ()) -> None:
+        """`told`: what an operator before this one told of. A check among it that still fails needs no 30 s."""
         self._config = config
+        self._told = frozenset(told)
         self._active: OrderedDict[AlertKey, Alert] = OrderedDict()
         self._newest_run: OrderedDict[tuple[str, str], datetime.datetime] = OrderedDict()
         self._denials: dict[str, deque[tuple[datetime.datetime, str]]] = {}
@@ -47,10 +53,10 @@ class ActiveAlerts:
 
     def observe_task(self, task: Object, now: datetime.datetime) -> None:
         status = task.get("status") or {}
-        phase, ended = status.get("phase"), _moment(status.get("completionTime"))
-        if phase not in _OVER or ended is None or phase == "Cancelled":
-            return
+        phase, ended = status.get("phase"), _moment(status.get("completionTime"), now)
         metadata = task["metadata"]
+        if phase not in _OVER or ended is None or phase == "Cancelled" or metadata.get("deletionTimestamp"):
+            return
         namespace, name = metadata["namespace"], metadata["name"]
         if phase == "Denied":
             self._denied(namespace, metadata["uid"], ended, now)
@@ -91,7 +97,8 @@ class ActiveAlerts:
             self._clear(_name_of_check(check), "", f"check/{check}")
         for check, why in failing.items():
             since = self._failing_since.setdefault(check, now)
-            if now - since >= datetime.timedelta(seconds=_UNHEALTHY_SECONDS):
+            told = AlertKey(_name_of_check(check), "", f"check/{check}") in self._told
+            if told or now - since >= datetime.timedelta(seconds=_UNHEALTHY_SECONDS):
                 self._set(_name_of_check(check), "", f"check/{check}", _shortened(why), since)
 
     def _run_ended(self, run: Object, schedule: str, *, failed: bool, ended: datetime.datetime) -> None:
@@ -146,7 +153,12 @@ class ActiveAlerts:
         labels = about["metadata"].get("labels") or {} if about else {}
         self._active[key] = Alert(key, message, started_at, ends_at, labels)
         if len(self._active) > MOST_ACTIVE:
-            self._active.popitem(last=False)
+            self._forget_one()
+
+    def _forget_one(self) -> None:
+        """Whoever has failing tasks without number must not have others told that all is well."""
+        ((namespace, _),) = Counter(key.namespace for key in self._active).most_common(1)
+        del self._active[next(key for key in self._active if key.namespace == namespace)]
 
     def _clear(self, name: AlertName, namespace: str, subject: str) -> None:
         self._active.pop(AlertKey(name, namespace, subject), None)
@@ -185,7 +197,7 @@ def _is_true(conditions: Iterable[Object], type_: str) -> bool:
 def _controller(metadata: Object) -> tuple[str, str]:
     """Kind and name of the object of ours that made it, if one did."""
     for owner in metadata.get("ownerReferences") or ():
-        if owner.get("controller") and owner.get("apiVersion") == API_VERSION:
+        if owner.get("controller") and owner.get("apiVersion") == API_VERSION and _NAME.fullmatch(owner["name"]):
             return owner["kind"], owner["name"]
     return "", ""
 
@@ -199,5 +211,9 @@ def _shortened(text: str) -> str:
     return text if len(text) <= _LONGEST_MESSAGE else f"{text[: _LONGEST_MESSAGE - 1]}…"
 
 
-def _moment(text: str | None) -> datetime.datetime | None:
-    return datetime.datetime.fromisoformat(text) if text else None
+def _moment(text: str | None, now: datetime.datetime) -> datetime.datetime | None:
+    """With a zone, and not long after `now`: a schema lets any through."""
+    if not text:
+        return None
+    moment = datetime.datetime.fromisoformat(text)
+    return min(moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC), now + _AHEAD)

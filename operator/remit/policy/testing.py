@@ -47,7 +47,7 @@ from remit.policy.compile import CompiledPolicy, compile_policy
 from remit.policy.deciding import Decision, decide
 from remit.policy.hosts import BadHost, Destination
 from remit.policy.match import Command
-from remit.policy.request import Request, executed, request_for
+from remit.policy.request import Installation, Request, executed, request_for
 from remit.policy.rules import describe
 from remit.sandboxpaths import WORKSPACE
 
@@ -137,6 +137,18 @@ class Case(SpecModel):
         return ExecutionTask(metadata=ObjectMeta(name="case", namespace=self.namespace, labels=self.labels), spec=spec)
 
 
+class InstallationDefaults(SpecModel):
+    """What the operator runs where a task does not say: its first `--backend`, and its `--default-image`."""
+
+    backend: BackendName = "process"
+    image: str = ""
+
+    @property
+    def installation(self) -> Installation:
+        for_images: BackendName | None = "docker" if self.backend == "process" else None
+        return Installation(backend=self.backend, image=self.image, for_images=for_images)
+
+
 class Suite(SpecModel):
     """A policy test file."""
 
@@ -144,6 +156,7 @@ class Suite(SpecModel):
     kind: Literal["CommandPolicyTest"] = "CommandPolicyTest"
     operator_namespace: str = DEFAULT_OPERATOR_NAMESPACE
     """Policies of this namespace are ceilings."""
+    installation: InstallationDefaults | None = None
     policies: Annotated[list[str], Field(min_length=1)]
     """Files with policies, relative to the test file."""
     cases: Annotated[list[Case], Field(min_length=1)]
@@ -253,15 +266,23 @@ def parse_policies(text: str) -> list[CompiledPolicy]:
     return [compile_policy(CommandPolicy.parse(obj)) for obj in objects]
 
 
-def run_cases(suite: Suite, policies: Sequence[CompiledPolicy]) -> list[CaseResult]:
-    """Decide every case as the operator would."""
-    return [run_case(case, policies, suite.operator_namespace) for case in suite.cases]
+def run_cases(
+    suite: Suite, policies: Sequence[CompiledPolicy], defaults: InstallationDefaults | None = None
+) -> list[CaseResult]:
+    """Decide every case as the operator would: one with `defaults`, or else with the suite's."""
+    chosen = defaults or suite.installation
+    return [run_case(case, policies, suite.operator_namespace, chosen) for case in suite.cases]
 
 
-def run_case(case: Case, policies: Sequence[CompiledPolicy], operator_namespace: str) -> CaseResult:
+def run_case(
+    case: Case,
+    policies: Sequence[CompiledPolicy],
+    operator_namespace: str,
+    defaults: InstallationDefaults | None = None,
+) -> CaseResult:
     """Decide one case under the policies of its namespace and the ceilings."""
     try:
-        request = request_of(case.task, case.resolved)
+        request = request_of(case.task, case.resolved, defaults=defaults)
     except InvalidInput as error:
         raise InvalidInput(str(error), field=f"{case.name or 'case'}: line") from None
     decision = decide_on(request, policies, operator_namespace)
@@ -270,11 +291,15 @@ def run_case(case: Case, policies: Sequence[CompiledPolicy], operator_namespace:
 
 
 def request_of(
-    task: ExecutionTask, resolved: str | None = None, environment: Mapping[str, str | None] | None = None
+    task: ExecutionTask,
+    resolved: str | None = None,
+    environment: Mapping[str, str | None] | None = None,
+    defaults: InstallationDefaults | None = None,
 ) -> Request:
     """What `task` asks of policy, on a host where programs are where they usually are, or at `resolved`. `environment`
     as `request_for` takes it. Raises `InvalidInput`."""
-    request, argv = request_for(task, None, environment or {}), tuple(executed(task.spec))
+    installation = defaults.installation if defaults else Installation()
+    request, argv = request_for(task, None, environment or {}, installation), tuple(executed(task.spec))
     if not argv:
         return request
     found = resolved or _usual_path(argv[0]) if request.beside_the_operator else None

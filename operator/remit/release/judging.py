@@ -165,8 +165,9 @@ def _container(deployment: Deployment, argv: Sequence[str] | None) -> ExecutionT
 
 
 def _process(deployment: Deployment, material: Material, argv: Sequence[str]) -> ExecutionTask:
+    """Beside the operator, wherever it runs what does not say."""
     files = [{"path": path, "value": ""} for path in sorted(material.files)]
-    return _task(deployment, command={"argv": list(argv)}, network="host", privateFiles=files)
+    return _task(deployment, command={"argv": list(argv)}, backend="process", network="host", privateFiles=files)
 
 
 def _reading(deployment: Deployment, material: Material) -> ExecutionTask:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 
+import clusters
+import remitup
 from e2e.cluster.conftest import WAITS
 from e2e.cluster.installation import Installation, command
 from support import wait_until
@@ -169,6 +172,24 @@ def test_what_a_task_leaves_the_next_one_has(installation: Installation) -> None
     assert second["phase"] == "Succeeded", second
     digest, *rest = second["output"]["stdoutTail"].split()
     assert (len(digest), rest) == (64, ["large", "sum"])
+
+
+def test_who_may_read_pods_follows_a_job(installation: Installation) -> None:
+    """All of a long output and not the end that status has, also from the beginning of one that has not ended."""
+    lines = "".join(f"{number}\n" for number in range(1, 20_001))
+    installation.run("follow", "sh", "-c", f"seq 20000; {WAITS}", image=clusters.busybox_image())
+    job = installation.running("follow")
+    environment = remitup.environment(KUBECONFIG=str(installation.kubectl.kubeconfig))
+    logs = [*remitup.REMIT, "logs", "follow", "-n", installation.namespace, "--stdout"]
+    once = subprocess.run(logs, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert once.stdout == lines + "begun\n"
+    with subprocess.Popen([*logs, "-f"], env=environment, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout
+        came = following.stdout.read(len(once.stdout))
+        assert came == once.stdout, "before it has ended"
+        installation.let_go(job)
+        assert following.stdout.read() == "ended\n"
+    assert following.returncode == 0
 
 
 @contextlib.contextmanager

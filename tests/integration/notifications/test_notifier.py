@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,48 @@ async def test_a_restarted_operator_repeats_nothing(hook: Hook, tmp_path: Path) 
     assert len(hook.taken) == 1
 
 
+async def test_the_memory_of_a_storm_can_be_read_again(hook: Hook, tmp_path: Path) -> None:
+    at = stage({"apprise": {"urls": [hook.url]}}, tmp_path)
+    for number in range(1000):
+        name = f"{number}-{'x' * 1200}"
+        failed = {"metadata": {"name": name, "namespace": "shop"}, "status": {"phase": "Degraded"}}
+        at.notifier.active.observe_deployment(failed, at.now)
+    at.notifier.active.observe_deployment(deployment("AwaitingPromotion"), at.now)
+    for _ in range(4):
+        await at.after(seconds=10)
+    before = len(hook.taken)
+    again = stage({"apprise": {"urls": [hook.url]}}, tmp_path)
+    again.now = at.now
+    again.notifier.active.observe_deployment(deployment("AwaitingPromotion"), at.now)
+    for _ in range(3):
+        await again.after(seconds=10)
+    assert [each["title"] for each in hook.taken[before:]] == []
+
+
+async def test_a_disk_that_hangs_holds_up_nothing_else(
+    hook: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answers = threading.Event(), threading.Event()
+
+    def hang(*_: object, **__: object) -> None:
+        asked.set()
+        assert answers.wait(PATIENCE)
+
+    monkeypatch.setattr("remit.notifications.notifier.replace_private", hang)
+    at = stage({"apprise": {"urls": [hook.url]}}, tmp_path)
+    at.notifier.active.observe_deployment(deployment("AwaitingPromotion"), at.now)
+    await at.after(seconds=0)
+    telling = asyncio.create_task(at.after(seconds=10))
+    try:
+        assert await asyncio.to_thread(asked.wait, PATIENCE)
+        assert not telling.done()
+    finally:
+        answers.set()
+        await telling
+    assert len(hook.taken) == 1
+    assert at.counted("delivered") == 1, "it did not wait for the disk in the thread that all wait for"
+
+
 async def test_a_damaged_memory_is_left(hook: Hook, tmp_path: Path) -> None:
     (tmp_path / "notifications.json").write_text('[{"receiver": 1}]')
     at = stage({"apprise": {"urls": [hook.url]}}, tmp_path)
@@ -130,6 +173,78 @@ async def test_a_damaged_memory_is_left(hook: Hook, tmp_path: Path) -> None:
     await at.after(seconds=0)
     await at.after(seconds=10)
     assert len(hook.taken) == 1
+
+
+async def test_a_restart_tells_no_end_of_what_fails_on(hook: Hook, tmp_path: Path) -> None:
+    at = stage({"apprise": {"urls": [hook.url]}}, tmp_path)
+    at.failing["audit"] = "the disk is full"
+    for _ in range(5):
+        await at.after(seconds=10)
+    assert len(hook.taken) == 1
+    again = stage({"apprise": {"urls": [hook.url]}}, tmp_path)
+    again.now = at.now
+    again.failing["audit"] = "the disk is full"
+    await again.after(minutes=10)
+    await again.after(seconds=5)
+    assert len(hook.taken) == 1
+    again.failing.clear()
+    await again.after(seconds=5)
+    assert hook.taken[1]["title"] == "[1 resolved] AuditUnavailable"
+
+
+async def test_text_is_no_markup(hook: Hook, tmp_path: Path) -> None:
+    at = stage({"apprise": {"urls": [f"{hook.url}?format=html"]}}, tmp_path, Redactor(["hunter\ntwenty-two"]))
+    text = "<a href='http://evil'>all is well</a> hunter\ntwenty-two"
+    at.notifier.active.observe_deployment(deployment("AwaitingPromotion", text), at.now)
+    await at.after(seconds=0)
+    await at.after(seconds=10)
+    assert "<a" not in hook.taken[0]["message"]
+    assert "[redacted]" in hook.taken[0]["message"]
+
+
+@pytest.mark.parametrize("content", [b"two\nlines", b"\xff", b"x" * (5 << 20)])
+async def test_a_token_that_is_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "token").write_bytes(content)
+    at = stage({"alertmanager": {"url": "http://127.0.0.1:1", "tokenFile": f"{tmp_path}/token"}}, tmp_path)
+    at.notifier.active.observe_deployment(deployment("AwaitingPromotion"), at.now)
+    running = asyncio.create_task(at.notifier.run())
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not at.told:
+                await asyncio.sleep(0.01)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    ((name, why),) = at.told
+    assert name == "r"
+    assert "two" not in why
+    assert at.counted("failed") == 1
+
+
+async def test_what_an_alertmanager_answers_drives_no_terminal(hook: Hook, tmp_path: Path) -> None:
+    hook.status, hook.answer = 500, "\x1b[2J\nall is well"
+    at = stage({"alertmanager": {"url": hook.url.replace("json:", "http:")}}, tmp_path)
+    at.notifier.active.observe_deployment(deployment("AwaitingPromotion"), at.now)
+    running = asyncio.create_task(at.notifier.run())
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not at.told:
+                await asyncio.sleep(0.01)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert at.told == [("r", r"the Alertmanager answered 500: \x1b[2J\nall is well")]
+
+
+async def test_a_line_that_is_no_url_stays_secret(tmp_path: Path) -> None:
+    (tmp_path / "urls").write_text("hunter22-the-token\n")
+    at = stage({"apprise": {"urlsFile": f"{tmp_path}/urls"}}, tmp_path)
+    at.notifier.active.observe_deployment(deployment("AwaitingPromotion"), at.now)
+    await at.after(seconds=0)
+    await at.after(seconds=10)
+    ((_, why),) = at.told
+    assert "URL 1" in why
+    assert "hunter22" not in why
 
 
 async def test_urls_from_a_file_that_comes_later(hook: Hook, tmp_path: Path) -> None:

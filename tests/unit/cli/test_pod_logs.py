@@ -40,9 +40,10 @@ def job(*, finished: bool = True, backend: str = "kubernetes") -> ExecutionTask:
     )
 
 
-def pod(name: str = "p", phase: str = "Succeeded") -> dict[str, Any]:
+def pod(name: str = "p", phase: str = "Succeeded", owner: dict[str, Any] | None = None) -> dict[str, Any]:
     metadata = {"name": name, "namespace": "data", "uid": f"uid-{name}", "labels": {"remit.dev/attempt": "u-1"}}
-    return {"metadata": metadata, "status": {"phase": phase}}
+    job = {"apiVersion": "batch/v1", "kind": "Job", "name": "remit-u-1", "uid": "j", "controller": True}
+    return {"metadata": {**metadata, "ownerReferences": [job | (owner or {})]}, "status": {"phase": phase}}
 
 
 class Server:
@@ -162,3 +163,20 @@ async def test_an_instance_without_a_log_says_why() -> None:
         source = podlogs.PodSource("deploy/shop/p", kube, pod(), previous=False)
         with pytest.raises(RemitError, match=r"the log of deploy/shop/p cannot be read: .*pods/log is forbidden"):
             await source.show(Screen(), Selection(), False, TOLD.append)
+
+
+@pytest.mark.parametrize(
+    "owner", [{"name": "remit-u-2"}, {"kind": "ReplicaSet"}, {"apiVersion": "v1"}, {"controller": False}]
+)
+async def test_a_pod_that_the_job_does_not_control_says_nothing(
+    owner: dict[str, Any], capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """Anybody who may create a pod may give it the label."""
+    forged = b"2026-01-01T00:00:01Z o forged\n"
+    server = Server(forged, pods=[pod(owner=owner)])
+    async with server.kube() as kube:
+        task = job()
+        shown = await podlogs.show(kube, task, task.status.attempts[0], Screen(), ALL, follow=False, tell=TOLD.append)
+    assert not shown
+    assert server.asked == []
+    assert capsysbinary.readouterr().out == b""

@@ -64,7 +64,7 @@ def test_where_no_operator_works_everything_goes(tmp_path: Path) -> None:
     said = filled(tmp_path)
     out, err = prune(tmp_path, *AUDIT)
     assert out.splitlines()[-1].startswith("removed 3 items, ")
-    assert "left to the operator" not in err
+    assert err == ""
     assert not said.exists()
     assert not (tmp_path / "audit/audit-000001.jsonl").exists()
     assert verify(tmp_path / "audit/audit.jsonl").ok
@@ -78,6 +78,17 @@ def test_while_an_operator_works_only_output_goes(tmp_path: Path) -> None:
     assert out.splitlines()[-1].startswith("removed 1 item, ")
     assert "artifacts and audit files are left to the operator that works here" in err
     assert not said.exists()
+    assert (tmp_path / "audit/audit-000001.jsonl").exists()
+
+
+def test_a_damaged_audit_trail_is_not_called_an_operator(tmp_path: Path) -> None:
+    filled(tmp_path)
+    with (tmp_path / "audit/audit.jsonl").open("a") as trail:
+        trail.write("no record\n")
+    out, err = prune(tmp_path, *AUDIT)
+    assert out.splitlines()[-1].startswith("removed 2 items, ")
+    assert "audit.jsonl" in err
+    assert "the operator that works here" not in err
     assert (tmp_path / "audit/audit-000001.jsonl").exists()
 
 

@@ -29,7 +29,8 @@ versions = itertools.count(1)
 
 def new(name: str, generation: int = 1, **spec: Any) -> Object:
     metadata = {"namespace": "default", "name": name, "uid": f"uid-{name}", "generation": generation}
-    return {"metadata": {**metadata, "resourceVersion": str(next(versions))}, "spec": spec}
+    kind = {"apiVersion": "remit.dev/v1alpha1", "kind": "CommandPolicy"}
+    return {**kind, "metadata": {**metadata, "resourceVersion": str(next(versions))}, "spec": spec}
 
 
 class Server:
@@ -39,6 +40,11 @@ class Server:
         self.policies: dict[str, Object] = {}
         self.written: list[tuple[str, dict[str, Any]]] = []
         self.failures: list[ApiError] = []
+        self.events: list[Object] = []
+
+    async def create(self, resource: Any, namespace: str, body: Object) -> Object:
+        self.events.append(body)
+        return body
 
     async def patch(self, resource: Any, namespace: str, name: str, body: Object, **_: Any) -> Object:
         if self.failures:
@@ -149,6 +155,32 @@ def test_tools_read_whether_a_policy_is_in_force(world: World) -> None:
     assert read() == ("Failed", False)
     world.observe(POLICIES, {**new("p", generation=3), "status": world.server.policies["p"]["status"]})
     assert read() == ("Current", True)
+
+
+def test_a_policy_for_backends_that_the_operator_lacks_says_so_once(world: World) -> None:
+    """As those do for which an earlier version filled `backends` in."""
+    world.policies.backends = ("kubernetes", "docker")
+
+    def said(name: str) -> str:
+        status: Object = world.server.policies[name]["status"]
+        return str(next(each["message"] for each in status["conditions"] if each["type"] == "Ready"))
+
+    before = {"status": {"observedGeneration": 1, "conditions": []}}
+    world.observe(POLICIES, new("old", backends=["process"]) | before)
+    for name, backends in (("some", ["process", "docker"]), ("default", None)):
+        world.observe(POLICIES, new(name, **({"backends": backends} if backends else {})))
+    for _ in range(2):
+        world.loop.advance(6)
+        world.written()
+        world.observe(
+            POLICIES,
+            {**world.server.policies["old"], "status": {**world.server.policies["old"]["status"], "allowed": 9}},
+        )
+    wanted = "spec.backends: this operator runs commands and scripts on kubernetes, docker, and none of that is listed"
+    assert wanted in said("old")
+    assert "add kubernetes, or leave backends out" in said("old")
+    assert "backends" not in said("some") + said("default")
+    assert [event["reason"] for event in world.server.events] == ["BackendsNotOffered"]
 
 
 def test_at_rest_no_policy_is_looked_at(world: World) -> None:

@@ -201,6 +201,17 @@ def test_a_process_goes_once_it_has_ended_and_not_while_it_is_supervised(tmp_pat
     assert [path.name for path in lives.parent.iterdir()] == ["lives"]
 
 
+def test_who_looks_at_processes_keeps_none_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A supervisor that starts takes its lock at once, or takes another one to be running."""
+    process(tmp_path, "ended", 2 * DAY)
+
+    def lock(*_: object) -> None:
+        raise AssertionError("the lock was touched")
+
+    monkeypatch.setattr(fcntl, "flock", lock)
+    assert names(list(pruner(tmp_path).plan())) == ["processes/data/ended"]
+
+
 def test_audit_files_go_by_their_rule_and_the_trail_stays_whole(tmp_path: Path) -> None:
     with AuditLog(tmp_path / AUDIT_FILE, max_bytes=2000) as audit:
         for number in range(100):

@@ -9,7 +9,7 @@ import pytest
 
 from remit.notifications.alert import Alert, AlertKey, AlertName
 from remit.notifications.config import NotificationConfig
-from remit.notifications.grouping import Groups, Notification, receivers_of
+from remit.notifications.grouping import GroupKey, Groups, Notification, receivers_of
 from remit.notifications.message import body, title
 
 NOW = datetime.datetime(2030, 1, 2, 3, 0, tzinfo=datetime.UTC)
@@ -188,12 +188,56 @@ def test_a_long_message_names_the_first() -> None:
     assert isinstance(notification, Notification)
 
 
-def test_of_the_messages_that_are_due_a_critical_one_goes_first() -> None:
-    groups = Groups(config(mostAnHour=2))
-    failed = [alert(f"task/{at}", AlertName.TASK_FAILED, namespace=f"branch-{at}") for at in range(5)]
-    audit = alert("check/audit", AlertName.AUDIT_UNAVAILABLE, namespace="")
-    groups.update([*failed, audit], NOW)
-    assert [text.partition(":")[0] for text in told(groups, [*failed, audit], at(seconds=10))] == [
-        "[1 firing] AuditUnavailable"
+def test_what_is_over_while_it_is_told_is_told_to_be_over() -> None:
+    """A receiver may take longer than a look."""
+    groups = Groups(config())
+    groups.update([alert()], NOW)
+    (sending,) = groups.update([alert()], at(seconds=10))
+    assert groups.update([], at(seconds=15)) == []
+    groups.delivered(sending, at(seconds=16))
+    assert told(groups, [], at(minutes=6)) == ["[1 resolved] DeploymentDegraded in shop: deployment/web: resolved"]
+
+
+def test_what_is_over_while_it_could_not_be_told_is_forgotten() -> None:
+    groups = Groups(config())
+    groups.update([alert()], NOW)
+    (sending,) = groups.update([alert()], at(seconds=10))
+    groups.update([], at(seconds=15))
+    groups.failed(sending, at(seconds=16))
+    assert told(groups, [], at(minutes=6)) == []
+
+
+def test_a_clock_that_was_ahead_silences_nobody() -> None:
+    groups = Groups(config(most_an_hour=1))
+    ahead = NOW + datetime.timedelta(days=30)
+    told(groups, [alert()], ahead)
+    assert told(groups, [alert()], ahead + datetime.timedelta(seconds=10))
+    groups.update([alert("deployment/api"), alert()], NOW)
+    (failing,) = groups.update([alert("deployment/api"), alert()], at(hours=1, minutes=1))
+    groups.failed(failing, ahead)
+    groups.update([alert("deployment/api"), alert()], at(hours=1, minutes=2))
+    assert told(groups, [alert("deployment/api"), alert()], at(hours=1, minutes=13))
+
+
+def test_a_moment_without_a_zone_is_no_memory() -> None:
+    told_before = [{"receiver": "ops", "name": "TaskFailed", "namespace": "shop", "told": [], "toldAt": "2030-01-01"}]
+    with pytest.raises(ValueError, match="zone"):
+        Groups.from_json(config(), told_before)
+
+
+def test_a_message_has_one_line_for_each_alert() -> None:
+    lying = Alert(alert().key, "down\ntask/other: resolved\x1b[2J\r\u2028x", NOW)
+    notification = Notification(GroupKey("ops", lying.key.name, "shop"), (lying,), ())
+    assert body(notification) == "deployment/web: down task/other: resolved\\x1b[2J x"
+
+
+def test_a_storm_in_many_namespaces_does_not_silence_the_operator() -> None:
+    groups = Groups(config(most_an_hour=3))
+    storm = [alert(name=AlertName.TASK_FAILED, namespace=f"n{number}") for number in range(50)]
+    for second in range(0, 60, 5):
+        told(groups, storm, at(seconds=second))
+    own = alert("check/audit", AlertName.AUDIT_UNAVAILABLE, "")
+    assert told(groups, [*storm, own], at(minutes=2)) == []
+    assert told(groups, [*storm, own], at(minutes=2, seconds=10)) == [
+        "[1 firing] AuditUnavailable: check/audit: check/audit is not well"
     ]
-    assert told(groups, [*failed, audit], at(seconds=15))[0].startswith("[1 firing] TaskFailed in branch-0")

@@ -159,3 +159,52 @@ def test_the_number_of_alerts_is_bounded(active: ActiveAlerts) -> None:
     found = names(active)
     assert len(found) == MOST_ACTIVE
     assert found[0] == ("TaskFailed", "task/t5")
+
+
+def test_many_alerts_of_one_namespace_push_out_no_others(active: ActiveAlerts) -> None:
+    active.observe_checks({"audit": "the disk is full"}, NOW)
+    active.observe_checks({"audit": "the disk is full"}, after(seconds=30))
+    active.observe_deployment(deployment("Degraded"), NOW)
+    for number in range(MOST_ACTIVE + 5):
+        noisy = task(f"t{number}", "Failed")
+        noisy["metadata"]["namespace"] = "noisy"
+        active.observe_task(noisy, NOW)
+    found = names(active)
+    assert len(found) == MOST_ACTIVE
+    assert found[:3] == [
+        ("AuditUnavailable", "check/audit"),
+        ("DeploymentDegraded", "deployment/web"),
+        ("TaskFailed", "task/t7"),
+    ]
+
+
+@pytest.mark.parametrize("moment", ["2030-01-02T03:00:00", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00+14:00"])
+def test_a_moment_that_somebody_else_wrote(active: ActiveAlerts, moment: str) -> None:
+    """A schema lets a time without a zone through. It must not keep later runs from being told of."""
+    run = task("nightly-1", "Failed", owner=("ExecutionTask", "nightly"))
+    single = task("once", "Failed")
+    run["status"]["completionTime"] = single["status"]["completionTime"] = moment
+    active.observe_task(run, NOW)
+    active.observe_task(single, NOW)
+    for alert in active.at(NOW):
+        assert alert.started_at <= after(minutes=5)
+    active.observe_task(
+        task("nightly-2", "Succeeded", after(minutes=10), ("ExecutionTask", "nightly")), after(minutes=10)
+    )
+    assert ("ScheduleFailing", "schedule/nightly") not in names(active)
+
+
+def test_a_run_that_goes_with_its_schedule_raises_no_alert(active: ActiveAlerts) -> None:
+    """The garbage collector marks it, once its schedule is gone."""
+    run = task("nightly-1", "Failed", owner=("ExecutionTask", "nightly"))
+    active.observe_task(run, NOW)
+    active.forget_task(task("nightly", "Failed"))
+    run["metadata"]["deletionTimestamp"] = NOW.isoformat()
+    active.observe_task(run, NOW)
+    assert names(active) == []
+
+
+@pytest.mark.parametrize("owner", ["x\ntask/other: resolved", "n" * 100_000, ""])
+def test_an_owner_that_nothing_can_be_called(active: ActiveAlerts, owner: str) -> None:
+    active.observe_task(task("a", "Failed", owner=("ExecutionTask", owner)), NOW)
+    assert names(active) == [("TaskFailed", "task/a")]

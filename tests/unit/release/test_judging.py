@@ -9,11 +9,12 @@ import pytest
 
 from remit.api import CommandPolicy, Deployment
 from remit.execution.admission import Admission, PolicySet
-from remit.policy import ReleasePlace, Request, compile_policy, decide
+from remit.policy import Installation, ReleasePlace, Request, compile_policy, decide
 from remit.policy.suggestion import Run, suggest
 from remit.release import Material, Problem
 from remit.release.judging import Judge, requests
 
+HERE = Admission(performed=frozenset({"file", "http"}))
 RUN = {"containers": {"operations": ["run"]}, "images": {"allow": ["shop:*"]}}
 
 
@@ -24,6 +25,7 @@ def problem(
     engine: str = "unix:///var/run/docker.sock",
     files: tuple[str, ...] = (),
     archive: str = "",
+    admission: Admission = HERE,
     **changes: Any,
 ) -> Problem | None:
     metadata = {"name": "shop", "namespace": "team", "uid": "u"}
@@ -35,7 +37,7 @@ def problem(
     if ceiling is not None:
         above = CommandPolicy.parse({"metadata": {"name": "top", "namespace": "remit-system"}, "spec": ceiling})
         known["remit-system"] = [compile_policy(above)]
-    judge = Judge(Admission(performed=frozenset({"file", "http"})), lambda: PolicySet(known, "remit-system"), engine)
+    judge = Judge(admission, lambda: PolicySet(known, "remit-system"), engine)
     return judge.problem(
         Deployment.parse({"metadata": metadata, "spec": spec}), Material(files=dict.fromkeys(files, b""))
     )
@@ -44,6 +46,27 @@ def problem(
 def test_nothing_is_allowed_by_nobody():
     assert problem({"docker": {}}).reason == "NoPolicy"
     assert problem({"docker": {}}, {}).reason == "OperationNotAllowed"
+
+
+@pytest.mark.parametrize("backends", [None, ["kubernetes"], ["process"], ["process", "kubernetes"]])
+def test_processes_go_live_only_where_the_operator_runs_processes(backends: list[str] | None):
+    """Whatever it runs by default, and whatever policies allow: a process is not a Job."""
+    policy: dict[str, Any] = {
+        "commands": {"allow": [{"executable": "sleep", "args": ["9"]}]},
+        "http": {"allow": [{"hosts": ["files.example"]}]},
+        "files": {"allow": [{"paths": ["/srv/shop"], "operations": ["read"]}]},
+        "networks": ["none", "host"],
+    }
+    asked = [{"process": {"command": ["sleep", "9"]}}, policy | ({"backends": backends} if backends else {})]
+    jobs = Installation(backend="kubernetes", image="busybox:1")
+    in_a_pod = Admission(performed=frozenset({"http"}), backends=frozenset({"kubernetes"}), installation=jobs)
+    found = problem(*asked, archive="https://files.example/shop.tar", admission=in_a_pod)
+    assert found is not None
+    assert found.reason == "NotSupported"
+    assert found.message == "this operator has no backend process; use kubernetes"
+    both = replace(HERE, backends=frozenset({"kubernetes", "process"}), installation=jobs)
+    found = problem(*asked, admission=both)
+    assert (found and found.reason) == (None if "process" in (backends or []) else "BackendNotAllowed")
 
 
 def test_the_image_and_the_command_are_judged():

@@ -25,6 +25,14 @@ from remit.diskspace import nearly_full
 RECORDS: Final = frozenset({b"a", b"b", b"c", b"n"})
 _BLOCK_BYTES: Final = 5952
 _MOST_FILES: Final = 50_001
+_MOST_PATTERNS: Final = 32
+"""Each may tell of one file more than that, as what was too much."""
+_MOST_NUMBER: Final = _MOST_FILES + _MOST_PATTERNS - 1
+_MOST_NAME_BYTES: Final = 4096
+"""Of one path, as `files.c` has it."""
+_MOST_NAMES_BYTES: Final = 16 << 20
+"""Of all paths, which are kept in memory."""
+_MOST_BLOCKS: Final = 2 * (JOB_ARTIFACT_BYTES // _BLOCK_BYTES + _MOST_FILES)
 _MOST_ERRNO: Final = 4095
 _LOOK_BYTES: Final = 4 << 20
 """After which it is looked again whether the disk is full."""
@@ -35,6 +43,9 @@ _LOST: Final = (
 _TOTAL: Final = (
     f"an attempt's artifacts have more than {JOB_ARTIFACT_BYTES >> 20} MiB together, which is all that a Job keeps;"
     " write large files into a workspace"
+)
+_NAMES: Final = (
+    f"the names of what an attempt left have more than {_MOST_NAMES_BYTES >> 20} MiB together; keep an archive of them"
 )
 
 
@@ -72,8 +83,12 @@ class Spool:
         """Raises OSError."""
         self._wanted = tuple(wanted)
         self._files: dict[int, _File] = {}
+        self._numbers: list[set[int]] = [set() for _ in self._wanted]
+        """Those of the files of each pattern, and those of them that are not whole: looking through all files for each
+        piece of a log would take minutes."""
+        self._missing: list[set[int]] = [set() for _ in self._wanted]
         self._ends: dict[int, _End] = {}
-        self._length = 0
+        self._length = self._blocks = self._names_bytes = 0
         self._error: OSError | None = None
         """Why no more was kept."""
         self._content = _unnamed_file(self, folder) if wanted else -1
@@ -100,25 +115,47 @@ class Spool:
         return True
 
     def _begin(self, pattern: bytes, number: bytes, executable: bytes, size: bytes, path: bytes) -> None:
-        which, at = _number(number, _MOST_FILES - 1), _number(pattern, len(self._wanted) - 1)
-        name = os.fsdecode(base64.b64decode(path, validate=True))
+        which, at = _number(number, _MOST_NUMBER), _number(pattern, len(self._wanted) - 1)
+        raw = base64.b64decode(path, validate=True)
+        if len(raw) > _MOST_NAME_BYTES:
+            raise ValueError(len(raw))
+        name, length = os.fsdecode(raw), _number(size)
         known = self._files.get(which)
         if known is None or (known.pattern, known.path) != (at, name):
-            self._files[which] = _File(at, name, _number(size), executable == b"1")
+            self._names_bytes += len(raw) - (len(os.fsencode(known.path)) if known else 0)
+            if self._names_bytes > _MOST_NAMES_BYTES:
+                self._error = self._error or TooMuch(errno.EFBIG, _NAMES)
+            if self._error is not None:
+                return
+            if known is not None:
+                self._numbers[known.pattern].discard(which)
+                self._missing[known.pattern].discard(which)
+            self._files[which] = _File(at, name, length, executable == b"1")
+            self._numbers[at].add(which)
+            self._missing[at].add(which)
         elif not known.is_whole:
-            known.size, known.executable = _number(size), executable == b"1"
+            known.size, known.executable = length, executable == b"1"
+            self._look_at(which, known)
+
+    def _look_at(self, which: int, file: _File) -> None:
+        if file.is_whole:
+            self._missing[file.pattern].discard(which)
 
     def _add(self, number: bytes, block: bytes, text: bytes) -> None:
-        at = _number(block, JOB_ARTIFACT_BYTES // _BLOCK_BYTES)
-        file = self._files.get(_number(number, _MOST_FILES - 1))
-        if file is None or at in file.blocks:
+        which, at = _number(number, _MOST_NUMBER), _number(block, JOB_ARTIFACT_BYTES // _BLOCK_BYTES)
+        file = self._files.get(which)
+        if file is None or file.is_whole or at in file.blocks:
             return
         content = base64.b64decode(text, validate=True)
+        if not 0 < len(content) <= _BLOCK_BYTES or self._blocks >= _MOST_BLOCKS:
+            raise ValueError(len(content))
         if self._length + len(content) > 2 * JOB_ARTIFACT_BYTES or not self._write(content):
             return
         file.blocks[at] = self._length, len(content)
         file.had += len(content)
         self._length += len(content)
+        self._blocks += 1
+        self._look_at(which, file)
 
     def _write(self, content: bytes) -> bool:
         try:
@@ -131,9 +168,11 @@ class Spool:
         return self._error is None
 
     def _close_file(self, number: bytes, size: bytes, sha256: bytes) -> None:
-        file = self._files.get(_number(number, _MOST_FILES - 1))
+        which = _number(number, _MOST_NUMBER)
+        file = self._files.get(which)
         if file is not None and not file.is_whole:
             file.size, file.sha256 = _number(size), sha256.decode("ascii")
+            self._look_at(which, file)
 
     def _end(self, pattern: bytes, count: bytes, why: bytes, number: bytes) -> None:
         end = _End(_number(count, _MOST_FILES), why.decode("ascii"), _number(number, _MOST_ERRNO))
@@ -148,12 +187,14 @@ class Spool:
         end = self._ends.get(number)
         if end is None:
             return False
-        files = self._of(number)
-        told = files if end.why == "-" else files[:-1]  # the last one may be what was too much
-        return len(files) >= end.count and all(file.is_whole for file in told)
+        numbers, missing = self._numbers[number], self._missing[number]
+        if len(numbers) < max(end.count, end.why in {"large", "total"}):
+            return False
+        # The last one may be what was too much.
+        return not missing or (end.why != "-" and missing == {max(numbers)})
 
     def _of(self, number: int) -> list[_File]:
-        return [file for _, file in sorted(self._files.items()) if file.pattern == number]
+        return [self._files[which] for which in sorted(self._numbers[number])]
 
     def knows(self, pattern: str) -> bool:
         """Whether files of `pattern` were asked for, and the program's end was one that they are told of."""

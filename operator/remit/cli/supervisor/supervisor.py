@@ -26,6 +26,7 @@ from remit.controlplane.startup import DATABASE, AddressInUse, lock_state, open_
 from remit.errors import InvalidInput, RemitError
 from remit.privatefiles import private_directory
 from remit.sandbox.cgrouptree import make_room
+from remit.stateformat import check_state_format
 from remit.telemetry.logfile import LogFile
 from remit.telemetry.logs import form_for
 
@@ -74,6 +75,7 @@ async def up(settings: UpSettings) -> None:
     logs = {"log_format": form, "log_level": settings.log_level, "log_colors": stream.isatty()}
     set_up_logs(form, settings.log_level, stream=cast(TextIO, stream))
     private_directory(settings.state_dir)
+    check_state_format(settings.state_dir)
     make_room()  # before there are others, whom the operator could not move
     raise_descriptor_limit()
     with contextlib.ExitStack() as stack:

@@ -79,16 +79,22 @@ class Journal:
     def _open(self) -> None:
         self._db = db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         db.text_factory = _text
+        self._check_format(db)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA journal_size_limit = 67108864")
         db.executescript(_SCHEMA)
+        db.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?)", (FORMAT,))
+
+    def _check_format(self, db: sqlite3.Connection) -> None:
+        """Before anything is written. Raises `InvalidInput` where another version wrote the file."""
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+            return
         written = self._meta("format", FORMAT)
         if written != FORMAT:
             raise InvalidInput(
                 f"{self.path} has format {written}, this Remit reads {FORMAT}; use the Remit that wrote it"
             )
-        db.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?)", (FORMAT,))
 
     def _identify(self, mark: Mark) -> str:
         """The identity of the store: a new one where the mark tells of another database, or of more than is here."""

@@ -162,7 +162,7 @@ def test_words_of_the_kubelet_are_no_records() -> None:
 
 
 KEPT = [KeptFiles("/workspace/*", 1 << 20)]
-NO_FILES = [b"a", b"a 0", b"a 0 0 0 1", b"a 1 0 0 1 eA==", b"a 0 50001 0 1 eA==", b"a 0 0 0 -1 eA==", b"a 0 0 0 1 *"]
+NO_FILES = [b"a", b"a 0", b"a 0 0 0 1", b"a 1 0 0 1 eA==", b"a 0 50033 0 1 eA==", b"a 0 0 0 -1 eA==", b"a 0 0 0 1 *"]
 NO_BLOCKS = [
     b"b 0 0 *",
     b"b 0 99999 eA==",

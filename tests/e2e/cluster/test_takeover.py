@@ -1,0 +1,95 @@
+"""Two replicas of the operator: one works, the other is ready, and goes on where the first one is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.cluster.conftest import WAITS
+from e2e.cluster.installation import Installation, command
+from support import wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@contextlib.contextmanager
+def volumes(installation: Installation) -> Iterator[str]:
+    """The storage class for a volume of each replica: the cluster's, or one with two folders of its only node."""
+    kubectl = installation.kubectl
+    if kubectl.ok("get", "storageclasses", "-o", "name").split():
+        yield ""
+        return
+    wanted = f"{installation.namespace}-state"
+    with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as made:
+        Path(place).chmod(0o711)
+        for number in range(2):
+            folder = Path(place, str(number))
+            folder.mkdir()
+            folder.chmod(0o777)
+            spec = {
+                "capacity": {"storage": "1Gi"},
+                "accessModes": ["ReadWriteOnce"],
+                "persistentVolumeReclaimPolicy": "Retain",
+                "storageClassName": wanted,
+                "hostPath": {"path": str(folder)},
+            }
+            metadata = {"name": f"{wanted}-{number}"}
+            body = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": metadata, "spec": spec}
+            kubectl.ok("create", "-f", "-", given=body)
+            made.callback(kubectl.ok, "delete", f"pv/{wanted}-{number}", "--wait=false")
+        yield wanted
+
+
+def leader(installation: Installation) -> str:
+    """The pod that holds the Lease; empty while none does."""
+    leases = json.loads(installation.kubectl.ok("get", "leases", "-n", installation.system, "-o", "json"))["items"]
+    holders = [lease["spec"].get("holderIdentity") or "" for lease in leases]
+    return next((str(holder.rpartition("_")[0]) for holder in holders if holder), "")
+
+
+@pytest.mark.parametrize("persistent", [False, True], ids=["without volumes", "with volumes"])
+def test_the_standby_is_ready_and_goes_on_with_every_task(installation: Installation, persistent: bool) -> None:
+    kubectl, system = installation.kubectl, installation.system
+    with contextlib.ExitStack() as stack:
+        changes = {"replicaCount": 2}
+        if persistent:
+            chosen = stack.enter_context(volumes(installation))
+            changes["persistence"] = {"enabled": True, "size": "1Gi", "storageClassName": chosen}
+        installation.upgrade(**changes)  # which waits until both are ready
+        wait_until(lambda: len(installation.operators()) == 2, "two operators")
+        pods = {name.removeprefix("pod/") for name in installation.operators()}
+        wait_until(lambda: leader(installation) in pods, "a leader")
+        first = leader(installation)
+        prefix = "kept" if persistent else "taken"
+        running = [f"{prefix}-{number}" for number in range(3)]
+        installation.apply(*(command(name, "sh", "-c", WAITS) for name in running))
+        before = {name: installation.running(name)["metadata"]["uid"] for name in running}
+
+        kubectl.ok("delete", "-n", system, f"pod/{first}", "--force", "--grace-period=0")
+        meanwhile = [f"{prefix}-meanwhile-{number}" for number in range(2)]
+        installation.apply(*(command(name, "echo", "once") for name in meanwhile))
+
+        wait_until(lambda: leader(installation) not in {"", first}, "another leader")
+        if not persistent:
+            assert leader(installation) in pods - {first}, "the standby, and not the killed one's successor"
+        for name in meanwhile:
+            status = installation.finished(name)
+            assert (status["phase"], status["attemptCount"]) == ("Succeeded", 1), status
+            assert len(installation.jobs(name)) <= 1
+        for name in running:
+            (job,) = installation.jobs(name)
+            assert job["metadata"]["uid"] == before[name], "the same Job, adopted"
+            installation.let_go(job)
+            status = installation.finished(name)
+            assert (status["phase"], status["attemptCount"]) == ("Succeeded", 1), status
+            assert status["output"]["stdoutTail"] == "begun\nended\n"
+        installation.upgrade()
+        wait_until(lambda: len(installation.operators()) == 1, "one operator")
+        if persistent:
+            claims = [f"pvc/state-{installation.release}-{number}" for number in range(2)]
+            kubectl.ok("delete", "-n", system, *claims, "--wait=false")
