@@ -56,6 +56,11 @@ def promtool() -> str | None:
     return shutil.which("promtool")
 
 
+def alertmanager() -> str | None:
+    """Prometheus' receiver of alerts, as Debian or the project calls it."""
+    return shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
+
+
 def _layer(name: str) -> bool:
     from remit.sandbox import Layer, probe_host
 
@@ -98,5 +103,6 @@ PARTS = (
     Part("audit-log", "what the chart permits", lambda: os.environ.get("REMIT_TEST_AUDIT_LOG")),
     Part("cc", "the program that Jobs start with", static_cc),
     Part("prometheus", "metrics and alerts, as promtool reads them", promtool),
+    Part("alertmanager", "notifications to an Alertmanager", alertmanager),
     Part("helm", "the chart and the manifests", lambda: importlib.util.find_spec("helm_python")),
 )

@@ -15,7 +15,19 @@ from rich.console import Console
 
 from bench.figures import machine
 
-SECTIONS = ("startup", "output", "system", "apiserver", "decisions", "queueing", "audit", "proxies", "releases", "jobs")
+SECTIONS = (
+    "startup",
+    "output",
+    "system",
+    "apiserver",
+    "decisions",
+    "queueing",
+    "audit",
+    "proxies",
+    "releases",
+    "jobs",
+    "observing",
+)
 
 
 def main() -> None:
@@ -28,6 +40,7 @@ def main() -> None:
     console = Console(highlight=False)
     console.print(machine(), "")
     for name in chosen:
+        print(f"{name} …", file=sys.stderr, flush=True)  # some take minutes
         section = importlib.import_module(f"bench.{name}")
         asyncio.run(section.measure()).show(console)
 

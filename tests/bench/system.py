@@ -171,10 +171,11 @@ async def run_flood(remit: Remit, prefix: str, count: int) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def remit_up(folder: Path) -> AsyncIterator[Remit]:
+async def remit_up(folder: Path, *options: str) -> AsyncIterator[Remit]:
     state, log = folder / "state", folder / "up.log"
-    arguments = ("remit.cli", "up", "--state-dir", str(state), "--port", "0", "--log-level", "warning")
-    with running(*arguments, log=log, ready=lambda said: "Ctrl-C stops it." in said) as process:
+    arguments = ("remit.cli", "up", "--state-dir", str(state), "--port", "0")
+    options = options or ("--log-level", "warning")
+    with running(*arguments, *options, log=log, ready=lambda said: "Ctrl-C stops it." in said) as process:
         port = int(_match(r"metrics on port (\d+)", log.read_text()))
         supervisor = psutil.Process(process.pid)
         roles = {"control plane": "control-plane", "operator": "operator"}

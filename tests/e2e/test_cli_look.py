@@ -251,5 +251,7 @@ def test_workspaces_are_listed_for_people_and_for_programs(up: RemitUp) -> None:
     (listed,) = json.loads(up.remit_here("workspace", "list", "-o", "json").stdout)
     assert (listed["namespace"], listed["name"], listed["sizeBytes"]) == ("default", "shared", 1 << 20)
     assert Path(listed["folder"]).is_dir()
+    shown = json.loads(up.remit_here("workspace", "show", "shared", "-o", "json").stdout)
+    assert shown == {**listed, "usedBy": []}
     table = up.remit_here("workspace", "list").stdout.splitlines()
     assert [line.split()[0] for line in table] == ["NAME", "shared"]

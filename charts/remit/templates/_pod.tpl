@@ -54,6 +54,14 @@ spec:
         {{- end }}
         - --state-dir=/var/lib/remit
         - --max-artifacts={{ .Values.maxArtifacts }}
+        {{- with .Values.retention }}
+        - --output-max-age={{ .outputMaxAge }}
+        - --max-output={{ .maxOutput }}
+        - --artifacts-max-age={{ .artifactsMaxAge }}
+        - --audit-max-age={{ .auditMaxAge }}
+        - --max-audit={{ .maxAudit }}
+        - --finished-task-ttl={{ .finishedTaskTTL }}
+        {{- end }}
         - --max-concurrent={{ .Values.maxConcurrent }}
         - --log-format={{ .Values.logs.format }}
         - --log-level={{ .Values.logs.level }}

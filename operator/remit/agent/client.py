@@ -112,7 +112,9 @@ class RemitClient:
         """Create a task: a model, a dict, YAML text, or the `Path` of a file.
 
         A name makes it happen once: where a task of that name and spec is there already, that is the task, however
-        far it is. So a program that was killed may submit its plan again. Without a name it gets a new one.
+        far it is. So a program that was killed may submit its plan again. Without a name it gets a new one, from
+        `generateName` where that is set, and like every task with a generated name it is deleted some time after its
+        end (`status.expiration_time`; seven days unless the operator's `--finished-task-ttl` says otherwise).
 
         Raises:
             InvalidInput: it is no ExecutionTask; the field is named.
@@ -122,8 +124,9 @@ class RemitClient:
         metadata = dict(obj["metadata"])
         place = namespace or metadata.get("namespace") or self.namespace
         prefix = metadata.pop("generateName", None) or "task-"
-        # Chosen here, not by the server: so that a request whose answer was lost can be repeated.
-        metadata.setdefault("name", f"{prefix}{secrets.token_hex(5)}")
+        if not metadata.get("name"):
+            # Chosen here, not by the server: so that a request whose answer was lost can be repeated.
+            metadata |= {"name": f"{prefix}{secrets.token_hex(5)}", "generateName": prefix}
         obj["metadata"] = {**metadata, "namespace": place}
         wanted = ExecutionTask.parse(obj)
 

@@ -87,6 +87,7 @@ def verify(
     after: Annotated[
         str | None, typer.Option(metavar="SEQ:HASH", help="The last record of what was moved away from the front.")
     ] = None,
+    output: options.Output = options.TableForm.TABLE,
     state_dir: options.StateDir = None,
 ) -> None:
     """Follow the chain of hashes: exits with 1 when a record was edited, removed, added or moved.
@@ -98,6 +99,7 @@ def verify(
     one that the operator logs (audit head), or the one that it notes on its Lease, remit-operator, in the annotation
     remit.dev/audit-head.
     """
+    from remit.cli.tables import dump
     from remit.cli.terminal import counted, note
     from remit.telemetry import GENESIS, escape
     from remit.telemetry import verify as follow
@@ -108,6 +110,23 @@ def verify(
         after=_anchor(after, "--after") if after is not None else GENESIS,
         head=_anchor(head, "--head") if head is not None else None,
     )
+    if output is options.TableForm.JSON:
+        typer.echo(
+            dump(
+                {
+                    "path": str(where),
+                    "whole": report.ok,
+                    "records": report.records,
+                    "head": str(report.head),
+                    "problems": [
+                        {"path": str(each.path), "line": each.line, "kind": str(each.kind), "message": each.message}
+                        for each in report.problems
+                    ],
+                },
+                "json",
+            )
+        )
+        raise typer.Exit(0 if report.ok else 1)
     for problem in report.problems:
         typer.secho(escape(f"{problem.path}:{problem.line}: {problem.kind}: {problem.message}"), fg="red")
     verdict = "whole" if report.ok else "NOT whole"

@@ -62,10 +62,27 @@ def objects(ctx: typer.Context, incomplete: str) -> list[str]:
     return _names(resource_of(plural), ctx.params, incomplete) if plural else []
 
 
+def phases(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Of the kinds that `remit get` has been given, after those of the list that are there already."""
+    from remit.cli.get import plurals_of
+    from remit.cli.selection import PHASES
+
+    plurals = plurals_of(_first_word(ctx) or str(ctx.params.get("kind") or "")) or ("tasks",)
+    before, comma, last = incomplete.rpartition(",")
+    known = dict.fromkeys(phase for plural in plurals for phase in PHASES.get(plural, ()))
+    taken = before.split(",")
+    return [f"{before}{comma}{phase}" for phase in _beginning([*known], last) if phase not in taken]
+
+
+def orders(incomplete: str) -> list[str]:
+    from remit.cli.selection import ORDERS
+
+    return _beginning(ORDERS, incomplete)
+
+
 def revisions(ctx: typer.Context, incomplete: str) -> list[str]:
     """Of the Deployment that has been named, the newest first."""
-    # A flag that still lacks its value keeps the parser from giving the words before it their names.
-    name = ctx.params.get("name") or next((word for word in ctx.args if not word.startswith("-")), None)
+    name = ctx.params.get("name") or _first_word(ctx)
     if name is None:
         return []
 
@@ -102,6 +119,11 @@ def for_kubectl() -> None:
         app(prog_name="remit")
     offered = [line for line in output.getvalue().splitlines() if line]
     sys.stdout.write("".join(f"{line}\n" for line in (*offered, _NO_FILES if offered else _FILES)))
+
+
+def _first_word(ctx: typer.Context) -> str | None:
+    """A flag that still lacks its value keeps the parser from giving the words before it their names."""
+    return next((word for word in ctx.args if not word.startswith("-")), None)
 
 
 def _names(resource: Resource, options: dict[str, Any], incomplete: str) -> list[str]:

@@ -13,7 +13,7 @@ from remit.errors import ApiError, RemitError
 from remit.execution.reading import run_directory
 from remit.kube.access import Access, fallback_kubeconfig
 from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Kube, Object
-from remit.kube.kubeconfig import state_dir_of
+from remit.kube.kubeconfig import is_of_server, state_dir_of
 from remit.userpaths import default_state_dir
 
 _KINDS = {
@@ -32,6 +32,9 @@ class Connection:
     kube: Kube
     namespace: str
     state_dirs: tuple[Path, ...]
+    own_state_dirs: tuple[Path, ...] = ()
+    """Of `state_dirs`, those of this API server's operator. What is found by a uid may be looked for in all of them; an
+    audit trail is another server's where the directory is."""
 
     async def find(self, resource: Resource, name: str) -> Object:
         """The object of that name in the namespace. Raises `RemitError` that says where it was looked for."""
@@ -67,9 +70,11 @@ async def connected(
     if kubeconfig is not None and not kubeconfig.is_file():
         raise RemitError(f"there is no kubeconfig {kubeconfig}; 'remit up' writes one where its --kubeconfig says")
     access = await Access.load(kubeconfig, context)
-    known = (state_dir, state_dir_of(kubeconfig, context), default_state_dir())
+    told, default = state_dir_of(kubeconfig, context), default_state_dir()
+    own = state_dir or told or (default if is_of_server(default, access.server) else None)
+    known = tuple(path for path in (state_dir, told, default) if path is not None)
     async with Kube(access) as kube:
-        yield Connection(kube, namespace or access.namespace, tuple(path for path in known if path is not None))
+        yield Connection(kube, namespace or access.namespace, known, (own,) if own else ())
 
 
 async def names_of(kube: Kube, resource: Resource, namespace: str | None) -> list[str]:

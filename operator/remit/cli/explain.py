@@ -122,7 +122,7 @@ async def _explained(
     async with connected(kubeconfig, context, namespace, state_dir) as connection:
         task = await connection.find(TASKS, name)
         today = await policysuggest.policies_of(connection, operator_namespace)
-        trail = policysuggest.trail_of(connection.state_dirs)
+        trail = policysuggest.trail_of(connection.own_state_dirs)
         reached = policysuggest.reached_by(trail, connection.namespace) if trail else None
         seen = await policysuggest.task_of(connection, task, reached)
     if not seen.runs:

@@ -51,7 +51,10 @@ async def found(
     report = Report(Tally(since, until))
     seen = await _of_objects(kube, namespace, report)
     if trail is None:
-        report.incomplete.append("what was deleted meanwhile is not counted: the audit trail is not on this machine")
+        report.incomplete.append(
+            "what was deleted meanwhile is not counted: the audit trail of this API server's operator is not on this"
+            " machine, or may not be read; if it is, name its --state-dir"
+        )
     elif len(seen) >= MOST_REMEMBERED:
         report.incomplete.append(f"what was deleted meanwhile is not counted: there are {len(seen)} objects")
     else:

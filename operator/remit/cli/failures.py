@@ -59,7 +59,7 @@ def errors(
     async def look() -> failurereport.Report:
         async with connected(kubeconfig, context, namespace, state_dir) as connection:
             place = None if all_namespaces else connection.namespace
-            return await failurereport.found(connection.kube, place, begun, now, trail_of(connection.state_dirs))
+            return await failurereport.found(connection.kube, place, begun, now, trail_of(connection.own_state_dirs))
 
     report = threads.run(look())
     if output is options.TableForm.JSON:

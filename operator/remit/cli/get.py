@@ -72,7 +72,11 @@ def get(
     ] = "",
     phase: Annotated[
         str,
-        typer.Option(metavar="PHASES", help="Those in one of these phases, such as Failed,Denied."),
+        typer.Option(
+            metavar="PHASES",
+            help="Those in one of these phases, such as Failed,Denied.",
+            autocompletion=completion.phases,
+        ),
     ] = "",
     since: Annotated[
         str,
@@ -84,6 +88,7 @@ def get(
             metavar="ORDER",
             help="name, created or changed (both newest first), phase, or a path such as .status.exitCode; by default"
             " name, and created with --watch.",
+            autocompletion=completion.orders,
         ),
     ] = "",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show changes until interrupted.")] = False,

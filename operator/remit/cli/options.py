@@ -210,8 +210,8 @@ ReadOnlyPaths = Annotated[
 DockerHost = Annotated[
     str,
     typer.Option(
-        metavar="unix://PATH|off",
-        help="The Docker engine for containers. Policies allow none of it unless they say so.",
+        metavar="URL",
+        help="The Docker engine for containers, as unix://PATH; off: none. Policies allow nothing of it by default.",
         envvar="REMIT_DOCKER_HOST",
         rich_help_panel=_SERVICE,
     ),
@@ -304,13 +304,16 @@ def size(text: str, flag: str) -> int:
 
     try:
         return parse_bytes(text)
-    except (InvalidInput, ValueError) as error:
-        raise typer.BadParameter(f"{flag}: {error}") from None
+    except (InvalidInput, ValueError):
+        raise typer.BadParameter(f"{flag}: {text[:64]!r} is not a size such as 512Mi or 10Gi") from None
 
 
 def size_or_off(text: str, flag: str) -> int | None:
-    """`size`, or None for `off`."""
-    return None if text == "off" else size(text, flag)
+    """`size`, or None for `off`. Raises typer's usage error."""
+    try:
+        return None if text == "off" else size(text, flag)
+    except typer.BadParameter as error:
+        raise typer.BadParameter(f"{error.message}, nor off") from None
 
 
 def age_or_off(text: str, flag: str) -> float | None:

@@ -80,6 +80,7 @@ def test(
     resolved: Annotated[
         str | None, typer.Option(metavar="PATH", help="Where the program is found; by default /usr/bin/NAME.")
     ] = None,
+    output: options.Output = options.TableForm.TABLE,
 ) -> None:
     """Say whether a command or a task may run, which rule decides, or what would have been needed.
 
@@ -96,12 +97,14 @@ def test(
     labels, variables = options.pairs(label, "--label"), options.pairs(env, "--env")
 
     from remit.cli import policytest
+    from remit.cli.tables import dump
     from remit.telemetry import escape
 
     defaults = policytest.installation_defaults(default_backend, default_image)
     policies, suites = policytest.read([*(files or []), *([cases] if cases else [])])
     if bool(argv) + bool(suites) + bool(task) > 1:
         raise typer.BadParameter(several)
+    as_json = output is options.TableForm.JSON
     ready = policytest.warn_about_broken(policies)
     if variables and not argv:
         raise typer.BadParameter("--env goes with a command; write it in the task")
@@ -112,18 +115,31 @@ def test(
         around |= {"output": {"raw": raw_output}}
         around |= {"image": image, "network": network, "timeout_seconds": timeout, "resolved": resolved}
         decision = policytest.decide_on_command(argv, policies, around, defaults)
-        policytest.explain(decision)
+        if as_json:
+            typer.echo(dump(policytest.as_dict(decision), "json"))
+        else:
+            policytest.explain(decision)
         raise typer.Exit(0 if decision.allowed else 1)
     if task:
         judged = policytest.judge_tasks(task, policies, namespace, resolved, defaults)
-        for title, decision in judged:
+        if as_json:
+            typer.echo(dump([{"task": title} | policytest.as_dict(decision) for title, decision in judged], "json"))
+        for title, decision in () if as_json else judged:
             typer.echo(escape(title))
             policytest.explain(decision)
         raise typer.Exit(0 if all(decision.allowed for _, decision in judged) else 1)
     if not suites:
-        policytest.explain_policies(policies)
+        if as_json:
+            typer.echo(dump(policytest.policies_as_dicts(policies), "json"))
+        else:
+            policytest.explain_policies(policies)
         raise typer.Exit(0 if ready else 1)
-    passed = policytest.hold_to(suites, policies, defaults)
+    results = policytest.results_of(suites, policies, defaults)
+    if as_json:
+        typer.echo(dump([policytest.result_as_dict(result) for result in results], "json"))
+    else:
+        policytest.explain_results(results)
+    passed = all(result.passed for result in results)
     raise typer.Exit(0 if ready and passed else 1)
 
 
@@ -203,7 +219,7 @@ def suggest(
 
     async def ask() -> tuple[Any, Any, str]:
         async with connected(kubeconfig, context, namespace, state_dir) as connection:
-            trail = policysuggest.trail_of(connection.state_dirs)
+            trail = policysuggest.trail_of(connection.own_state_dirs)
             found, today = await policysuggest.suggested(connection, wanted, operator_namespace, trail, chosen)
             return found, today, connection.namespace
 

@@ -255,7 +255,7 @@ def _moment(obj: Object) -> datetime.datetime:
 
 
 def trail_of(state_dirs: Sequence[Path]) -> Path | None:
-    """The audit trail of the operator on this machine, if it may be read."""
+    """The audit trail of the API server's operator, if it is on this machine and may be read."""
     for state_dir in state_dirs:
         path = state_dir / "audit" / "audit.jsonl"
         if os.access(path, os.R_OK):

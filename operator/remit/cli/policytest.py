@@ -22,6 +22,7 @@ from remit.policy import CompiledPolicy, Decision, Limits, RateClaim, describe
 from remit.policy.testing import (
     DEFAULT_OPERATOR_NAMESPACE,
     Case,
+    CaseResult,
     Expectation,
     InstallationDefaults,
     Suite,
@@ -167,11 +168,40 @@ def explain(decision: Decision) -> None:
             typer.echo(f"  {name + ':':<9} {escape(text)}")
 
 
-def hold_to(
+def as_dict(decision: Decision) -> dict[str, Any]:
+    """The same as `explain` has, for programs."""
+    limits = {to_camel(name): value for name, value in dataclasses.asdict(decision.limits).items() if value is not None}
+    return {
+        "decision": "Allowed" if decision.allowed else "Denied",
+        "message": decision.message,
+        "reason": str(decision.reason),
+        "policy": decision.policy,
+        "rule": decision.rule,
+        "limits": limits if decision.allowed else {},
+        "sandbox": [str(layer) for layer in decision.layers],
+        "rates": [_rate(claim) for claim in decision.rates],
+        "audited": [denial.message for denial in decision.audited],
+        "warnings": list(decision.warnings),
+    }
+
+
+def policies_as_dicts(policies: Sequence[CompiledPolicy]) -> list[dict[str, Any]]:
+    return [{"policy": each.key, "ready": each.ready, "problems": [str(p) for p in each.problems]} for each in policies]
+
+
+def result_as_dict(result: CaseResult) -> dict[str, Any]:
+    mismatches = [str(mismatch) for mismatch in result.mismatches]
+    return {"case": result.title, "passed": result.passed, "mismatches": mismatches} | as_dict(result.decision)
+
+
+def results_of(
     suites: Sequence[Suite], policies: Sequence[CompiledPolicy], defaults: InstallationDefaults | None = None
-) -> bool:
-    """Run every table and print how each case came out. Whether all were as expected."""
-    results = [result for suite in suites for result in run_cases(suite, policies, defaults)]
+) -> list[CaseResult]:
+    """How each case of every table comes out."""
+    return [result for suite in suites for result in run_cases(suite, policies, defaults)]
+
+
+def explain_results(results: Sequence[CaseResult]) -> None:
     for result in results:
         mark, colour = ("ok  ", "green") if result.passed else ("FAIL", "red")
         typer.echo(f"{typer.style(mark, fg=colour)}  {escape(result.title)}")
@@ -179,7 +209,6 @@ def hold_to(
             typer.echo(escape(f"      {mismatch}: {result.decision.message}"))
     failed = sum(not result.passed for result in results)
     typer.echo(f"{counted(len(results), 'case')}, {failed or 'none'} not as expected")
-    return not failed
 
 
 def _limits(limits: Limits) -> str:

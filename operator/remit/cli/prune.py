@@ -35,7 +35,7 @@ def prune(
     max_audit: options.MaxAudit = options.MAX_AUDIT,
     state_dir: options.StateDir = None,
 ) -> None:
-    """Remove output, artifacts and closed audit files that are older or more than the rules allow.
+    """Remove output, artifacts and closed audit files that are too old or beyond the size that is kept.
 
     The operator does so every ten minutes by the flags that it was started with; give the same ones here, or others.
     While it works, this command removes output alone. What runs is never touched.

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from remit.cli.observe import Observed
     from remit.kube.client import Object
 
-TaskName = Annotated[str | None, typer.Option(metavar="NAME", help="The task's name; by default one is made up.")]
+TaskName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The task's name; by default one is made up, and the operator deletes the task seven days after its end.",
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Have the server check the task and show it, and create nothing.")
 ]

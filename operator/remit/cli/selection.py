@@ -15,7 +15,7 @@ from remit.didyoumean import did_you_mean
 Object = dict[str, Any]
 ORDERS: Final = ("name", "created", "changed", "phase")
 _PATH: Final = re.compile(r"\{?((?:\.[A-Za-z][A-Za-z0-9]*)+)\}?")
-_PHASES: Final[Mapping[str, Sequence[str]]] = {
+PHASES: Final[Mapping[str, Sequence[str]]] = {
     "tasks": [str(phase) for phase in Phase],
     "deployments": [str(phase) for phase in DeploymentPhase],
 }
@@ -53,17 +53,18 @@ class Selection:
 def phases(text: str, plurals: Sequence[str]) -> frozenset[str]:
     """The phases of a list such as `Failed,Denied`, in any case of letters. Raises `ValueError` for one that none of
     the kinds has."""
-    known = {phase.lower(): phase for plural in plurals for phase in _PHASES.get(plural, ())}
+    known = {phase.lower(): phase for plural in plurals for phase in PHASES.get(plural, ())}
     if not known:
         raise ValueError(f"{' and '.join(plurals)} have no phases; leave it out")
-    chosen = [word.strip().lower() for word in text.split(",")]
+    chosen = [word.strip() for word in text.split(",")]
     for word in chosen:
-        if word not in known:
+        if word.lower() not in known:
             meant = did_you_mean(word.capitalize(), known.values())
+            there_are = " There are" if meant else "; there are"
             raise ValueError(
-                f"{word!r} is no phase of {' and '.join(plurals)}{meant}; there are {', '.join(known.values())}"
+                f"{word!r} is no phase of {' and '.join(plurals)}{meant}{there_are} {', '.join(known.values())}"
             )
-    return frozenset(known[word] for word in chosen)
+    return frozenset(known[word.lower()] for word in chosen)
 
 
 def order(text: str) -> str:

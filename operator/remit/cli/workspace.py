@@ -89,17 +89,23 @@ def _as_json(workspace: Workspace) -> dict[str, Any]:
 @command(app)
 def show(
     name: WorkspaceName,
+    output: options.Output = options.TableForm.TABLE,
     namespace: options.Namespace = None,
     kubeconfig: options.Kubeconfig = None,
     context: options.Context = None,
     state_dir: options.StateDir = None,
 ) -> None:
     """Say where a workspace is, how large it may become, how long it is kept, and who uses it."""
-    threads.run(_show(name, namespace, kubeconfig, context, state_dir))
+    threads.run(_show(name, output, namespace, kubeconfig, context, state_dir))
 
 
 async def _show(
-    name: str, namespace: str | None, kubeconfig: Path | None, context: str | None, state_dir: Path | None
+    name: str,
+    output: options.TableForm,
+    namespace: str | None,
+    kubeconfig: Path | None,
+    context: str | None,
+    state_dir: Path | None,
 ) -> None:
     from remit.api import format_bytes
     from remit.cli.connect import connected
@@ -107,6 +113,9 @@ async def _show(
     async with connected(kubeconfig, context, namespace, state_dir) as connection:
         _, workspace = _find(connection, name)
         users = await _users(connection, name)
+    if output is options.TableForm.JSON:
+        typer.echo(json.dumps({**_as_json(workspace), "usedBy": list(users)}, indent=2))
+        return
     ttl = workspace.ttl_seconds
     about = {
         "Name": f"{workspace.namespace}/{workspace.name}",

@@ -146,14 +146,17 @@ class ApiStore:
         stage = releasetraces.stage_of(self.deployment.metadata, release, step.key.stage)
         return {TRACEPARENT: str(tracer.sampled(stage, releasetraces.NAME))}
 
-    async def cancel_hooks(self, over: Release | None) -> None:
+    async def clean_up_hooks(self, over: Release | None) -> None:
         self._created.clear()
         if over is None:
             return
+        kube, tasks = self.reconciler.kube, self.reconciler.tasks
+        kept = {record.revision for record in self.deployment.status.pipeline.history} | {over.revision}
         try:
-            await hooks.cancel(self.reconciler.kube, self.reconciler.tasks, self.obj)
+            await hooks.cancel(kube, tasks, self.obj)
+            await hooks.prune(kube, tasks, self.obj, kept)
         except ApiError as error:
-            log.warning("a hook could not be cancelled; the next look tries again", error=str(error))
+            log.warning("a hook could not be cancelled or deleted; the next look tries again", error=str(error))
 
     async def report(
         self, target: Target, observed: ObservedState, before: PipelineState, after: PipelineState

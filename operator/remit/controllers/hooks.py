@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from remit.api import API_VERSION, Deployment, ExecutionTask, Phase
@@ -25,6 +26,8 @@ _REVISION, _STAGE, _HOOK = "remit.dev/revision", "remit.dev/stage", "remit.dev/h
 _LONGEST_NAME: Final = 180
 """Of what is left of a Deployment's name in that of a task."""
 _ATTEMPTS: Final = 3
+MOST_DELETED: Final = 50
+"""Hooks of forgotten revisions that one look deletes. Their deletion brings the next look."""
 _FINAL: Final = frozenset(phase for phase in Phase if phase.final)
 
 
@@ -169,7 +172,7 @@ async def cancel(kube: Kube, tasks: Reflector, deployment: Object) -> None:
     failed: ApiError | None = None
     for obj in tasks.objects.by_index(CONTROLLER, deployment["metadata"]["uid"]):
         metadata = obj["metadata"]
-        if obj["spec"].get("cancel") or (obj.get("status") or {}).get("phase") in _FINAL:
+        if obj["spec"].get("cancel") or _is_over(obj):
             continue
         if not is_controlled_by(obj, deployment) or _HOOK not in (metadata.get("labels") or {}):
             continue
@@ -181,6 +184,34 @@ async def cancel(kube: Kube, tasks: Reflector, deployment: Object) -> None:
                 failed = error
     if failed is not None:
         raise failed
+
+
+async def prune(kube: Kube, tasks: Reflector, deployment: Object, revisions: Collection[int]) -> None:
+    """Delete finished hooks of revisions that are not kept any more; `revisions` are those that are. A revision newer
+    than all of them is one that status does not have yet. Raises `ApiError` once all have been tried."""
+    newest = max(revisions, default=0)
+
+    def is_forgotten(obj: Object) -> bool:
+        key = _key_of_hook(obj)
+        if key is None or key.revision in revisions or key.revision > newest:
+            return False
+        return _is_over(obj) and not obj["metadata"].get("deletionTimestamp") and is_controlled_by(obj, deployment)
+
+    forgotten = filter(is_forgotten, tasks.objects.by_index(CONTROLLER, deployment["metadata"]["uid"]))
+    failed: ApiError | None = None
+    for obj in list(itertools.islice(forgotten, MOST_DELETED)):
+        metadata = obj["metadata"]
+        try:
+            await kube.delete(TASKS, metadata["namespace"], metadata["name"], uid=metadata["uid"])
+        except ApiError as error:
+            if error.status not in {404, 409}:
+                failed = error
+    if failed is not None:
+        raise failed
+
+
+def _is_over(obj: Object) -> bool:
+    return (obj.get("status") or {}).get("phase") in _FINAL
 
 
 def _task_name(deployment: str, key: HookKey) -> str:

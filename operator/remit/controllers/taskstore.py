@@ -88,10 +88,12 @@ class ApiTaskStore:
             self._decided(stored, "Denied")
 
     def on_finished(self, stored: StoredTask, finish: Finish, status: ExecutionTaskStatus) -> None:
-        labels = stored.task.spec.operation, self.metrics.words(status.backend)
+        words = self.metrics.words
+        labels = stored.task.spec.operation, words(status.backend)
+        category = finish.category and words(finish.category)
         traced = self.tracer.export(tasktraces.spans_of(stored.task, status)) if self.tracer else None
         exemplar = {"trace_id": f"{traced.trace_id:032x}", "span_id": f"{traced.span_id:016x}"} if traced else None
-        self.metrics.task_finished.labels(*labels, finish.phase, finish.reason, finish.category).inc()
+        self.metrics.task_finished.labels(*labels, finish.phase, words(finish.reason), category).inc()
         if status.start_time is not None and status.completion_time is not None:
             seconds = (status.completion_time - status.start_time).total_seconds()
             self.metrics.task_duration.labels(*labels).observe(seconds, exemplar)

@@ -32,6 +32,19 @@ def state_dir_of(kubeconfig: Path | None, context: str | None = None) -> Path | 
     return None
 
 
+def is_of_server(state_dir: Path, server: str) -> bool:
+    """Whether the state directory may be that of an operator of the API server `server`: `remit up` writes its own
+    address into it, and `remit operator` writes none."""
+    path = state_dir / "kubeconfig"
+    try:
+        clusters = _read(path)["clusters"]
+        return any(entry["cluster"]["server"].rstrip("/") == server.rstrip("/") for entry in clusters)
+    except FileNotFoundError:
+        return True
+    except (OSError, InvalidInput, KeyError, TypeError, AttributeError):
+        return False
+
+
 def context_names(kubeconfig: Path | None) -> list[str]:
     """The contexts that `--context` may name. Files that cannot be read have none."""
     names: list[str] = []

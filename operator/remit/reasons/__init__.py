@@ -36,8 +36,8 @@ def find(name: str) -> Code | None:
 
 
 def category_of(name: str) -> str:
-    """The category of a failure with this code; of one that is not Remit's own, `Infrastructure`; empty for no "
-    "failure."""
+    """The category of a failure with this code: `Infrastructure` where it is not Remit's own, empty where it is no
+    failure."""
     found = CATALOGUE.get(name)
     if found is None:
         return str(Category.INFRASTRUCTURE)

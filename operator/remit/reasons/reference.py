@@ -13,15 +13,13 @@ _INTRODUCTION: Final = """\
 Generated from `operator/remit/reasons` by `make crds`. Do not edit.
 
 A code is one stable CamelCase word for what went wrong, or for where something stands. The same codes are the reason of
-[conditions](tasks.md#reasons), of `status.error` and `status.attempts[]`, of Events, of audit "
-"records, of the metric
-`remit_task_finished_total`, and of exceptions in Python (`error.code`, `error.category`, `error.remedy`). The "
-"message beside a code says
-what happened in the case at hand; `remit errors CODE` prints what this page has of it, and `remit errors` counts "
-"what failed.
+[conditions](tasks.md#reasons), of `status.error` and `status.attempts[]`, of Events, of audit records, of the metric
+`remit_task_finished_total`, and of exceptions in Python (`error.code`, `error.category`, `error.remedy`). The message
+beside a code says what happened in the case at hand; `remit errors CODE` prints what this page has of it, and
+`remit errors` counts what failed.
 
-An API server on a cluster has further reasons of its own, such as `Forbidden`, and so have programs in a pod: those "
-"are not here.
+An API server on a cluster has further reasons of its own, such as `Forbidden`, and so have programs in a pod: those are
+not here.
 
 ## Categories
 

@@ -88,8 +88,9 @@ class Store(Protocol):
     async def run_hook(self, release: Release, step: RunHook) -> None:
         """Start the hook, unless it has been started."""
 
-    async def cancel_hooks(self, over: Release | None) -> None:
-        """No release goes on; `over` is the last one. Cancel what still runs of its hooks. Called at every step."""
+    async def clean_up_hooks(self, over: Release | None) -> None:
+        """No release goes on; `over` is the last one. Cancel what still runs of its hooks, and delete those of
+        revisions that are not kept any more. Called at every step."""
 
     async def report(
         self, target: Target, observed: ObservedState, before: PipelineState, after: PipelineState
@@ -192,7 +193,7 @@ class ReleaseDriver:
     async def _hooks(self, before: PipelineState) -> Mapping[HookKey, HookView]:
         if before.releasing is not None:
             return self.store.observe_hooks(before.releasing)
-        await self.store.cancel_hooks(before.release)
+        await self.store.clean_up_hooks(before.release)
         return {}
 
     def _abandon_at(self, observed: ObservedState) -> datetime.datetime | None:

@@ -161,7 +161,7 @@ class FolderStore:
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    async def cancel_hooks(self, over: Release | None) -> None:
+    async def clean_up_hooks(self, over: Release | None) -> None:
         for task in self._running:
             task.cancel()
         self._hooks.clear()

@@ -10,25 +10,27 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
+from remit.reasons import CATALOGUE, CATEGORIES
+
 _DURATIONS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 _DELAYS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800)
 _RELEASES: Final = (1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14400)
 _MEMORY: Final = tuple(float(4**power << 20) for power in range(9))
 """Bytes: 1 MiB, 4 MiB … 64 GiB."""
 MOST_WORDS: Final = 100
-"""Different values of one label that comes from status. Further ones are counted as `Other`."""
+"""Different values of labels that come from status and are no codes of Remit's. Further ones are counted as `Other`."""
 _WORD: Final = re.compile("[A-Za-z0-9_-]{1,63}", re.ASCII)
 
 
 class Words:
-    """Keeps a label bounded whose values are read from status, which others may write: the first `MOST_WORDS` words
-    stay as they are, and everything else is `Other`."""
+    """Keeps a label bounded whose values are read from status, which others may write: Remit's own codes and categories
+    and the first `MOST_WORDS` other words stay as they are, and everything else is `Other`."""
 
     def __init__(self) -> None:
         self._known: set[str] = set()
 
     def __call__(self, word: str) -> str:
-        if word in self._known:
+        if word in self._known or word in CATALOGUE or word in CATEGORIES:
             return word
         if len(self._known) >= MOST_WORDS or not _WORD.fullmatch(word):
             return "Other"

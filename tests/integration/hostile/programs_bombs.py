@@ -102,7 +102,7 @@ CASES = [
                     if name.isdigit():
                         try: text = open(f'/proc/{name}/statm').read().split()
                         except OSError: continue
-                        largest = max(largest, int(text[1]) * 4096)
+                        largest = max(largest, (int(text[1]) - int(text[2])) * 4096)  # files are nobody's memory
             if largest > 97 << 20: won(largest)
         """,
     ),

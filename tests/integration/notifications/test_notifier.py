@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import shutil
 import subprocess
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -15,6 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+import parts
 from parts import require
 from ports import free_port
 from remit.notifications.config import NotificationConfig
@@ -278,7 +278,7 @@ async def test_it_runs_until_it_is_cancelled(hook: Hook, tmp_path: Path) -> None
 @pytest.fixture(scope="module")
 def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of one that runs."""
-    program = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
+    program = parts.alertmanager()
     require("alertmanager", program, "apt-get install prometheus-alertmanager")
     assert program
     folder = tmp_path_factory.mktemp("alertmanager")

@@ -138,4 +138,7 @@ async def test_kubectl_completes_names_of_every_kind(
     assert await offered("get", "et", "") == ["nightly-dump"]
     assert "remit-system" in await offered("promote", "-n", "remit-")
     assert await offered("rollback", "shop", "--to", "1") == ["12", "11"]
+    assert await offered("get", "tasks", "--phase", "Failed,Den") == ["Failed,Denied"]
+    assert await offered("get", "deploy", "--phase", "Aw") == ["AwaitingPromotion"]
+    assert await offered("get", "--sort-by", "c") == ["created", "changed"]
     assert await offered("run", "-f", "") == []

@@ -89,6 +89,21 @@ async def test_without_a_name_each_is_another(client: RemitClient) -> None:
     assert tasks[-1].metadata.name.startswith("mine-")
 
 
+async def test_without_a_name_it_goes_some_time_after_its_end_and_with_one_it_stays(
+    world: World, client: RemitClient
+) -> None:
+    await client.submit(echo("named"))
+    await client.submit({**echo(), "metadata": {"name": "both", "generateName": "mine-"}})
+    unnamed = [await client.submit(echo()), await client.submit({**echo(), "metadata": {"generateName": "mine-"}})]
+    await world.policy("echo")
+    async with world.operator(finished_task_ttl=3600):
+        expires = {
+            name: (await client.wait(name, timeout=60)).status.expiration_time is not None
+            for name in ("named", "both", *(task.metadata.name for task in unnamed))
+        }
+    assert [*expires.values()] == [False, False, True, True]
+
+
 async def test_one_watch_serves_all_who_wait(
     world: World, client: RemitClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

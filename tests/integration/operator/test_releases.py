@@ -251,6 +251,11 @@ async def test_hooks_are_tasks_under_policy_and_their_failure_stops_the_release(
         task = {"command": {"argv": [command]}}
         return {"stages": {"bakeSeconds": 0, "prePromotion": [{"name": "gate", "task": task}]}}
 
+    async def hooks() -> dict[str, str]:
+        return {task["metadata"]["name"]: task["status"]["phase"] for task in await world.kube.list(TASKS, "default")}
+
+    world = shop.world
+
     await shop.world.policy("true", "false")
     async with shop.world.operator():
         await shop.create("v1", **gate("true"))
@@ -261,10 +266,13 @@ async def test_hooks_are_tasks_under_policy_and_their_failure_stops_the_release(
         await shop.change("v3", **gate("rm"))  # which no policy allows
         await shop.until(lambda status: status["history"][0]["revision"] == 3 and truth(status, "Stalled") == "True")
         assert await shop.answer() == "v1"
-        tasks = {
-            task["metadata"]["name"]: task["status"]["phase"] for task in await shop.world.kube.list(TASKS, "default")
-        }
-        assert tasks == {"shop-1-pre-gate": "Succeeded", "shop-2-pre-gate": "Failed", "shop-3-pre-gate": "Denied"}
+        first = {"shop-1-pre-gate": "Succeeded"}
+        assert await hooks() == {**first, "shop-2-pre-gate": "Failed", "shop-3-pre-gate": "Denied"}
+        await shop.change("v4", **gate("true"), revisionHistoryLimit=1)
+        await shop.live("v4")
+        for forgotten in ("shop-2-pre-gate", "shop-3-pre-gate"):
+            await world.gone(forgotten)
+        assert await hooks() == {**first, "shop-4-pre-gate": "Succeeded"}, "those of revisions that are kept"
 
 
 @pytest.mark.no_cover

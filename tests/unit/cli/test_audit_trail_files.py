@@ -108,8 +108,12 @@ def test_a_whole_copy_has_the_records_own_bytes_and_is_a_trail_itself(trail: Pat
     assert f"{verify(trail).records} records" in result.stderr
     assert f"remit audit verify '{copy}' --head {head.seq}:{head.hash}" in result.stderr
     assert audit("verify", copy, "--head", f"{head.seq}:{head.hash}").exit_code == 0
+    told = json.loads(audit("verify", copy, "-o", "json").stdout)
+    assert (told["whole"], told["head"], told["problems"]) == (True, f"{head.seq}:{head.hash}", [])
     copy.write_bytes(b"".join(copy.read_bytes().splitlines(keepends=True)[:-1]))
     assert audit("verify", copy, "--head", f"{head.seq}:{head.hash}").exit_code == 1
+    done = audit("verify", copy, "--head", f"{head.seq}:{head.hash}", "-o", "json")
+    assert (done.exit_code, json.loads(done.stdout)["whole"]) == (1, False)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["a copy.jsonl", "audit"]
 
 

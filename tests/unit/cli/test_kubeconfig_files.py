@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from remit.cli.connect import connected
 from remit.errors import InvalidInput
-from remit.kube.kubeconfig import extension, merge, state_dir_of
+from remit.kube.kubeconfig import extension, is_of_server, merge, state_dir_of
 
 
 def kubeconfig(path: Path, name: str, server: str, **cluster: object) -> Path:
@@ -71,3 +72,36 @@ def test_what_is_no_kubeconfig_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="is not a kubeconfig"):
         merge(ours, target)
     assert target.read_text() == "remember the milk"
+
+
+@pytest.mark.parametrize(
+    ("written", "is_its"),
+    [("https://10.0.0.1:6443", True), ("https://10.0.0.1:6443/", True), ("https://127.0.0.1:6443", False)],
+)
+def test_a_state_directory_is_of_the_server_that_it_names(tmp_path: Path, written: str, is_its: bool) -> None:
+    assert is_of_server(tmp_path, "https://10.0.0.1:6443"), "remit operator writes no kubeconfig"
+    kubeconfig(tmp_path / "kubeconfig", "remit", written)
+    assert is_of_server(tmp_path, "https://10.0.0.1:6443") is is_its
+    (tmp_path / "kubeconfig").write_text("clusters: 5")
+    assert not is_of_server(tmp_path, "https://10.0.0.1:6443")
+
+
+async def test_the_trail_of_another_servers_operator_is_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    default, told = tmp_path / "default", tmp_path / "told"
+    for folder in (default, told):
+        folder.mkdir()
+    monkeypatch.setattr("remit.cli.connect.default_state_dir", lambda: default)
+    kubeconfig(default / "kubeconfig", "remit", "https://127.0.0.1:1")
+    cluster = kubeconfig(tmp_path / "cluster", "prod", "https://10.0.0.1:6443")
+    own = kubeconfig(tmp_path / "own", "remit", "https://127.0.0.1:2", extensions=[extension(told)])
+
+    async def looked_at(*where: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+        async with connected(where[0], state_dir=where[1] if len(where) > 1 else None) as connection:
+            return connection.own_state_dirs, connection.state_dirs
+
+    assert await looked_at(cluster) == ((), (default,))
+    assert await looked_at(default / "kubeconfig") == ((default,), (default,))
+    assert await looked_at(own) == ((told,), (told, default))
+    assert await looked_at(cluster, told) == ((told,), (told, default)), "whoever names it knows"

@@ -32,6 +32,20 @@ def test_what_is_configured(tmp_path: Path) -> None:
     assert (done.exit_code, done.output) == (0, "ops: valid; 1 route\nam: valid; no routes\n")
 
 
+def test_what_is_configured_for_programs(tmp_path: Path) -> None:
+    receivers = [
+        {"name": "ops", "apprise": {"urls": ["json://localhost/hook"]}},
+        {"name": "chat", "apprise": {"urls": ["nothing://hunter22@x"]}},
+    ]
+    done = notify(tmp_path, "-o", "json", receivers=receivers)
+    assert done.exit_code == 1
+    well, bad = json.loads(done.output)
+    assert well == {"receiver": "ops", "routes": 1, "delivered": False, "problem": ""}
+    assert (bad["receiver"], bad["routes"]) == ("chat", 0)
+    assert "none that Apprise knows" in bad["problem"]
+    assert "hunter22" not in done.output
+
+
 def test_a_url_that_is_none(tmp_path: Path) -> None:
     done = notify(tmp_path, receivers=[{"name": "ops", "apprise": {"urls": ["nothing://hunter22@x"]}}])
     assert done.exit_code == 1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -67,6 +68,22 @@ def test_a_denied_command_exits_with_1_and_says_why(team: str, flags: list[str],
     assert code == 1
     assert text.startswith("Denied\n")
     assert f"reason:   {reason}" in text
+
+
+def test_the_same_for_programs(team: str, tmp_path: Path) -> None:
+    code, text = invoke("-f", team, "-l", "team=data", "-o", "json", "--", "ls", "-l")
+    allowed = json.loads(text)
+    assert (code, allowed["decision"], allowed["rule"]) == (0, "Allowed", "commands.allow[0]")
+    assert allowed["limits"]["timeoutSeconds"] == 60
+    code, text = invoke("-f", team, "-o", "json", "--", "ls", "-l")
+    assert (code, json.loads(text)["reason"]) == (1, "NoPolicy")
+    code, text = invoke("-f", team, "-o", "json")
+    assert (code, [each["ready"] for each in json.loads(text)]) == (0, [True])
+    (tmp_path / "team.test.yaml").write_text(SUITE % "Allowed")
+    code, text = invoke("-f", str(tmp_path / "team.test.yaml"), "-o", "json")
+    failed = [each for each in json.loads(text) if not each["passed"]]
+    assert (code, len(failed), failed[0]["decision"]) == (1, 1, "Denied")
+    assert failed[0]["mismatches"]
 
 
 def test_the_starter_policys_own_table_holds() -> None:

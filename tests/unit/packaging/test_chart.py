@@ -19,7 +19,7 @@ import installyaml
 import remit
 from parts import require
 from remit import safeyaml
-from remit.api import CommandPolicy, ExecutionTask, crd
+from remit.api import CommandPolicy, ExecutionTask, crd, parse_bytes
 from remit.cli.app import app
 from remit.controllers.settings import Settings
 from remit.notifications.alert import AlertName
@@ -152,6 +152,14 @@ def test_values_reach_the_operator(helm: Any, monkeypatch: pytest.MonkeyPatch, t
         "workspaces": {"storageClassName": "shared"},
         "maxConcurrent": 5,
         "maxArtifacts": "1Gi",
+        "retention": {
+            "outputMaxAge": "12h",
+            "maxOutput": "3Gi",
+            "artifactsMaxAge": "2w",
+            "auditMaxAge": "365d",
+            "maxAudit": "off",
+            "finishedTaskTTL": "off",
+        },
         "replicaCount": 2,
         "namespaces": ["team-a", "team-b"],
         "requestedBy": {"trust": True},
@@ -162,11 +170,23 @@ def test_values_reach_the_operator(helm: Any, monkeypatch: pytest.MonkeyPatch, t
     told = operator_settings(objects(render(helm, **values)), monkeypatch, tmp_path)
     assert (told.backends, told.image) == (("process", "kubernetes"), "registry.example/tools:1")
     assert (told.max_concurrent, told.artifact_bytes, told.storage_class) == (5, 1 << 30, "shared")
+    assert (told.output_age_seconds, told.output_bytes) == (43_200, 3 << 30)
+    assert (told.artifact_age_seconds, told.audit_age_seconds, told.audit_bytes) == (14 * 86_400, 365 * 86_400, None)
+    assert told.finished_task_ttl is None
     assert (told.lease_name, told.replicas, told.namespaces) == ("other-operator", 2, ("team-a", "team-b"))
     assert told.accept_unenforced_network
     assert told.trust_requested_by
     assert told.read_only_paths == (Path("/opt"),)
     assert operator_settings(objects(render(helm, defaultImage="off")), monkeypatch, tmp_path).image == ""
+
+
+def test_what_is_kept_fits_the_volume(helm: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = objects(render(helm))
+    usual = operator_settings(found, monkeypatch, tmp_path)
+    (size,) = [each["emptyDir"]["sizeLimit"] for each in pod(found)["volumes"] if each["name"] == "state"]
+    limits = (usual.artifact_bytes, usual.output_bytes, usual.audit_bytes)
+    running = 2 * usual.max_concurrent * (10 << 20)
+    assert sum(limit or parse_bytes(size) for limit in limits) + running <= parse_bytes(size) - (1 << 30)
 
 
 def test_the_image_may_be_a_digest(helm: Any) -> None:
@@ -582,6 +602,10 @@ def test_every_value_is_in_the_schema() -> None:
         ({"crds": {"install": "yes"}}, "install"),
         ({"maxConcurrent": 0}, "maxConcurrent"),
         ({"maxArtifacts": "lots"}, "maxArtifacts"),
+        ({"retention": {"outputMaxAge": "a month"}}, "outputMaxAge"),
+        ({"retention": {"maxAudit": "30d"}}, "maxAudit"),
+        ({"retention": {"auditMaxAge": False}}, "auditMaxAge"),  # off, without quotes
+        ({"retention": {"maxLogs": "1Gi"}}, "maxLogs"),
         ({"extraVolumes": [{"name": "state", "emptyDir": {}}]}, "extraVolumes"),
         ({"extraVolumes": [{"name": "mine", "emptydir": {}}]}, "extraVolumes"),
         ({"extraArgs": ["read-only-path"]}, "extraArgs"),
