@@ -12,6 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "operator" / "remit"
@@ -36,7 +37,7 @@ class Module:
     """The classes and functions of the module that take a reason, and where."""
     methods: set[ast.AST] = field(default_factory=set)
 
-    @property
+    @cached_property
     def name(self) -> str:
         return ".".join(("remit", *self.path.with_suffix("").parts)).removesuffix(".__init__")
 
