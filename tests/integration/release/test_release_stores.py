@@ -253,8 +253,8 @@ class ApiStage(Stage):
             Redactor(),
             lambda _: "tester",
             Reports(folder, events, lambda _: None, self.now),
-            self.now,
-            self.boot,
+            now=self.now,
+            boot=self.boot,
         )
 
     async def deploy(self, version: str, **changes: Any) -> None:
