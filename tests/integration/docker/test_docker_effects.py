@@ -28,7 +28,7 @@ from dockers import OwnEngine, docker
 from faultpoints import Fault, Tally, disturbed
 from remit.api import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus
-from remit.backends import AttemptRequest, Command, ExitReason, FileTree, Outcome
+from remit.backends import AttemptRequest, Command, ExitReason, FileTree, Outcome, blocking
 from remit.backends.docker import DockerBackend, Engine, Staging
 from remit.execution import progress
 from remit.execution.lifecycle import RetryAt, after_attempt
@@ -216,8 +216,9 @@ async def opened(own: OwnEngine, own_image: str, network: Network) -> AsyncItera
 
 
 def left_here() -> Counter[str]:
-    """Descriptors and threads. Those of the event loop's own pool stay."""
+    """Descriptors and threads. Those of the event loop's own pool stay, and some that wait for blocking work."""
     found = Counter(thread.name for thread in threading.enumerate() if not thread.name.startswith("asyncio_"))
+    found["blocking"] -= len(blocking._idle)
     for path in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # the one by which they are listed
             target = str(path.readlink())
