@@ -33,7 +33,7 @@ def test_the_last_versions_state_goes_on(tmp_path: Path, kubectl: str) -> None:
         for name in [name for name in tasks if name.startswith(("hello", "keeps", "nightly-manual"))]:
             status = tasks[name]["status"]
             assert (status["phase"], len(status["attempts"])) == ("Succeeded", 1), "it did not run again"
-        until(lambda: len(up.task("retried")["status"]["attempts"]) == 2, "a second attempt")
+        until(lambda: len(up.task("retried")["status"]["attempts"]) >= 2, "a second attempt")
         until(lambda: up.phase("retried") == "Running", "a second attempt that runs")
         assert up.task("retried")["status"]["attempts"][0]["reason"] == "Interrupted"
 
