@@ -139,6 +139,8 @@ class Launch:
             return
         try:
             resource.prlimit(init, resource.RLIMIT_NPROC, (self._late, self._late))
+        except ProcessLookupError:
+            return  # it is dead already, and its exit says why
         except PermissionError:  # root without CAP_SYS_RESOURCE may not do it for others
             if self._user is None:
                 raise

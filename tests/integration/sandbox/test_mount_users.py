@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +16,9 @@ import pytest
 
 from remit.backends import Handle, ProcessBackend
 from remit.backends.blocking import in_thread
+from remit.errors import BackendError, OutcomeUnknown
 from remit.sandbox import EmptyMount, Host, Limits
+from support import wait_until
 
 from .conftest import Runner, without_cgroups
 from .test_mounts import OWNER, folder, mount, own, refusal, said, top, writable
@@ -260,3 +264,23 @@ async def test_folders_change_hands_by_descriptors_that_stay_theirs(
     go.set()
     await asyncio.to_thread(ended.wait, 60)
     assert stayed == [True]
+
+
+async def test_an_init_that_dies_before_its_processes_are_limited(
+    host: Host, top: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bubblewrap may fail until the command is executed, which is known not to have been."""
+    prlimit, killed = resource.prlimit, []
+
+    def late(pid: int, which: int, limits: tuple[int, int]) -> tuple[int, int]:
+        killed.append(pid)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), "its end")
+        return prlimit(pid, which, limits)
+
+    monkeypatch.setattr(resource, "prlimit", late)
+    run = Runner(ProcessBackend(without_cgroups(host)))
+    with pytest.raises(BackendError, match="bubblewrap ended with 137") as raised:
+        await run.python("print('it ran')", mounts=[mount(folder(top / "src"))])
+    assert len(killed) == 1
+    assert not isinstance(raised.value, OutcomeUnknown)
