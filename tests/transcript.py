@@ -24,7 +24,8 @@ runpy.run_module("remit.cli", run_name="__main__", alter_sys=True)
 """
 _VARYING = (
     (re.compile(r"\x1b\[[0-9;]*m"), ""),
-    (re.compile(r"^[IWE]\d{4} .*\n", re.M), ""),  # kubectl's own log: now and then its wait warns that it was cancelled
+    # kubectl's own log: now and then, when its wait is over, it warns that its watch was cancelled.
+    (re.compile(r'^I\d{4} .* reflector\.go:\d+\] "Warning: watch ended with error" .*\n', re.M), ""),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?"), "<time>"),
     (re.compile(r"\b\d\d:\d\d:\d\d(\.\d+)?\b"), "<time>"),
     (re.compile(r"(?<![\w.-])(\d+(\.\d+)? ?(ms|[smh]))+(?![\w-])"), "<duration>"),

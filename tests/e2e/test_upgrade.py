@@ -33,9 +33,10 @@ def test_the_last_versions_state_goes_on(tmp_path: Path, kubectl: str) -> None:
         for name in [name for name in tasks if name.startswith(("hello", "keeps", "nightly-manual"))]:
             status = tasks[name]["status"]
             assert (status["phase"], len(status["attempts"])) == ("Succeeded", 1), "it did not run again"
-        until(lambda: len(up.task("retried")["status"]["attempts"]) == 2, "a second attempt")
+        until(lambda: len(up.task("retried")["status"]["attempts"]) > 1, "a second attempt")
         until(lambda: up.phase("retried") == "Running", "a second attempt that runs")
-        assert up.task("retried")["status"]["attempts"][0]["reason"] == "Interrupted"
+        attempts = up.task("retried")["status"]["attempts"]
+        assert [each.get("reason") for each in attempts] == ["Interrupted", None], attempts
 
         assert up.remit_here("logs", "hello").stdout == "hello\n"
         assert up.remit_here("cp", "keeps:left", str(tmp_path / "copy")).returncode == 0
