@@ -7,6 +7,8 @@ import gc
 import io
 import json
 import os
+import pty
+import shlex
 import ssl
 import subprocess
 import sys
@@ -133,6 +135,48 @@ class RemitUp:
             timeout=timeout,
             check=False,
         )
+
+    def on_a_terminal(self, *arguments: str, **env: str) -> bytes:
+        """What a terminal gets of a command that must succeed. A variable that is empty in `env` is not set."""
+        ours, theirs = pty.openpty()
+        environment = {key: value for key, value in (self.env | env).items() if value}
+        with os.fdopen(ours, "rb", buffering=0) as screen:
+            done = subprocess.run(
+                [*REMIT, *arguments], env=environment, stdout=theirs, stderr=subprocess.PIPE, timeout=60
+            )
+            os.close(theirs)
+            assert done.returncode == 0, done.stderr
+            seen = b""
+            try:
+                while chunk := screen.read(4096):
+                    seen += chunk
+            except OSError:  # how Linux tells that the other end is closed
+                pass
+        return seen
+
+    def shell(self, folder: Path) -> Callable[[str], str]:
+        """A prompt in `folder`, where `remit` and `kubectl` are found: what a command prints, also if it fails."""
+        programs = self.state_dir.with_name("bin")
+        programs.mkdir()
+        for name, words in {"remit": REMIT, "kubectl": (self.kubectl_path,)}.items():
+            (programs / name).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+            (programs / name).chmod(0o755)
+        env = {**self.env, "PATH": f"{programs}:{os.environ['PATH']}", "PWD": str(folder)}
+
+        def run(command: str) -> str:
+            done = subprocess.run(
+                ["/bin/sh", "-c", command],
+                env=env,
+                cwd=folder,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+            return done.stdout
+
+        return run
 
     def remit_here(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """As `remit`, in this process, which takes a second of CPU less: for tests of many commands."""

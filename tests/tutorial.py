@@ -5,16 +5,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import subprocess
 import tempfile
 from pathlib import Path
 
 import parts
 from ports import free_port
-from remitup import REMIT, RemitUp
+from remitup import RemitUp
 
 PAGE = Path(__file__).parents[1] / "docs/tutorial.md"
 PORTS = ("8080", "8081")
@@ -28,42 +25,24 @@ _STEP = re.compile(
 
 def played(page: str, folder: Path, kubectl: str) -> str:
     """The page with what its commands print here. They run in a folder `shop` below `folder`."""
-    programs, shop = folder / "bin", folder / "shop"
-    programs.mkdir()
+    shop = folder / "shop"
     shop.mkdir()
-    for name, words in {"remit": REMIT, "kubectl": (kubectl,)}.items():
-        (programs / name).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
-        (programs / name).chmod(0o755)
     own = {port: str(free_port()) for port in PORTS}
     shown = {theirs: port for port, theirs in own.items()} | {str(shop): SHOP}
     with RemitUp(folder / "state", kubectl) as up:
-        env = {**up.env, "PATH": f"{programs}:{os.environ['PATH']}", "PWD": str(shop)}
+        run = up.shell(shop)
 
         def step(match: re.Match[str]) -> str:
             if match["file"]:
                 (shop / match["file"]).write_text(_with(match["text"], own))
                 return match[0]
             printed = "".join(
-                f"$ {command}\n{_with(_run(_with(command, own), shop, env), shown)}"
+                f"$ {command}\n{_with(run(_with(command, own)), shown)}"
                 for command in re.findall(r"^\$ (.*)$", match["shown"], re.M)
             )
             return f"<!-- tested -->\n```console\n{printed}```"
 
         return _STEP.sub(step, page)
-
-
-def _run(command: str, folder: Path, env: dict[str, str]) -> str:
-    done = subprocess.run(
-        ["/bin/sh", "-c", command],
-        env=env,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return done.stdout
 
 
 def _with(text: str, instead: dict[str, str]) -> str:

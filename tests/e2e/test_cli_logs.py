@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import signal
-import subprocess
 from pathlib import Path
 
 from remit.operations.process.record import read_state
-from remitup import REMIT, RemitUp, until
+from remitup import RemitUp, until
 from trees import submit
 
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
@@ -56,28 +54,12 @@ def test_tasks_by_label_have_a_prefix_each(up: RemitUp) -> None:
     assert "no tasks found in namespace default" in up.remit_here("logs", "-l", "team=nobody").stderr
 
 
-def on_a_terminal(up: RemitUp, *arguments: str, **env: str) -> bytes:
-    ours, theirs = pty.openpty()
-    environment = {key: value for key, value in up.env.items() if key != "NO_COLOR"} | {"TERM": "xterm", **env}
-    with os.fdopen(ours, "rb", buffering=0) as screen:
-        done = subprocess.run([*REMIT, *arguments], env=environment, stdout=theirs, stderr=subprocess.PIPE, timeout=60)
-        os.close(theirs)
-        assert done.returncode == 0, done.stderr
-        seen = b""
-        try:
-            while chunk := screen.read(4096):
-                seen += chunk
-        except OSError:  # how Linux tells that the other end is closed
-            pass
-    return seen
-
-
 def test_a_prefix_is_coloured_and_the_output_after_it_is_harmless(up: RemitUp) -> None:
     finish(up, "colourful", r"printf 'a\rb\033[2Jc\n'")
-    first = on_a_terminal(up, "logs", "colourful", "--prefix")
+    first = up.on_a_terminal("logs", "colourful", "--prefix", TERM="xterm", NO_COLOR="")
     assert re.fullmatch(rb"\x1b\[\d+m\[task/colourful\] \x1b\[0ma\\rb\\x1b\[2Jc\r\n", first)
-    assert on_a_terminal(up, "logs", "colourful", "--prefix") == first
-    assert on_a_terminal(up, "logs", "colourful", "--prefix", NO_COLOR="1").startswith(b"[task/colourful] a")
+    assert up.on_a_terminal("logs", "colourful", "--prefix", TERM="xterm", NO_COLOR="") == first
+    assert up.on_a_terminal("logs", "colourful", "--prefix", TERM="xterm").startswith(b"[task/colourful] a")
 
 
 def test_a_schedule_shows_its_latest_run_or_all(up: RemitUp) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import signal
 import subprocess
 from pathlib import Path
@@ -62,23 +60,8 @@ def test_all_bytes_come_through_where_no_terminal_is(up: RemitUp) -> None:
 
 def test_a_terminal_is_not_driven_by_output_unless_asked(up: RemitUp) -> None:
     finish(up, "escapes", r"printf 'a\tb\n\033]0;title\007'")
-    assert on_a_terminal(up, "logs", "escapes") == b"a\tb\r\n\\x1b]0;title\\x07"
-    assert on_a_terminal(up, "logs", "escapes", "--raw") == b"a\tb\r\n\x1b]0;title\x07"
-
-
-def on_a_terminal(up: RemitUp, *arguments: str) -> bytes:
-    ours, theirs = pty.openpty()
-    with os.fdopen(ours, "rb", buffering=0) as screen:
-        done = subprocess.run([*REMIT, *arguments], env=up.env, stdout=theirs, stderr=subprocess.PIPE, timeout=60)
-        os.close(theirs)
-        assert done.returncode == 0, done.stderr
-        seen = b""
-        try:
-            while chunk := screen.read(4096):
-                seen += chunk
-        except OSError:  # how Linux tells that the other end is closed
-            pass
-    return seen
+    assert up.on_a_terminal("logs", "escapes") == b"a\tb\r\n\\x1b]0;title\\x07"
+    assert up.on_a_terminal("logs", "escapes", "--raw") == b"a\tb\r\n\x1b]0;title\x07"
 
 
 def test_away_from_the_operators_host_the_tails_are_shown(up: RemitUp, tmp_path: Path) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
 
 import transcript
-from remitup import REMIT, RemitUp
+from remitup import RemitUp
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,26 +20,9 @@ def shown_on(page: str, name: str) -> str:
 
 def typed(shown: str, folder: Path, state: Path, kubectl: str) -> str:
     """What a terminal in `folder` shows of the commands in `shown`."""
-    programs = state.with_name("bin")
-    programs.mkdir()
-    for name, words in {"remit": REMIT, "kubectl": (kubectl,)}.items():
-        (programs / name).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
-        (programs / name).chmod(0o755)
-    lines = []
     with RemitUp(state, kubectl) as up:
-        env = {**up.env, "PATH": f"{programs}:{os.environ['PATH']}"}
-        for command in re.findall(r"^\$ (.*)$", shown, re.M):
-            done = subprocess.run(
-                ["/bin/sh", "-c", command],
-                env=env,
-                cwd=folder,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=120,
-            )
-            lines += [f"$ {command}\n", done.stdout]
-    return "".join(lines)
+        run = up.shell(folder)
+        return "".join(f"$ {command}\n{run(command)}" for command in re.findall(r"^\$ (.*)$", shown, re.M))
 
 
 @pytest.mark.usefixtures("sandbox")

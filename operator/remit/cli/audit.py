@@ -32,11 +32,6 @@ Trail = Annotated[
 ]
 
 
-class Form(StrEnum):
-    TABLE = "table"
-    JSON = "json"
-
-
 class ExportForm(StrEnum):
     JSONL = "jsonl"
     CSV = "csv"
@@ -151,8 +146,9 @@ def show(
     kind: OfKind = None,
     last: Last = None,
     output: Annotated[
-        Form, typer.Option("--output", "-o", metavar="FORM", help="table, or json, which is one record a line.")
-    ] = Form.TABLE,
+        options.TableForm,
+        typer.Option("--output", "-o", metavar="FORM", help="table, or json, which is one record a line."),
+    ] = options.TableForm.TABLE,
     state_dir: options.StateDir = None,
 ) -> None:
     """Show the records of all files of the trail, oldest first, one a line.
@@ -163,9 +159,9 @@ def show(
 
     selection = _selection(path, state_dir, since, until, namespace, task, verdict, kind, last)
     for number, (line, record) in enumerate(selection):
-        if output is Form.TABLE and number == 0:
+        if output is options.TableForm.TABLE and number == 0:
             typer.echo(audittrail.HEADER)
-        typer.echo(audittrail.as_json(line) if output is Form.JSON else audittrail.row(record))
+        typer.echo(audittrail.as_json(line) if output is options.TableForm.JSON else audittrail.row(record))
     _tell_unreadable(selection)
 
 

@@ -195,9 +195,13 @@ def show_once(
 def _redactions(task: ExecutionTask, attempt: AttemptStatus) -> str:
     """What is to be told of redactions in the output of `attempt`, as far as status has it: of the last that ended."""
     output = task.status.output
-    latest = max((each.number for each in task.status.attempts if each.finished_at is not None), default=0)
-    known = output is not None and output.altered and attempt.number == latest
+    known = output is not None and output.altered and attempt.number == _last_ended(task)
     return output.changed(attempt.number) if output is not None and known else ""
+
+
+def _last_ended(task: ExecutionTask) -> int:
+    """The number of the attempt whose output status has; 0 before the first one has ended."""
+    return max((each.number for each in task.status.attempts if each.finished_at is not None), default=0)
 
 
 def _raw_is_shown(attempt: AttemptStatus) -> str:
@@ -213,8 +217,7 @@ def show_tails(
 ) -> None:
     """The ends of the output as status has them: those of the last attempt that ended."""
     output = task.status.output
-    latest = max((a.number for a in task.status.attempts if a.finished_at is not None), default=0)
-    if output is None or attempt.number != latest:
+    if output is None or attempt.number != _last_ended(task):
         where = "is kept on the operator's host, and is in status once the attempt has ended"
         tell(f"the output of attempt {attempt.number} {where}")
         return

@@ -7,7 +7,7 @@ import datetime
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -24,9 +24,7 @@ _WORKING: Final = (
 
 def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go now, and remove nothing.")] = False,
-    output: Annotated[
-        Literal["table", "json"], typer.Option("--output", "-o", metavar="FORM", help="table or json.")
-    ] = "table",
+    output: options.Output = options.TableForm.TABLE,
     output_max_age: options.OutputMaxAge = options.OUTPUT_MAX_AGE,
     max_output: options.MaxOutput = options.MAX_OUTPUT,
     artifacts_max_age: options.ArtifactsMaxAge = options.ARTIFACTS_MAX_AGE,
@@ -56,7 +54,7 @@ def prune(
         pruner.retention = settings.retention
         removals = list(pruner.plan()) if dry_run else pruner.prune()
         left_alone = [] if dry_run else [each for each in pruner.plan() if each not in removals]
-    if output == "json":
+    if output is options.TableForm.JSON:
         _print_json(where, removals, dry_run=dry_run)
     else:
         _print_table(removals, dry_run=dry_run)

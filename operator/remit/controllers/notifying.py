@@ -10,17 +10,44 @@ from functools import partial
 import structlog
 
 from remit.api.endpoint import Resource
+from remit.controllers.settings import Settings
 from remit.errors import ApiError
 from remit.kube.client import DEPLOYMENTS, LEASES, TASKS, Kube, Object
 from remit.kube.events import Recorder
 from remit.kube.reflector import Reflector, ResourceEventHandler
+from remit.notifications.config import NotificationConfig
+from remit.notifications.notifier import Notifier
 from remit.notifications.sources import ActiveAlerts
-from remit.telemetry import Checks
+from remit.telemetry import Checks, Metrics, Redactor
 from remit.telemetry.health import failing
 
 log = structlog.get_logger(__name__)
 
 _Observe = Callable[[Object, datetime.datetime], None]
+
+
+def notifier(
+    settings: Settings,
+    kube: Kube,
+    reflectors: Mapping[Resource, Reflector],
+    events: Recorder,
+    checks: Checks,
+    metrics: Metrics,
+    redactor: Redactor,
+) -> Notifier | None:
+    """None where nobody is to be told. Raises `InvalidInput` for a wrong configuration."""
+    if settings.notifications is None:
+        return None
+    made = Notifier(
+        NotificationConfig.load(settings.notifications),
+        settings.state_dir,
+        checks=partial(failing_checks, checks),
+        metrics=metrics,
+        redactor=redactor,
+        on_failure=partial(record_failure, kube, events, settings.operator_namespace, settings.lease_name),
+    )
+    connect(made.active, reflectors)
+    return made
 
 
 def connect(active: ActiveAlerts, reflectors: Mapping[Resource, Reflector]) -> None:

@@ -50,7 +50,6 @@ from remit.kube.leadership import Leadership
 from remit.kube.lease import LeaderElector
 from remit.kube.reflector import Reflector
 from remit.kube.workqueue import WorkQueue
-from remit.notifications.config import NotificationConfig
 from remit.notifications.notifier import Notifier
 from remit.operations import load_drivers, performers
 from remit.policy import WITH_IMAGES, Installation
@@ -337,19 +336,6 @@ class Operator:
         # Ceilings live in the operator's own namespace, whether or not its tasks are served.
         namespaces = tuple(sorted({*settings.namespaces, settings.operator_namespace})) if settings.namespaces else ()
         watcher = Watcher(kube.access, tuple(known), intake.event, intake.listed, namespaces=namespaces)
-        notifier = None
-        if settings.notifications is not None:
-            notifier = Notifier(
-                NotificationConfig.load(settings.notifications),
-                settings.state_dir,
-                checks=partial(notifying.failing_checks, checks),
-                metrics=metrics,
-                redactor=redactor,
-                on_failure=partial(
-                    notifying.record_failure, kube, events, settings.operator_namespace, settings.lease_name
-                ),
-            )
-            notifying.connect(notifier.active, known)
         operator = cls(
             settings=settings,
             kube=kube,
@@ -364,7 +350,7 @@ class Operator:
             metrics=metrics,
             health=health,
             checks=checks,
-            notifier=notifier,
+            notifier=notifying.notifier(settings, kube, known, events, checks, metrics, redactor),
             failed=asyncio.get_running_loop().create_future(),
             _background=[],
         )

@@ -47,6 +47,12 @@ class Stage:
         await self.notifier.look(self.now)
         await self.notifier.settle()
 
+    async def tell(self, message: str = "needs a person") -> None:
+        """A release waits, for as long as a group waits for others."""
+        self.notifier.active.observe_deployment(deployment("AwaitingPromotion", message), self.now)
+        await self.after(seconds=0)
+        await self.after(seconds=10)
+
     def counted(self, outcome: str, receiver: str = "r") -> float | None:
         labels = {"receiver": receiver, "outcome": outcome}
         return self.metrics.registry.get_sample_value("remit_notifications_total", labels)
@@ -109,18 +115,14 @@ async def test_what_is_not_delivered_is_tried_again_and_told_of_once(hook: Hook,
 
 async def test_secrets_are_redacted(hook: Hook, tmp_path: Path) -> None:
     at = stage({"apprise": {"urls": [hook.url]}}, tmp_path, Redactor(["hunter22"]))
-    at.notifier.active.observe_deployment(deployment("AwaitingPromotion", "the password is hunter22"), at.now)
-    await at.after(seconds=0)
-    await at.after(seconds=10)
+    await at.tell("the password is hunter22")
     assert hook.taken[0]["message"] == "deployment/web: the password is [redacted]"
 
 
 async def test_a_restarted_operator_repeats_nothing(hook: Hook, tmp_path: Path) -> None:
     for _ in range(2):
         at = stage({"apprise": {"urls": [hook.url]}}, tmp_path)
-        at.notifier.active.observe_deployment(deployment("AwaitingPromotion"), at.now)
-        await at.after(seconds=0)
-        await at.after(seconds=10)
+        await at.tell()
     assert len(hook.taken) == 1
 
 
@@ -169,9 +171,7 @@ async def test_a_disk_that_hangs_holds_up_nothing_else(
 async def test_a_damaged_memory_is_left(hook: Hook, tmp_path: Path) -> None:
     (tmp_path / "notifications.json").write_text('[{"receiver": 1}]')
     at = stage({"apprise": {"urls": [hook.url]}}, tmp_path)
-    at.notifier.active.observe_deployment(deployment("AwaitingPromotion"), at.now)
-    await at.after(seconds=0)
-    await at.after(seconds=10)
+    await at.tell()
     assert len(hook.taken) == 1
 
 
@@ -195,9 +195,7 @@ async def test_a_restart_tells_no_end_of_what_fails_on(hook: Hook, tmp_path: Pat
 async def test_text_is_no_markup(hook: Hook, tmp_path: Path) -> None:
     at = stage({"apprise": {"urls": [f"{hook.url}?format=html"]}}, tmp_path, Redactor(["hunter\ntwenty-two"]))
     text = "<a href='http://evil'>all is well</a> hunter\ntwenty-two"
-    at.notifier.active.observe_deployment(deployment("AwaitingPromotion", text), at.now)
-    await at.after(seconds=0)
-    await at.after(seconds=10)
+    await at.tell(text)
     assert "<a" not in hook.taken[0]["message"]
     assert "[redacted]" in hook.taken[0]["message"]
 
@@ -239,9 +237,7 @@ async def test_what_an_alertmanager_answers_drives_no_terminal(hook: Hook, tmp_p
 async def test_a_line_that_is_no_url_stays_secret(tmp_path: Path) -> None:
     (tmp_path / "urls").write_text("hunter22-the-token\n")
     at = stage({"apprise": {"urlsFile": f"{tmp_path}/urls"}}, tmp_path)
-    at.notifier.active.observe_deployment(deployment("AwaitingPromotion"), at.now)
-    await at.after(seconds=0)
-    await at.after(seconds=10)
+    await at.tell()
     ((_, why),) = at.told
     assert "URL 1" in why
     assert "hunter22" not in why
@@ -250,9 +246,7 @@ async def test_a_line_that_is_no_url_stays_secret(tmp_path: Path) -> None:
 async def test_urls_from_a_file_that_comes_later(hook: Hook, tmp_path: Path) -> None:
     file = tmp_path / "urls"
     at = stage({"apprise": {"urlsFile": str(file)}}, tmp_path)
-    at.notifier.active.observe_deployment(deployment("AwaitingPromotion"), at.now)
-    await at.after(seconds=0)
-    await at.after(seconds=10)
+    await at.tell()
     assert at.told == [("r", f"{file} cannot be read: No such file or directory")]
     file.write_text(f"# the team's hook\n{hook.url}\n")
     await at.after(minutes=1)
