@@ -24,6 +24,7 @@ from remit.cli.helptext import command
 from remit.cli.logs import logs
 from remit.cli.notify import notify
 from remit.cli.operator import operator
+from remit.cli.page import page
 from remit.cli.prune import prune
 from remit.cli.report import report as release_report
 from remit.cli.rerun import rerun
@@ -59,6 +60,7 @@ command(app, _POLICIES)(errors)
 app.add_typer(policy.app, name="policy", rich_help_panel=_POLICIES)
 app.add_typer(audit.app, name="audit", rich_help_panel=_POLICIES)
 command(app, _SERVICES)(up)
+command(app, _SERVICES)(page)
 command(app, _SERVICES)(demo)
 command(app, _SERVICES)(backup)
 command(app, _SERVICES)(restore)

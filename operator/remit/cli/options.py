@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable
 from enum import StrEnum
@@ -358,3 +359,20 @@ def split_address(address: str) -> tuple[str, int]:
     if not colon or not port.isdigit() or int(port) > 65535:
         raise typer.BadParameter(f"{address!r} is not HOST:PORT, such as 127.0.0.1:9090")
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 (the user left the host out)
+
+
+def page_address(address: str) -> tuple[str, int | None] | None:
+    """Host and port of the page; port None: the usual one. None: no page. Raises typer's usage error."""
+    if address == "off":
+        return None
+    host, port = split_address(address) if address else ("127.0.0.1", None)
+    try:
+        is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise typer.BadParameter(
+            f"--page-address {address}: the page has no TLS, so it is served on this machine alone, at 127.0.0.1 or"
+            " [::1]; see it from elsewhere through ssh -L"
+        )
+    return host, port

@@ -25,6 +25,16 @@ def up(
             show_default=False,
         ),
     ] = None,
+    page_address: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where the live page is, on this machine's loopback; port 0 picks one; off: no page. By default"
+            " port 6480 of 127.0.0.1, or another that is free.",
+            envvar="REMIT_PAGE_ADDRESS",
+            show_default=False,
+        ),
+    ] = "",
     kubeconfig: Annotated[
         Path | None,
         typer.Option(
@@ -83,7 +93,10 @@ def up(
         "docker_host": docker_host,
         "notifications": str(path) if (path := checked(notifications)) else None,
     }
+    page = options.page_address(page_address)
     file = options.log_file(log_file, log_max_size, log_backups)
     threads.run(
-        supervisor.up(supervisor.UpSettings(state_dir, host, port, kubeconfig, operator, log_format, log_level, file))
+        supervisor.up(
+            supervisor.UpSettings(state_dir, host, port, kubeconfig, operator, log_format, log_level, file, page)
+        )
     )

@@ -42,6 +42,8 @@ class Access:
 
     server: str
     ca_file: str | None = None
+    ca_data: str | None = field(default=None, repr=False)
+    """The same as text, in PEM."""
     token: str | None = field(default=None, repr=False)
     cert_file: str | None = None
     key_file: str | None = None
@@ -113,8 +115,8 @@ class Access:
         if not self.server.startswith("https:"):
             return None
         try:
-            context = ssl.create_default_context(cafile=self.ca_file)
-            if self.ca_file:
+            context = ssl.create_default_context(cafile=self.ca_file, cadata=self.ca_data)
+            if self.ca_file or self.ca_data:
                 # Python 3.13 became strict by default: it rejects an authority without keyUsage and a certificate
                 # without key identifiers, which some clusters have. Go accepts both. Go also accepts as an anchor
                 # whatever the file holds, self-signed or not, which Python did not before 3.13.

@@ -145,16 +145,24 @@ class Kube:
         ]
 
     async def snapshot(
-        self, resource: Resource, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        transform: Callable[[Object], Object] | None = None,
     ) -> tuple[Objects, str]:
         """All objects as they were at one moment, and its resourceVersion, from which a watch goes on. They come in
-        pages or, where the server forgets that moment meanwhile, all at once, as for client-go."""
+        pages or, where the server forgets that moment meanwhile, all at once, as for client-go. `transform` makes of
+        each what is kept, page by page."""
         items: Objects = []
         version = ""
         async for first, page in self._listed(resource, namespace, label_selector, field_selector):
             if first:
                 items = []
-            items += page.get("items", [])
+            found = page.get("items", [])
+            items += map(transform, found) if transform else found
             version = str(page.get("metadata", {}).get("resourceVersion", ""))
         return items, version
 

@@ -16,6 +16,7 @@ import structlog
 from remit.api.endpoint import Resource
 from remit.errors import ApiError, RemitError
 from remit.kube.client import Kube, Object
+from remit.kube.indexer import Indexer
 from remit.kube.reflector import Reflector, ResourceEventHandler
 
 log = structlog.get_logger(__name__)
@@ -74,7 +75,7 @@ class Informer:
 
     When the server refuses for `refusal_patience` seconds, or gives no answer for `patience`, everyone who reads gets
     the error. `key` gives what subscribers name an object by: by default its name, which is its own only within one
-    namespace.
+    namespace. `transform` makes of each object what is kept of it and told, as client-go's TransformFunc.
     """
 
     def __init__(
@@ -88,16 +89,19 @@ class Informer:
         patience: float = 60,
         refusal_patience: float = 0,
         key: Callable[[Object], str] = lambda obj: str(obj["metadata"]["name"]),
+        transform: Callable[[Object], Object] = lambda obj: obj,
     ) -> None:
         self._kube, self._resource, self._namespace = kube, resource, namespace
         self._field_selector, self._label_selector = field_selector, label_selector
         self._patience, self._refusal_patience, self._key = patience, refusal_patience, key
+        self._transform = transform
         self._reflector = Reflector(
             resource,
             namespaces=[namespace] if namespace else (),
             field_selector=field_selector,
             label_selector=label_selector,
             indexers={"key": lambda obj: (key(obj),)},
+            transform=transform,
         )
         self._reflector.add_handler(
             ResourceEventHandler(
@@ -107,6 +111,9 @@ class Informer:
             )
         )
         self._listed = False
+        self._settled = asyncio.Event()
+        self.silent_since: float | None = None
+        """When the server stopped answering, on the loop's clock; None: it answers."""
         self._subscriptions: defaultdict[str | None, set[Subscription]] = defaultdict(set)
         self._running: asyncio.Task[None] | None = None
         self._error: RemitError | None = None
@@ -114,6 +121,31 @@ class Informer:
     @property
     def failed(self) -> bool:
         return self._error is not None
+
+    @property
+    def error(self) -> RemitError | None:
+        """With which the watch ended for good."""
+        return self._error
+
+    @property
+    def has_synced(self) -> bool:
+        """Whether a list was taken over: `objects` was whole then."""
+        return self._listed
+
+    async def settled(self) -> None:
+        """Wait until a list was taken over, or the server refused one or did not answer."""
+        while not self._listed and self._error is None and self.silent_since is None:
+            self._settled.clear()
+            await self._settled.wait()
+
+    @property
+    def objects(self) -> Indexer:
+        """What is there, to be read only."""
+        return self._reflector.objects
+
+    def add_handler(self, handler: ResourceEventHandler) -> None:
+        """Tell `handler` of what is there, and of every change from now on."""
+        self._reflector.add_handler(handler)
 
     @contextlib.contextmanager
     def subscribe(self, name: str | None = None) -> Iterator[Subscription]:
@@ -149,20 +181,21 @@ class Informer:
 
     async def _keep(self) -> None:
         clock = asyncio.get_running_loop().time
-        version, pause, silent_since = "", _SHORTEST_PAUSE, None
+        version, pause = "", _SHORTEST_PAUSE
         while True:
             began = clock()
             try:
                 if not version:
                     version = await self._list()
-                    silent_since = None
+                    self.silent_since = None
                 async for reached in self._watch(version):
                     version = reached
             except (ApiError, aiohttp.ClientError, TimeoutError) as error:
                 version = ""
                 if isinstance(error, ApiError) and error.status != _EXPIRED:
-                    silent_since = silent_since if silent_since is not None else clock()
-                    if clock() - silent_since >= (self._refusal_patience if _final(error) else self._patience):
+                    self.silent_since = self.silent_since if self.silent_since is not None else clock()
+                    self._settled.set()
+                    if clock() - self.silent_since >= (self._refusal_patience if _final(error) else self._patience):
                         self._fail(error)
                         return
                     if _final(error):
@@ -178,6 +211,7 @@ class Informer:
     async def _list(self) -> str:
         version = await self._reflector.list_in(self._kube, self._namespace)
         self._listed = True
+        self._settled.set()
         for name, subscriptions in self._subscriptions.items():
             if name is not None and self._get(name) is None:
                 for subscription in subscriptions:
@@ -199,9 +233,9 @@ class Informer:
         async with contextlib.aclosing(changes):
             async for type_, obj in changes:
                 if type_ == "DELETED":
-                    self._reflector.observe_deletion(obj)
+                    self._reflector.observe_deletion(self._transform(obj))
                 elif type_ in {"ADDED", "MODIFIED"}:
-                    self._reflector.observe(obj)
+                    self._reflector.observe(self._transform(obj))
                 yield obj["metadata"]["resourceVersion"]
 
     def _tell(self, change: Change) -> None:
@@ -211,6 +245,7 @@ class Informer:
 
     def _fail(self, error: RemitError) -> None:
         self._error = self._error or error
+        self._settled.set()
         for subscriptions in self._subscriptions.values():
             for subscription in subscriptions:
                 subscription.fail(self._error)

@@ -6,6 +6,7 @@ cluster's operator keeps its state in, so that `remit logs` finds the whole outp
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 from pathlib import Path
@@ -15,6 +16,7 @@ import yaml
 
 from remit import safeyaml
 from remit.errors import InvalidInput
+from remit.kube.access import Access
 from remit.regularfile import read_text
 from remit.userpaths import home
 
@@ -43,6 +45,18 @@ def is_of_server(state_dir: Path, server: str) -> bool:
         return True
     except (OSError, InvalidInput, KeyError, TypeError, AttributeError):
         return False
+
+
+def access_of_up(kubeconfig: Path) -> Access:
+    """What the kubeconfig that `remit up` wrote gives access to. For that one the official client's loader, which takes
+    a second to import, is not needed. Raises `InvalidInput`, and OSError."""
+    document = _read(kubeconfig)
+    try:
+        cluster, user = document["clusters"][0]["cluster"], document["users"][0]["user"]
+        authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
+        return Access(server=cluster["server"], ca_data=authority, token=f"Bearer {user['token']}")
+    except (KeyError, IndexError, TypeError, ValueError):
+        raise InvalidInput(f"{kubeconfig} is not the kubeconfig that remit up writes; start it again") from None
 
 
 def context_names(kubeconfig: Path | None) -> list[str]:

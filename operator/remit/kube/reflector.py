@@ -114,12 +114,16 @@ class Reflector:
         label_selector: str = "",
         indexers: Mapping[str, IndexFunc] | None = None,
         max_tombstones: int = MAX_TOMBSTONES,
+        transform: Callable[[Object], Object] | None = None,
     ) -> None:
+        """`transform` makes of each object from a list what is kept of it, as client-go's TransformFunc. What it gives
+        has the object's metadata, but for what nobody here looks at."""
         self.resource = resource
         self.namespaces = tuple(namespaces)
         self.objects = Indexer(indexers)
         self._field_selector, self._label_selector = field_selector, label_selector
         self._max_tombstones = max_tombstones
+        self._transform = transform
         self._handlers: list[ResourceEventHandler] = []
         self._moments: dict[str, _Moment] = {}
         """When each object of `objects` was changed last."""
@@ -177,7 +181,11 @@ class Reflector:
         """List one of the namespaces (None: all of them). Gives the resourceVersion that a watch goes on from."""
         begun = self.begin_list()
         objects, version = await kube.snapshot(
-            self.resource, namespace, field_selector=self._field_selector, label_selector=self._label_selector
+            self.resource,
+            namespace,
+            field_selector=self._field_selector,
+            label_selector=self._label_selector,
+            transform=self._transform,
         )
         oldest_first = sorted(objects, key=lambda obj: str(obj["metadata"].get("creationTimestamp", "")))
         await self.replace(oldest_first, version, begun, namespace)

@@ -19,7 +19,11 @@ from remit.cli.supervisor.channel import Message, receive, send
 from remit.lazily import without
 from remit.telemetry.redact import Redactor
 
-ROLES: Final = {"control-plane": "remit.cli.supervisor.controlplane", "operator": "remit.cli.supervisor.operator"}
+ROLES: Final = {
+    "control-plane": "remit.cli.supervisor.controlplane",
+    "operator": "remit.cli.supervisor.operator",
+    "page": "remit.cli.supervisor.page",
+}
 """The module of each, whose `serve` is a `Serve`."""
 
 

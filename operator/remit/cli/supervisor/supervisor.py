@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +30,13 @@ from remit.sandbox.cgrouptree import make_room
 from remit.stateformat import check_state_format
 from remit.telemetry.logfile import LogFile
 from remit.telemetry.logs import form_for
+from remit.web import login
 
 log = structlog.get_logger(__name__)
 
 USUAL_PORT: Final = 6443
 """What a Kubernetes API server listens on."""
+USUAL_PAGE_PORT: Final = 6480
 _TRIES: Final = 20
 _LOCK_SECONDS: Final = 3.0
 """For the processes of a supervisor that was killed to be dead, too."""
@@ -66,6 +69,8 @@ class UpSettings:
     log_level: str
     log_file: LogFile | None = None
     """Where logs go instead of standard error."""
+    page: tuple[str, int | None] | None = None
+    """Address and port of the page; port None: the usual one, or another that is free. None: no page."""
 
 
 async def up(settings: UpSettings) -> None:
@@ -86,8 +91,23 @@ async def up(settings: UpSettings) -> None:
         for each in sockets:
             stack.enter_context(each)
         descriptors = [each.fileno() for each in sockets]
+        page_sockets = _page_sockets(settings.page)
+        for each in page_sockets:
+            stack.enter_context(each)
         control_plane = Service("control plane", "control-plane", [lock, *descriptors], write=stream.pass_on)
         operator = Service("operator", "operator", requires=control_plane, write=stream.pass_on)
+        page = Service(
+            "page",
+            "page",
+            [each.fileno() for each in page_sockets],
+            requires=control_plane,
+            write=stream.pass_on,
+            on_demand=page_sockets,
+        )
+        page_url = _url(page_sockets)
+        if page_sockets:
+            stack.callback((settings.state_dir / login.PAGE_FILE).unlink, missing_ok=True)
+            login.write_page_file(settings.state_dir, page_url)
 
         def control_plane_settings() -> Message:
             places = {"state_dir": str(settings.state_dir), "host": settings.host}
@@ -106,10 +126,24 @@ async def up(settings: UpSettings) -> None:
                 "merge_into": merge_into,
             }
 
-        def kill() -> None:
-            _kill(operator, control_plane)
+        def page_settings() -> Message:
+            facts = control_plane.facts
+            return {
+                **logs,
+                "state_dir": str(settings.state_dir),
+                "url": page_url,
+                "sockets": [each.fileno() for each in page_sockets],
+                "kubeconfig": facts["kubeconfig"],
+                "user": facts["user"],
+                "operator_namespace": settings.operator["operator_namespace"],
+                "again": page.begun > 1,
+            }
 
-        with stop_requested(before_exit=kill) as stop, _reaping(control_plane, operator):
+        def kill() -> None:
+            _kill(page, operator, control_plane)
+
+        with stop_requested(before_exit=kill) as stop, _reaping(control_plane, operator, page):
+            paging = asyncio.ensure_future(_keep_page(page, page_settings, page_sockets))
             keeping = [
                 asyncio.ensure_future(control_plane.keep(control_plane_settings)),
                 asyncio.ensure_future(operator.keep(operator_settings)),
@@ -117,14 +151,15 @@ async def up(settings: UpSettings) -> None:
             try:
                 await _first(stop.wait(), operator.ready.wait(), *keeping)
                 if operator.ready.is_set() and not stop.is_set():
-                    _welcome(settings, control_plane.facts, operator.facts)
+                    _welcome(settings, control_plane.facts, operator.facts, page_url)
                     await _first(stop.wait(), *keeping)
                 if stop.is_set():
                     log.info("stopping; once more stops at once")
             finally:
-                await operator.stop(_SILENT_SECONDS, unless_heard=True)
+                await asyncio.gather(page.stop(_STOP_SECONDS), operator.stop(_SILENT_SECONDS, unless_heard=True))
                 await control_plane.stop(_STOP_SECONDS)
                 kill()
+                paging.cancel()
             ended = [each for each in keeping if each.done()]  # but for one that does not die
             for outcome in await asyncio.gather(*ended, return_exceptions=True):
                 if isinstance(outcome, BaseException):
@@ -142,8 +177,10 @@ class Service:
         *,
         requires: Service | None = None,
         write: Callable[[bytes], None] = lambda lines: None,
+        on_demand: Sequence[socket.socket] = (),
     ) -> None:
-        """It is told to begin, but not started, when what it `requires` is ready. `write` gets what it logs."""
+        """It is told to begin, but not started, when what it `requires` is ready. `write` gets what it logs. With
+        `on_demand`, it is started when somebody connects to one of these sockets, as systemd does it."""
         self.name = name
         self.facts: Message = {}
         """What it said of itself when it was last ready."""
@@ -152,6 +189,9 @@ class Service:
         self._descriptors = descriptors
         self._requires = requires
         self._write = write
+        self._on_demand = on_demand
+        self.begun = 0
+        """How often its process was started."""
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
         self.worker: Worker | None = None
@@ -164,9 +204,17 @@ class Service:
         finally:
             self._ended.set()
 
+    async def keep_nothing(self) -> None:
+        """It is not wanted."""
+        self._ended.set()
+
     async def _keep(self, settings: Callable[[], Message]) -> None:
         history = Restarts()
         while not self._stopping.is_set():
+            if self._on_demand:
+                await _first(_connected(self._on_demand), self._stopping.wait())
+                if self._stopping.is_set():
+                    return
             ready_seconds, reason = await self._run_once(settings, again=history.in_row > 0)
             if self._stopping.is_set():
                 return
@@ -183,6 +231,7 @@ class Service:
         """
         clock = asyncio.get_running_loop().time
         try:
+            self.begun += 1
             worker = self.worker = Worker(self._role, self._descriptors, self._write)
         except OSError as error:
             return None, f"it cannot be started: {error}"
@@ -248,6 +297,32 @@ class Service:
     @property
     def pid(self) -> int | None:
         return self.worker.pid if self.worker is not None else None
+
+
+async def _keep_page(page: Service, settings: Callable[[], Message], sockets: Sequence[socket.socket]) -> None:
+    """Nothing else depends on the page: where it does not come up, the rest goes on without it."""
+    if not sockets:
+        await page.keep_nothing()
+        return
+    try:
+        await page.keep(settings)
+    except RemitError as error:
+        log.warning("the page is not served any more", reason=str(error))
+    finally:
+        for each in sockets:
+            each.close()
+
+
+async def _connected(sockets: Sequence[socket.socket]) -> None:
+    """Until somebody has connected to one of them. They stay unanswered."""
+    loop, come = asyncio.get_running_loop(), asyncio.Event()
+    for each in sockets:
+        loop.add_reader(each, come.set)
+    try:
+        await come.wait()
+    finally:
+        for each in sockets:
+            loop.remove_reader(each)
 
 
 def _kill(*services: Service) -> None:
@@ -333,8 +408,35 @@ def _listening(host: str, port: int | None) -> list[socket.socket]:
     raise RemitError(f"ports {USUAL_PORT} to {USUAL_PORT + _TRIES - 1} of {host} are taken; choose one with --port")
 
 
-def _welcome(settings: UpSettings, control_plane: Message, operator: Message) -> None:
+def _page_sockets(page: tuple[str, int | None] | None) -> list[socket.socket]:
+    """Raises `RemitError` where the port that was named cannot be had. For want of one of the usual ports there is
+    another one."""
+    if page is None:
+        return []
+    host, port = page
+    if port is not None:
+        return open_sockets(host, port)
+    for candidate in (*range(USUAL_PAGE_PORT, USUAL_PAGE_PORT + _TRIES), 0):
+        with contextlib.suppress(AddressInUse):
+            return open_sockets(host, candidate)
+    return []
+
+
+def _url(sockets: Sequence[socket.socket]) -> str:
+    if not sockets:
+        return ""
+    host, port = sockets[0].getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _welcome(settings: UpSettings, control_plane: Message, operator: Message, page_url: str) -> None:
     where = settings.kubeconfig or Path(control_plane["kubeconfig"])
+    page = ""
+    if page_url and sys.stdout.isatty():
+        link = login.login_url(login.read_page_file(settings.state_dir), time.time())
+        page = f"See what happens: {link}\n(that works once; 'remit page' prints another)\n\n"
+    elif page_url:  # what is written to a file or a journal is no place for what logs in
+        page = f"See what happens: {page_url} ('remit page' prints a link that logs in)\n\n"
     typer.echo(
         f"Remit serves {control_plane['url']} (metrics on port {operator['metrics_port']}). In another terminal:\n"
         "\n"
@@ -342,6 +444,7 @@ def _welcome(settings: UpSettings, control_plane: Message, operator: Message) ->
         "  kubectl get remit -A\n"
         "  remit run -- echo hello        # denied until a CommandPolicy allows it\n"
         "\n"
+        f"{page}"
         "Ctrl-C stops it.",
     )
     sys.stdout.flush()

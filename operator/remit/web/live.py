@@ -1,0 +1,149 @@
+"""Server-sent events: a page hears of the regions that changed.
+
+A stream has no queue of regions: each time that something changed, it renders what the page shows and sends what
+differs from what it sent before. So a slow reader gets fewer and newer states, and never more than one waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, Final
+
+import orjson
+import structlog
+from aiohttp import web
+
+from remit.errors import RemitError
+from remit.web import rendering
+from remit.web.security import SESSION
+from remit.web.sessions import Session
+
+log = structlog.get_logger(__name__)
+
+Show = Callable[[web.Request, Session], Awaitable[rendering.View]]
+Events = AsyncGenerator[tuple[str, Any], None]
+"""Names and what JSON can say."""
+
+_APART_SECONDS: Final = 0.5
+"""Between two looks of one stream."""
+_QUIET_SECONDS: Final = 5.0
+"""After which a stream looks although nothing is known to have changed: what is shown may depend on the time."""
+_WRITE_SECONDS: Final = 20.0
+_WAITING_EVENTS: Final = 4
+
+
+class Streams:
+    """The open streams of the server. `stop` ends them."""
+
+    def __init__(self) -> None:
+        self._open: set[asyncio.Task[Any]] = set()
+        self._shared: dict[tuple[str, int], tuple[float, dict[str, str]]] = {}
+        """What was rendered a moment ago, by address and viewer."""
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def stop(self) -> None:
+        for task in self._open:
+            task.cancel()
+
+    async def serve(
+        self, request: web.Request, show: Show, events: Callable[[], Events] | None = None
+    ) -> web.StreamResponse:
+        """Until the page is left. `events` are further ones, in their order."""
+        session = request[SESSION]
+        if not session.may_stream:
+            return web.Response(status=429, text="too many live pages are open; close some")
+        response = web.StreamResponse(
+            headers={"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no"}
+        )
+        response.enable_chunked_encoding()
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # this is one
+        self._open.add(task)
+        session.streams += 1
+        session.viewer.streams += 1
+        try:
+            await response.prepare(request)
+            await self._feed(request, session, show, events, response)
+        except (ConnectionError, RuntimeError):
+            log.debug("a live page was left")
+        except web.HTTPNotFound:
+            with contextlib.suppress(ConnectionError, RuntimeError):
+                await response.write(b"event: gone\ndata: {}\n\n")
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+        finally:
+            self._open.discard(task)
+            session.streams -= 1
+            session.viewer.streams -= 1
+        return response
+
+    async def _feed(
+        self,
+        request: web.Request,
+        session: Session,
+        show: Show,
+        events: Callable[[], Events] | None,
+        response: web.StreamResponse,
+    ) -> None:
+        turn = asyncio.Lock()  # events of two sources are not written into each other
+
+        async def send(name: str, data: Any) -> None:
+            packet = b"event: " + name.encode() + b"\ndata: " + orjson.dumps(data) + b"\n\n"
+            async with turn, asyncio.timeout(_WRITE_SECONDS):
+                await response.write(packet)
+
+        async def further() -> None:
+            if events is not None:
+                async with contextlib.aclosing(events()) as source:
+                    async for name, data in source:
+                        await send(name, data)
+
+        feeding = asyncio.ensure_future(further())
+        try:
+            await self._regions(request, session, show, send, feeding)
+        finally:
+            feeding.cancel()
+            await asyncio.gather(feeding, return_exceptions=True)
+
+    async def _regions(
+        self,
+        request: web.Request,
+        session: Session,
+        show: Show,
+        send: Callable[[str, Any], Awaitable[None]],
+        feeding: asyncio.Future[None],
+    ) -> None:
+        viewer, sent = session.viewer, dict[str, str]()
+        while not session.over:
+            await viewer.open()
+            version = viewer.version
+            for name, html in (await self._rendered(request, session, show)).items():
+                if sent.get(name) != html:
+                    sent[name] = html
+                    await send("region", {"name": name, "html": html})
+            await send("state", {"trouble": viewer.trouble, "now": time.time()})
+            if feeding.done() and (error := feeding.exception()) is not None:
+                log.debug("what a page follows broke off", error=repr(error))
+                await send("broken", str(error) if isinstance(error, RemitError) else "what is followed here broke off")
+                feeding = asyncio.get_running_loop().create_future()  # told once
+            await asyncio.sleep(_APART_SECONDS)
+            await viewer.changed(version, _QUIET_SECONDS)
+
+    async def _rendered(self, request: web.Request, session: Session, show: Show) -> dict[str, str]:
+        """Pages that show the same are rendered once for all of one viewer."""
+        key = str(request.rel_url), id(session.viewer)
+        known = self._shared.get(key)
+        now = time.monotonic()
+        if known is not None and now - known[0] < _APART_SECONDS / 2:
+            return known[1]
+        view = await show(request, session)
+        made = rendering.regions(view)
+        self._shared = {each: value for each, value in self._shared.items() if now - value[0] < _APART_SECONDS}
+        self._shared[key] = now, made
+        return made

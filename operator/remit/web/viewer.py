@@ -1,0 +1,166 @@
+"""What one viewer sees: the caches of the kinds, filled with the viewer's own credentials while somebody looks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from remit.api.endpoint import Resource
+from remit.errors import ApiError, RemitError
+from remit.kube.access import Access
+from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Kube, Object
+from remit.kube.informer import Informer
+from remit.kube.reflector import ResourceEventHandler
+from remit.web.rows import TaskRow, slim
+
+_FOREVER: Final = float("inf")
+_SYNC_SECONDS: Final = 10.0
+_ACCESS_SECONDS: Final = 15.0
+"""How long the answer to a question about access is believed."""
+_MOST_ANSWERS: Final = 2000
+_AGAIN_SECONDS: Final = 10.0
+"""After which a list that was refused is asked for again."""
+_REVIEWS: Final = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+
+
+def _whole(obj: Object) -> Object:
+    """An object without what takes a quarter of its memory and nobody looks at."""
+    obj["metadata"].pop("managedFields", None)
+    return obj
+
+
+class Viewer:
+    """One identity. Its sessions share its caches. `state_dirs` are where the operator's output and audit trail may be.
+
+    `caches` run between `open` and `close`; what asks for them before that gets empty lists.
+    """
+
+    def __init__(self, name: str, access: Access, state_dirs: Sequence[Path], operator_namespace: str) -> None:
+        self.name, self.state_dirs, self.operator_namespace = name, tuple(state_dirs), operator_namespace
+        self.kube = Kube(access, connections=16)
+        self.streams = 0
+        """How many live streams of it are open."""
+        self.used = 0.0
+        """When it was last used, on the loop's clock."""
+        self.version = 0
+        """It goes up with each change of anything that is cached."""
+        self._changed = asyncio.Event()
+        self._informers: dict[Resource, Informer] = {}
+        self._ended: dict[Resource, float] = {}
+        self._stack: contextlib.AsyncExitStack | None = None
+        self._opening = asyncio.Lock()
+        self._allowed: dict[tuple[str, ...], tuple[float, bool]] = {}
+
+    async def open(self) -> None:
+        """Start the caches, or those again that were refused, and wait until they are filled, but not for long."""
+        clock = asyncio.get_running_loop().time
+        self.used = clock()
+        async with self._opening:
+            if self._stack is None:
+                self._stack = contextlib.AsyncExitStack()
+                await self._stack.enter_async_context(self.kube)
+            for resource, keep in ((TASKS, slim), (DEPLOYMENTS, _whole), (POLICIES, _whole)):
+                running = self._informers.get(resource)
+                if running is None or (
+                    running.failed and clock() - self._ended.setdefault(resource, clock()) > _AGAIN_SECONDS
+                ):
+                    self._ended.pop(resource, None)
+                    await self._start(self._stack, resource, keep)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SYNC_SECONDS):
+                await asyncio.gather(*(informer.settled() for informer in self._informers.values()))
+
+    async def _start(
+        self, stack: contextlib.AsyncExitStack, resource: Resource, keep: Callable[[Object], Object]
+    ) -> None:
+        informer = Informer(self.kube, resource, None, patience=_FOREVER, key=lambda obj: "", transform=keep)
+        informer.add_handler(
+            ResourceEventHandler(
+                on_add=lambda obj: self._change(),
+                on_update=lambda old, new: self._change(),
+                on_delete=lambda obj: self._change(),
+            )
+        )
+        self._informers[resource] = await stack.enter_async_context(informer)
+
+    async def close(self) -> None:
+        """Forget everything. It may be opened again."""
+        async with self._opening:
+            stack, self._stack = self._stack, None
+            self._informers.clear()
+            self._allowed.clear()
+            if stack is not None:
+                await stack.aclose()
+        self._change()
+
+    def _change(self) -> None:
+        self.version += 1
+        event, self._changed = self._changed, asyncio.Event()
+        event.set()
+
+    async def changed(self, since: int, within: float) -> bool:
+        """Wait until there is another version than `since`, but no longer than `within` seconds. Whether there is."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                while self.version == since:
+                    await self._changed.wait()
+        return self.version != since
+
+    def tasks(self) -> list[TaskRow]:
+        return [obj["row"] for obj in self._objects(TASKS)]
+
+    def deployments(self) -> list[Object]:
+        return sorted(self._objects(DEPLOYMENTS), key=_key)
+
+    def policies(self) -> list[Object]:
+        return sorted(self._objects(POLICIES), key=_key)
+
+    def _objects(self, resource: Resource) -> list[Object]:
+        informer = self._informers.get(resource)
+        return informer.objects.list() if informer is not None else []
+
+    @property
+    def trouble(self) -> str:
+        """Why what is shown may not be all, or not how it is now; empty where it is."""
+        for resource, informer in self._informers.items():
+            if isinstance(informer.error, ApiError) and informer.error.status == 403:
+                return f"You may not list {resource.plural} of all namespaces: {informer.error}"
+            if informer.error is not None:
+                return f"{resource.plural} cannot be watched: {informer.error}"
+        if any(each.silent_since is not None for each in self._informers.values()):
+            return "The API server does not answer. What is shown is how things were before."
+        if not all(each.has_synced for each in self._informers.values()):
+            return "Still reading from the API server."
+        return ""
+
+    async def may(self, verb: str, resource: Resource, namespace: str | None, subresource: str = "") -> bool:
+        """Whether RBAC lets this viewer; False where it cannot be told."""
+        key = (verb, resource.group, resource.plural, subresource, namespace or "")
+        clock = asyncio.get_running_loop().time
+        known = self._allowed.get(key)
+        if known is not None and clock() - known[0] < _ACCESS_SECONDS:
+            return known[1]
+        asked: dict[str, Any] = {"verb": verb, "group": resource.group, "resource": resource.plural}
+        asked |= {"namespace": namespace} if namespace else {}
+        asked |= {"subresource": subresource} if subresource else {}
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": asked},
+        }
+        try:
+            answer = await self.kube.request("POST", _REVIEWS, body=review)
+        except RemitError:
+            return False
+        allowed = (answer.get("status") or {}).get("allowed") is True
+        if len(self._allowed) >= _MOST_ANSWERS:
+            self._allowed.clear()
+        self._allowed[key] = clock(), allowed
+        return allowed
+
+
+def _key(obj: Object) -> tuple[str, str]:
+    return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]

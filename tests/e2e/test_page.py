@@ -1,0 +1,175 @@
+"""The live page of `remit up`: who gets in, what no other site can do, and what changes while it is looked at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import httpx
+import psutil
+import pytest
+
+from pages import TIMEOUT, Looker, login_link, looking
+from remitup import RemitUp, until
+
+
+@pytest.fixture(scope="module")
+def looker(up: RemitUp) -> Iterator[Looker]:
+    with looking(up) as one:
+        yield one
+
+
+def stranger(up: RemitUp) -> httpx.Client:
+    """A client without a session."""
+    return httpx.Client(base_url=login_link(up).partition("/login")[0], timeout=TIMEOUT, trust_env=False)
+
+
+def test_a_link_logs_in_once_and_its_token_stays_nowhere(up: RemitUp) -> None:
+    link = login_link(up)
+    token = link.partition("token=")[2]
+    with stranger(up) as browser:
+        assert browser.head(link).status_code == 503  # a preview does not use it up
+        assert browser.get(link, headers={"Sec-Purpose": "prefetch;prerender"}).status_code == 503
+        first = browser.get(link)
+        assert (first.status_code, first.headers["Location"], token in str(first.headers)) == (303, "/", False)
+        cookie = first.headers["Set-Cookie"]
+        assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
+        page = browser.get("/")
+        assert page.status_code == 200
+        assert token not in page.text
+    with stranger(up) as other:
+        again = other.get(link)
+        assert again.status_code == 401
+        assert "used already" in again.text
+        assert token not in again.text
+        assert "Set-Cookie" not in again.headers
+    assert token not in up.log.read_text()
+
+
+def test_the_log_and_what_is_printed_have_no_token(up: RemitUp) -> None:
+    assert re.search(r"See what happens: http://127\.0\.0\.1:\d+ \('remit page'", up.log.read_text())
+    assert "token=" not in up.log.read_text()
+
+
+def test_nobody_sees_anything_without_a_session(up: RemitUp) -> None:
+    with stranger(up) as browser:
+        for path in ("/", "/nothing"):
+            answer = browser.get(path)
+            assert (answer.status_code, answer.headers["Location"]) == (303, "/login")
+        assert browser.get("/live/").status_code == 401
+        assert browser.post("/logout", headers={"Origin": str(browser.base_url).rstrip("/")}).status_code == 401
+        browser.cookies.set(f"remit-session-{browser.base_url.port}", "guess")
+        assert browser.get("/").status_code == 303
+        assert browser.get("/live/").status_code == 401
+
+
+def test_every_answer_forbids_what_a_page_does_not_need(up: RemitUp, looker: Looker) -> None:
+    for path in ("/", "/nothing", "/static/page.css", "/login?token=x", "/static/none", "/logout"):
+        headers = looker.get(path).headers
+        policy = headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy, path
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+        assert (headers["X-Frame-Options"], headers["Referrer-Policy"]) == ("DENY", "no-referrer")
+        assert "Server" not in headers
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Origin": "null"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "http://127.0.0.1"},
+        {"Origin": "{origin}", "Sec-Fetch-Site": "cross-site"},
+        {"Origin": "{origin}", "Sec-Fetch-Site": "same-site"},
+        {"Origin": "https{rest}"},
+    ],
+)
+def test_another_site_cannot_do_anything(looker: Looker, headers: dict[str, str]) -> None:
+    filled = {
+        name: value.replace("{origin}", looker.origin).replace("{rest}", looker.origin.removeprefix("http"))
+        for name, value in headers.items()
+    }
+    assert looker.client.post("/logout", headers=filled).status_code == 403
+    assert looker.get("/").status_code == 200
+
+
+def test_another_site_cannot_open_a_stream(looker: Looker) -> None:
+    assert looker.get("/live/", **{"Sec-Fetch-Site": "cross-site"}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "169.254.169.254", "[::ffff:7f00:1]", "a b"]
+)
+def test_a_name_that_somebody_pointed_here_is_refused(looker: Looker, host: str) -> None:
+    assert looker.get("/", Host=host).status_code in {400, 421}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/../server.py",
+        "/static/..%2fserver.py",
+        "/static/%2e%2e/%2e%2e/page.json",
+        "/static//etc/passwd",
+        "/static/",
+    ],
+)
+def test_static_files_are_those_and_no_others(looker: Looker, path: str) -> None:
+    answer = looker.client.send(looker.client.build_request("GET", httpx.URL(looker.origin + path)))
+    assert answer.status_code in {303, 404}, answer.text
+
+
+def test_a_session_ends_with_its_logout(up: RemitUp) -> None:
+    with looking(up) as one, looking(up) as other:
+        kept = dict(one.client.cookies)
+        assert one.post("/logout").headers["Location"] == "/login"
+        one.client.cookies.update(kept)
+        assert one.get("/").status_code == 303
+        assert other.get("/").status_code == 200
+
+
+def test_what_runs_and_what_failed_is_shown_as_it_happens(up: RemitUp, looker: Looker) -> None:
+    with looker.live("/") as events:
+        for name, data in events:
+            if name == "state":
+                assert data["trouble"] == ""
+                break
+        up.kubectl("apply", "-f", "-", stdin=_TASKS)
+        seen = ""
+        while "shown-running" not in seen or "shown-denied" not in seen:
+            name, data = next(events)
+            seen += data["html"] if name == "region" else ""
+    text = looker.get("/").text
+    assert "shown-running" in text
+    assert "needs no browser's consent" not in text
+    up.remit_here("cancel", "shown-running")
+
+
+def test_a_page_s_process_that_died_is_started_by_the_next_look(up: RemitUp) -> None:
+    with looking(up) as one:
+        assert one.get("/").status_code == 200
+        link = login_link(up)
+        before = up.worker("page")
+        assert before is not None
+        before.kill()
+        until(lambda: not psutil.pid_exists(before.pid) or before.status() == psutil.STATUS_ZOMBIE, "its death")
+        assert one.get("/").status_code == 303  # the new process knows no session
+        assert one.client.get(link).status_code == 401  # and no link of the one before
+    with looking(up) as one:
+        assert one.get("/").status_code == 200
+    assert up.process.poll() is None
+
+
+_TASKS = """
+apiVersion: remit.dev/v1alpha1
+kind: ExecutionTask
+metadata: {name: shown-running}
+spec: {command: {argv: [sh, -c, "sleep 300"]}}
+---
+apiVersion: remit.dev/v1alpha1
+kind: ExecutionTask
+metadata: {name: shown-denied}
+spec: {command: {argv: [git, push]}}
+"""

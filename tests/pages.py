@@ -1,0 +1,64 @@
+"""The page of a `remit up`, as a browser without a screen asks for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from remitup import RemitUp
+
+TIMEOUT = 60.0
+
+
+@dataclass(frozen=True)
+class Looker:
+    """A session. Use `get` and `post` with paths."""
+
+    client: httpx.Client
+    origin: str
+
+    def get(self, path: str, **headers: str) -> httpx.Response:
+        return self.client.get(path, headers=headers)
+
+    def post(self, path: str, **fields: str) -> httpx.Response:
+        """As the page's own forms do."""
+        return self.client.post(path, data=fields, headers={"Origin": self.origin})
+
+    @contextmanager
+    def live(self, path: str) -> Iterator[Iterator[tuple[str, Any]]]:
+        """The events of a page's stream."""
+        with self.client.stream("GET", f"/live{path}") as answer:
+            assert answer.status_code == 200, answer.status_code
+            yield _events(answer)
+
+
+def _events(answer: httpx.Response) -> Iterator[tuple[str, Any]]:
+    name = ""
+    for line in answer.iter_lines():
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            yield name, json.loads(line.removeprefix("data: "))
+
+
+def login_link(up: RemitUp) -> str:
+    done = up.remit_here("page", "--state-dir", str(up.state_dir))
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@contextmanager
+def looking(up: RemitUp) -> Iterator[Looker]:
+    """Logged in."""
+    link = login_link(up)
+    origin = link.partition("/login")[0]
+    with httpx.Client(base_url=origin, timeout=TIMEOUT, trust_env=False) as client:
+        answer = client.get(link)
+        assert answer.status_code == 303, answer.text
+        assert answer.headers["Location"] == "/"
+        yield Looker(client, origin)
