@@ -15,7 +15,7 @@ from remit.cli import options
 from remit.errors import RemitError
 
 if TYPE_CHECKING:
-    from remit.cli.connect import Connection
+    from remit.describe.connection import Connection
     from remit.execution.artifacts import ArtifactStore, StoredArtifact, StoredFile
 
 

@@ -17,7 +17,7 @@ from remit.cli.usage import Group
 from remit.telemetry.chain import Kind
 
 if TYPE_CHECKING:
-    from remit.cli.audittrail import Selection
+    from remit.describe.audittrail import Selection
     from remit.telemetry import Anchor
 
 app = typer.Typer(cls=Group, no_args_is_help=True)
@@ -155,7 +155,7 @@ def show(
 
     Nothing that stands in a record can drive the terminal.
     """
-    from remit.cli import audittrail
+    from remit.describe import audittrail
 
     selection = _selection(path, state_dir, since, until, namespace, task, verdict, kind, last)
     for number, (line, record) in enumerate(selection):
@@ -220,7 +220,7 @@ def _selection(
     kind: Kind | None,
     last: int | None,
 ) -> Selection:
-    from remit.cli.audittrail import Selection
+    from remit.describe.audittrail import Selection
     from remit.telemetry.trail import Filter
 
     wanted = Filter(
@@ -256,7 +256,7 @@ def _path(path: Path | None, state_dir: Path | None) -> Path:
 
 
 def _moment(text: str | None, flag: str) -> datetime.datetime | None:
-    from remit.cli.audittrail import moment
+    from remit.describe.audittrail import moment
 
     try:
         return None if text is None else moment(text, datetime.datetime.now(datetime.UTC))

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from remit.cli.audittrail import COLUMNS, Selection, as_csv
 from remit.cli.terminal import harmless
+from remit.describe.audittrail import COLUMNS, Selection, as_csv
 from remit.errors import InvalidInput
 from remit.privatefiles import whole_file
 from remit.telemetry.segments import belongs

@@ -14,7 +14,7 @@ from remit.cli import completion, options
 
 if TYPE_CHECKING:
     from remit.api import ExecutionTask
-    from remit.cli.connect import Connection
+    from remit.describe.connection import Connection
     from remit.kube.client import Object
 
 _MORE_SECONDS = 60

@@ -127,7 +127,8 @@ def _first_word(ctx: typer.Context) -> str | None:
 
 
 def _names(resource: Resource, options: dict[str, Any], incomplete: str) -> list[str]:
-    from remit.cli.connect import connected, names_of
+    from remit.cli.connect import connected
+    from remit.describe.connection import names_of
 
     async def fetch() -> list[str]:
         async with connected(**_place(options)) as connection:

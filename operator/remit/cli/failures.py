@@ -43,10 +43,10 @@ def errors(
         raise typer.BadParameter("--namespace names one namespace, and -A all of them; leave one out")
 
     from remit.cli import failurereport, tables
-    from remit.cli.audittrail import moment
     from remit.cli.connect import connected
-    from remit.cli.policysuggest import trail_of
     from remit.cli.terminal import note
+    from remit.describe.audittrail import moment
+    from remit.describe.observedruns import trail_of
 
     try:
         begun = moment(since, now)

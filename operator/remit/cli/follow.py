@@ -9,9 +9,9 @@ from pathlib import Path
 
 from remit.api import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus, Stream
-from remit.cli.connect import Connection
 from remit.cli.observe import Observed
 from remit.cli.terminal import Labelled, Screen, note
+from remit.describe.connection import Connection
 from remit.errors import RemitError
 from remit.execution.keptoutput import is_pruned
 from remit.execution.lines import LineReader, Reader, last_lines

@@ -19,8 +19,8 @@ from remit.didyoumean import did_you_mean
 
 if TYPE_CHECKING:
     from remit.api.endpoint import Resource
-    from remit.cli.connect import Connection
     from remit.cli.selection import Selection
+    from remit.describe.connection import Connection
     from remit.kube.client import Object
 
 _KINDS = {
@@ -165,7 +165,7 @@ def plurals_of(kinds: str) -> tuple[str, ...] | None:
 def _selection(plurals: tuple[str, ...], phase: str, since: str, sort_by: str, watch: bool) -> Selection:
     """Raises typer's usage error."""
     from remit.cli import selection
-    from remit.cli.audittrail import moment
+    from remit.describe.audittrail import moment
 
     flag = "--phase"
     try:
@@ -276,7 +276,7 @@ async def _follow(
 
 
 async def _print_changes(connection: Connection, plural: str, asked: Asked) -> None:
-    from remit.cli.audittrail import as_json
+    from remit.describe.audittrail import as_json
     from remit.kube.informer import Informer
 
     place = None if asked.everywhere else connection.namespace

@@ -11,7 +11,7 @@ import typer
 
 from remit import threads
 from remit.cli import completion, options
-from remit.cli.audittrail import moment
+from remit.describe.audittrail import moment
 
 if TYPE_CHECKING:
     from remit.cli.logsources import LogRequest, Target

@@ -12,11 +12,11 @@ from typing import Any, Literal, Protocol
 from remit.api import ExecutionTask
 from remit.backends.docker.labels import DEPLOYMENT_UID
 from remit.cli import podlogs
-from remit.cli.connect import Connection
 from remit.cli.follow import POLL_SECONDS, Follower, Selection, Shown, chosen_attempt, show_once
 from remit.cli.observe import observing
 from remit.cli.tasks import newest_run, runs_of
 from remit.cli.terminal import Labelled, Screen, note
+from remit.describe.connection import Connection
 from remit.errors import RemitError
 from remit.kube.client import DEPLOYMENTS, PODS, TASKS, Object
 from remit.operations.process.logs import NoPreviousRun, RotatingReader, Run

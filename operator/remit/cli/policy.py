@@ -201,10 +201,10 @@ def suggest(
         raise typer.BadParameter("--diff shows YAML; leave --output out")
     labels = options.pairs(label, "--label")
 
-    from remit.cli import policysuggest, policyyaml
-    from remit.cli.audittrail import since_or
     from remit.cli.connect import connected
     from remit.cli.terminal import counted, note
+    from remit.describe import observedruns, policyyaml
+    from remit.describe.audittrail import since_or
     from remit.policy.suggestion import Options
 
     try:
@@ -214,13 +214,13 @@ def suggest(
     kind, slash, deployment = (task or "").partition("/")
     if slash and (kind not in {"deploy", "deployment", "deployments"} or not deployment):
         raise typer.BadParameter(f"--task {task!r} is neither the name of a task nor deploy/NAME")
-    wanted = policysuggest.Wanted(moment, None if slash else task, labels, deployment or None)
+    wanted = observedruns.Wanted(moment, None if slash else task, labels, deployment or None)
     chosen = Options(name=name, labels=labels, generalize=generalize)
 
     async def ask() -> tuple[Any, Any, str]:
         async with connected(kubeconfig, context, namespace, state_dir) as connection:
-            trail = policysuggest.trail_of(connection.own_state_dirs)
-            found, today = await policysuggest.suggested(connection, wanted, operator_namespace, trail, chosen)
+            trail = observedruns.trail_of(connection.own_state_dirs)
+            found, today = await observedruns.suggested(connection, wanted, operator_namespace, trail, chosen)
             return found, today, connection.namespace
 
     found, today, where = threads.run(ask())

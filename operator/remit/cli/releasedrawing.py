@@ -7,7 +7,7 @@ from typing import Final
 from rich.text import Text
 from rich.tree import Tree
 
-from remit.cli.releasetree import Hook, ReleaseTree, RevisionBranch, Side
+from remit.describe.releasetree import Hook, ReleaseTree, RevisionBranch, Side
 from remit.telemetry import escape
 
 _COLOURS: Final = {

@@ -15,8 +15,8 @@ from remit.errors import RemitError
 
 if TYPE_CHECKING:
     from remit.cli import tasks
-    from remit.cli.connect import Connection
     from remit.cli.observe import Observed
+    from remit.describe.connection import Connection
     from remit.kube.client import Object
 
 TaskName = Annotated[

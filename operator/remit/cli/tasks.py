@@ -13,9 +13,10 @@ from remit.api import API_VERSION, ExecutionTask
 from remit.api.controllerref import is_controlled_by
 from remit.api.manifest import load_all
 from remit.cli import manifests
-from remit.cli.connect import Connection
+from remit.describe.connection import Connection
 from remit.errors import InvalidInput
 from remit.execution import schedule
+from remit.execution.copies import copy_of
 from remit.kube.client import TASKS, Kube, Object
 
 MAX_STDIN = 262_144
@@ -79,18 +80,6 @@ class Scheduled:
         return task
 
 
-_OWN_LABELS = (
-    "remit.dev/",
-    "argocd.argoproj.io/",
-    "helm.sh/",
-    "helm.toolkit.fluxcd.io/",
-    "kustomize.toolkit.fluxcd.io/",
-    "app.kubernetes.io/instance",
-    "app.kubernetes.io/managed-by",
-)
-"""How labels begin that say whose an object is: a schedule's, a release's, or a tool's that would remove a copy."""
-
-
 @dataclass(frozen=True, slots=True)
 class Again:
     """A task by its name, of which a copy is to be run."""
@@ -100,22 +89,7 @@ class Again:
 
     async def child(self, connection: Connection) -> Object:
         """The task to create. Raises `RemitError` when there is no such task, or when it has a schedule."""
-        obj = await connection.find(TASKS, self.original)
-        if "schedule" in obj["spec"]:
-            raise InvalidInput(
-                f"task {self.original} has a schedule; run it once with remit run --from-schedule {self.original}"
-            )
-        labels = obj["metadata"].get("labels") or {}
-        return {
-            "apiVersion": obj["apiVersion"],
-            "kind": obj["kind"],
-            "metadata": {
-                **({"name": self.name} if self.name else {"generateName": f"{schedule.stem(self.original)}-"}),
-                "namespace": obj["metadata"]["namespace"],
-                "labels": {key: value for key, value in labels.items() if not key.startswith(_OWN_LABELS)},
-            },
-            "spec": {key: value for key, value in obj["spec"].items() if key != "cancel"},
-        }
+        return copy_of(await connection.find(TASKS, self.original), self.name)
 
 
 async def runs_of(connection: Connection, schedule_obj: Object) -> list[Object]:

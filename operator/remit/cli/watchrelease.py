@@ -9,11 +9,11 @@ import sys
 from rich.live import Live
 
 from remit.api import Deployment
-from remit.cli.connect import Connection
 from remit.cli.releasedrawing import draw
-from remit.cli.releasetree import ReleaseTree, release_tree
 from remit.cli.tables import console, redraws
 from remit.controllers import hooks
+from remit.describe.connection import Connection
+from remit.describe.releasetree import ReleaseTree, release_tree
 from remit.errors import ApiError
 from remit.kube.client import DEPLOYMENTS, TASKS
 from remit.release.conclusion import failure, over

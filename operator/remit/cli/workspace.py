@@ -16,7 +16,7 @@ from remit.cli.usage import Command, Group
 from remit.errors import RemitError
 
 if TYPE_CHECKING:
-    from remit.cli.connect import Connection
+    from remit.describe.connection import Connection
     from remit.execution.workspaces import Workspace, WorkspaceStore
 
 app = typer.Typer(cls=Group, no_args_is_help=True, help="List and remove the folders that tasks share.")

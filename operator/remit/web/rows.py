@@ -93,7 +93,11 @@ def task_row(obj: Object) -> TaskRow:
         backend=sys.intern(_text(status.get("backend"))),
         reason=sys.intern(_text(error.get("reason")) or _text(queue.get("reason")) or _finished(status)),
         message=_text(status.get("message"))[:_MOST_MESSAGE],
-        policy=sys.intern(_text(_mapping(status, "policy").get("name")) or _text(queue.get("policy"))),
+        policy=sys.intern(
+            (_text(_mapping(status, "policy").get("name")) or _text(queue.get("policy"))).removeprefix(
+                f"{metadata.get('namespace', '')}/"
+            )
+        ),
         schedule=sys.intern(controller_of(obj, _API_VERSION, "ExecutionTask") or ""),
         attempts=_whole(status.get("attemptCount")) or 0,
         exit_code=_whole(status.get("exitCode")),

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from remit.api.endpoint import Resource
+from remit.describe.observedruns import trail_of
 from remit.errors import ApiError, RemitError
 from remit.kube.access import Access
-from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Kube, Object
+from remit.kube.client import DEPLOYMENTS, EVENTS, POLICIES, TASKS, Kube, Object
 from remit.kube.informer import Informer
 from remit.kube.reflector import ResourceEventHandler
 from remit.web.rows import TaskRow, slim
@@ -21,6 +22,9 @@ _SYNC_SECONDS: Final = 10.0
 _ACCESS_SECONDS: Final = 15.0
 """How long the answer to a question about access is believed."""
 _MOST_ANSWERS: Final = 2000
+_MOST_FETCHED: Final = 32
+_EVENTS_SECONDS: Final = 2.0
+_MOST_EVENTS: Final = 50
 _AGAIN_SECONDS: Final = 10.0
 """After which a list that was refused is asked for again."""
 _REVIEWS: Final = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
@@ -53,6 +57,8 @@ class Viewer:
         self._stack: contextlib.AsyncExitStack | None = None
         self._opening = asyncio.Lock()
         self._allowed: dict[tuple[str, ...], tuple[float, bool]] = {}
+        self._fetched: dict[tuple[str, str, str], Object] = {}
+        self._events: dict[str, tuple[float, list[Object]]] = {}
 
     async def open(self) -> None:
         """Start the caches, or those again that were refused, and wait until they are filled, but not for long."""
@@ -92,6 +98,8 @@ class Viewer:
             stack, self._stack = self._stack, None
             self._informers.clear()
             self._allowed.clear()
+            self._fetched.clear()
+            self._events.clear()
             if stack is not None:
                 await stack.aclose()
         self._change()
@@ -136,6 +144,52 @@ class Viewer:
             return "Still reading from the API server."
         return ""
 
+    async def fetch(self, resource: Resource, namespace: str, name: str) -> Object:
+        """The whole object as it is now. Those that were looked at last are kept until they change.
+
+        Raises `ApiError`.
+        """
+        key = resource.plural, namespace, name
+        cached = next((obj for obj in self._find(resource, namespace, name)), None)
+        version = cached["metadata"].get("resourceVersion") if cached is not None else None
+        known = self._fetched.get(key)
+        if known is None or version is None or known["metadata"].get("resourceVersion") != version:
+            try:
+                known = _whole(await self.kube.get(resource, namespace, name))
+            except ApiError:
+                self._fetched.pop(key, None)
+                raise
+            self._fetched.pop(key, None)
+            self._fetched[key] = known
+            if len(self._fetched) > _MOST_FETCHED:
+                del self._fetched[next(iter(self._fetched))]
+        return known
+
+    def _find(self, resource: Resource, namespace: str, name: str) -> list[Object]:
+        informer = self._informers.get(resource)
+        found = informer.objects.get(f"{namespace}/{name}") if informer is not None else None
+        return [found] if found is not None else []
+
+    async def events_of(self, obj: Object) -> list[Object]:
+        """What was told of an object, the newest first; none where the viewer may not list events."""
+        metadata = obj["metadata"]
+        key, clock = metadata["uid"], asyncio.get_running_loop().time
+        known = self._events.get(key)
+        if known is None or clock() - known[0] > _EVENTS_SECONDS:
+            selector = f"involvedObject.uid={key}"
+            try:
+                found = await self.kube.list(EVENTS, metadata["namespace"], field_selector=selector)
+            except RemitError:
+                found = []
+            self._events = {each: value for each, value in self._events.items() if clock() - value[0] < _EVENTS_SECONDS}
+            known = self._events[key] = clock(), sorted(found, key=_last_seen, reverse=True)[:_MOST_EVENTS]
+        return known[1]
+
+    @property
+    def trail(self) -> Path | None:
+        """The audit trail, where it is on this machine."""
+        return trail_of(self.state_dirs)
+
     async def may(self, verb: str, resource: Resource, namespace: str | None, subresource: str = "") -> bool:
         """Whether RBAC lets this viewer; False where it cannot be told."""
         key = (verb, resource.group, resource.plural, subresource, namespace or "")
@@ -164,3 +218,7 @@ class Viewer:
 
 def _key(obj: Object) -> tuple[str, str]:
     return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
+
+
+def _last_seen(event: Object) -> str:
+    return str(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp") or "")

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from dockers import LEAKING, sdk_leaves_sockets  # noqa: F401
-from remit.cli import policysuggest, policyyaml
 from remit.cli.connect import connected
+from remit.describe import observedruns, policyyaml
 from remit.errors import RemitError
 from remit.kube.client import CONFIG_MAPS, DEPLOYMENTS, POLICIES, SECRETS, TASKS
 from remit.policy.suggestion import Options, Suggestion
@@ -31,11 +31,11 @@ async def suggested(
     world: World, task: str | None = None, trail: bool = True, deployment: str | None = None, **options: Any
 ) -> Suggestion:
     kubeconfig, state = Path(world.control_plane.kubeconfig), world.settings.state_dir
-    wanted = policysuggest.Wanted(None, task, options.get("labels", {}), deployment)
+    wanted = observedruns.Wanted(None, task, options.get("labels", {}), deployment)
     async with connected(kubeconfig, None, "default", state) as connection:
-        where = policysuggest.trail_of([state]) if trail else None
+        where = observedruns.trail_of([state]) if trail else None
         namespace = world.settings.operator_namespace
-        return (await policysuggest.suggested(connection, wanted, namespace, where, Options(**options)))[0]
+        return (await observedruns.suggested(connection, wanted, namespace, where, Options(**options)))[0]
 
 
 async def printed(world: World, task: str) -> subprocess.CompletedProcess[str]:
@@ -177,9 +177,9 @@ async def test_a_schedule_and_its_runs_are_one(world: World) -> None:
         assert [run.name for run in policy.runs] == [f"schedule {name}"]
         now = datetime.datetime.now(datetime.UTC)
         assert await world.task("true") != name
-        wanted = policysuggest.Wanted(now + datetime.timedelta(hours=1))
+        wanted = observedruns.Wanted(now + datetime.timedelta(hours=1))
         async with connected(Path(world.control_plane.kubeconfig), None, "default") as connection:
-            assert not (await policysuggest.tasks_of(connection, wanted)).runs
+            assert not (await observedruns.tasks_of(connection, wanted)).runs
 
 
 async def test_what_a_ceiling_forbids_is_said_and_never_suggested(world: World) -> None:
@@ -202,7 +202,7 @@ async def test_what_is_not_there_and_what_would_be_a_ceiling_is_refused(world: W
     own = world.settings.operator_namespace
     async with connected(Path(world.control_plane.kubeconfig), None, own) as connection:
         with pytest.raises(RemitError, match="is a ceiling for every namespace"):
-            await policysuggest.policies_of(connection, own)
+            await observedruns.policies_of(connection, own)
 
 
 async def test_a_task_whose_references_are_missing_is_left_out(world: World) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from typer.testing import Result
 
 import commandline
-from remit.cli.audittrail import as_csv, as_json, moment, row
+from remit.describe.audittrail import as_csv, as_json, moment, row
 from remit.errors import InvalidInput
 from remit.telemetry import AuditEvent, AuditLog, escape, verify
 from remit.telemetry.segments import segments

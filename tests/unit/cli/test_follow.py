@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from remit.api import ExecutionTask
-from remit.cli.connect import Connection
 from remit.cli.follow import Follower, show_once
 from remit.cli.observe import Observed
 from remit.cli.terminal import Screen
+from remit.describe.connection import Connection
 from remit.errors import RemitError
 from remit.execution.output import OutputWriter
 from remit.kube.access import Access

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from remit.api import ExecutionTask
 from remit.api.manifest import load_all
-from remit.cli import policyyaml
+from remit.describe import policyyaml
 from remit.policy import decide
 from remit.policy.suggestion import LeftOut, Options, Run, Suggestion, suggest, written
 from remit.policy.testing import parse_policies, request_of

@@ -14,7 +14,7 @@ from releases import EPOCH, Sim, hook, live
 from remit.api import Deployment, ExecutionTask
 from remit.cli import tables
 from remit.cli.releasedrawing import draw
-from remit.cli.releasetree import ReleaseTree, release_tree
+from remit.describe.releasetree import ReleaseTree, release_tree
 from remit.release import HookKey, RunHook
 from remit.release.conclusion import failure, over
 

@@ -9,7 +9,7 @@ import pytest
 
 from remit.api import CommandPolicy, ExecutionTask
 from remit.backends import Exceeded, Outcome
-from remit.cli.audittrail import row
+from remit.describe.audittrail import row
 from remit.execution.admission import Admission, Admitted, PolicySet, Refused, redacted, withheld
 from remit.execution.recording import decision, execution
 from remit.policy import CompiledPolicy, compile_policy

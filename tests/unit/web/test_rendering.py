@@ -55,7 +55,10 @@ def test_hostile_words_stay_words() -> None:
     text = page(overview(), viewer=Looking(), notices=[], now=NOW, live=True)
     tags = Tags()
     tags.feed(text)
-    assert [attrs.get("src") for tag, attrs in tags.found if tag == "script"] == [rendering.asset("page.js")]
+    assert [attrs.get("src") for tag, attrs in tags.found if tag == "script"] == [
+        rendering.asset("output.js"),
+        rendering.asset("page.js"),
+    ]
     assert not [tag for tag, _ in tags.found if tag == "img"]
     assert "\u202e" not in text
     assert "\x1b" not in text

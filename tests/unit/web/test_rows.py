@@ -51,7 +51,7 @@ def test_a_row_says_where_a_task_stands() -> None:
 
 def test_a_waiting_task_says_for_what() -> None:
     row = task_row(task(phase="Queued", queue={"reason": "PolicyRate", "policy": "default/data-team"}))
-    assert (row.reason, row.policy, row.exit_code) == ("PolicyRate", "default/data-team", None)
+    assert (row.reason, row.policy, row.exit_code) == ("PolicyRate", "data-team", None)
 
 
 def test_a_schedule_and_its_run_know_each_other() -> None:

@@ -8,10 +8,24 @@ from typing import Final
 from aiohttp import web
 
 from remit.web.live import Events, Show
+from remit.web.pages import task
 from remit.web.pages.overview import overview
+from remit.web.pages.tasks import tasks
 from remit.web.sessions import Session
 
-VIEWS: Final[Sequence[tuple[str, Show, Callable[[web.Request, Session], Events] | None]]] = (("/", overview, None),)
+_TASK: Final = "/tasks/{namespace}/{name}"
+
+VIEWS: Final[Sequence[tuple[str, Show, Callable[[web.Request, Session], Events] | None]]] = (
+    ("/", overview, None),
+    ("/tasks", tasks, None),
+    (_TASK, task.task, task.task_output),
+    (f"{_TASK}/why", task.why, None),
+)
 """The path, what is shown there, and what its live stream tells besides the regions."""
-ACTIONS: Final[Sequence[tuple[str, Callable[[web.Request, Session], Awaitable[str]]]]] = ()
-DOWNLOADS: Final[Sequence[tuple[str, Callable[[web.Request, Session], Awaitable[web.StreamResponse]]]]] = ()
+ACTIONS: Final[Sequence[tuple[str, Callable[[web.Request, Session], Awaitable[str]]]]] = (
+    (f"{_TASK}/cancel", task.cancel),
+    (f"{_TASK}/rerun", task.rerun),
+)
+DOWNLOADS: Final[Sequence[tuple[str, Callable[[web.Request, Session], Awaitable[web.StreamResponse]]]]] = (
+    (f"{_TASK}/output/{{attempt}}/{{stream}}", task.download),
+)

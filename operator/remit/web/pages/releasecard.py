@@ -40,6 +40,12 @@ class Card:
     changed: float | None
 
     @property
+    def both(self) -> Sequence[tuple[str, Side | None]]:
+        """Blue and green, each with what is on it."""
+        found = {side.slot: side for side in self.sides}
+        return [(slot, found.get(slot)) for slot in ("blue", "green")]
+
+    @property
     def path(self) -> str:
         return f"/releases/{self.namespace}/{self.name}"
 

@@ -110,3 +110,4 @@ document.addEventListener("change", (event) => {
 });
 
 setInterval(count, 1000);
+if (!document.hidden) listen();

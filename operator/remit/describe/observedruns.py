@@ -14,9 +14,9 @@ from typing import Any, Final
 from remit.api import API_VERSION, Deployment, ExecutionTask
 from remit.api.controllerref import controller_of
 from remit.backends.egress.ledger import OTHERS
-from remit.cli.connect import Connection
 from remit.controllers.policies import compile_object
 from remit.controllers.values import Source, secrets_of
+from remit.describe.connection import Connection
 from remit.errors import ApiError, InvalidInput, MissingReference, RemitError
 from remit.execution.recording import request_on_record
 from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Object

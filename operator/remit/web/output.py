@@ -1,0 +1,160 @@
+"""What a task writes, as it writes it: lines for the page, and bytes for a download."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Any, Final
+
+from aiohttp import web
+
+from remit.agent.logs import LogChunk, TaskLogs, Wanted
+from remit.api import ExecutionTask
+from remit.api.executiontaskstatus import Stream
+from remit.errors import RemitError
+from remit.kube.client import TASKS
+from remit.web.ansi import Painter
+from remit.web.live import Events
+from remit.web.viewer import Viewer
+
+TAIL_LINES: Final = 1000
+"""Of each stream that a page begins with."""
+_BATCH_LINES: Final = 200
+_BATCH_BYTES: Final = 64 << 10
+_BATCH_SECONDS: Final = 0.1
+_WRITE_SECONDS: Final = 30.0
+
+
+async def events(viewer: Viewer, namespace: str, name: str, number: int | None) -> Events:
+    """Batches of lines of attempt `number` and of those after it, or of the latest and those after it."""
+    task = await read(viewer, namespace, name)
+    yield "output", {"reset": True}
+    for note in notes(task):
+        yield "output", {"note": note}
+    over = task.status.phase is not None and task.status.phase.final
+    logs = TaskLogs(viewer.state_dirs, Wanted(tail=TAIL_LINES))
+    chunks = logs.once(task, number) if over else logs.follow(_states(viewer, task), number)
+    painters: dict[tuple[int, str], Painter] = {}
+    try:
+        async with contextlib.aclosing(_batches(chunks)) as batches:
+            async for batch in batches:
+                yield "output", {"lines": [_line(painters, chunk) for chunk in batch]}
+    except RemitError as error:
+        for event in _tails(task, str(error)):
+            yield event
+    yield "output", {"end": True}
+
+
+def notes(task: ExecutionTask) -> list[str]:
+    """What has to be known of the output that is shown."""
+    output, attempts = task.status.output, task.status.attempts
+    told = []
+    if task.spec.output.raw:
+        told.append("It is kept as written; secrets in it are shown.")
+    if output is not None and attempts:
+        told += filter(None, [output.changed(attempts[-1].number) if output.altered else ""])
+        told += filter(None, [output.looks_binary(attempts[-1].number)])
+    if not attempts:
+        told.append(f"Nothing has run yet: {task.status.message or 'it was just created'}")
+    return told
+
+
+async def read(viewer: Viewer, namespace: str, name: str) -> ExecutionTask:
+    """The task, if the viewer may get it. Raises `ApiError`."""
+    return ExecutionTask.parse(await viewer.fetch(TASKS, namespace, name))
+
+
+async def _states(viewer: Viewer, task: ExecutionTask) -> AsyncGenerator[ExecutionTask, None]:
+    """Until it is finished. Raises `ApiError` when it is gone."""
+    while True:
+        yield task
+        if task.status.phase is not None and task.status.phase.final:
+            return
+        known = task.metadata.resource_version
+        while task.metadata.resource_version == known:
+            await viewer.changed(viewer.version, 5.0)
+            task = await read(viewer, task.metadata.namespace, task.metadata.name)
+
+
+async def _batches(chunks: AsyncGenerator[LogChunk, None]) -> AsyncGenerator[list[LogChunk], None]:
+    """What comes within a tenth of a second, so that a program that writes line by line is not an event each. Behind a
+    reader that is slow, nothing more than one batch is read."""
+    waiting: asyncio.Queue[LogChunk | None] = asyncio.Queue(_BATCH_LINES)
+
+    async def fill() -> None:
+        try:
+            async with contextlib.aclosing(chunks):
+                async for chunk in chunks:
+                    await waiting.put(chunk)
+        finally:
+            await waiting.put(None)
+
+    filling = asyncio.create_task(fill())
+    try:
+        while (first := await waiting.get()) is not None:
+            batch, size = [first], len(first.data)
+            last = False
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_BATCH_SECONDS):
+                    while len(batch) < _BATCH_LINES and size < _BATCH_BYTES:
+                        if (chunk := await waiting.get()) is None:
+                            last = True
+                            break
+                        batch.append(chunk)
+                        size += len(chunk.data)
+            yield batch
+            if last:
+                break
+        await filling  # raises what went wrong
+    finally:
+        filling.cancel()
+        await asyncio.gather(filling, return_exceptions=True)
+
+
+def _line(painters: dict[tuple[int, str], Painter], chunk: LogChunk) -> dict[str, Any]:
+    painter = painters.setdefault((chunk.attempt, chunk.stream), Painter())
+    line: dict[str, Any] = {"html": painter.line(chunk.data), "stream": chunk.stream, "attempt": chunk.attempt}
+    if chunk.time is not None:
+        line["time"] = f"{chunk.time:%H:%M:%S}.{chunk.time.microsecond // 1000:03d}"
+    return line | ({"gap": True} if chunk.gap else {})
+
+
+def _tails(task: ExecutionTask, why: str) -> list[tuple[str, Any]]:
+    """The ends that status has of the last attempt's output."""
+    output = task.status.output
+    told: list[tuple[str, Any]] = [("output", {"note": why})]
+    if output is None:
+        return told
+    lines = []
+    for stream, text in (("stdout", output.stdout_tail), ("stderr", output.stderr_tail)):
+        painter = Painter()
+        lines += [
+            {"html": painter.line(line.encode()), "stream": stream, "attempt": len(task.status.attempts)}
+            for line in text.splitlines()
+        ]
+    return [*told, ("output", {"lines": lines})]
+
+
+async def download(
+    request: web.Request, viewer: Viewer, task: ExecutionTask, number: int, stream: Stream
+) -> web.StreamResponse:
+    """All that is kept of one stream of one attempt. Raises `RemitError`."""
+    chunks = TaskLogs(viewer.state_dirs, Wanted(streams=(stream,))).once(task, number)
+    async with contextlib.aclosing(chunks):
+        first = await anext(chunks, None)  # what is wrong is told before the answer begins
+        name = f"{task.metadata.name}-{number}-{stream}.log"
+        response = web.StreamResponse(
+            headers={
+                "Content-Type": "application/octet-stream",
+                "Content-Disposition": f'attachment; filename="{name}"',
+            }
+        )
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        while first is not None:
+            async with asyncio.timeout(_WRITE_SECONDS):
+                await response.write(first.data)
+            first = await anext(chunks, None)
+        await response.write_eof()
+    return response

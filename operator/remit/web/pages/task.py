@@ -1,0 +1,208 @@
+"""One task: its attempts, its output, why policy decided so, and what can be done about it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import yaml
+from aiohttp import web
+
+from remit import reasons, safeyaml
+from remit.api import ExecutionTask
+from remit.api.executiontaskstatus import AttemptStatus
+from remit.describe import explained, policyyaml
+from remit.describe.connection import Connection
+from remit.errors import InvalidInput
+from remit.execution.copies import copy_of
+from remit.execution.output import STREAMS
+from remit.kube.client import TASKS, Object
+from remit.web import output
+from remit.web.live import Events
+from remit.web.rendering import View, kind_of, span
+from remit.web.rows import moment, task_row
+from remit.web.sessions import Notice, Session
+from remit.web.timeline import Bar, timeline
+
+_NAME: Final = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
+_MANAGER: Final = "remit-page"
+
+
+def place(request: web.Request) -> tuple[str, str]:
+    """The namespace and the name of the path. Raises 404 for what no object is called."""
+    namespace, name = request.match_info["namespace"], request.match_info["name"]
+    if not _NAME.fullmatch(namespace) or not _NAME.fullmatch(name):
+        raise web.HTTPNotFound
+    return namespace, name
+
+
+async def task(request: web.Request, session: Session) -> View:
+    namespace, name = place(request)
+    viewer = session.viewer
+    obj = await viewer.fetch(TASKS, namespace, name)
+    parsed, row, now = ExecutionTask.parse(obj), task_row(obj), time.time()
+    over = parsed.status.phase is not None and parsed.status.phase.final
+    scheduled = parsed.spec.schedule is not None
+    code = parsed.status.error.reason if parsed.status.error else ""
+    found = reasons.find(code) if code else None
+    runs = (
+        [each for each in viewer.tasks() if each.namespace == namespace and each.schedule == name] if scheduled else []
+    )
+    context = {
+        "task": parsed,
+        "row": row,
+        "what": what_of(obj),
+        "over": over,
+        "scheduled": scheduled,
+        "remedy": found.remedy if found else "",
+        "attempts": [_attempt(each, now) for each in reversed(parsed.status.attempts)],
+        "plot": _plot(parsed, row.created, now),
+        "chosen": _number(request.query.get("attempt", "")),
+        "streams": STREAMS,
+        "events": [_event(each) for each in await viewer.events_of(obj)],
+        "labels": obj["metadata"].get("labels") or {},
+        "yaml": yaml.dump(obj["spec"], Dumper=safeyaml.Dumper, sort_keys=False, allow_unicode=True),
+        "may_cancel": not over and not parsed.spec.cancel and await viewer.may("patch", TASKS, namespace),
+        "may_rerun": not scheduled and await viewer.may("create", TASKS, namespace),
+        "runs": sorted(runs, key=lambda each: -each.created)[:20],
+    }
+    return View("task.html", row.key, "tasks", context, ("head", "attempts", "facts", "told"))
+
+
+def what_of(obj: Object) -> str:
+    """What it does, in one line."""
+    spec: dict[str, Any] = obj["spec"]
+    operation = task_row(obj).operation
+    asked = spec.get(operation)
+    if operation == "command" and isinstance(asked, dict):
+        return str(asked.get("line") or shlex.join(map(str, asked.get("argv") or [])))
+    if operation == "http" and isinstance(asked, dict):
+        return f"{asked.get('method') or 'GET'} {asked.get('url', '')}"
+    if isinstance(asked, dict):
+        kept = {key: value for key, value in asked.items() if isinstance(value, str | int | bool) and key != "source"}
+        return " ".join([operation, *(f"{key}={value}" for key, value in kept.items())])[:500]
+    return operation
+
+
+def _attempt(attempt: AttemptStatus, now: float) -> dict[str, Any]:
+    start = attempt.started_at.timestamp()
+    end = attempt.finished_at.timestamp() if attempt.finished_at else None
+    going = end is None
+    reason = attempt.reason or ("Running" if going else "")
+    good = reason == "Completed" or going
+    usage, seconds = attempt.usage, (end or now) - start
+    return {
+        "number": attempt.number,
+        "status": "Running" if going else "Succeeded" if good else kind_word(reason),
+        "reason": reason,
+        "start": start,
+        "seconds": seconds,
+        "backend": attempt.backend,
+        "exit_code": attempt.exit_code,
+        "exceeded": attempt.exceeded,
+        "usage": usage,
+        "cores": usage.cpu_seconds / seconds if usage and seconds > 0 else None,
+        "network": attempt.network,
+        "going": going,
+    }
+
+
+def kind_word(reason: str) -> str:
+    return reason if kind_of(reason) != "off" else "Failed" if reason != "Cancelled" else "Cancelled"
+
+
+def _plot(parsed: ExecutionTask, created: float, now: float) -> Any:
+    """Each attempt on a row of its own, with what it was waited for before."""
+    rows: list[list[Bar]] = []
+    before = created
+    for attempt in parsed.status.attempts:
+        start = attempt.started_at.timestamp()
+        end = attempt.finished_at.timestamp() if attempt.finished_at else now
+        bars = []
+        if start - before > 0.05:
+            waited = "waited for its turn" if not rows else "waited to be tried again"
+            bars.append(Bar(before, start, "gap", f"{waited} for {span(start - before)}"))
+        told = attempt.reason or "running"
+        kind = "run" if attempt.finished_at is None else "ok" if attempt.reason == "Completed" else "bad"
+        bars.append(Bar(start, end, kind, f"attempt {attempt.number} for {span(end - start)}: {told}"))
+        rows.append(bars)
+        before = end
+    waiting = parsed.status.next_retry_time
+    if waiting is not None and rows:
+        due = waiting.timestamp()
+        rows.append([Bar(before, max(now, due), "gap", f"waits to be tried again until {waiting:%T}")])
+    return timeline(rows[-10:])
+
+
+def _event(event: Object) -> dict[str, Any]:
+    return {
+        "kind": "bad" if event.get("type") == "Warning" else "off",
+        "reason": str(event.get("reason", "")),
+        "message": str(event.get("message", "")),
+        "count": int(event.get("count") or 1),
+        "at": moment(
+            event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp")
+        ),
+    }
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() and 0 < len(text) < 7 else None
+
+
+async def task_output(request: web.Request, session: Session) -> Events:
+    """What the stream of a task's page tells besides its regions."""
+    namespace, name = place(request)
+    async for event in output.events(session.viewer, namespace, name, _number(request.query.get("attempt", ""))):
+        yield event
+
+
+async def download(request: web.Request, session: Session) -> web.StreamResponse:
+    namespace, name = place(request)
+    number, stream = _number(request.match_info["attempt"]), request.match_info["stream"]
+    if number is None or stream not in STREAMS:
+        raise web.HTTPNotFound
+    parsed = await output.read(session.viewer, namespace, name)
+    return await output.download(request, session.viewer, parsed, number, stream)
+
+
+async def why(request: web.Request, session: Session) -> View:
+    """What today's policies say, as `remit explain` has it."""
+    namespace, name = place(request)
+    viewer = session.viewer
+    obj = await viewer.fetch(TASKS, namespace, name)
+    refused = any((each.get("network") or {}).get("denied") for each in (obj.get("status") or {}).get("attempts") or [])
+    # The trail says where a task wanted to connect. It is long, so it is read only where that is asked.
+    trails = viewer.state_dirs if refused else ()
+    connection = Connection(viewer.kube, namespace, viewer.state_dirs, trails)
+    told: explained.Explained | None = None
+    unclear = ""
+    try:
+        told = await explained.explain(connection, name, viewer.operator_namespace)
+    except InvalidInput as error:
+        unclear = str(error)
+    left_out: Sequence[str] = policyyaml.told(told.suggestion.left_out) if told and told.suggestion else ()
+    context = {"row": task_row(obj), "what": what_of(obj), "told": told, "unclear": unclear, "left_out": left_out}
+    return View("why.html", f"Why: {namespace}/{name}", "tasks", context)
+
+
+async def cancel(request: web.Request, session: Session) -> str:
+    namespace, name = place(request)
+    obj = await session.viewer.fetch(TASKS, namespace, name)
+    body: Object = {"metadata": {"uid": obj["metadata"]["uid"]}, "spec": {"cancel": True}}
+    await session.viewer.kube.patch(TASKS, namespace, name, body)
+    session.notices.append(Notice(f"{name} is being cancelled."))
+    return f"/tasks/{namespace}/{name}"
+
+
+async def rerun(request: web.Request, session: Session) -> str:
+    namespace, name = place(request)
+    made = await session.viewer.kube.create(
+        TASKS, namespace, copy_of(await session.viewer.fetch(TASKS, namespace, name)), manager=_MANAGER
+    )
+    again = str(made["metadata"]["name"])
+    session.notices.append(Notice(f"{again} runs what {name} ran."))
+    return f"/tasks/{namespace}/{again}"

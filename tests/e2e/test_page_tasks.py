@@ -1,0 +1,153 @@
+"""Tasks on the page: the list, one of them with its output as it comes, and what can be done about it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pages import Looker, looking
+from remitup import RemitUp, until
+
+
+@pytest.fixture(scope="module")
+def looker(up: RemitUp) -> Iterator[Looker]:
+    with looking(up) as one:
+        yield one
+
+
+def submit(up: RemitUp, name: str, script: str, more: str = "") -> None:
+    text = f"""
+apiVersion: remit.dev/v1alpha1
+kind: ExecutionTask
+metadata: {{name: {name}}}
+spec: {{command: {{argv: [bash, -c, {script!r}]}}{more}}}
+"""
+    up.kubectl("apply", "-f", "-", stdin=text)
+
+
+def ended(up: RemitUp, name: str) -> None:
+    until(lambda: up.phase(name) in {"Succeeded", "Failed", "Cancelled", "Denied"}, f"the end of {name}")
+
+
+def lines(events: Iterator[tuple[str, Any]], last: str) -> str:
+    """What a page shows of the output, up to a line with `last`."""
+    seen = ""
+    while last not in seen:
+        name, data = next(events)
+        if name == "output":
+            assert len(data.get("lines", [])) <= 200
+            seen += "\n".join(each["html"] for each in data.get("lines", ())) + str(data.get("note", "")) + "\n"
+            seen += "(end)" if data.get("end") else ""
+    return seen
+
+
+def test_output_is_shown_while_it_is_written(up: RemitUp, looker: Looker) -> None:
+    submit(
+        up,
+        "talker",
+        "printf '\\033[31mred\\033[0m <b>\\n'; sleep 300",
+        ", timeoutSeconds: 300",
+    )
+    until(lambda: up.phase("talker") == "Running", "the start")
+    with looker.live("/tasks/default/talker") as events:
+        seen = lines(events, "&lt;b&gt;")
+        assert '<span class="f1">red</span>' in seen
+        assert looker.post("/tasks/default/talker/cancel").headers["Location"] == "/tasks/default/talker"
+        lines(events, "(end)")
+    ended(up, "talker")
+    page = looker.get("/tasks/default/talker").text
+    assert "Cancelled" in page
+    assert "talker is being cancelled" in page
+    assert "talker is being cancelled" not in looker.get("/tasks/default/talker").text
+
+
+def test_a_mebibyte_in_one_line_and_a_flood_are_no_burden(up: RemitUp, looker: Looker) -> None:
+    submit(up, "flood", "head -c 1048576 /dev/zero | tr '\\\\0' x; echo; seq 100000; echo over >&2")
+    ended(up, "flood")
+    assert up.phase("flood") == "Succeeded"
+    with looker.live("/tasks/default/flood") as events:
+        seen = lines(events, "(end)")
+    assert "characters more" in seen or "x" * 1000 not in seen
+    assert "\n100000\n" in seen
+    assert "over" in seen
+    assert len(seen) < 1 << 20
+    answer = looker.get("/tasks/default/flood/output/1/stdout")
+    assert len(answer.content) == len("x" * 1048576 + "\n") + sum(len(str(number)) + 1 for number in range(1, 100001))
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="flood-1-stdout.log"'
+    assert answer.headers["Content-Type"] == "application/octet-stream"
+    assert looker.get("/tasks/default/flood/output/2/stdout").status_code == 400
+    assert looker.get("/tasks/default/flood/output/1/other").status_code == 404
+
+
+def test_attempts_are_on_a_time_line_with_their_usage(up: RemitUp, looker: Looker) -> None:
+    submit(up, "thrice", "echo try; exit 3", ", retry: {maxRetries: 2, backoff: {initialSeconds: 1, jitter: 0}}")
+    ended(up, "thrice")
+    page = looker.get("/tasks/default/thrice").text
+    assert len(re.findall(r"<title>attempt \d for [^;<]*: ExitCode</title>", page)) == 3
+    assert page.count(">exit 3<") == 3
+    assert "waited to be tried again" in page
+    with looker.live("/tasks/default/thrice?attempt=1") as events:
+        assert lines(events, "(end)").count("try") == 1
+
+
+def test_a_denial_is_explained_with_what_would_allow_it(up: RemitUp, looker: Looker) -> None:
+    up.kubectl("apply", "-f", "-", stdin=_DENIED)
+    ended(up, "push")
+    page = looker.get("/tasks/default/push/why").text
+    assert "NotAllowed" in page
+    assert "executable: git" in page
+    assert "<script>" not in page.replace("<script src=", "")
+    assert "Denied" in looker.get("/tasks?phase=Denied&text=push").text
+
+
+def test_a_task_is_run_again(up: RemitUp, looker: Looker) -> None:
+    submit(up, "once", "echo again")
+    ended(up, "once")
+    there = looker.post("/tasks/default/once/rerun").headers["Location"]
+    assert re.fullmatch(r"/tasks/default/once-[a-z0-9]+", there)
+    ended(up, there.rpartition("/")[2])
+    managers = up.task(there.rpartition("/")[2])["metadata"]["managedFields"]
+    assert "remit-page" in [each["manager"] for each in managers]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/tasks/default/none",
+        "/tasks/default/UPPER",
+        "/tasks/default/%3Cscript%3E",
+        "/tasks/default/..%2f..%2fapi",
+        "/tasks/%2e%2e/x",
+        "/tasks/kube-system/none/why",
+        "/tasks/default/none/output/1/stdout",
+    ],
+)
+def test_what_is_not_there_is_not_there(looker: Looker, path: str) -> None:
+    answer = looker.get(path)
+    assert answer.status_code == 404, answer.text
+    assert "<script>" not in answer.text.replace("<script src=", "")
+
+
+def test_the_list_is_filtered_and_live(up: RemitUp, looker: Looker) -> None:
+    with looker.live("/tasks?text=appears") as events:
+        seen = ""
+        while "No task is like that" not in seen:
+            name, data = next(events)
+            seen = data["html"] if name == "region" and data["name"] == "rows" else seen
+        submit(up, "appears", "echo")
+        while "/tasks/default/appears" not in seen:
+            name, data = next(events)
+            seen = data["html"] if name == "region" and data["name"] == "rows" else seen
+    ended(up, "appears")
+    assert "/tasks/default/appears" not in looker.get("/tasks?phase=Running&text=appears").text
+
+
+_DENIED = """
+apiVersion: remit.dev/v1alpha1
+kind: ExecutionTask
+metadata: {name: push}
+spec: {command: {argv: [git, push, "<script>alert(1)</script>"]}}
+"""
