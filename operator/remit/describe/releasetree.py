@@ -113,7 +113,9 @@ def release_tree(
         target=next(text for field, text in _TARGETS.items() if getattr(spec.target, field) is not None),
         stage=_stage(deployment, now),
         revisions=tuple(_revision(deployment, revision, tasks) for revision in status.history),
-        advice=tuple(f"remit {verb} {deployment.metadata.name}{options}  {why}" for verb, why in _advice(deployment)),
+        advice=tuple(
+            f"remit {verb} {deployment.metadata.name}{options}  {why}" for verb, why in possible_requests(deployment)
+        ),
     )
 
 
@@ -171,7 +173,7 @@ def _side(deployment: Deployment, slot: SlotStatus) -> Side:
     )
 
 
-def _advice(deployment: Deployment) -> list[tuple[str, str]]:
+def possible_requests(deployment: Deployment) -> list[tuple[str, str]]:
     """Verbs of `remit`, each with what it comes to at this moment."""
     status = deployment.status
     release, live = status.pipeline.release, status.pipeline.live

@@ -16,7 +16,7 @@ import orjson
 import structlog
 from aiohttp import web
 
-from remit.errors import RemitError
+from remit.errors import ApiError, RemitError
 from remit.web import rendering
 from remit.web.security import SESSION
 from remit.web.sessions import Session
@@ -29,8 +29,6 @@ Events = AsyncGenerator[tuple[str, Any], None]
 
 _APART_SECONDS: Final = 0.5
 """Between two looks of one stream."""
-_QUIET_SECONDS: Final = 5.0
-"""After which a stream looks although nothing is known to have changed: what is shown may depend on the time."""
 _WRITE_SECONDS: Final = 20.0
 _WAITING_EVENTS: Final = 4
 
@@ -40,8 +38,8 @@ class Streams:
 
     def __init__(self) -> None:
         self._open: set[asyncio.Task[Any]] = set()
-        self._shared: dict[tuple[str, int], tuple[float, dict[str, str]]] = {}
-        """What was rendered a moment ago, by address and viewer."""
+        self._shared: dict[tuple[str, int], tuple[float, float, dict[str, str]]] = {}
+        """When it was rendered, for how long that is enough, and the regions, by address and viewer."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -57,6 +55,8 @@ class Streams:
         session = request[SESSION]
         if not session.may_stream:
             return web.Response(status=429, text="too many live pages are open; close some")
+        await session.viewer.open()
+        await self._rendered(request, session, show)  # what is wrong from the start is an answer of its own
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no"}
         )
@@ -71,12 +71,15 @@ class Streams:
             await self._feed(request, session, show, events, response)
         except (ConnectionError, RuntimeError):
             log.debug("a live page was left")
-        except web.HTTPNotFound:
-            with contextlib.suppress(ConnectionError, RuntimeError):
-                await response.write(b"event: gone\ndata: {}\n\n")
         except TimeoutError:
             if request.transport is not None:
                 request.transport.abort()
+        except Exception as error:  # no other answer can be given any more
+            is_gone = isinstance(error, web.HTTPNotFound) or (isinstance(error, ApiError) and error.status == 404)
+            if not is_gone and not isinstance(error, RemitError):
+                log.exception("a live page broke off", path=request.path)
+            with contextlib.suppress(ConnectionError, RuntimeError):
+                await response.write(b"event: gone\ndata: {}\n\n" if is_gone else b"")
         finally:
             self._open.discard(task)
             session.streams -= 1
@@ -123,7 +126,8 @@ class Streams:
         while not session.over:
             await viewer.open()
             version = viewer.version
-            for name, html in (await self._rendered(request, session, show)).items():
+            every, made = await self._rendered(request, session, show)
+            for name, html in made.items():
                 if sent.get(name) != html:
                     sent[name] = html
                     await send("region", {"name": name, "html": html})
@@ -133,17 +137,17 @@ class Streams:
                 await send("broken", str(error) if isinstance(error, RemitError) else "what is followed here broke off")
                 feeding = asyncio.get_running_loop().create_future()  # told once
             await asyncio.sleep(_APART_SECONDS)
-            await viewer.changed(version, _QUIET_SECONDS)
+            await viewer.changed(version, every - _APART_SECONDS)
 
-    async def _rendered(self, request: web.Request, session: Session, show: Show) -> dict[str, str]:
+    async def _rendered(self, request: web.Request, session: Session, show: Show) -> tuple[float, dict[str, str]]:
         """Pages that show the same are rendered once for all of one viewer."""
         key = str(request.rel_url), id(session.viewer)
         known = self._shared.get(key)
         now = time.monotonic()
         if known is not None and now - known[0] < _APART_SECONDS / 2:
-            return known[1]
+            return known[1:]
         view = await show(request, session)
         made = rendering.regions(view)
         self._shared = {each: value for each, value in self._shared.items() if now - value[0] < _APART_SECONDS}
-        self._shared[key] = now, made
-        return made
+        self._shared[key] = now, view.every, made
+        return view.every, made

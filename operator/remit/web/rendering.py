@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 from remit.execution.progress import human_duration
 from remit.telemetry import escape as harmless
 
-SECTIONS: Final = ("overview", "tasks")
+SECTIONS: Final = ("overview", "tasks", "releases")
 """Of the navigation."""
 _FOLDER: Final = Path(__file__).parent
 _KINDS: Final = {
@@ -56,6 +56,9 @@ class View:
     context: Mapping[str, Any] = field(default_factory=dict)
     regions: tuple[str, ...] = ()
     status: int = 200
+    every: float = 5.0
+    """Seconds after which a live page looks again although nothing is known to have changed: what it shows may depend
+    on the time, or on what no watch tells of."""
 
 
 def kind_of(word: str) -> str:

@@ -79,6 +79,6 @@ def _refusal(request: web.Request) -> web.Response | None:
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """For each answer, whoever made it."""
     for name, value in HEADERS.items():
-        response.headers[name] = value
+        response.headers.setdefault(name, value)
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers.popall("Server", None)

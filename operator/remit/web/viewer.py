@@ -15,6 +15,7 @@ from remit.kube.access import Access
 from remit.kube.client import DEPLOYMENTS, EVENTS, POLICIES, TASKS, Kube, Object
 from remit.kube.informer import Informer
 from remit.kube.reflector import ResourceEventHandler
+from remit.web.requests import TrafficMeter
 from remit.web.rows import TaskRow, slim
 
 _FOREVER: Final = float("inf")
@@ -23,7 +24,7 @@ _ACCESS_SECONDS: Final = 15.0
 """How long the answer to a question about access is believed."""
 _MOST_ANSWERS: Final = 2000
 _MOST_FETCHED: Final = 32
-_EVENTS_SECONDS: Final = 2.0
+_LISTED_SECONDS: Final = 2.0
 _MOST_EVENTS: Final = 50
 _AGAIN_SECONDS: Final = 10.0
 """After which a list that was refused is asked for again."""
@@ -45,6 +46,7 @@ class Viewer:
     def __init__(self, name: str, access: Access, state_dirs: Sequence[Path], operator_namespace: str) -> None:
         self.name, self.state_dirs, self.operator_namespace = name, tuple(state_dirs), operator_namespace
         self.kube = Kube(access, connections=16)
+        self.traffic = TrafficMeter(self.state_dirs)
         self.streams = 0
         """How many live streams of it are open."""
         self.used = 0.0
@@ -58,7 +60,7 @@ class Viewer:
         self._opening = asyncio.Lock()
         self._allowed: dict[tuple[str, ...], tuple[float, bool]] = {}
         self._fetched: dict[tuple[str, str, str], Object] = {}
-        self._events: dict[str, tuple[float, list[Object]]] = {}
+        self._listed: dict[tuple[str, ...], tuple[float, list[Object]]] = {}
 
     async def open(self) -> None:
         """Start the caches, or those again that were refused, and wait until they are filled, but not for long."""
@@ -99,7 +101,7 @@ class Viewer:
             self._informers.clear()
             self._allowed.clear()
             self._fetched.clear()
-            self._events.clear()
+            self._listed.clear()
             if stack is not None:
                 await stack.aclose()
         self._change()
@@ -170,20 +172,25 @@ class Viewer:
         found = informer.objects.get(f"{namespace}/{name}") if informer is not None else None
         return [found] if found is not None else []
 
-    async def events_of(self, obj: Object) -> list[Object]:
-        """What was told of an object, the newest first; none where the viewer may not list events."""
-        metadata = obj["metadata"]
-        key, clock = metadata["uid"], asyncio.get_running_loop().time
-        known = self._events.get(key)
-        if known is None or clock() - known[0] > _EVENTS_SECONDS:
-            selector = f"involvedObject.uid={key}"
+    async def few(self, resource: Resource, namespace: str, *, labels: str = "", fields: str = "") -> list[Object]:
+        """Objects that are not cached, as two seconds ago or later; none where the viewer may not list them."""
+        key, clock = (resource.plural, namespace, labels, fields), asyncio.get_running_loop().time
+        known = self._listed.get(key)
+        if known is None or clock() - known[0] > _LISTED_SECONDS:
             try:
-                found = await self.kube.list(EVENTS, metadata["namespace"], field_selector=selector)
+                found = await self.kube.list(resource, namespace, label_selector=labels, field_selector=fields)
             except RemitError:
                 found = []
-            self._events = {each: value for each, value in self._events.items() if clock() - value[0] < _EVENTS_SECONDS}
-            known = self._events[key] = clock(), sorted(found, key=_last_seen, reverse=True)[:_MOST_EVENTS]
+            now = clock()
+            self._listed = {each: value for each, value in self._listed.items() if now - value[0] < _LISTED_SECONDS}
+            known = self._listed[key] = now, found
         return known[1]
+
+    async def events_of(self, obj: Object) -> list[Object]:
+        """What was told of an object, the newest first."""
+        metadata = obj["metadata"]
+        found = await self.few(EVENTS, metadata["namespace"], fields=f"involvedObject.uid={metadata['uid']}")
+        return sorted(found, key=_last_seen, reverse=True)[:_MOST_EVENTS]
 
     @property
     def trail(self) -> Path | None:

@@ -193,6 +193,16 @@ def _live(home: Path) -> Instance | None:
         return None
 
 
+async def live_proxy(root: Path, name: str) -> Seen | None:
+    """What the proxy that serves the route `name`, which is `namespace/name`, says of itself; None where there is none.
+
+    For those who only look. Raises OSError and DeploymentError.
+    """
+    home = root / name
+    live = _live(home)
+    return None if live is None else await live.look()
+
+
 async def _running(home: Path) -> dict[Path, set[int]]:
     """The folders of all instances that run, the live one first, with the ports of each.
 

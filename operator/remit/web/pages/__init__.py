@@ -8,24 +8,29 @@ from typing import Final
 from aiohttp import web
 
 from remit.web.live import Events, Show
-from remit.web.pages import task
+from remit.web.pages import releases, task
 from remit.web.pages.overview import overview
 from remit.web.pages.tasks import tasks
 from remit.web.sessions import Session
 
 _TASK: Final = "/tasks/{namespace}/{name}"
+_RELEASE: Final = "/releases/{namespace}/{name}"
 
 VIEWS: Final[Sequence[tuple[str, Show, Callable[[web.Request, Session], Events] | None]]] = (
     ("/", overview, None),
     ("/tasks", tasks, None),
     (_TASK, task.task, task.task_output),
     (f"{_TASK}/why", task.why, None),
+    ("/releases", releases.releases, None),
+    (_RELEASE, releases.release, releases.release_output),
 )
 """The path, what is shown there, and what its live stream tells besides the regions."""
 ACTIONS: Final[Sequence[tuple[str, Callable[[web.Request, Session], Awaitable[str]]]]] = (
     (f"{_TASK}/cancel", task.cancel),
     (f"{_TASK}/rerun", task.rerun),
+    (f"{_RELEASE}/{{verb}}", releases.act),
 )
 DOWNLOADS: Final[Sequence[tuple[str, Callable[[web.Request, Session], Awaitable[web.StreamResponse]]]]] = (
     (f"{_TASK}/output/{{attempt}}/{{stream}}", task.download),
+    (f"{_RELEASE}/report/{{revision}}", releases.report),
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import time
 from collections.abc import Sequence
@@ -22,21 +21,14 @@ from remit.execution.output import STREAMS
 from remit.kube.client import TASKS, Object
 from remit.web import output
 from remit.web.live import Events
+from remit.web.pages.events import event_row
+from remit.web.pages.place import place
 from remit.web.rendering import View, kind_of, span
-from remit.web.rows import moment, task_row
+from remit.web.rows import task_row
 from remit.web.sessions import Notice, Session
 from remit.web.timeline import Bar, timeline
 
-_NAME: Final = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
 _MANAGER: Final = "remit-page"
-
-
-def place(request: web.Request) -> tuple[str, str]:
-    """The namespace and the name of the path. Raises 404 for what no object is called."""
-    namespace, name = request.match_info["namespace"], request.match_info["name"]
-    if not _NAME.fullmatch(namespace) or not _NAME.fullmatch(name):
-        raise web.HTTPNotFound
-    return namespace, name
 
 
 async def task(request: web.Request, session: Session) -> View:
@@ -62,7 +54,7 @@ async def task(request: web.Request, session: Session) -> View:
         "plot": _plot(parsed, row.created, now),
         "chosen": _number(request.query.get("attempt", "")),
         "streams": STREAMS,
-        "events": [_event(each) for each in await viewer.events_of(obj)],
+        "events": [event_row(each) for each in await viewer.events_of(obj)],
         "labels": obj["metadata"].get("labels") or {},
         "yaml": yaml.dump(obj["spec"], Dumper=safeyaml.Dumper, sort_keys=False, allow_unicode=True),
         "may_cancel": not over and not parsed.spec.cancel and await viewer.may("patch", TASKS, namespace),
@@ -135,18 +127,6 @@ def _plot(parsed: ExecutionTask, created: float, now: float) -> Any:
         due = waiting.timestamp()
         rows.append([Bar(before, max(now, due), "gap", f"waits to be tried again until {waiting:%T}")])
     return timeline(rows[-10:])
-
-
-def _event(event: Object) -> dict[str, Any]:
-    return {
-        "kind": "bad" if event.get("type") == "Warning" else "off",
-        "reason": str(event.get("reason", "")),
-        "message": str(event.get("message", "")),
-        "count": int(event.get("count") or 1),
-        "at": moment(
-            event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp")
-        ),
-    }
 
 
 def _number(text: str) -> int | None:

@@ -23,7 +23,7 @@
   function append(lines) {
     const words = search.value.toLowerCase(), parts = document.createDocumentFragment();
     for (const each of lines) {
-      if (each.attempt !== attempt) {
+      if (each.attempt !== undefined && each.attempt !== attempt) {
         attempt = each.attempt;
         const head = document.createElement("div");
         head.className = "n";
@@ -42,6 +42,12 @@
         const time = document.createElement("time");
         time.textContent = each.time;
         line.append(time);
+      }
+      if (each.source) {
+        const source = document.createElement("span");
+        source.className = `s ${each.source.split("-")[0]}`;
+        source.textContent = each.source;
+        line.append(source);
       }
       code.append(...new DOMParser().parseFromString(each.html, "text/html").body.childNodes);
       line.append(code);

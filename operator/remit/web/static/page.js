@@ -62,7 +62,8 @@ function listen() {
       // It was refused: by a session that is over, or by a server that is about to be back.
       source = null;
       setTimeout(() => fetch(location.href, { redirect: "manual" }).then((answer) =>
-        answer.type === "opaqueredirect" ? location.reload() : listen(), listen), 3000);
+        answer.type === "opaqueredirect" ? location.reload() : answer.status === 404 ? tell("lost", "it is gone") : listen(),
+      listen), 3000);
     }
   });
   source.addEventListener("region", (event) => {

@@ -1,0 +1,165 @@
+"""Releases: all of them, and one with both sides, its traffic, its history, and what can be asked of it."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import time
+from typing import Any, Final
+
+from aiohttp import web
+
+from remit.api import Deployment
+from remit.api.deploymentstatus import DeploymentStatus, RevisionStatus
+from remit.controllers import hooks
+from remit.describe.releasetree import possible_requests, release_tree
+from remit.errors import ApiError, RemitError
+from remit.kube.client import DEPLOYMENTS, TASKS
+from remit.release.asking import ask
+from remit.release.report import folder
+from remit.web import instances, sparkline
+from remit.web.live import Events
+from remit.web.pages.events import event_row
+from remit.web.pages.place import place
+from remit.web.pages.releasecard import card
+from remit.web.rendering import View
+from remit.web.requests import SECONDS
+from remit.web.sessions import Notice, Session
+from remit.web.viewer import Viewer
+
+_PATIENCE: Final = 10.0
+"""For an operator to answer a request. It stays asked for if none does."""
+VERBS: Final = ("promote", "abort", "rollback", "retry", "pause", "resume")
+_REPORT_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
+"""Of a report, which brings its style along."""
+
+
+async def releases(request: web.Request, session: Session) -> View:
+    cards = [card(obj) for obj in session.viewer.deployments()]
+    return View("releases.html", "Releases", "releases", {"releases": cards}, ("cards",))
+
+
+async def release(request: web.Request, session: Session) -> View:
+    namespace, name = place(request)
+    viewer = session.viewer
+    obj = await viewer.fetch(DEPLOYMENTS, namespace, name)
+    deployment, shown = Deployment.parse(obj), card(obj)
+    now = datetime.datetime.now(datetime.UTC)
+    found = await viewer.few(TASKS, namespace, labels=hooks.selector(name))
+    tree = release_tree(deployment, hooks.hook_tasks(obj, found), now)
+    may = await viewer.may("patch", DEPLOYMENTS, namespace)
+    published = {port.published or port.container_port for port in deployment.spec.ports}
+    traffic = await viewer.traffic.look(f"{namespace}/{name}", published)
+    plots = {
+        slot: sparkline.line(
+            f"requests a second to {slot}, now {each.rate:.0f}",
+            [0.0] * (SECONDS - len(each.history)) + list(each.history),
+            slot,
+        )
+        for slot, each in traffic.items()
+    }
+    possible = dict(possible_requests(deployment))
+    status = deployment.status
+    context = {
+        "card": shown,
+        "tree": tree,
+        "status": status,
+        "traffic": traffic,
+        "plots": plots,
+        "possible": possible if may else {},
+        "may": may,
+        "may_pause": may and str(status.phase) in {"Progressing", "AwaitingPromotion"} and "resume" not in possible,
+        "earlier": [
+            each for each in status.history if each.outcome == "Promoted" and each.revision != status.active_revision
+        ],
+        "stages": _stages(deployment, time.time()),
+        "reports": _reports(viewer, deployment),
+        "health": deployment.spec.health_check,
+        "instances": sorted(instances.instances(viewer.state_dirs, f"{namespace}/{name}")),
+        "chosen": request.query.get("instance", ""),
+        "events": [event_row(each) for each in await viewer.events_of(obj)][:12],
+    }
+    return View(
+        "release.html", f"{namespace}/{name}", "releases", context, ("head", "sides", "stages", "history", "told")
+    )
+
+
+def _earlier(status: DeploymentStatus) -> list[RevisionStatus]:
+    """What can be returned to."""
+    return [each for each in status.history if each.outcome == "Promoted" and each.revision != status.active_revision]
+
+
+def _stages(deployment: Deployment, now: float) -> list[dict[str, Any]]:
+    told = []
+    for stage in deployment.status.stages:
+        start = stage.started_at.timestamp() if stage.started_at else None
+        end = stage.finished_at.timestamp() if stage.finished_at else now if stage.state == "Running" else None
+        seconds = end - start if start is not None and end is not None else None
+        told.append({"name": stage.name, "state": stage.state, "seconds": seconds, "message": stage.message})
+    return told
+
+
+def _reports(viewer: Viewer, deployment: Deployment) -> set[int]:
+    """The revisions whose whole report is on this machine."""
+    metadata = deployment.metadata
+    found = set()
+    for each in deployment.status.history:
+        if each.report is not None:
+            for state_dir in viewer.state_dirs:
+                where = folder.of(state_dir, metadata.namespace, metadata.name)
+                if folder.belongs(where, each.revision, metadata.uid, each.report.started_at):
+                    found.add(each.revision)
+    return found
+
+
+async def release_output(request: web.Request, session: Session) -> Events:
+    """What the instances write, of a Deployment that the viewer may get."""
+    namespace, name = place(request)
+    await session.viewer.fetch(DEPLOYMENTS, namespace, name)
+    chosen = request.query.get("instance", "")
+    async for event in instances.follow(session.viewer.state_dirs, f"{namespace}/{name}", chosen):
+        yield event
+
+
+async def report(request: web.Request, session: Session) -> web.StreamResponse:
+    """The page that the operator wrote of one release."""
+    namespace, name = place(request)
+    number = request.match_info["revision"]
+    deployment = Deployment.parse(await session.viewer.fetch(DEPLOYMENTS, namespace, name))
+    if not number.isascii() or not number.isdecimal() or int(number) not in _reports(session.viewer, deployment):
+        raise web.HTTPNotFound
+    for state_dir in session.viewer.state_dirs:
+        file = folder.file(folder.of(state_dir, namespace, name), int(number), "html")
+        try:
+            text = await asyncio.to_thread(file.read_text)
+        except OSError:
+            continue
+        headers = {"Content-Security-Policy": _REPORT_POLICY}
+        return web.Response(text=text, content_type="text/html", headers=headers)
+    raise web.HTTPNotFound
+
+
+async def act(request: web.Request, session: Session) -> str:
+    """Ask the operator, as `remit promote` and the others do, and tell its answer."""
+    namespace, name = place(request)
+    verb, viewer = request.match_info["verb"], session.viewer
+    if verb not in VERBS:
+        raise web.HTTPNotFound
+    form = await request.post()
+    revision = str(form.get("revision", ""))
+    terms: dict[str, Any] = {"revision": int(revision)} if revision.isascii() and revision.isdecimal() else {}
+    there = f"/releases/{namespace}/{name}"
+
+    async def look() -> Deployment:
+        return Deployment.parse(await viewer.kube.get(DEPLOYMENTS, namespace, name))
+
+    await look()  # an error of its own where it is not there
+    try:
+        answer = await ask(viewer.kube, namespace, name, {verb: terms}, look, _PATIENCE)
+    except ApiError:
+        raise
+    except RemitError as error:
+        session.notices.append(Notice(str(error), good=False))
+        return there
+    session.notices.append(Notice(answer.message or f"{verb}: done", good=answer.accepted))
+    return there

@@ -1,0 +1,116 @@
+"""A release on the page: both sides, what they get, what they write, and what can be asked of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pages import Looker, looking
+from ports import free_port
+from remitup import RemitUp, until
+
+POLICY = """
+apiVersion: remit.dev/v1alpha1
+kind: CommandPolicy
+metadata: {name: releases}
+spec:
+  commands: {allow: [{executable: sh, args: [-c, .*]}]}
+  files: {allow: [{paths: ['%s/**'], operations: [read]}]}
+  networks: [host]
+"""
+SERVE = "echo '<b>'serving; exec python3 -m http.server --bind 127.0.0.1 $PORT"
+
+
+def deployment(folder: Path, version: str, port: int) -> str:
+    (folder / version).mkdir()
+    (folder / version / "index.html").write_text(version)
+    spec = {
+        "artifact": {"path": str(folder / version)},
+        "target": {"process": {"command": ["sh", "-c", SERVE]}},
+        "ports": [{"name": "http", "containerPort": 8080, "published": port}],
+        "healthCheck": {"http": {"port": "http"}},
+        "strategy": {"blueGreen": {"autoPromote": False, "scaleDownDelaySeconds": 60}},
+        "stages": {"bakeSeconds": 0},
+    }
+    kind = {"apiVersion": "remit.dev/v1alpha1", "kind": "Deployment", "metadata": {"name": "site"}}
+    return json.dumps(kind | {"spec": spec})
+
+
+@pytest.fixture
+def looker(up: RemitUp) -> Iterator[Looker]:
+    with looking(up) as one:
+        yield one
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_release_is_seen_and_steered(up: RemitUp, looker: Looker, tmp_path: Path) -> None:
+    port = free_port()
+    up.kubectl("apply", "-f", "-", stdin=POLICY % tmp_path)
+
+    def phase() -> str:
+        return str(up.read("deployments", "site").get("status", {}).get("phase"))
+
+    def page() -> str:
+        return looker.get("/releases/default/site").text
+
+    try:
+        up.kubectl("apply", "-f", "-", stdin=deployment(tmp_path, "one", port))
+        until(lambda: phase() == "Healthy", "the first release")
+        up.kubectl("apply", "-f", "-", stdin=deployment(tmp_path, "two", port))
+        until(lambda: phase() == "AwaitingPromotion", "the gate")
+        both = page()
+        assert "/one" in both
+        assert "/two" in both
+        assert both.count("1 of 1 healthy") == 2
+        with looker.live("/releases/default/site") as events:
+            _until_output(events, "&lt;b&gt;serving")
+            _requests(port, 20)
+            _until_region(events, "sides", r"2\d in all|20 in all")
+            promoted = looker.post("/releases/default/site/promote", revision="2")
+            assert promoted.headers["Location"] == "/releases/default/site"
+            _until_region(events, "head", "Healthy")
+        report = until(lambda: re.search(r"/releases/default/site/report/2", page()), "the report")
+        answer = looker.get(report[0])
+        assert "sandbox" in answer.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        assert looker.get("/releases/default/site/report/9").status_code == 404
+        assert looker.get("/releases/default/site/report/..%2f1").status_code == 404
+        assert looker.post("/releases/default/site/promote").status_code == 303
+        assert 'class="notice bad"' in page()  # there is nothing to promote
+        assert looker.post("/releases/default/site/format").status_code == 404
+        looker.post("/releases/default/site/rollback", revision="1")
+        until(lambda: up.read("deployments", "site")["status"].get("activeRevision") == 1, "the way back")
+        assert "pinned to revision 1" in page()
+        with looker.live("/releases/default/site") as events:
+            next(events)
+            up.kubectl("delete", "deployments.remit.dev", "site", "--timeout=60s")
+            assert "gone" in (name for name, _ in events)
+    finally:
+        up.kubectl("delete", "deployments.remit.dev", "site", "--timeout=60s", "--ignore-not-found")
+    assert looker.get("/releases/default/site").status_code == 404
+    assert looker.get("/live/releases/default/site").status_code == 404
+
+
+def _requests(port: int, count: int) -> None:
+    for _ in range(count):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
+            assert answer.read() == b"one"
+
+
+def _until_output(events: Iterator[tuple[str, Any]], text: str) -> None:
+    for name, data in events:
+        if name == "output" and any(text in each["html"] for each in data.get("lines", ())):
+            return
+
+
+def _until_region(events: Iterator[tuple[str, Any]], region: str, pattern: str) -> None:
+    for name, data in events:
+        if name == "region" and data["name"] == region and re.search(pattern, data["html"]):
+            return
