@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 from remit.execution.progress import human_duration
 from remit.telemetry import escape as harmless
 
-SECTIONS: Final = ("overview", "tasks", "releases")
+SECTIONS: Final = ("overview", "tasks", "releases", "schedules", "policies", "audit")
 """Of the navigation."""
 _FOLDER: Final = Path(__file__).parent
 _KINDS: Final = {

@@ -52,6 +52,10 @@ class TaskRow:
     ended: float | None
     next_time: float | None
     """When the next attempt or scheduled run is due."""
+    cron: str = ""
+    """Of a schedule, as `zone` and `suspended`."""
+    zone: str = ""
+    suspended: bool = False
 
     @property
     def key(self) -> str:
@@ -81,7 +85,7 @@ def slim(obj: Object) -> Object:
 
 def task_row(obj: Object) -> TaskRow:
     metadata, spec, status = obj["metadata"], _mapping(obj, "spec"), _mapping(obj, "status")
-    scheduled = "schedule" in spec
+    scheduled, plan = "schedule" in spec, _mapping(spec, "schedule")
     phase = _text(status.get("phase")) or (SCHEDULED if scheduled else "Pending")
     queue, error = _mapping(status, "queue"), _mapping(status, "error")
     return TaskRow(
@@ -106,6 +110,9 @@ def task_row(obj: Object) -> TaskRow:
         started=moment(status.get("startTime")),
         ended=moment(status.get("completionTime")),
         next_time=moment(status.get("nextScheduleTime" if scheduled else "nextRetryTime")),
+        cron=_text(plan.get("cron")),
+        zone=_text(plan.get("timeZone")) or ("UTC" if scheduled else ""),
+        suspended=plan.get("suspend") is True,
     )
 
 

@@ -77,6 +77,8 @@ class PageServer:
         for path, show, events in pages.VIEWS:
             app.router.add_get(path, self._page(show))
             app.router.add_get("/live" + path.rstrip("/") if path != "/" else "/live/", self._live(show, events))
+        for path, show in pages.FORMS:
+            app.router.add_post(path, self._form(show))
         for path, act in pages.ACTIONS:
             app.router.add_post(path, self._action(act))
         for path, download in pages.DOWNLOADS:
@@ -109,13 +111,19 @@ class PageServer:
 
         return handle
 
+    def _form(self, show: Show) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            session = request[SESSION]
+            await _body(request)
+            await session.viewer.open()
+            return self._rendered(await show(request, session), session, request)
+
+        return handle
+
     def _action(self, act: Act) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
-            try:
-                async with asyncio.timeout(_BODY_SECONDS):
-                    await request.post()
-            except TimeoutError:
-                raise web.HTTPRequestTimeout from None
+            await _body(request)
+            await request[SESSION].viewer.open()
             raise web.HTTPSeeOther(await act(request, request[SESSION]))
 
         return handle
@@ -159,6 +167,15 @@ class PageServer:
             await asyncio.sleep(_LOOK_SECONDS)
             if not self._viewer.streams and clock() - self._viewer.used > _IDLE_SECONDS:
                 await self._viewer.close()
+
+
+async def _body(request: web.Request) -> None:
+    """Have the form read, so that whoever asks for it next has it."""
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            await request.post()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None
 
 
 async def _static(request: web.Request) -> web.Response:

@@ -71,7 +71,7 @@ def test_no_page_needs_what_its_policy_forbids() -> None:
     folder = Path(rendering.__file__).parent / "templates"
     for path in folder.glob("*.html"):
         text = path.read_text()
-        assert not re.search(r"\son[a-z]+\s*=|javascript:|\sstyle\s*=|<style|https?://", text), path
+        assert not re.search(r"\son[a-z]+\s*=|javascript:|\sstyle\s*=|<style|(src|href|action)=.https?:", text), path
         assert not re.search(r"<script(?![^>]* src=)", text), path
         assert "|safe" not in text.replace(" ", ""), path
 

@@ -1,0 +1,56 @@
+"""When schedules run in the next day, as inline SVG. Pure."""
+
+from __future__ import annotations
+
+import datetime
+from functools import lru_cache
+from typing import Final
+
+from markupsafe import Markup
+from pydantic import ValidationError
+
+from remit.api.executiontask import Schedule
+from remit.errors import InvalidInput
+from remit.execution import cron
+
+HOURS: Final = 24
+WIDTH: Final = 480.0
+_HEIGHT: Final = 22
+_MOST: Final = 200
+"""Runs that are drawn one by one. More are drawn as one bar."""
+
+
+@lru_cache(512)
+def ticks(expression: str, zone: str, minute: int) -> tuple[float, ...] | None:
+    """Seconds since 1970 of the runs in the day from a minute, counted since 1970, on; None for what is no schedule."""
+    try:
+        schedule = Schedule.model_validate({"cron": expression, "timeZone": zone})
+        cron.check(schedule)
+        at = datetime.datetime.fromtimestamp(minute * 60, datetime.UTC)
+        end, found = at + datetime.timedelta(hours=HOURS), list[float]()
+        while len(found) < _MOST and (at := cron.following(schedule, at)) < end:
+            found.append(at.timestamp())
+        return tuple(found)
+    except (InvalidInput, ValidationError, StopIteration, OverflowError):
+        return None
+
+
+def day(name: str, expression: str, zone: str, now: float) -> Markup:
+    """The next 24 hours of one schedule."""
+    begin = int(now // 60)
+    found = ticks(expression, zone, begin)
+    if found is None:
+        return Markup()
+    drawn = Markup()
+    for hour in range(0, HOURS + 1, 6):
+        x = round(hour / HOURS * WIDTH, 1)
+        drawn += Markup('<line class="grid" x1="{0}" x2="{0}" y1="0" y2="{1}"/>').format(x, _HEIGHT)
+    many = len(found) == _MOST
+    for at in () if many else found:
+        x = round((at - begin * 60) / (HOURS * 3600) * WIDTH, 1)
+        drawn += Markup('<rect class="run" x="{}" y="5" width="2.4" height="12" rx="1"/>').format(x)
+    if many:
+        drawn += Markup('<rect class="more" x="0" y="8" width="{}" height="6"/>').format(WIDTH)
+    label = f"{name} in the next 24 hours: {f'{_MOST} or more' if many else len(found)} runs"
+    frame = '<svg class="day" role="img" aria-label="{}" viewBox="0 0 {} {}" preserveAspectRatio="none">{}</svg>'
+    return Markup(frame).format(label, WIDTH, _HEIGHT, drawn)  # noqa: S704

@@ -1,0 +1,108 @@
+"""The audit trail: searched, and checked."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar, get_args
+
+from aiohttp import web
+
+from remit.api import GROUP, VERSION
+from remit.api.endpoint import Resource
+from remit.describe import audittrail
+from remit.errors import RemitError
+from remit.telemetry import verify
+from remit.telemetry.chain import Kind
+from remit.telemetry.trail import Filter
+from remit.web.rendering import View
+from remit.web.rows import moment
+from remit.web.sessions import Notice, Session
+
+T = TypeVar("T")
+
+_TRAIL: Final = Resource(GROUP, VERSION, "audittrails", namespaced=False)
+"""What RBAC has to allow `get` of: there is no such object, and the trail tells of every namespace."""
+_SHOWN: Final = 200
+_SECONDS: Final = 60.0
+_KINDS: Final = get_args(Kind)
+_reading = asyncio.Semaphore(1)
+"""A trail may be long: it is read by one at a time."""
+
+
+async def audit(request: web.Request, session: Session) -> View:
+    trail = await _trail(session)
+    words = ("since", "until", "namespace", "task", "verdict")
+    asked = {name: request.query.get(name, "").strip()[:200] for name in words}
+    asked["kind"] = kind if (kind := request.query.get("kind", "")) in _KINDS else ""
+    mistake, records, more = "", list[dict[str, Any]](), False
+    try:
+        found = audittrail.Selection(trail, _filter(asked), _SHOWN + 1)
+        records = [_record(record) for _, record in await _thread(lambda: list(found))]
+        more = len(records) > _SHOWN
+    except ValueError as error:
+        mistake = str(error)
+    except FileNotFoundError:
+        mistake = "There is no audit trail yet."
+    context = {"asked": asked, "mistake": mistake, "records": records[-_SHOWN:][::-1], "more": more, "kinds": _KINDS}
+    return View("audit.html", "Audit", "audit", context)
+
+
+async def check(request: web.Request, session: Session) -> str:
+    """Follow the chain of hashes, as `remit audit verify`."""
+    trail = await _trail(session)
+    report = await _thread(lambda: verify(trail))
+    if report.ok:
+        text = f"The trail is whole: {report.records} records, each continues the one before. Head {report.head}"
+    else:
+        first = report.problems[0]
+        where = f"{first.path.name} at line {first.line}: {first.kind}, {first.message}"
+        text = f"The trail is NOT whole: {len(report.problems)} problems, the first in {where}"
+    session.notices.append(Notice(text, good=report.ok))
+    return "/audit"
+
+
+async def _trail(session: Session) -> Path:
+    """Raises `RemitError` where it is not here, and 403 for who may not read it."""
+    if not await session.viewer.may("get", _TRAIL, None):
+        raise web.HTTPForbidden(text="You may not read the audit trail: it needs get of audittrails.remit.dev.")
+    if (trail := session.viewer.trail) is None:
+        raise RemitError("the audit trail is on the operator's host, and not on this one")
+    return trail
+
+
+async def _thread(work: Callable[[], T]) -> T:
+    async with asyncio.timeout(_SECONDS), _reading:
+        return await asyncio.to_thread(work)
+
+
+def _filter(asked: Mapping[str, str]) -> Filter:
+    """Raises ValueError."""
+    now = datetime.datetime.now(datetime.UTC)
+    return Filter(
+        since=audittrail.moment(asked["since"], now) if asked["since"] else None,
+        until=audittrail.moment(asked["until"], now) if asked["until"] else None,
+        namespace=asked["namespace"] or None,
+        task=asked["task"] or None,
+        verdict=asked["verdict"] or None,
+        kind=asked["kind"] or None,
+    )
+
+
+def _record(record: Mapping[str, Any]) -> dict[str, Any]:
+    argv = record.get("argv")
+    return {
+        "seq": record.get("seq"),
+        "at": moment(record.get("time")),
+        "kind": str(record.get("kind", "")),
+        "verdict": str(record.get("verdict", "")),
+        "namespace": str(record.get("namespace", "")),
+        "task": str(record.get("task", "")),
+        "who": str(record.get("who", "")),
+        "what": str(record.get("what") or (shlex.join(map(str, argv)) if isinstance(argv, list) else "")),
+        "policy": " ".join(filter(None, (str(record.get("policy", "")), str(record.get("rule", ""))))),
+        "message": str(record.get("message", "")),
+    }
