@@ -20,7 +20,7 @@ from remit.sandbox.model import ClaimMount, EmptyMount, FilesMount, HostMount, I
 from remit.sandbox.mountuser import Owned, User, choose_user, user_of
 from remit.sandbox.ownership import give
 from remit.sandbox.protected import Protected
-from remit.sandbox.staging import staged
+from remit.sandbox.staging import close_copies, copy_mount, staged
 
 _OPEN = os.O_PATH | os.O_CLOEXEC
 _MOST_LINKS = 40
@@ -47,8 +47,8 @@ class _Found:
 class Mounts:
     """What one attempt has mounted. `close` it when the attempt has started, or will not.
 
-    `descriptors` go to the process; `step` is for the fork server's child, `arguments` for bubblewrap. `user` is None
-    where the operator is an ordinary user, whose attempts are its own.
+    `copies` are for the fork server's child to stage, `arguments` and `descriptors` for bubblewrap. `user` is None where
+    the operator is an ordinary user, whose attempts are its own.
     """
 
     def __init__(
@@ -62,8 +62,7 @@ class Mounts:
     ) -> None:
         """Opens them. May block for as long as a filesystem of the host does not answer.
 
-        `identities` are those of attempts, where the operator is root; `stages`: whether `step` is taken. `protected`
-        are folders and files of which nothing is ever mounted; `disk_bytes` the size of empty folders that say none.
+        `identities` are those of attempts, where the operator is root; `stages`: whether `copies` are. `protected` are folders and files of which nothing is ever mounted; `disk_bytes` the size of empty folders that say none.
 
         Raises InvalidInput for what is not there, or must not be mounted.
         """
@@ -95,7 +94,8 @@ class Mounts:
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        return tuple(each.descriptor for each in self._found if each.descriptor >= 0)
+        """Those that `arguments` name."""
+        return () if self._stages else tuple(each.descriptor for each in self._found if each.descriptor >= 0)
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -138,26 +138,20 @@ class Mounts:
             if self._found[at].within < 0 and isinstance(mount := self._found[at].mount, HostMount)
         ]
 
-    @property
-    def step(self) -> tuple[object, ...] | None:
-        """For the fork server's child, which closes the descriptors then."""
-        if not any(self._is_staged(each) for each in self._found):
-            return None
+    def copies(self) -> list[tuple[int, int, str, str]]:
+        """What `staging.stage` takes, which closes the descriptors. Raises OSError."""
         user = self.user or User(os.geteuid(), os.getegid(), shared=True)
         numbers = {number: staged for staged, number in enumerate(self._staged())}
-        return (
-            "stage",
-            [
-                (
-                    each.descriptor,
-                    isinstance(each.mount, HostMount) and each.mount.read_only,
-                    numbers[each.within] if each.within >= 0 else -1,
-                    each.relative,
-                    f"mode=0700,size={self._size(each.mount)},uid={user.uid},gid={user.gid}",
-                )
-                for each in (self._found[number] for number in self._staged())
-            ],
-        )
+        copies: list[tuple[int, int, str, str]] = []
+        try:
+            for each in (self._found[number] for number in self._staged()):
+                tree = _UNSTAGED if each.descriptor < 0 else copy_mount(each.descriptor, _is_read_only(each.mount))
+                options = f"mode=0700,size={self._size(each.mount)},uid={user.uid},gid={user.gid}"
+                copies.append((tree, numbers.get(each.within, _UNSTAGED), each.relative, options))
+        except BaseException:
+            close_copies(copies)
+            raise
+        return copies
 
     def arguments(self) -> list[str]:
         """For bubblewrap, which must have made the folders of `/` already."""
@@ -238,6 +232,10 @@ class Mounts:
         number = inner.within if inner.within >= 0 else self._found.index(inner)
         top = self._found[number]
         return number, posixpath.relpath(mount.mount_path, top.mount.mount_path), inner
+
+
+def _is_read_only(mount: Mount) -> bool:
+    return isinstance(mount, HostMount) and mount.read_only
 
 
 def _relative_to(outer: _Found, mount: Mount) -> str:
