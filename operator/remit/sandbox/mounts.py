@@ -28,20 +28,32 @@ _ROOT = 0
 _UNSTAGED = -1
 
 
+Opened = tuple[HostMount, int, os.stat_result]
+"""A mount, and the descriptor and the status of what is mounted."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Found:
     """`descriptor` is -1 for an empty folder. `within`: the mount outermost around it that has a folder of the host, in
-    which it lies at `relative`; there it is not bubblewrap that mounts it."""
+    which it lies at `relative`; there it is not bubblewrap that mounts it. `outer` is the innermost one."""
 
     mount: Mount
     descriptor: int
     status: os.stat_result | None
     within: int = _UNSTAGED
     relative: str = ""
+    outer: _Found | None = None
 
     @property
     def is_folder(self) -> bool:
         return self.status is None or stat.S_ISDIR(self.status.st_mode)
+
+    @property
+    def opened(self) -> Opened | None:
+        """None for an empty folder."""
+        if self.status is None or not isinstance(self.mount, HostMount):
+            return None
+        return self.mount, self.descriptor, self.status
 
 
 class Mounts:
@@ -70,10 +82,12 @@ class Mounts:
         self._stages = stages
         self._disk_bytes = disk_bytes
         try:
-            guard = Protected(protected)
             trusts = os.geteuid() != _ROOT or identities is not None
             for mount in sorted(mounts, key=lambda mount: mount.mount_path):
-                self._found.append(self._open(mount, trusts, guard))
+                self._found.append(self._open(mount, trusts))
+            check([each.opened for each in self._found if each.opened], Protected(protected))
+            for each in self._found:
+                _check_place(each)
             owned = [
                 Owned(each.mount, each.status.st_uid, each.status.st_gid)
                 for each in self._found
@@ -189,24 +203,18 @@ class Mounts:
         size = mount.size_bytes if isinstance(mount, EmptyMount) else None
         return self._disk_bytes if size is None else size
 
-    def _open(self, mount: Mount, trusts_links_of_root: bool, guard: Protected) -> _Found:
+    def _open(self, mount: Mount, trusts_links_of_root: bool) -> _Found:
         within, relative, outer = self._lies_within(mount)
         if isinstance(mount, EmptyMount):
-            found = _Found(mount, -1, None, within, relative)
-            _check_place(found, outer)
-            return found
+            return _Found(mount, -1, None, within, relative, outer)
         if isinstance(mount, ClaimMount | FilesMount):
             raise InvalidInput(f"{mount.mount_path}: volumes of a cluster are mounted by its Jobs only")
         descriptor = open_host(mount, trusts_links_of_root)
         try:
-            status = os.fstat(descriptor)
-            check(mount, descriptor, status, guard)
-            found = _Found(mount, descriptor, status, within, relative)
-            _check_place(found, outer)
+            return _Found(mount, descriptor, os.fstat(descriptor), within, relative, outer)
         except BaseException:
             os.close(descriptor)
             raise
-        return found
 
     def _lies_within(self, mount: Mount) -> tuple[int, str, _Found | None]:
         """The number of the mount of the host that is outermost around `mount`, where in that, and the innermost."""
@@ -336,10 +344,18 @@ def _relative(path: str) -> str:
     return path.lstrip("/") or SELF
 
 
-def check(mount: HostMount, descriptor: int, status: os.stat_result, guard: Protected) -> None:
-    """Raises InvalidInput where it must not be mounted."""
-    if not mount.internal and (objection := guard.objection(descriptor, status)):
-        raise refused(mount, objection)
+def check(opened: Sequence[Opened], guard: Protected) -> None:
+    """Raises InvalidInput where one must not be mounted."""
+    guarded = [each for each in opened if not each[0].internal]
+    objections = guard.objections([(descriptor, status) for _, descriptor, status in guarded])
+    for (mount, _, _), objection in zip(guarded, objections, strict=True):
+        if objection:
+            raise refused(mount, objection)
+    for mount, _, status in opened:
+        _check_file(mount, status)
+
+
+def _check_file(mount: HostMount, status: os.stat_result) -> None:
     if stat.S_ISDIR(status.st_mode):
         return
     path = posixpath.join(mount.path, mount.sub_path) if mount.sub_path else mount.path
@@ -354,8 +370,9 @@ def check(mount: HostMount, descriptor: int, status: os.stat_result, guard: Prot
         )
 
 
-def _check_place(found: _Found, outer: _Found | None) -> None:
-    """Raises InvalidInput where in `outer`, a folder of the host, is nothing to mount it on."""
+def _check_place(found: _Found) -> None:
+    """Raises InvalidInput where in a folder of the host is nothing to mount it on."""
+    outer = found.outer
     if outer is None or _exists(outer, found):
         return
     kind = "folder" if found.is_folder else "file"
