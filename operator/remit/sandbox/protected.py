@@ -15,6 +15,7 @@ _KERNEL = frozenset(
 )
 """Filesystems that are no files but the kernel itself."""
 _MOST_LOOKS = 10
+_CHUNK = 1 << 16
 _Id = tuple[int, int]
 
 
@@ -149,8 +150,15 @@ def _mount_id(descriptor: int) -> bytes:
 
 
 def _content(name: str) -> bytes:
-    with open(name, "rb", buffering=0) as file:  # noqa: PTH123  # pathlib takes several times as long
-        return file.readall()
+    """Of a file of /proc. What Python does besides, to read a file, takes twice as long."""
+    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(descriptor, _CHUNK):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
 
 
 def _id(status: os.stat_result) -> _Id:

@@ -26,7 +26,8 @@ STAGE = "/sys"
 
 _OPEN_TREE, _MOVE_MOUNT, _OPENAT2, _MOUNT_SETATTR = 428, 429, 437, 442  # the same numbers on every architecture
 _AT_EMPTY_PATH, _AT_RECURSIVE, _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 0x1000, 0x8000, 1, os.O_CLOEXEC
-_MOVE_EMPTY_PATHS = 0x04 | 0x40  # MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH
+_MOVE_FROM_EMPTY_PATH, _MOVE_TO_EMPTY_PATH = 0x04, 0x40
+_AT_FDCWD = -100
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH = 0x02, 0x04, 0x08
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 0x2, 0x4, 0x8
@@ -119,25 +120,35 @@ def _cover(folder: str) -> None:
 def _lay_out(folder: str, mounts: Sequence[tuple[int, int, str, str]]) -> None:
     try:
         for number, (tree, within, path, options) in enumerate(mounts):
-            place = _mount_point(staged(number, folder), tree) if within < 0 else _beneath(staged(within, folder), path)
+            if within < 0:
+                _attach(tree, _mount_point(staged(number, folder), tree))
+                continue
+            place = _beneath(staged(within, folder), path)
             try:
                 if tree < 0:
                     mount("tmpfs", f"/proc/self/fd/{place}", "tmpfs", _MS_NOSUID | _MS_NODEV, options)
                 else:
-                    call("syscall", _MOVE_MOUNT, tree, _empty(), place, _empty(), _MOVE_EMPTY_PATHS)
+                    _attach(tree, "", place)
             finally:
                 os.close(place)
     finally:
         close_copies(mounts)
 
 
-def _mount_point(path: str, tree: int) -> int:
+def _attach(tree: int, path: str, folder: int = _AT_FDCWD) -> None:
+    """At `path`, or at what `folder` refers to where that is empty."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    flags = _MOVE_FROM_EMPTY_PATH | (0 if path else _MOVE_TO_EMPTY_PATH)
+    call("syscall", _MOVE_MOUNT, tree, _empty(), folder, ctypes.addressof(name), flags)
+
+
+def _mount_point(path: str, tree: int) -> str:
     """A new one on the stage, of the same kind as what is mounted there."""
-    if tree < 0 or stat.S_ISDIR(os.fstat(tree).st_mode):
+    if stat.S_ISDIR(os.fstat(tree).st_mode):
         os.mkdir(path, 0o755)  # noqa: PTH102  # see jobs
     else:
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
-    return os.open(path, os.O_PATH | os.O_CLOEXEC)
+    return path
 
 
 def _beneath(staged_at: str, path: str) -> int:
