@@ -85,7 +85,7 @@ class Mounts:
             trusts = os.geteuid() != _ROOT or identities is not None
             for mount in sorted(mounts, key=lambda mount: mount.mount_path):
                 self._found.append(self._open(mount, trusts))
-            check([each.opened for each in self._found if each.opened], Protected(protected))
+            check([each.opened for each in self._found if each.opened], protected)
             for each in self._found:
                 _check_place(each)
             owned = [
@@ -344,13 +344,13 @@ def _relative(path: str) -> str:
     return path.lstrip("/") or SELF
 
 
-def check(opened: Sequence[Opened], guard: Protected) -> None:
+def check(opened: Sequence[Opened], protected: Iterable[str]) -> None:
     """Raises InvalidInput where one must not be mounted."""
-    guarded = [each for each in opened if not each[0].internal]
-    objections = guard.objections([(descriptor, status) for _, descriptor, status in guarded])
-    for (mount, _, _), objection in zip(guarded, objections, strict=True):
-        if objection:
-            raise refused(mount, objection)
+    if guarded := [each for each in opened if not each[0].internal]:
+        objections = Protected(protected).objections([(descriptor, status) for _, descriptor, status in guarded])
+        for (mount, _, _), objection in zip(guarded, objections, strict=True):
+            if objection:
+                raise refused(mount, objection)
     for mount, _, status in opened:
         _check_file(mount, status)
 
