@@ -59,8 +59,8 @@ class _Found:
 class Mounts:
     """What one attempt has mounted. `close` it when the attempt has started, or will not.
 
-    `copies` are for the fork server's child to stage, `arguments` and `descriptors` for bubblewrap. `user` is None where
-    the operator is an ordinary user, whose attempts are its own.
+    `copies` are for the fork server's child to stage, `arguments` and `descriptors` for bubblewrap. `user` is None
+    where the operator is an ordinary user, whose attempts are its own.
     """
 
     def __init__(
@@ -74,7 +74,9 @@ class Mounts:
     ) -> None:
         """Opens them. May block for as long as a filesystem of the host does not answer.
 
-        `identities` are those of attempts, where the operator is root; `stages`: whether `copies` are. `protected` are folders and files of which nothing is ever mounted; `disk_bytes` the size of empty folders that say none.
+        `identities` are those of attempts, where the operator is root; `stages`: whether `copies` are staged.
+        `protected` are folders and files of which nothing is ever mounted; `disk_bytes` the size of empty folders that
+        say none.
 
         Raises InvalidInput for what is not there, or must not be mounted.
         """
