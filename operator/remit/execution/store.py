@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from remit.backends import Outcome
 from remit.execution.attemptstatus import AttemptRecord
-from remit.execution.elapsed import ElapsedTime
+from remit.backends.elapsed import ElapsedTime
 from remit.privatefiles import replace_private
 from remit.sandbox.fencing import now as boot_time
 

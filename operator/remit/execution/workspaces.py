@@ -19,7 +19,7 @@ import orjson
 import structlog
 
 from remit.errors import InvalidInput
-from remit.execution.elapsed import ElapsedTime
+from remit.backends.elapsed import ElapsedTime
 from remit.execution.foldertree import disk_usage, remove_tree
 from remit.privatefiles import replace_private
 

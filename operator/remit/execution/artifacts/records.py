@@ -23,7 +23,7 @@ import orjson
 import structlog
 
 from remit.execution.artifacts.stored import StoredArtifact, StoredFile
-from remit.execution.elapsed import ElapsedTime
+from remit.backends.elapsed import ElapsedTime
 from remit.privatefiles import replace_private
 
 log = structlog.get_logger(__name__)

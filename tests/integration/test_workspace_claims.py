@@ -1,0 +1,337 @@
+"""Workspaces in PersistentVolumeClaims, with the rules of a real API server for these."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance.harness.servers import Server, kube_apiserver, real_server_available
+from parts import require
+from remit.api.endpoint import Resource
+from remit.backends.base import AttemptRequest, Command, Stream, TaskReference
+from remit.backends.elapsed import ElapsedTime
+from remit.backends.kubernetes.backend import KubernetesBackend
+from remit.backends.kubernetes.launcher import Launcher
+from remit.backends.kubernetes.workspaces import LOOK_SECONDS, Key, Workspaces
+from remit.backends.outcome import ExitReason
+from remit.errors import ApiError
+from remit.kube.access import Access
+from remit.kube.client import CLAIMS, NAMESPACES, PODS, Kube, Object
+from remit.sandbox import ClaimMount, Confinement
+from support import pauses
+
+CLASSES = Resource("storage.k8s.io", "v1", "storageclasses", namespaced=False)
+NAME = "remit-workspace-cache"
+PATIENCE = 30
+MEBI = 1 << 20
+
+
+class Machine:
+    """A clock of an operator's that a test sets."""
+
+    up = 1000.0
+
+
+class Cluster:
+    """A namespace, and an operator's knowledge of its claims."""
+
+    def __init__(self, kube: Kube, namespace: str) -> None:
+        self.kube, self.namespace, self.machine = kube, namespace, Machine()
+        self.told: list[tuple[str, str, str]] = []
+        self.workspaces = self.another()
+
+    def another(self, storage_class: str = "") -> Workspaces:
+        """That of an operator that was started anew, or of another one."""
+        workspaces = Workspaces(self.kube, storage_class, ElapsedTime(lambda: self.machine.up))
+        workspaces.notify = lambda task, *told: self.told.append(told)
+        return workspaces
+
+    async def used(self, attempt: AttemptRequest) -> None:
+        """From its beginning to its end."""
+        async with self.workspaces.held(attempt, self.namespace), asyncio.timeout(PATIENCE):
+            assert await self.workspaces.prepare(attempt, self.namespace)
+
+    async def claim(self) -> Object | None:
+        try:
+            return await self.kube.get(CLAIMS, self.namespace, NAME)
+        except ApiError as error:
+            assert error.status == 404
+            return None
+
+    async def is_kept(self) -> bool:
+        claim = await self.claim()
+        return claim is not None and "deletionTimestamp" not in claim["metadata"]
+
+    async def prune(self, workspaces: Workspaces | None = None, wanted: Collection[Key] = ()) -> float:
+        return await (workspaces or self.workspaces).prune([self.namespace], lambda: wanted)
+
+    async def annotate(self, **annotations: str | None) -> None:
+        told = {f"remit.dev/{name.replace('_', '-')}": text for name, text in annotations.items()}
+        await self.kube.patch(CLAIMS, self.namespace, NAME, {"metadata": {"annotations": told}})
+
+    async def let_go(self) -> None:
+        """As Kubernetes does with a claim that is going, once no pod mounts it."""
+        await self.kube.patch(CLAIMS, self.namespace, NAME, {"metadata": {"finalizers": None}})
+
+    async def bind(self) -> None:
+        """As a provisioner does."""
+        await self.kube.patch(CLAIMS, self.namespace, NAME, {"spec": {"volumeName": self.namespace}})
+        status = {"phase": "Bound", "capacity": {"storage": "16Mi"}, "accessModes": ["ReadWriteOnce"]}
+        await self.kube.patch(CLAIMS, self.namespace, NAME, {"status": status}, subresource="status")
+
+    async def pod(self, name: str, *, attempt: str = "", read_only: bool = False) -> None:
+        """One that mounts the claim; of a stranger's, or of an attempt."""
+        labels = {"app.kubernetes.io/managed-by": "remit", "remit.dev/attempt": attempt} if attempt else {}
+        mount = {"name": "w", "mountPath": "/w", "readOnly": read_only}
+        spec = {
+            "containers": [{"name": "task", "image": "i", "volumeMounts": [mount]}],
+            "volumes": [{"name": "w", "persistentVolumeClaim": {"claimName": NAME}}],
+        }
+        await self.kube.create(PODS, self.namespace, {"metadata": {"name": name, "labels": labels}, "spec": spec})
+
+    async def end_pod(self, name: str) -> None:
+        await self.kube.patch(PODS, self.namespace, name, {"status": {"phase": "Succeeded"}}, subresource="status")
+
+    async def until_told(self, reason: str) -> str:
+        pause = pauses()
+        async with asyncio.timeout(PATIENCE):
+            while not (said := [message for _, each, message in self.told if each == reason]):
+                await asyncio.sleep(next(pause))
+        return said[-1]
+
+
+def attempt(
+    id_: str = "a-1", *, ttl: int | None = 60, size: int = 16 * MEBI, read_only: bool = False, seconds: float = PATIENCE
+) -> AttemptRequest:
+    return AttemptRequest(
+        id=id_,
+        command=Command(("true",), ""),
+        confinement=Confinement(
+            network="host", mounts=(ClaimMount("/w", "cache", size, read_only=read_only, ttl_seconds=ttl),)
+        ),
+        timeout_seconds=seconds,
+        image="i",
+        task=TaskReference("data", "nightly", "uid"),
+    )
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    require("kube-apiserver", real_server_available(), "put kube-apiserver and etcd where KUBEBUILDER_ASSETS says")
+    with kube_apiserver(tmp_path_factory.mktemp("claims") / "server") as server:
+        yield server
+
+
+@pytest.fixture
+async def cluster(server: Server, tmp_path: Path) -> AsyncIterator[Cluster]:
+    namespace = f"claims-{uuid.uuid4().hex[:8]}"
+    async with Kube(await Access.load(server.kubeconfig(tmp_path / "kubeconfig"))) as kube:
+        await kube.create(NAMESPACES, None, {"metadata": {"name": namespace}})
+        yield Cluster(kube, namespace)
+
+
+async def test_its_time_to_live_begins_with_its_last_use(cluster: Cluster) -> None:
+    await cluster.used(attempt())
+    cluster.machine.up += 50
+    await cluster.used(attempt("a-2"))
+    cluster.machine.up += 59
+    assert await cluster.prune() == 1, "so many seconds are left"
+    assert await cluster.is_kept()
+    cluster.machine.up += 1
+    await cluster.prune()
+    assert not await cluster.is_kept()
+
+
+async def test_one_without_a_time_to_live_stays(cluster: Cluster) -> None:
+    await cluster.used(attempt())
+    await cluster.used(attempt("a-2", ttl=None))
+    cluster.machine.up += 1e9
+    assert await cluster.prune() == LOOK_SECONDS
+    assert await cluster.is_kept()
+
+
+async def test_what_is_used_stays(cluster: Cluster) -> None:
+    first = attempt(ttl=0)
+    async with cluster.workspaces.held(first, cluster.namespace):
+        await cluster.workspaces.prepare(first, cluster.namespace)
+        cluster.machine.up += 1e6
+        await cluster.prune()
+        assert await cluster.is_kept(), "an attempt has it"
+    await cluster.prune(wanted={(cluster.namespace, "cache")})
+    assert await cluster.is_kept(), "a task waits for it"
+    await cluster.pod("strange")
+    await cluster.prune()
+    await cluster.prune()
+    assert await cluster.is_kept(), "a pod mounts it"
+    await cluster.end_pod("strange")
+    await cluster.prune()
+    await cluster.prune()
+    assert not await cluster.is_kept()
+
+
+async def test_the_time_that_it_was_used_does_not_count(cluster: Cluster) -> None:
+    """Also where nobody noted its end, as when an operator was killed."""
+    with pytest.raises(asyncio.CancelledError):
+        async with cluster.workspaces.held(attempt(), cluster.namespace):
+            await cluster.workspaces.prepare(attempt(), cluster.namespace)
+            raise asyncio.CancelledError
+    cluster.machine.up += 1e6
+    after = cluster.another()
+    assert await cluster.prune(after) == 60
+    await cluster.pod("late")
+    cluster.machine.up += 60
+    await cluster.prune(after)
+    assert await cluster.is_kept()
+    cluster.machine.up += 1e6
+    await cluster.end_pod("late")
+    assert await cluster.prune(after) == 60, "it begins anew"
+
+
+async def test_the_time_of_day_and_another_machine_do_not_end_it_early(cluster: Cluster) -> None:
+    await cluster.used(attempt())
+    mark = json.dumps({"boot": "another-machine", "at": 0.0, "seconds": 20.0})
+    await cluster.annotate(idle=mark, last_used="1970-01-01T00:00:00Z")
+    assert await cluster.prune() == 40, "what was counted before counts"
+    cluster.machine.up += 40
+    await cluster.prune()
+    assert not await cluster.is_kept()
+
+
+@pytest.mark.parametrize("idle", ["", "{", "[]", '{"seconds": "9"}', "[" * 5000, '{"boot": 1, "seconds": null}'])
+async def test_a_mark_that_is_none_begins_anew(cluster: Cluster, idle: str) -> None:
+    await cluster.used(attempt())
+    await cluster.annotate(idle=idle)
+    assert await cluster.prune() == 60
+    await cluster.annotate(ttl_seconds_after_last_use="-1")
+    cluster.machine.up += 1e6
+    assert await cluster.prune() == LOOK_SECONDS
+    assert await cluster.is_kept()
+
+
+async def test_a_claim_that_only_has_the_labels_is_not_removed(cluster: Cluster) -> None:
+    labels = {"app.kubernetes.io/managed-by": "remit", "app.kubernetes.io/component": "workspace"}
+    told = {"remit.dev/ttl-seconds-after-last-use": "0", "remit.dev/idle": '{"seconds": 5}'}
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}
+    strange = {"metadata": {"name": "database", "labels": labels, "annotations": told}, "spec": spec}
+    await cluster.kube.create(CLAIMS, cluster.namespace, strange)
+    await cluster.prune()
+    found = await cluster.kube.get(CLAIMS, cluster.namespace, "database")
+    assert "deletionTimestamp" not in found["metadata"]
+
+
+async def test_an_attempt_that_begins_at_this_moment_keeps_it(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is another operator's, of which this one knows nothing."""
+    await cluster.used(attempt())
+    cluster.machine.up += 60
+    other, delete = cluster.another(), cluster.kube.delete
+
+    async def late(*args: Any, **options: Any) -> None:
+        await other.prepare(attempt("a-2"), cluster.namespace)
+        await delete(*args, **options)
+
+    monkeypatch.setattr(cluster.kube, "delete", late)
+    await cluster.prune()
+    claim = await cluster.claim()
+    assert claim is not None and await cluster.is_kept()
+    assert claim["metadata"]["annotations"]["remit.dev/last-used-by"] == "a-2"
+    assert "remit.dev/idle" not in claim["metadata"]["annotations"]
+
+
+async def test_an_attempt_waits_for_one_that_is_going_and_makes_it_anew(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it goes right after the attempt saw it."""
+    await cluster.used(attempt())
+    before = await cluster.claim()
+    patch = cluster.kube.patch
+
+    async def late(*args: Any, **options: Any) -> Object:
+        monkeypatch.undo()
+        cluster.machine.up += 60
+        await cluster.prune(cluster.another())
+        return await patch(*args, **options)
+
+    monkeypatch.setattr(cluster.kube, "patch", late)
+    begins = asyncio.create_task(cluster.used(attempt("a-2")))
+    assert "is being removed" in await cluster.until_told("WorkspaceTerminating")
+    await cluster.let_go()
+    await begins
+    after = await cluster.claim()
+    assert before is not None and after is not None
+    assert before["metadata"]["uid"] != after["metadata"]["uid"]
+    assert await cluster.is_kept()
+
+
+class Nowhere:
+    def write(self, stream: Stream, chunk: bytes) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("cancelled", "reason", "told"),
+    [(False, ExitReason.TIMED_OUT, "before it could be started: workspace cache is being removed"),
+     (True, ExitReason.CANCELLED, "cancelled")],
+)  # fmt: skip
+async def test_it_does_not_wait_longer_than_it_may(
+    cluster: Cluster, cancelled: bool, reason: ExitReason, told: str
+) -> None:
+    await cluster.used(attempt())
+    await cluster.kube.delete(CLAIMS, cluster.namespace, NAME)
+    backend, cancel = KubernetesBackend(cluster.kube, Launcher("amd64", b"program")), asyncio.Event()
+    waits = attempt("a-2", seconds=PATIENCE if cancelled else 0.5)
+    task = TaskReference(cluster.namespace, "nightly", "uid")
+    if cancelled:
+        backend.workspaces.notify = lambda *_: cancel.set()
+    request = AttemptRequest(**{name: getattr(waits, name) for name in waits.__slots__} | {"task": task})
+    outcome = await backend.run(request, Nowhere(), cancel=cancel)
+    await backend.close()
+    assert (outcome.reason, told in outcome.message) == (reason, True), outcome.message
+
+
+async def test_a_writer_waits_for_pods_of_others_that_still_write(cluster: Cluster) -> None:
+    """Their task may be gone, and with it its place in the queue."""
+    await cluster.used(attempt())
+    await cluster.pod("own", attempt="a-2")
+    await cluster.pod("reads", attempt="a-3", read_only=True)
+    await cluster.used(attempt("a-2"))
+    await cluster.pod("dying", attempt="a-1")
+    await cluster.used(attempt("a-4", read_only=True))
+    assert cluster.told == []
+    await cluster.end_pod("own")
+    waits = asyncio.create_task(cluster.used(attempt("a-5")))
+    assert "pod dying of another attempt still writes to workspace cache" in await cluster.until_told("WorkspaceInUse")
+    await cluster.end_pod("dying")
+    await waits
+
+
+@pytest.mark.parametrize("expandable", [True, False])
+async def test_a_larger_size_enlarges_it_or_says_why_not(cluster: Cluster, expandable: bool) -> None:
+    name = f"class-{uuid.uuid4().hex[:8]}"
+    provided = {"metadata": {"name": name}, "provisioner": "test", "allowVolumeExpansion": expandable}
+    await cluster.kube.create(CLASSES, None, provided)
+    cluster.workspaces = cluster.another(name)
+    await cluster.used(attempt())
+    await cluster.bind()
+    await cluster.used(attempt("a-2", size=64 * MEBI))
+    claim = await cluster.claim()
+    assert claim is not None
+    size = claim["spec"]["resources"]["requests"]["storage"]
+    if expandable:
+        assert (size, cluster.told) == (str(64 * MEBI), [])
+        await cluster.used(attempt("a-3"))
+        ((_, reason, message),) = cluster.told
+        assert reason == "WorkspaceLarger"
+        assert "has 64Mi, and the task asks for 16Mi; a claim does not shrink" in message
+    else:
+        ((type_, reason, message),) = cluster.told
+        assert (size, type_, reason) == (str(16 * MEBI), "Warning", "WorkspaceNotEnlarged")
+        assert "must support resize" in message
+        assert "remit workspace rm cache" in message
