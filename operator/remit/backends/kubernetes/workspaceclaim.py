@@ -149,11 +149,10 @@ def uses(pods: Iterable[Mapping[str, Any]], workspace: str) -> Iterator[PodUse]:
 
 def size_told(found: WorkspaceClaim, wanted: int) -> str:
     """What a task is told that asks for less than there is, else the empty string."""
-    there = max(found.size or 0, found.capacity or 0)
-    if wanted >= there:
+    if found.size is None or wanted >= found.size:
         return ""
     return (
-        f"workspace {found.name} has {format_bytes(there)}, and the task asks for {format_bytes(wanted)}; a claim does"
+        f"workspace {found.name} has {format_bytes(found.size)}, and the task asks for {format_bytes(wanted)}; a claim does"
         f" not shrink: to have a smaller one made, remove it with 'remit workspace rm {found.name}'"
     )
 

@@ -104,9 +104,7 @@ class Workspaces:
                     soonest = min(soonest, await self._prune(each, wanted))
                 except ApiError as error:
                     if error.status not in {_CONFLICT, _NOT_FOUND}:  # somebody used or removed it meanwhile
-                        log.warning(
-                            "a workspace cannot be removed", claim=each["metadata"]["name"], reason=str(error)
-                        )
+                        log.warning("a workspace cannot be removed", claim=each["metadata"]["name"], reason=str(error))
         return soonest
 
     async def _prune(self, obj: Object, wanted: Callable[[], Container[Key]]) -> float:
