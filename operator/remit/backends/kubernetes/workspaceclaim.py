@@ -152,8 +152,8 @@ def size_told(found: WorkspaceClaim, wanted: int) -> str:
     if found.size is None or wanted >= found.size:
         return ""
     return (
-        f"workspace {found.name} has {format_bytes(found.size)}, and the task asks for {format_bytes(wanted)}; a claim does"
-        f" not shrink: to have a smaller one made, remove it with 'remit workspace rm {found.name}'"
+        f"workspace {found.name} has {format_bytes(found.size)}, and the task asks for {format_bytes(wanted)}; a claim"
+        f" does not shrink: to have a smaller one made, remove it with 'remit workspace rm {found.name}'"
     )
 
 
