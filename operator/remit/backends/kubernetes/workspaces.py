@@ -34,6 +34,8 @@ from remit.sandbox import ClaimMount
 log = structlog.get_logger(__name__)
 LOOK_SECONDS: Final = 600.0
 """The longest time between two looks at what is to be removed."""
+_BUSY_SECONDS: Final = 10.0
+"""The shortest time until it is looked again at what is used: its task, or its pod, may be about to end."""
 _RETRY_SECONDS: Final = 1.0
 _LAST_WORDS_SECONDS: Final = 10.0
 _CONFLICT, _NOT_FOUND, _FORBIDDEN, _INVALID = 409, 404, 403, 422
@@ -117,13 +119,13 @@ class Workspaces:
         if self._is_used(key) or key in wanted() or (is_due and await self._is_mounted(found)):
             if found.idle is not None:
                 await self._annotate(found, {IDLE: None})
-            return LOOK_SECONDS
+            return min(LOOK_SECONDS, max(_BUSY_SECONDS, found.ttl_seconds))
         if not is_due:
             if is_stale:
                 await self._annotate(found, idle(self._elapsed.mark(seconds)))
             return max(0.0, found.ttl_seconds - seconds)
         if self._is_used(key) or key in wanted():  # since pods were listed
-            return LOOK_SECONDS
+            return _BUSY_SECONDS
         # An attempt that begins at this moment changes the claim first, or finds that it is going.
         await self._kube.delete(
             CLAIMS, found.namespace, claim_name(found.name), uid=found.uid, resource_version=found.resource_version
