@@ -21,7 +21,11 @@ app = typer.Typer(cls=Group, no_args_is_help=True, help="List and remove what ta
 WorkspaceName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the workspace.")]
 Backend = Annotated[
     Literal["process", "docker", "kubernetes"] | None,
-    typer.Option("--backend", help="Whose workspace, where a folder of this host and a claim have the same name."),
+    typer.Option(
+        "--backend",
+        metavar="NAME",
+        help="process or docker: the folder of this host; kubernetes: the claim. Only needed where both have the name.",
+    ),
 ]
 
 
