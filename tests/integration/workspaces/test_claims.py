@@ -13,7 +13,7 @@ from remit.api.endpoint import Resource
 from remit.backends.base import AttemptRequest, Command, Stream, TaskReference
 from remit.backends.kubernetes.backend import KubernetesBackend
 from remit.backends.kubernetes.launcher import Launcher
-from remit.backends.kubernetes.workspaces import LOOK_SECONDS
+from remit.backends.kubernetes.workspaces import LOOK_SECONDS, Key
 from remit.backends.outcome import ExitReason
 from remit.kube.client import CLAIMS, Object
 from remit.sandbox import ClaimMount, Confinement
@@ -76,6 +76,14 @@ async def test_what_is_used_stays(cluster: Cluster) -> None:
     await cluster.prune()
     await cluster.prune()
     assert not await cluster.is_kept()
+
+
+async def test_what_a_task_wants_since_claims_were_listed_stays(cluster: Cluster) -> None:
+    await cluster.used(attempt())
+    cluster.machine.up += 60
+    asked: list[set[Key]] = [set(), {(cluster.namespace, "cache")}]
+    await cluster.workspaces.prune([cluster.namespace], lambda: asked.pop(0))
+    assert (await cluster.is_kept(), asked) == (True, [])
 
 
 async def test_the_time_that_it_was_used_does_not_count(cluster: Cluster) -> None:

@@ -28,7 +28,7 @@ from remit.backends.kubernetes.workspaceclaim import (
     uses,
 )
 from remit.errors import ApiError, InvalidInput
-from remit.kube.client import CLAIMS, PODS, Kube, Object
+from remit.kube.client import CLAIMS, PODS, Kube
 from remit.sandbox import ClaimMount
 
 log = structlog.get_logger(__name__)
@@ -97,33 +97,35 @@ class Workspaces:
         soonest = LOOK_SECONDS
         for namespace in namespaces or (None,):
             try:
-                found = await self._kube.list(CLAIMS, namespace, label_selector=SELECTOR)
+                listed = await self._kube.list(CLAIMS, namespace, label_selector=SELECTOR)
             except ApiError as error:
                 log.warning("the claims of workspaces cannot be listed", namespace=namespace, reason=str(error))
                 continue
-            for each in found:
+            mortal = [found for each in listed if (found := WorkspaceClaim.of(each)) and _is_mortal(found)]
+            had = wanted() if mortal else ()
+            for found in mortal:
                 try:
-                    soonest = min(soonest, await self._prune(each, wanted))
+                    soonest = min(soonest, await self._prune(found, found.ttl_seconds or 0, had, wanted))
                 except ApiError as error:
                     if error.status not in {_CONFLICT, _NOT_FOUND}:  # somebody used or removed it meanwhile
-                        log.warning("a workspace cannot be removed", claim=each["metadata"]["name"], reason=str(error))
+                        log.warning("a workspace cannot be removed", workspace=found.name, reason=str(error))
         return soonest
 
-    async def _prune(self, obj: Object, wanted: Callable[[], Container[Key]]) -> float:
-        found = WorkspaceClaim.of(obj)
-        if found is None or found.ttl_seconds is None or found.is_going:
-            return LOOK_SECONDS
+    async def _prune(
+        self, found: WorkspaceClaim, ttl_seconds: int, had: Container[Key], wanted: Callable[[], Container[Key]]
+    ) -> float:
+        """`had` is what was wanted when the claims were listed: tasks may be many."""
         key = found.namespace, found.name
         seconds, is_stale = self._elapsed.seconds(found.idle)
-        is_due = seconds >= found.ttl_seconds and found.idle is not None
-        if self._is_used(key) or key in wanted() or (is_due and await self._is_mounted(found)):
+        is_due = seconds >= ttl_seconds and found.idle is not None
+        if self._is_used(key) or key in had or (is_due and await self._is_mounted(found)):
             if found.idle is not None:
                 await self._annotate(found, {IDLE: None})
-            return min(LOOK_SECONDS, max(_BUSY_SECONDS, found.ttl_seconds))
+            return min(LOOK_SECONDS, max(_BUSY_SECONDS, ttl_seconds))
         if not is_due:
             if is_stale:
                 await self._annotate(found, idle(self._elapsed.mark(seconds)))
-            return max(0.0, found.ttl_seconds - seconds)
+            return max(0.0, ttl_seconds - seconds)
         if self._is_used(key) or key in wanted():  # since pods were listed
             return _BUSY_SECONDS
         # An attempt that begins at this moment changes the claim first, or finds that it is going.
@@ -134,7 +136,7 @@ class Workspaces:
             "removed a workspace whose time to live is over",
             namespace=found.namespace,
             workspace=found.name,
-            ttl_seconds=found.ttl_seconds,
+            ttl_seconds=ttl_seconds,
         )
         return LOOK_SECONDS
 
@@ -231,6 +233,10 @@ class Workspaces:
             if error.status not in {_CONFLICT, _NOT_FOUND}:
                 raise
             return None
+
+
+def _is_mortal(found: WorkspaceClaim) -> bool:
+    return found.ttl_seconds is not None and not found.is_going
 
 
 def _time_of_day() -> str:
