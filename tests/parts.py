@@ -61,6 +61,11 @@ def alertmanager() -> str | None:
     return shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
 
 
+def chromium() -> str | None:
+    """A browser, as Debian calls it."""
+    return shutil.which("chromium") or shutil.which("chromium-browser")
+
+
 def _layer(name: str) -> bool:
     from remit.sandbox import Layer, probe_host
 
@@ -104,5 +109,6 @@ PARTS = (
     Part("cc", "the program that Jobs start with", static_cc),
     Part("prometheus", "metrics and alerts, as promtool reads them", promtool),
     Part("alertmanager", "notifications to an Alertmanager", alertmanager),
+    Part("chromium", "the page in a browser", chromium),
     Part("helm", "the chart and the manifests", lambda: importlib.util.find_spec("helm_python")),
 )

@@ -1,0 +1,73 @@
+"""A browser without a screen: Debian's Chromium, which Playwright steers and axe looks through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import axe_playwright_python
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from parts import chromium, require
+
+_ARGUMENTS: Final = (
+    *("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"),
+    *("--disable-default-apps", "--disable-domain-reliability", "--disable-sync", "--no-first-run", "--no-pings"),
+    "--disable-dev-shm-usage",
+)
+_AXE: Final = next(Path(axe_playwright_python.__file__).parent.rglob("axe.min.js"))
+SECONDS: Final = 60_000
+"""Milliseconds that a busy machine may take for anything."""
+
+
+@contextmanager
+def browser() -> Iterator[Browser]:
+    require("chromium", chromium(), "apt-get install chromium")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium(), args=[*_ARGUMENTS])
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+class Tab:
+    """A page of the browser, which says what went wrong in it."""
+
+    def __init__(self, browser: Browser, link: str, **options: Any) -> None:
+        self.origin = link.partition("/login")[0]
+        self._context = browser.new_context(**options)
+        self._context.set_default_timeout(SECONDS)
+        self.problems: list[str] = []
+        self.outside: list[str] = []
+        """Requests to anywhere else."""
+        self._context.on("request", lambda request: self._asked(request.url))
+        self.page: Page = self._context.new_page()
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on("console", lambda told: self.problems.append(told.text) if told.type == "error" else None)
+        self.page.goto(link)
+
+    def _asked(self, url: str) -> None:
+        if not url.startswith((self.origin, "data:", "blob:", "about:")):
+            self.outside.append(url)
+
+    def go(self, path: str) -> Page:
+        self.page.goto(self.origin + path)
+        return self.page
+
+    def close(self) -> None:
+        self._context.close()
+
+
+def axe(page: Page) -> list[str]:
+    """What axe finds serious or critical, each with where it is."""
+    page.evaluate(_AXE.read_text())  # not as an element: the page's policy would not let it run
+    found = page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
+    return [
+        f"{each['id']} ({each['impact']}): {' '.join(node['html'].split())[:160]} {node['failureSummary'][:300]}"
+        for each in found["violations"]
+        if each["impact"] in {"serious", "critical"}
+        for node in each["nodes"][:3]
+    ]
