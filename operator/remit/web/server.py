@@ -150,9 +150,11 @@ class PageServer:
                 self._cookie, self._sessions.begin(self._viewer), httponly=True, samesite="Strict", path="/"
             )
             raise response
-        if request.get(SESSION) is not None and not token:
+        if token:
+            raise web.HTTPSeeOther("/login?refused")  # it is of no use any more, and need not stay in the address
+        if request.get(SESSION) is not None and "refused" not in request.query:
             raise web.HTTPSeeOther("/")
-        view = rendering.View("login.html", "Log in", "", {"refused": bool(token)}, status=401 if token else 200)
+        view = rendering.View("login.html", "Log in", "", {"refused": "refused" in request.query})
         return self._rendered(view, None, request)
 
     async def _log_out(self, request: web.Request) -> web.StreamResponse:
