@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from remitup import RemitUp
+from remitup import RemitUp, until
 
 TIMEOUT = 60.0
 
@@ -61,4 +61,5 @@ def looking(up: RemitUp) -> Iterator[Looker]:
         answer = client.get(link)
         assert answer.status_code == 303, answer.text
         assert answer.headers["Location"] == "/"
+        until(lambda: "Still reading" not in client.get("/").text, "the caches")
         yield Looker(client, origin)

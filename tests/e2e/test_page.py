@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 
@@ -145,6 +146,59 @@ def test_what_runs_and_what_failed_is_shown_as_it_happens(up: RemitUp, looker: L
     assert "shown-running" in text
     assert "needs no browser's consent" not in text
     up.remit_here("cancel", "shown-running")
+
+
+def test_a_control_plane_that_hangs_is_told_and_gone_on_with(up: RemitUp) -> None:
+    """What is known stays to be seen. What comes after it is seen again."""
+    with looking(up) as one, one.live("/") as events:
+        next(events)
+        control_plane = up.worker("control-plane")
+        assert control_plane is not None
+        control_plane.kill()  # its watches break off, and the next one is a while coming
+        assert one.get("/").status_code == 200
+        up.kubectl("apply", "-f", "-", stdin=_TASKS.replace("shown", "afterwards"))
+        seen = ""
+        while "afterwards-running" not in seen:
+            name, data = next(events)
+            seen += data["html"] if name == "region" else ""
+    up.remit_here("cancel", "afterwards-running")
+
+
+def test_an_operator_that_is_stopped_takes_nothing_from_the_page(up: RemitUp) -> None:
+    operator = up.worker("operator")
+    assert operator is not None
+    operator.suspend()
+    try:
+        with looking(up) as one:
+            assert one.get("/tasks").status_code == 200
+            up.kubectl("apply", "-f", "-", stdin=_TASKS.replace("shown", "unseen"))
+            until(lambda: "unseen-running" in one.get("/tasks?phase=Pending").text, "the task")
+    finally:
+        operator.resume()
+    until(lambda: up.phase("unseen-running") == "Running", "its start")
+    up.remit_here("cancel", "unseen-running")
+
+
+def test_a_reader_that_stops_reading_holds_up_nobody(up: RemitUp, looker: Looker) -> None:
+    """Its stream renders nothing that nobody takes, and others go on."""
+    with looker.live("/") as stalled, looker.live("/tasks?text=lively") as events:
+        next(stalled)
+        next(events)
+        up.kubectl("apply", "-f", "-", stdin=_TASKS.replace("shown", "lively"))
+        seen = ""
+        while "lively-running" not in seen:
+            name, data = next(events)
+            seen += data["html"] if name == "region" else ""
+    up.remit_here("cancel", "lively-running")
+
+
+def test_streams_are_as_many_as_a_session_may_have(up: RemitUp) -> None:
+    with looking(up) as one, contextlib.ExitStack() as stack:
+        for _ in range(32):
+            next(stack.enter_context(one.live("/schedules")))
+        assert one.get("/live/schedules").status_code == 429
+        stack.close()
+        until(lambda: one.client.head("/").status_code == 200, "the page")
 
 
 def test_a_page_s_process_that_died_is_started_by_the_next_look(up: RemitUp) -> None:

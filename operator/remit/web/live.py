@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Final
@@ -29,8 +30,9 @@ Events = AsyncGenerator[tuple[str, Any], None]
 
 _APART_SECONDS: Final = 0.5
 """Between two looks of one stream."""
+_COUNTED: Final = re.compile(r'( data-(?:age|until)="[0-9.]+">)[^<]*')
+"""Ages, which the page counts on by itself."""
 _WRITE_SECONDS: Final = 20.0
-_WAITING_EVENTS: Final = 4
 
 
 class Streams:
@@ -128,8 +130,9 @@ class Streams:
             version = viewer.version
             every, made = await self._rendered(request, session, show)
             for name, html in made.items():
-                if sent.get(name) != html:
-                    sent[name] = html
+                stable = _COUNTED.sub(r"\1", html)
+                if sent.get(name) != stable:
+                    sent[name] = stable
                     await send("region", {"name": name, "html": html})
             await send("state", {"trouble": viewer.trouble, "now": time.time()})
             if feeding.done() and (error := feeding.exception()) is not None:

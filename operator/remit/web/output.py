@@ -28,7 +28,7 @@ _WRITE_SECONDS: Final = 30.0
 
 async def events(viewer: Viewer, namespace: str, name: str, number: int | None) -> Events:
     """Batches of lines of attempt `number` and of those after it, or of the latest and those after it."""
-    task = await read(viewer, namespace, name)
+    task = await read_task(viewer, namespace, name)
     yield "output", {"reset": True}
     for note in notes(task):
         yield "output", {"note": note}
@@ -60,7 +60,7 @@ def notes(task: ExecutionTask) -> list[str]:
     return told
 
 
-async def read(viewer: Viewer, namespace: str, name: str) -> ExecutionTask:
+async def read_task(viewer: Viewer, namespace: str, name: str) -> ExecutionTask:
     """The task, if the viewer may get it. Raises `ApiError`."""
     return ExecutionTask.parse(await viewer.fetch(TASKS, namespace, name))
 
@@ -74,7 +74,7 @@ async def _states(viewer: Viewer, task: ExecutionTask) -> AsyncGenerator[Executi
         known = task.metadata.resource_version
         while task.metadata.resource_version == known:
             await viewer.changed(viewer.version, 5.0)
-            task = await read(viewer, task.metadata.namespace, task.metadata.name)
+            task = await read_task(viewer, task.metadata.namespace, task.metadata.name)
 
 
 async def _batches(chunks: AsyncGenerator[LogChunk, None]) -> AsyncGenerator[list[LogChunk], None]:

@@ -145,6 +145,7 @@ class PageServer:
         if token and (request.method == "HEAD" or "prefetch" in purpose):
             raise web.HTTPServiceUnavailable(text="this link is for its user")  # what failed is not kept for later
         if token and self._logins.redeem(token):
+            await self._viewer.open()
             response = web.HTTPSeeOther("/")
             response.set_cookie(
                 self._cookie, self._sessions.begin(self._viewer), httponly=True, samesite="Strict", path="/"

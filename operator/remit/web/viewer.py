@@ -19,7 +19,8 @@ from remit.web.requests import TrafficMeter
 from remit.web.rows import TaskRow, slim
 
 _FOREVER: Final = float("inf")
-_SYNC_SECONDS: Final = 10.0
+_SYNC_SECONDS: Final = 0.5
+"""For the caches to be filled before a page is shown. Where there is more, it is shown as far as it is, and goes on."""
 _ACCESS_SECONDS: Final = 15.0
 """How long the answer to a question about access is believed."""
 _MOST_ANSWERS: Final = 2000

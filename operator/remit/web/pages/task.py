@@ -145,7 +145,7 @@ async def download(request: web.Request, session: Session) -> web.StreamResponse
     number, stream = _number(request.match_info["attempt"]), request.match_info["stream"]
     if number is None or stream not in STREAMS:
         raise web.HTTPNotFound
-    parsed = await output.read(session.viewer, namespace, name)
+    parsed = await output.read_task(session.viewer, namespace, name)
     return await output.download(request, session.viewer, parsed, number, stream)
 
 
