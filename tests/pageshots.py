@@ -5,6 +5,7 @@ A scene is played on a `remit up`: tasks that run, wait and fail, schedules, a r
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import tempfile
 import threading
@@ -36,6 +37,8 @@ def play(up: RemitUp, folder: Path) -> threading.Event:
     for each in versions:
         each.mkdir()
         (each / "index.html").write_text(f"<h1>{each.name}</h1>")
+    up.kubectl("apply", "-f", "-", stdin="\n---\n".join([_POLICY, _report()]))
+    until(lambda: up.phase("nightly-report") == "Failed", "the report")
     up.kubectl("apply", "-f", "-", stdin=_tasks())
     for each in versions:
         text = _SHOP.replace("FOLDER", str(folder)).replace("ARTIFACT", str(each))
@@ -47,11 +50,13 @@ def play(up: RemitUp, folder: Path) -> threading.Event:
         for number in itertools.count():
             if over.wait(0.02 + 0.02 * (number % 7 == 0)):
                 return
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
+            with (
+                contextlib.suppress(OSError),
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer,
+            ):
                 answer.read()
 
     threading.Thread(target=browse, daemon=True).start()
-    until(lambda: up.phase("nightly-report") == "Failed", "the report")
     return over
 
 
@@ -86,14 +91,16 @@ def _tasks() -> str:
     )
     return "\n---\n".join(
         [
-            _POLICY,
             *(_task(name, ["sh", "-c", crunch], ", timeoutSeconds: 3000") for name in names),
             *(_task(f"mail-{number}", ["echo", "sent"]) for number in range(41, 46)),
             _task("install-tool", ["curl", "https://example.com/install.sh"]),
             _task("nightly-dump", ["echo", "dump"], ', schedule: {cron: "0 2 * * *", timeZone: Europe/Paris}'),
-            _task("nightly-report", ["sh", "-c", _REPORT], ", retry: {maxRetries: 2, backoff: {initialSeconds: 2}}"),
         ]
     )
+
+
+def _report() -> str:
+    return _task("nightly-report", ["sh", "-c", _REPORT], ", retry: {maxRetries: 2, backoff: {initialSeconds: 2}}")
 
 
 def _task(name: str, argv: list[str], more: str = "") -> str:
@@ -136,7 +143,9 @@ spec:
       command:
       - python3
       - -c
-      - "import os, http.server as s; s.test(s.SimpleHTTPRequestHandler, s.ThreadingHTTPServer, port=int(os.environ['PORT']), bind='127.0.0.1')"
+      - >-
+        import os, http.server as s;
+        s.test(s.SimpleHTTPRequestHandler, s.ThreadingHTTPServer, port=int(os.environ['PORT']), bind='127.0.0.1')
   replicas: 2
   ports: [{name: http, containerPort: 8000, published: 18080}]
   healthCheck: {http: {path: /, port: http}}

@@ -13,17 +13,19 @@ WIDTH: Final = 240
 HEIGHT: Final = 44
 
 
-def line(label: str, values: Sequence[float], style: str) -> Markup:
-    """An area below a line. `style` is a class."""
+def line(label: str, values: Sequence[float], style: str, places: int = 0) -> Markup:
+    """An area below a line. `style` is a class. Where there are more `places` than values, the first ones stay empty."""
     top = max([*values, 1])
-    step = WIDTH / max(1, len(values) - 1)
+    step = WIDTH / max(1, max(places, len(values)) - 1)
+    begin = WIDTH - step * max(0, len(values) - 1)
     bends = [
         index
         for index, value in enumerate(values)
         if index in {0, len(values) - 1} or not values[index - 1] == value == values[index + 1]
     ]
-    path = " ".join(f"{index * step:.1f},{_y(values[index], top)}" for index in bends)
-    area = Markup('<polygon class="area {}" points="0,{} {} {},{}"/>').format(style, HEIGHT, path, WIDTH, HEIGHT)
+    path = " ".join(f"{begin + index * step:.1f},{_y(values[index], top)}" for index in bends)
+    area = Markup('<polygon class="area {}" points="{},{} {} {},{}"/>')
+    area = area.format(style, round(begin, 1), HEIGHT, path, WIDTH, HEIGHT)
     return _svg(label, area + Markup('<polyline class="{}" points="{}"/>').format(style, path))
 
 

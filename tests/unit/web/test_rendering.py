@@ -105,3 +105,9 @@ def test_plots_have_a_label_and_finite_numbers() -> None:
     assert "&lt;b&gt;" in drawn
     assert drawn.count("<rect") == 3
     assert "nan" not in sparkline.line("", [], "run") + sparkline.line("", [5], "run")
+
+
+def test_a_plot_of_a_minute_that_has_just_begun_is_at_its_end() -> None:
+    drawn = str(sparkline.line("", [2, 2, 4], "blue", 61))
+    assert 'points="232.0,' in drawn
+    assert drawn.count("nan") == 0

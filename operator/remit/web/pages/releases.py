@@ -53,8 +53,9 @@ async def release(request: web.Request, session: Session) -> View:
     plots = {
         slot: sparkline.line(
             f"requests a second to {slot}, now {each.rate:.0f}",
-            [0.0] * (SECONDS - len(each.history)) + list(each.history),
+            each.history,
             slot,
+            SECONDS,
         )
         for slot, each in traffic.items()
     }
