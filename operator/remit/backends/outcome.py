@@ -28,6 +28,8 @@ class ExitReason(StrEnum):
     EVICTED = "Evicted"
     """The cluster needed its place, or it used more of a node than it may."""
     NODE_LOST = "NodeLost"
+    GATEWAY_LOST = "GatewayLost"
+    """The egress gateway of its restricted network, on a cluster."""
     IMAGE_PULL_FAILED = "ImagePullFailed"
     QUOTA_EXCEEDED = "QuotaExceeded"
     """The namespace's, on a cluster."""
@@ -50,7 +52,9 @@ class ExitReason(StrEnum):
     """A mistake of Remit's own."""
 
 
-INTERRUPTIONS: Final = frozenset({ExitReason.INTERRUPTED, ExitReason.EVICTED, ExitReason.NODE_LOST})
+INTERRUPTIONS: Final = frozenset(
+    {ExitReason.INTERRUPTED, ExitReason.EVICTED, ExitReason.NODE_LOST, ExitReason.GATEWAY_LOST}
+)
 """Ends that are not the program's doing, and that came while it may have run: `onInterruption` says what follows."""
 
 

@@ -50,7 +50,7 @@ def test_what_is_not_understood_is_refused(part: bytes, by: bytes) -> None:
     rule = {"hosts": ["a.test"], "ports": [1], "addresses": ["10.0.0.0/8"]}
     text = GatewayConfig((egress(rule),), "t0ken").dumped()
     assert part in text
-    with pytest.raises(ValueError):  # noqa: PT011 (the message is whichever part's)
+    with pytest.raises(ValueError):
         GatewayConfig.load(text.replace(part, by))
 
 

@@ -15,7 +15,7 @@ from remit.backends.egress.targets import BadRequest, Target, is_authorized, onw
 
 _CHUNK: Final = 16384
 _LINGER_SECONDS: Final = 1.0
-_NO_TOKEN: Final = "this proxy serves one attempt, which finds the user and the password in its HTTPS_PROXY"
+_WHO_IS_SERVED: Final = "this proxy serves one attempt, which finds the user and the password in its HTTPS_PROXY"
 _ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
@@ -68,7 +68,7 @@ async def _request(
             raise ConnectionAbortedError
         if token and not is_authorized(event, token):
             # Not counted: some clients send credentials only when they are asked for them, and it may be a stranger.
-            raise Refused(407, _NO_TOKEN)
+            raise Refused(407, _WHO_IS_SERVED)
         return event, target_of(event)
     except TimeoutError:
         raise dialer.denied(None, 408, "the request took too long to come") from None

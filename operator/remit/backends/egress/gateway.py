@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
         config = GatewayConfig.load(Path(path).read_bytes())
         listener = _listener(int(rest[0]) if rest else PORT)
     except (OSError, ValueError) as error:
-        print(f"the egress gateway cannot begin: {error}", file=sys.stderr)
+        sys.stderr.write(f"the egress gateway cannot begin: {error}\n")
         return 1
     asyncio.run(serve(config, listener))
     return 0
@@ -52,7 +52,8 @@ async def serve(config: GatewayConfig, listener: socket.socket) -> None:
     _tell(GatewayRecord(told))
     while not stop.is_set():
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), _TELL_SECONDS)
+            async with asyncio.timeout(_TELL_SECONDS):
+                await stop.wait()
         if (use := proxy.use) != told and not stop.is_set():
             told = use
             _tell(GatewayRecord(told))

@@ -130,7 +130,7 @@ def evil(path: str, **metadata: Any) -> dict[str, Any]:
     return {**body, "metadata": {"name": path.rsplit("/", 1)[1], "namespace": "data", **metadata}}
 
 
-async def _yes(namespace: str, image: str) -> bool:
+async def _yes(namespace: str, image: str, network: str) -> bool:
     return True
 
 
