@@ -72,11 +72,23 @@ def operator(
             rich_help_panel="Operator",
         ),
     ] = "",
+    remit_image: Annotated[
+        str,
+        typer.Option(
+            metavar="IMAGE",
+            help="The operator's own image, for the egress gateways of Jobs. Policies need not allow it.",
+            envvar="REMIT_IMAGE",
+            show_envvar=False,
+            show_default=False,
+            rich_help_panel="Jobs",
+        ),
+    ] = "",
     accept_unenforced_network: Annotated[
         bool,
         typer.Option(
             "--accept-unenforced-network",
-            help="Run Jobs with network: none also where nothing enforces NetworkPolicies, so that they may connect.",
+            help="Run Jobs with network: none or restricted also where nothing enforces NetworkPolicies, so that they "
+            "may connect.",
             envvar="REMIT_ACCEPT_UNENFORCED_NETWORK",
             show_envvar=False,
             rich_help_panel="Jobs",
@@ -173,6 +185,7 @@ def operator(
         notifications=checked(notifications),
         backends=cast("tuple[BackendName, ...]", tuple(backend or ())),
         image=default_image,
+        remit_image=remit_image,
         accept_unenforced_network=accept_unenforced_network,
         lease_name=lease_name,
         launchers=launchers,

@@ -160,6 +160,7 @@ async def _jobs(
         namespaces=settings.namespaces,
         accept_unenforced_network=settings.accept_unenforced_network,
         storage_class=settings.storage_class,
+        remit_image=settings.remit_image,
         spool=settings.state_dir / "collecting",
     )
     stack.push_async_callback(backend.close)

@@ -53,10 +53,14 @@ class Settings:
     see `remit.controllers.placing`."""
     image: str = ""
     """The container image of what does not name one. Policies need not allow it."""
+    remit_image: str = ""
+    """An image with this version of Remit, of which the egress gateways of Jobs with `network: restricted` run; empty:
+    these are refused. Policies need not allow it."""
     launchers: Path = Path("/usr/libexec/remit")
     """The folder with the programs that Jobs start with, see `remit.backends.kubernetes.launcher`."""
     accept_unenforced_network: bool = False
-    """Whether Jobs with `network: none` run where nothing enforces NetworkPolicies, and so may connect."""
+    """Whether Jobs with `network: none` or `restricted` run where nothing enforces NetworkPolicies, and so may connect
+    to anything."""
     storage_class: str = ""
     """Of the claims that workspaces of Jobs are kept in; empty: the cluster's default one."""
     in_pod: bool = field(default_factory=lambda: "KUBERNETES_SERVICE_HOST" in os.environ)

@@ -19,6 +19,7 @@ from typing import Final
 
 import structlog
 
+from remit import threads
 from remit.backends.egress.door import PORT
 from remit.backends.egress.gatewayconfig import GatewayConfig
 from remit.backends.egress.gatewayrecords import GatewayRecord
@@ -37,7 +38,7 @@ def main(arguments: list[str]) -> int:
     except (OSError, ValueError) as error:
         sys.stderr.write(f"the egress gateway cannot begin: {error}\n")
         return 1
-    asyncio.run(serve(config, listener))
+    threads.run(serve(config, listener))
     return 0
 
 
