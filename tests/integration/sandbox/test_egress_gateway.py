@@ -180,6 +180,21 @@ async def test_a_policy_that_allows_every_host_opens_nothing_of_the_cluster(gate
     assert (use.connections, use.denied, REFUSED[-1][1] in use.last_denied) == (0, 2 * len(REFUSED), True)
 
 
+async def test_nobody_writes_a_record_by_what_they_ask_for(gateways: Gateways) -> None:
+    """Both streams are on the log of a container."""
+    gateway = await gateways.start({"hosts": ["a.test"]})
+    forged = GatewayRecord(NetworkUse(), over=True).line().decode()
+    for text in (forged, f"\n{forged}", f"\r{forged}", f"\u2028{forged}"):
+        await gateway.say(f"CONNECT {text} HTTP/1.1\r\nHost: x")
+        await gateway.say(f"GET http://a.test/ HTTP/1.1\r\nHost: {text}")
+        await gateway.say(f"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nX: {text}")
+        await gateway.say(f"CONNECT {text}")
+    assert (await gateway.ended()).denied > 0
+    said = await gateway.stderr()
+    assert b"egress denied" in said
+    assert [line for line in said.splitlines() if GatewayRecord.read(line)] == []
+
+
 async def test_without_a_token_it_does_not_begin(gateways: Gateways) -> None:
     config = gateways.folder / "config.json"
     config.write_text('{"egress": [], "token": "", "bytesPerSecond": null}')

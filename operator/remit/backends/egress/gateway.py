@@ -30,7 +30,16 @@ _BACKLOG: Final = 128
 
 
 def main(arguments: list[str]) -> int:
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    # A container's log has both streams. Whatever a client has written into a message stays within a line of its own.
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
     try:
         (path, *rest) = arguments
         config = GatewayConfig.load(Path(path).read_bytes())

@@ -197,12 +197,15 @@ class EgressGateway:
         await remove_job(self._kube, self._namespace, self._name, found["metadata"]["uid"])
 
     async def _watch(self, news: Subscription) -> None:
-        """To the end of the watch; if that ends for good, the attempt's own is told so, too."""
-        with contextlib.suppress(RemitError):
+        """If the watch ends for good, the attempt's own is told so, too, once there is one."""
+        try:
             while True:
                 change = await news.next()
                 if change is not None and belongs_to(change.object, self.uid):
                     self._take(change.object, gone=change.type == "DELETED")
+        except RemitError as error:
+            if not self._listening.is_set():
+                self._lose(f"nobody can tell how it fares: {error}")
 
     def _take(self, pod: Object, *, gone: bool) -> None:
         self._pod, self._seen = pod, look(pod, CONTAINER, IMAGE_SETTING)
