@@ -303,11 +303,11 @@ def test_what_a_lost_gateway_explains(lost: str | None, cancelled: bool) -> None
 async def test_a_program_that_failed_after_its_gateway_did_is_not_blamed(
     cluster: Cluster, backend: KubernetesBackend, cancel: asyncio.Event
 ) -> None:
-    """Also where that was not told before."""
+    """Also where no watch has told of it yet."""
     running = asyncio.create_task(run(backend, cancel))
     await begun(cluster, running)
+    cluster.server.objects[GATEWAY_POD]["status"]["phase"] = "Failed"
     cluster.end_task(code=7)
-    cluster.kill_gateway()
     outcome = await running
     assert (outcome.reason, outcome.exit_code) == (ExitReason.GATEWAY_LOST, 7)
     assert "exited with code 7" in outcome.message
