@@ -13,16 +13,16 @@ from typing import Any, Final
 
 import structlog
 
-from remit.api.endpoint import Resource
 from remit.backends.base import AttemptRequest, Handle, OutputSink, Stream, TaskReference
 from remit.backends.beforehand import in_time
 from remit.backends.ending import CANCELLED_MESSAGE
 from remit.backends.kubernetes import labels
 from remit.backends.kubernetes.attending import Attendance, remove_for_sure, remove_job
+from remit.backends.kubernetes.discarding import discard_of_attempt, discard_of_job
 from remit.backends.kubernetes.ensuring import ensure, exists
-from remit.backends.kubernetes.fileparts import MOST_PARTS, Part, part_name, parts
+from remit.backends.kubernetes.fileparts import Part, parts
 from remit.backends.kubernetes.gateway import EgressGateway
-from remit.backends.kubernetes.gatewaymanifests import as_made, behind_gateway, beside_job
+from remit.backends.kubernetes.gatewaymanifests import as_made, behind_gateway
 from remit.backends.kubernetes.isolation import Isolation
 from remit.backends.kubernetes.launcher import Launcher
 from remit.backends.kubernetes.manifests import (
@@ -33,7 +33,6 @@ from remit.backends.kubernetes.manifests import (
     claim_name,
     claims,
     files_secret,
-    is_of_attempt,
     job,
     job_name,
     network_policy,
@@ -162,7 +161,7 @@ class KubernetesBackend:
 
                 return await gateway.attend(run, cancel)
             except RemitError:
-                await self._delete(request, namespace)
+                await discard_of_attempt(self._kube, namespace, request)
                 raise
 
     def _gateway(self, request: AttemptRequest, namespace: str, informer: Informer) -> EgressGateway:
@@ -198,7 +197,7 @@ class KubernetesBackend:
             try:
                 made = await self._create(namespace, manifest, request.timeout_seconds, cancel)
             except BackendError:
-                await self._delete(request, namespace)
+                await discard_of_attempt(self._kube, namespace, request)
                 raise
             if isinstance(made, Outcome):
                 return confined(made, given)
@@ -229,7 +228,7 @@ class KubernetesBackend:
         try:
             return await self._run(request, namespace, _Nowhere(), asyncio.Event(), walls(request.confinement), None)
         finally:
-            await self._delete(request, namespace)
+            await discard_of_attempt(self._kube, namespace, request)
 
     async def adopt(
         self,
@@ -276,7 +275,7 @@ class KubernetesBackend:
             return await attendance.until_over(cancel, max(0.0, request.timeout_seconds - had))
         except BackendError:
             await attendance.remove()
-            await self._delete(request, namespace)
+            await discard_of_attempt(self._kube, namespace, request)
             raise
 
     def handle_of(self, namespace: str, attempt_id: str) -> Handle:
@@ -287,28 +286,10 @@ class KubernetesBackend:
         """See `AdoptingBackend.forget`. What is left in the end goes with its task, or after a day."""
         pause = _RETRY_SECONDS
         for _ in range(_FORGET_TRIES):
-            if await self._delete(request, _task(request).namespace):
+            if await discard_of_attempt(self._kube, _task(request).namespace, request):
                 return
             await asyncio.sleep(pause)
             pause *= 2
-
-    async def _delete(self, request: AttemptRequest, namespace: str) -> bool:
-        """Only what says that it is the attempt's. Whether nothing of it is left."""
-        clean, own = True, job_name(request.id)
-        objects = [(JOBS, own), *((SECRETS, part.name) for part in _parts(request))]
-        restricted = request.confinement.network == "restricted"
-        objects += [(SECRETS, own)] if restricted or Secrets.of(request).data else []
-        objects += beside_job(own) if restricted else []
-        for resource, name in objects:
-            try:
-                found = await self._kube.get(resource, namespace, name)
-                if request.task is None or belongs_to(found, request.task.uid):
-                    await self._kube.discard(resource, namespace, name, uid=found["metadata"]["uid"])
-            except ApiError as error:
-                if error.status != _NOT_FOUND:
-                    clean = False
-                    log.info("what is left of an attempt stays for now", name=name, reason=str(error))
-        return clean
 
     async def recover(self, handle: Handle) -> bool:
         """See `Backend.recover`. Raises `ApiError` of a server that refuses."""
@@ -316,21 +297,8 @@ class KubernetesBackend:
         if not namespace:
             return False
         was_there = await remove_job(self._kube, namespace, name, handle.uid)
-        with contextlib.suppress(ApiError):
-            await self._discard_own(SECRETS, namespace, name, name)
-        with contextlib.suppress(ApiError):
-            for number in range(MOST_PARTS):  # until one is not there
-                await self._discard_own(SECRETS, namespace, part_name(name, number), name)
-        for resource, of_gateway in beside_job(name):
-            with contextlib.suppress(ApiError):
-                await self._discard_own(resource, namespace, of_gateway, of_gateway)
+        await discard_of_job(self._kube, namespace, name)
         return was_there
-
-    async def _discard_own(self, resource: Resource, namespace: str, name: str, job: str) -> None:
-        """Where it says that it is that of the attempt, or the gateway, with that Job. Raises `ApiError`."""
-        found = await self._kube.get(resource, namespace, name)
-        if is_of_attempt(found, job):
-            await self._kube.discard(resource, namespace, name, uid=found["metadata"]["uid"])
 
     async def close(self) -> None:
         """Let go of the watches."""
