@@ -123,7 +123,7 @@ class Installation:
 
     def jobs(self, task: str) -> list[dict[str, Any]]:
         found = self.get("jobs", "-l", "app.kubernetes.io/managed-by=remit")["items"]
-        return [job for job in found if job["metadata"]["annotations"].get("remit.dev/task") == task]
+        return [job for job in found if job["metadata"].get("annotations", {}).get("remit.dev/task") == task]
 
     @contextlib.contextmanager
     def serve(self, name: str, image: str, argv: Sequence[str], port: int, **variables: str) -> Iterator[str]:
