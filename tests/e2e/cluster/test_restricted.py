@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import shutil
 import socket
 import subprocess
@@ -20,13 +21,14 @@ from support import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 FETCH = """import sys, urllib.request as r
+opener = r.build_opener(r.ProxyHandler({})) if "direct" in sys.argv else r.build_opener()
 try:
-    print((r.build_opener(r.ProxyHandler({})) if "direct" in sys.argv else r.build_opener()).open(
-        sys.argv[1], timeout=20).read().decode().strip())
+    print(opener.open(sys.argv[1], timeout=20).read().decode().strip())
 except OSError as error:
     print("failed:", error)
 """
-GET = f"python -c '{FETCH.replace('{', '{{').replace('}', '}}')}' http://{{}}"
+GET = f"python -c {shlex.quote(f'exec({json.dumps(FETCH)})')} http://".replace("{", "{{").replace("}", "}}") + "{}"
+"""On one line, as a command has to be."""
 SERVES = "mkdir -p /tmp/www; echo page >/tmp/www/index.html; exec httpd -f -p $PORT -h /tmp/www"
 GATEWAYS = "app.kubernetes.io/component=egress-gateway"
 
