@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import tempfile
 import urllib.request
 from collections.abc import AsyncIterator
@@ -41,15 +42,18 @@ routes: [{receivers: [hook, alertmanager]}]
 
 
 class Receiver:
-    """Takes spans, metrics, messages and alerts, and counts them by their path."""
+    """Takes spans, metrics, messages and alerts, and counts them and scrapes by their path."""
 
     def __init__(self) -> None:
         self.taken: dict[str, int] = {}
         self.port = 0
 
+    def count(self, path: str) -> None:
+        self.taken[path] = self.taken.get(path, 0) + 1
+
     async def take(self, request: web.Request) -> web.Response:
         await request.read()
-        self.taken[request.path] = self.taken.get(request.path, 0) + 1
+        self.count(request.path)
         return web.Response(content_type="application/x-protobuf")
 
 
@@ -79,9 +83,9 @@ async def measure() -> Figures:
     rows.append(("ratio", f"{cpu:.3f} ({low:.3f} to {high:.3f})", f"{rate:.3f}"))
     note = (
         f"{PAIRS} pairs of rounds of {SUCCEEDING} echo tasks and {FAILING} that fail from {CLIENTS} clients. CPU is of"
-        " control plane, operator and supervisor; its ratio has the"
-        f" 95 % confidence interval. Everything ({', '.join(sorted(MEANS))}): a metrics token and a scrape every"
-        f" {SCRAPE_SECONDS} s, a log file, notifications to a web hook and an Alertmanager, traces and metrics by OTLP."
+        " control plane, operator and supervisor; its ratio has the 95 % confidence interval. Everything"
+        f" ({', '.join(sorted(MEANS))}): a metrics token and a scrape of both every {SCRAPE_SECONDS} s, a log file,"
+        " notifications to a web hook and an Alertmanager, traces and metrics by OTLP."
         f" Received: {', '.join(f'{count} {path}' for path, count in sorted(receiver.taken.items()))}."
     )
     return Figures("The price of being watched", ("", "CPU ms a task", "tasks/s"), rows, note)
@@ -149,12 +153,23 @@ async def _remit(watched_by: Receiver | None) -> AsyncIterator[Remit]:
                 options += ["--metrics-token-file", str(folder / "token")]
             remit = await stack.enter_async_context(remit_up(folder, *options, **env))
             if watched_by and "scrapes" in MEANS:
-                stack.callback(asyncio.create_task(_scrape(remit)).cancel)
+                stack.callback(asyncio.create_task(_scrape(remit, watched_by)).cancel)
             yield remit
 
 
-async def _scrape(remit: Remit) -> None:
-    request = urllib.request.Request(remit.metrics, headers={"Authorization": f"Bearer {_TOKEN}"})
+async def _scrape(remit: Remit, counter: Receiver) -> None:
+    connection = remit.connection
+    operator = urllib.request.Request(remit.metrics, headers={"Authorization": f"Bearer {_TOKEN}"})
+    authorization = {"Authorization": f"Bearer {connection['token']}"}
+    control_plane = urllib.request.Request(f"{connection['url']}/metrics", headers=authorization)
+    context = ssl.create_default_context(cafile=connection["ca"])
+
+    def scrape() -> None:
+        for request, tls in ((operator, None), (control_plane, context)):
+            with urllib.request.urlopen(request, timeout=60, context=tls) as answer:
+                answer.read()
+
     while True:
-        await asyncio.to_thread(lambda: urllib.request.urlopen(request, timeout=60).read())
+        await asyncio.to_thread(scrape)
+        counter.count("/metrics")
         await asyncio.sleep(SCRAPE_SECONDS)
