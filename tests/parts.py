@@ -106,7 +106,7 @@ PARTS = (
     Part("cluster", "releases to Kubernetes, and the chart", lambda: os.environ.get("REMIT_TEST_KUBECONFIG")),
     Part("audit-log", "what the chart permits", lambda: os.environ.get("REMIT_TEST_AUDIT_LOG")),
     Part("cc", "the program that Jobs start with", static_cc),
-    Part("prometheus", "metrics, alerts and a dashboard with Prometheus", promtool),
+    Part("prometheus", "metrics, alerts and the dashboard", promtool),
     Part("alertmanager", "notifications to an Alertmanager", alertmanager),
     Part("helm", "the chart and the manifests", lambda: importlib.util.find_spec("helm_python")),
 )
