@@ -7,7 +7,8 @@ import importlib.util
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,20 +108,19 @@ def stage(tmp_path_factory: pytest.TempPathFactory, kubectl: str, sandbox: None)
         patch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"http://127.0.0.1:{free_port()}/v1/traces")
         with RemitUp(folder / "state", kubectl, options) as up:
             up.kubectl("apply", "-f", "-", stdin=SHELL)
-            up.kubectl("apply", "-f", "-", stdin=POLICY % folder)
-            published = free_port()
-            run_tasks(up, "first")
-            release(up, folder, "one", published)
-            with prometheus(folder, documented_config(up, folder, port, alerting)) as running:
-                stage = Stage(up, running, alerting)
-                # A counter that appears is no increase: what comes now is.
-                stage.scraped('remit_task_finished_total{phase="Denied"}')
-                stage.scraped('remit_release_finished_total{outcome="Promoted"}')
-                run_tasks(up, "second")
-                release(up, folder, "two", published)
-                stage.scraped('remit_task_finished_total{phase="Denied"} > 1')
-                stage.scraped('remit_release_finished_total{outcome="Promoted"} > 1')
-                yield stage
+            with releasing(up, folder) as release:
+                run_tasks(up, "first")
+                release("one")
+                with prometheus(folder, documented_config(up, folder, port, alerting)) as running:
+                    stage = Stage(up, running, alerting)
+                    # A counter that appears is no increase: what comes now is.
+                    stage.scraped('remit_task_finished_total{phase="Denied"}')
+                    stage.scraped('remit_release_finished_total{outcome="Promoted"}')
+                    run_tasks(up, "second")
+                    release("two")
+                    stage.scraped('remit_task_finished_total{phase="Denied"} > 1')
+                    stage.scraped('remit_release_finished_total{outcome="Promoted"} > 1')
+                    yield stage
 
 
 def run_tasks(up: RemitUp, prefix: str) -> None:
@@ -130,15 +130,25 @@ def run_tasks(up: RemitUp, prefix: str) -> None:
         until(lambda name=name, phase=phase: up.phase(f"{prefix}-{name}") == phase, f"{prefix}-{name}")  # type: ignore[misc]
 
 
-def release(up: RemitUp, folder: Path, version: str, port: int) -> None:
-    """Returns once it is live."""
-    up.kubectl("apply", "-f", "-", stdin=deployment(folder, version, port, gate=False))
+@contextmanager
+def releasing(up: RemitUp, folder: Path) -> Iterator[Callable[[str], None]]:
+    """What releases a version of a site, and returns once that is live. What it started would outlive `remit up`."""
+    port = free_port()
+    up.kubectl("apply", "-f", "-", stdin=POLICY % folder)
 
-    def live() -> bool:
-        phase = up.read("deployments", "site").get("status", {}).get("phase")
-        return phase == "Healthy" and answer_of(port) == version
+    def release(version: str) -> None:
+        up.kubectl("apply", "-f", "-", stdin=deployment(folder, version, port, gate=False))
 
-    until(live, f"the release of {version}")
+        def live() -> bool:
+            phase = up.read("deployments", "site").get("status", {}).get("phase")
+            return phase == "Healthy" and answer_of(port) == version
+
+        until(live, f"the release of {version}")
+
+    try:
+        yield release
+    finally:
+        up.kubectl("delete", "deployments.remit.dev", "--all", "--timeout=60s")
 
 
 def documents(tasks: dict[str, list[str]]) -> str:
