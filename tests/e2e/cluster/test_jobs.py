@@ -126,7 +126,7 @@ def test_volumes_of_every_kind_are_mounted(installation: Installation) -> None:
         {**text, "kind": "ConfigMap", "data": {"greeting": "hello"}},
         {**text, "kind": "Secret", "stringData": {"token": "s3cret-of-a-volume"}},
     )
-    volumes = [
+    volumes: list[dict[str, Any]] = [
         {"name": "c", "configMap": {"name": "texts"}},
         {"name": "s", "secret": {"secretName": "texts"}},
         {"name": "e", "emptyDir": {"sizeLimit": "2Mi"}},
@@ -146,10 +146,15 @@ def test_volumes_of_every_kind_are_mounted(installation: Installation) -> None:
         first = installation.finished("first")
         installation.run("second", "sh", "-c", script, volumes=volumes, volumeMounts=mounts)
         second = installation.finished("second")
-        installation.kubectl.ok("delete", "-n", installation.namespace, "pvc/remit-workspace-cache")
+        volumes[3]["workspace"]["ttlSecondsAfterLastUse"] = 0
+        installation.run("last", "sh", "-c", script, volumes=volumes, volumeMounts=mounts)
+        last = installation.finished("last")
+        claims = ("get", "-n", installation.namespace, "pvc", "-o", "name")
+        wait_until(lambda: not installation.kubectl.ok(*claims), "the workspace's time to live is over", seconds=60)
     assert first["phase"] == "Succeeded", first
     assert "hello[redacted]" in first["output"]["stdoutTail"]
     assert second["output"]["stdoutTail"].endswith("kept\n")
+    assert last["phase"] == "Succeeded", last
     assert "s3cret-of-a-volume" not in json.dumps([first, second, *installation.get("events")["items"]])
 
 
