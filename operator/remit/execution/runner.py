@@ -153,7 +153,8 @@ class Runner:
         """Whether an open attempt that is not running here may be running all the same."""
         adopting = isinstance(self.backends.get(attempt.backend), AdoptingBackend)
         performer = self.performers.get(operation)
-        if subject is not None and performer is not None and attempt.backend not in self.backends:
+        is_job = operation == "file" and attempt.backend in self.backends
+        if subject is not None and performer is not None and not is_job:
             adopting = isinstance(performer, AdoptingPerformer) and performer.outlives(subject)
         return adopting and not self.has_ended(namespace, uid, attempt)
 

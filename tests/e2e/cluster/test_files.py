@@ -49,7 +49,7 @@ def run(installation: Installation, name: str, script: str) -> str:
     installation.run(name, "sh", "-c", script, volumes=VOLUMES, volumeMounts=mounts)
     status = installation.finished(name)
     assert status["phase"] == "Succeeded", status
-    said: str = status["output"]["stdoutTail"]
+    said: str = status["output"].get("stdoutTail", "")
     return said
 
 

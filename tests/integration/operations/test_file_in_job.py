@@ -152,7 +152,7 @@ def test_another_version_is_told_and_does_nothing(tmp_path: Path) -> None:
 def test_a_program_that_breaks_down_is_not_run_again_unsaid() -> None:
     outcome, _ = ended(ExecutionTask.parse({"metadata": {"name": "t"}, "spec": {"file": MKDIR}}).spec.file, run(b"{}"))
     assert (outcome.reason, outcome.retryable) == ("InternalError", False)
-    assert outcome.message.endswith("KeyError: 'version'; nobody knows whether it was performed")
+    assert outcome.message == "Remit's own program broke down in its Job: KeyError: 'version'"
 
 
 def test_it_stops_when_it_is_told_to(tmp_path: Path) -> None:

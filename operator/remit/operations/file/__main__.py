@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 
+from remit.backends import ExitReason
 from remit.errors import RemitError
 from remit.operations.base import Effect, Work, failed
 from remit.operations.file.access import Access
@@ -20,6 +21,8 @@ from remit.operations.file.performer import act, content
 from remit.operations.file.report import STOPPED_CODE, Report
 from remit.operations.file.writing import Limit
 from remit.sandboxpaths import OWN_FILES
+
+_MOST_TOLD = 500
 
 
 def perform(text: bytes, emit: Callable[[bytes], None], stop: threading.Event) -> Report:
@@ -43,6 +46,9 @@ def perform(text: bytes, emit: Callable[[bytes], None], stop: threading.Event) -
     except RemitError as error:
         outcome = failed(error)
         return Report(outcome.message, outcome.reason, outcome.category, outcome.retryable, in_doubt=effect.in_doubt)
+    except Exception as error:
+        message = f"Remit's own program broke down in its Job: {type(error).__name__}: {error}"[:_MOST_TOLD]
+        return Report(message, ExitReason.INTERNAL_ERROR, retryable=False, in_doubt=effect.in_doubt)
 
 
 def _emit(chunk: bytes) -> None:
