@@ -162,6 +162,7 @@ def test_it_is_a_job_only_where_the_operator_has_an_image_for_it() -> None:
     without = Installation(backend="kubernetes", image="tools:1")
     assert "start the operator with --remit-image" in refusal(task(WRITE), here=without)
     assert "(--remit-image)" in refusal(task(WRITE, backend="kubernetes"), here=without)
+    assert "leave spec.backend out" in refusal(task(WRITE, backend="process"))
     beside = Installation(backend="process", remit_image=IMAGE)
     assert "this operator has no backend" not in refusal(task(WRITE), here=beside, performed=frozenset({"file"}))
     assert "set backend: kubernetes" in refusal(task(WRITE), here=beside, performed=frozenset({"file"}))
