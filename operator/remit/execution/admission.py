@@ -59,8 +59,8 @@ _PACED_BY_THE_SANDBOX = ("disk_bytes_per_second", "network_bytes_per_second")
 _NOT_HERE = {
     "container": "this operator has no Docker engine (--docker-host); use a command, which runs as a Job on a cluster",
     "file": (
-        "file would work on the disk of the operator's own pod, where it runs nothing of yours; leave spec.backend out, and"
-        " start the operator with --remit-image, so that it is a Job with a volume"
+        "file would work on the disk of the operator's own pod, where it runs nothing of yours; leave spec.backend out,"
+        " and start the operator with --remit-image, so that it is a Job with a volume"
     ),
     "process": "this operator starts no processes beside itself; use a Deployment of remit.dev, or a command",
 }

@@ -61,8 +61,8 @@ def test_what_one_task_writes_another_one_reads(installation: Installation) -> N
     first = done(installation, "writes", "write", "/data/a.log", contentFrom=reference, mode="0600")
     assert (first["phase"], first["backend"]) == ("Succeeded", "kubernetes"), first
     assert first["message"] == "wrote 16 bytes to /data/a.log"
-    (pod,) = installation.get("pods", "-n", installation.system)["items"]
-    assert first["image"] == pod["spec"]["containers"][0]["image"]
+    operator = installation.get("deployment", installation.release, "-n", installation.system)
+    assert first["image"] == operator["spec"]["template"]["spec"]["containers"][0]["image"]
     assert "network" not in first["sandbox"]["limits"]
     second = done(installation, "reads", "read", "/data/a.log", "ReadOnly")
     assert second["output"]["stdoutTail"] == "s3cret-of-a-file", second
@@ -132,7 +132,7 @@ def test_an_operator_that_is_killed_takes_it_up_and_does_it_once(installation: I
 def test_one_that_takes_too_long_is_ended_and_tried_again_where_nothing_was_changed(installation: Installation) -> None:
     run(installation, "large", "truncate -s 1024G /data/large")
     retry = {"maxRetries": 1, "backoff": {"initialSeconds": 1}}
-    status = done(installation, "late", "checksum", "/data/large", "ReadOnly", timeoutSeconds=10, retry=retry)
+    status = done(installation, "too-slow", "checksum", "/data/large", "ReadOnly", timeoutSeconds=10, retry=retry)
     assert [each["reason"] for each in status["attempts"]] == ["Timeout", "Timeout"], status
-    wait_until(lambda: not installation.jobs("late"), "its Jobs are gone")
+    wait_until(lambda: not installation.jobs("too-slow"), "its Jobs are gone")
     run(installation, "small", "rm /data/large")
