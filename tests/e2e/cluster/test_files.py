@@ -75,7 +75,7 @@ def test_what_one_task_writes_another_one_reads(installation: Installation) -> N
     assert {each["uid"] for each in found} == {65534}
     removed = done(installation, "deletes", "delete", "/data", glob="*.log")
     assert removed["message"] == "deleted 2 files below /data that match *.log"
-    assert run(installation, "left", "ls /data; rm /data/c.txt") == "c.txt\n"
+    assert run(installation, "what-is-left", "ls /data; rm /data/c.txt") == "c.txt\n"
     wait_until(lambda: not installation.get("jobs")["items"], "every Job is gone")
     assert "s3cret-of-a-file" not in json.dumps([first, *installation.get("events")["items"]])
     kept = installation.get("secrets", "-l", "app.kubernetes.io/managed-by=remit")["items"]
@@ -126,11 +126,11 @@ def test_an_operator_that_is_killed_takes_it_up_and_does_it_once(installation: I
     ended = installation.finished("endless")
     assert (ended["phase"], ended["attemptCount"]) == ("Cancelled", 1), ended
     assert installation.jobs("endless") == []
-    assert run(installation, "once", "cat /data/lines; rm /data/*") == "begun\nonce\n"
+    assert run(installation, "lines-of-it", "cat /data/lines; rm /data/*") == "begun\nonce\n"
 
 
 def test_one_that_takes_too_long_is_ended_and_tried_again_where_nothing_was_changed(installation: Installation) -> None:
-    run(installation, "large", "truncate -s 1024G /data/large")
+    run(installation, "large-file", "truncate -s 1024G /data/large")
     retry = {"maxRetries": 1, "backoff": {"initialSeconds": 1}}
     status = done(installation, "too-slow", "checksum", "/data/large", "ReadOnly", timeoutSeconds=10, retry=retry)
     assert [each["reason"] for each in status["attempts"]] == ["Timeout", "Timeout"], status
