@@ -293,6 +293,7 @@ class Operator:
                 backend=settings.backends[0],
                 image=settings.image,
                 for_images=next((name for name in settings.backends if name in offered and name in WITH_IMAGES), None),
+                remit_image=settings.remit_image,
             ),
         )
         requester = Requester(settings.trust_requested_by, settings.only_user)

@@ -106,10 +106,10 @@ class KubernetesBackend:
     ) -> Outcome:
         """See `Backend.run`. Cancelled itself, as on a shutdown, it lets go of a Job that runs: see `adopt`."""
         task = _task(request)
-        given = walls(request.confinement)
+        given = _walls(request)
         if cancel.is_set():
             return confined(Outcome(ExitReason.CANCELLED, CANCELLED_MESSAGE), given)
-        if request.confinement.network == "none":
+        if request.confinement.network == "none" and not request.own_program:
             asking = self._is_isolated(task.namespace, request.image)
             isolated = await in_time(asking, cancel, request.timeout_seconds)
             if isolated is None:
@@ -214,7 +214,7 @@ class KubernetesBackend:
         if secret_versions_of(found) != request.secret_versions:
             await remove_for_sure(self._kube, namespace, job_name(request.id), uid)
             return Outcome(ExitReason.INTERRUPTED, _GIVEN_OTHERS)
-        given = walls(replace(request.confinement, require=frozenset()))
+        given = _walls(replace(request, confinement=replace(request.confinement, require=frozenset())))
         informer = await self._informer(namespace)
         with informer.subscribe(request.id) as news:
             attendance = Attendance(
@@ -393,6 +393,10 @@ class _Made:
 
     uid: str
     waited_for: str = ""
+
+
+def _walls(request: AttemptRequest) -> Walls:
+    return walls(request.confinement, isolated=None if request.own_program else True)
 
 
 class _Nowhere:

@@ -64,8 +64,8 @@ class Walls:
     enforced_by: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def walls(confinement: Confinement, *, isolated: bool = True) -> Walls:
-    """`isolated`: whether `network: none` holds here.
+def walls(confinement: Confinement, *, isolated: bool | None = True) -> Walls:
+    """`isolated`: whether `network: none` holds here; None: nobody has tried.
 
     Raises:
         SandboxUnavailable: a required layer is missing, or a limit that is asked for cannot be held.
@@ -85,7 +85,7 @@ def walls(confinement: Confinement, *, isolated: bool = True) -> Walls:
         raise SandboxUnavailable("spec.network: a Job cannot have restricted in this version; use none or host")
     held = {"memory_bytes": "cgroup", "cpu_cores": "cgroup", "disk_bytes": "eviction by the kubelet"}
     given = {name: by for name, by in held.items() if getattr(limits, name) is not None}
-    if confinement.network == "none":
+    if confinement.network == "none" and isolated is not None:
         given["network"] = f"NetworkPolicy {NO_NETWORK}" if isolated else NOT_ENFORCED
     return Walls(enforced_by=given)
 
