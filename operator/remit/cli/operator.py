@@ -76,7 +76,8 @@ def operator(
         str,
         typer.Option(
             metavar="IMAGE",
-            help="The operator's own image, for the egress gateways of Jobs. Policies need not allow it.",
+            help="The operator's own image, of which file operations and egress gateways run as Jobs. Policies need not "
+            "allow it.",
             envvar="REMIT_IMAGE",
             show_envvar=False,
             show_default=False,

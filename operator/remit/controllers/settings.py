@@ -54,8 +54,8 @@ class Settings:
     image: str = ""
     """The container image of what does not name one. Policies need not allow it."""
     remit_image: str = ""
-    """An image with this version of Remit, of which the egress gateways of Jobs with `network: restricted` run; empty:
-    these are refused. Policies need not allow it."""
+    """An image with this version of Remit, of which file operations and the egress gateways of Jobs with
+    `network: restricted` run; empty: the former are no Jobs, and the latter are refused. Policies need not allow it."""
     launchers: Path = Path("/usr/libexec/remit")
     """The folder with the programs that Jobs start with, see `remit.backends.kubernetes.launcher`."""
     accept_unenforced_network: bool = False

@@ -93,7 +93,7 @@ JOB_VERBS = {
     ("batch", "jobs"): ["get", "create", "delete"],
     ("", "pods"): ["list", "watch"],
     ("", "pods/log"): ["get"],
-    ("", "persistentvolumeclaims"): ["get", "create"],
+    ("", "persistentvolumeclaims"): ["get", "list", "create", "patch", "delete"],
     ("networking.k8s.io", "networkpolicies"): ["get", "create", "delete"],
 }
 

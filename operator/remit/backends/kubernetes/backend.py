@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -29,9 +29,6 @@ from remit.backends.kubernetes.manifests import (
     Secrets,
     Walls,
     belongs_to,
-    claim,
-    claim_name,
-    claims,
     files_secret,
     job,
     job_name,
@@ -42,11 +39,12 @@ from remit.backends.kubernetes.manifests import (
 )
 from remit.backends.kubernetes.pods import confined, is_over_quota, moment, never_started, over_quota, refused
 from remit.backends.kubernetes.spool import Spool
+from remit.backends.kubernetes.workspaces import Workspaces
 from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import ApiError, BackendError, InvalidInput, RemitError, SandboxUnavailable
-from remit.kube.client import CLAIMS, JOBS, NETWORK_POLICIES, PODS, SECRETS, Kube, Object
+from remit.kube.client import JOBS, NETWORK_POLICIES, PODS, SECRETS, Kube, Object
 from remit.kube.informer import Informer
-from remit.sandbox import NOT_ENFORCED, ClaimMount, Network, boot_id
+from remit.sandbox import NOT_ENFORCED, Network, boot_id
 from remit.sandbox.fencing import now as boot_time
 
 log = structlog.get_logger(__name__)
@@ -56,7 +54,7 @@ _REFUSED_PATIENCE: Final = 600.0
 """As while somebody installs the operator's roles anew."""
 _FORGET_TRIES: Final = 8
 """Each after twice as long as the one before: some four minutes."""
-_MISSING_RIGHT: Final = "cannot create resource"
+_MISSING_RIGHT: Final = re.compile("cannot [a-z]+ resource")
 _GIVEN_OTHERS: Final = (
     "a Secret that it was given has changed while no operator was there, so that the old value could not be redacted;"
     " nothing of it is alive"
@@ -100,7 +98,8 @@ class KubernetesBackend:
             spool.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._spool = spool
         self._kube, self._launcher, self._namespaces = kube, launcher, tuple(namespaces)
-        self._storage_class, self._remit_image = storage_class, remit_image
+        self._remit_image = remit_image
+        self.workspaces = Workspaces(kube, storage_class)
         self._accept_unenforced_network = accept_unenforced_network
         self._isolation = Isolation(self._probe)
         self._informers: dict[str | None, Informer] = {}
@@ -116,12 +115,12 @@ class KubernetesBackend:
     ) -> Outcome:
         """See `Backend.run`. Cancelled itself, as on a shutdown, it lets go of a Job that runs: see `adopt`."""
         task, network = _task(request), request.confinement.network
-        given = walls(request.confinement)
+        given = _walls(request)
         if network == "restricted" and not self._remit_image:
             raise SandboxUnavailable(_NO_GATEWAY)
         if cancel.is_set():
             return confined(Outcome(ExitReason.CANCELLED, CANCELLED_MESSAGE), given)
-        if network != "host":
+        if network != "host" and not request.own_program:
             asking = self._is_isolated(task.namespace, request.image, network)
             isolated = await in_time(asking, cancel, request.timeout_seconds)
             if isolated is None:
@@ -130,9 +129,9 @@ class KubernetesBackend:
                     stopped, f"it was still being tried whether network: {network} holds", request, given
                 )
             given = walls(request.confinement, isolated=isolated)
-        if network == "restricted":
-            return await self._run_restricted(request, task.namespace, sink, cancel, given, on_started)
-        return await self._run(request, task.namespace, sink, cancel, given, on_started)
+        run = self._run_restricted if network == "restricted" else self._run
+        async with self.workspaces.held(request, task.namespace):
+            return await run(request, task.namespace, sink, cancel, given, on_started)
 
     async def _run_restricted(
         self,
@@ -186,6 +185,13 @@ class KubernetesBackend:
         manifest["metadata"].setdefault("annotations", {}).update({name: note for name, note in notes.items() if note})
         clock = asyncio.get_running_loop().time
         began = clock() if began is None else began
+        try:
+            there = await in_time(self.workspaces.prepare(request, namespace), cancel, request.timeout_seconds)
+        except ApiError as error:
+            return confined(_refused(error), given)
+        if not there:
+            stopped = ExitReason.CANCELLED if cancel.is_set() else ExitReason.TIMED_OUT
+            return never_started(stopped, self.workspaces.waits_for(request), request, given)
         informer = await self._informer(namespace)
         with informer.subscribe(request.id) as news:
             try:
@@ -240,30 +246,43 @@ class KubernetesBackend:
         recorded: Handle | None = None,
     ) -> Outcome | None:
         """See `AdoptingBackend.adopt`."""
-        task = _task(request)
-        request = as_made(request)
-        found = await self._found(task.namespace, request, recorded)
+        namespace = _task(request).namespace
+        async with self.workspaces.held(request, namespace):
+            return await self._adopt(as_made(request), namespace, sink, cancel, on_found, recorded)
+
+    async def _adopt(
+        self,
+        request: AttemptRequest,
+        namespace: str,
+        sink: OutputSink,
+        cancel: asyncio.Event,
+        on_found: Callable[[Handle], None],
+        recorded: Handle | None,
+    ) -> Outcome | None:
+        found = await self._found(namespace, request, recorded)
         if found is None:
             return None
         had, uid = _seconds_had(recorded, found), found["metadata"]["uid"]
-        on_found(_handle(task.namespace, request.id, had, uid))
+        on_found(_handle(namespace, request.id, had, uid))
         if secret_versions_of(found) != request.secret_versions:
-            await remove_for_sure(self._kube, task.namespace, job_name(request.id), uid)
+            await remove_for_sure(self._kube, namespace, job_name(request.id), uid)
             return Outcome(ExitReason.INTERRUPTED, _GIVEN_OTHERS)
         notes = found["metadata"].get("annotations") or {}
         isolated = notes.get(labels.NETWORK_BY) != NOT_ENFORCED
-        given = walls(replace(request.confinement, require=frozenset()), isolated=isolated)
-        informer = await self._informer(task.namespace)
+        given = _walls(
+            replace(request, confinement=replace(request.confinement, require=frozenset())), isolated=isolated
+        )
+        informer = await self._informer(namespace)
 
         async def attend(cancel: asyncio.Event) -> Outcome:
             with informer.subscribe(request.id) as news:
                 spool = Spool(request.kept, self._spool)
-                attendance = Attendance(self._kube, request, task.namespace, uid, sink, given, news, spool=spool)
-                return await self._attended(attendance, request, task.namespace, cancel, had)
+                attendance = Attendance(self._kube, request, namespace, uid, sink, given, news, spool=spool)
+                return await self._attended(attendance, request, namespace, cancel, had)
 
         if request.confinement.network != "restricted":
             return await attend(cancel)
-        async with self._gateway(request, task.namespace, informer) as gateway:
+        async with self._gateway(request, namespace, informer) as gateway:
             gateway.resume(notes.get(labels.GATEWAY_UID, ""))
             return await gateway.attend(attend, cancel)
 
@@ -363,8 +382,6 @@ class KubernetesBackend:
         await ensure(self._kube, SECRETS, namespace, self._launcher.secret(namespace))
         if (network := request.confinement.network) != "host":
             await ensure(self._kube, NETWORK_POLICIES, namespace, network_policy(namespace, network))
-        for mount in claims(request).values():
-            await self._claim(mount, namespace)
         if secrets.data:
             await ensure(self._kube, SECRETS, namespace, secrets.object(request), new=True)
         for part in _parts(request):
@@ -373,24 +390,6 @@ class KubernetesBackend:
             except OSError as error:
                 raise BackendError(f"an artifact that it mounts cannot be read: {error}") from error
             await ensure(self._kube, SECRETS, namespace, manifest, new=True)
-
-    async def _claim(self, mount: ClaimMount, namespace: str) -> None:
-        """The workspace's, made by its first attempt. Raises `ApiError`, and `InvalidInput` for a stranger's."""
-        try:
-            found = await self._kube.get(CLAIMS, namespace, claim_name(mount.workspace))
-        except ApiError as error:
-            if error.status != _NOT_FOUND:
-                raise
-            with _unless_there():
-                await self._kube.create(CLAIMS, namespace, claim(mount, namespace, self._storage_class))
-            return
-        has = found["metadata"].get("labels") or {}
-        if not labels.WORKSPACE.items() <= has.items():
-            name = claim_name(mount.workspace)
-            raise InvalidInput(
-                f"workspace {mount.workspace}: there is a PersistentVolumeClaim {name} that Remit did not make; delete"
-                " it, give it the labels of a workspace, or use another name"
-            )
 
     async def _create(
         self, namespace: str, manifest: dict[str, Any], seconds: float, cancel: asyncio.Event
@@ -442,6 +441,10 @@ async def _started(gateway: EgressGateway) -> str | Outcome:
         return _refused(error)
 
 
+def _walls(request: AttemptRequest, *, isolated: bool = True) -> Walls:
+    return walls(request.confinement, isolated=None if request.own_program else isolated)
+
+
 class _Nowhere:
     """A sink for what nobody reads."""
 
@@ -472,21 +475,12 @@ def _task(request: AttemptRequest) -> TaskReference:
     return request.task
 
 
-@contextlib.contextmanager
-def _unless_there() -> Any:
-    try:
-        yield
-    except ApiError as error:
-        if not exists(error):
-            raise
-
-
 def _refused(error: ApiError) -> Outcome:
     """What the API server has against an object of an attempt."""
     message = str(error)
     if is_over_quota(message):
         return over_quota(message)
-    if error.status == _FORBIDDEN and _MISSING_RIGHT in message:
+    if error.status == _FORBIDDEN and _MISSING_RIGHT.search(message):
         raise BackendError(f"the operator lacks a right that the chart gives it: {message}") from error
     if error.retryable or error.status == _UNAUTHORIZED:
         raise BackendError(message) from error

@@ -14,6 +14,7 @@ from remit.backends.base import JOB_ARTIFACT_BYTES, AttemptRequest
 from remit.backends.filetree import place_of
 from remit.backends.kubernetes import fileparts, labels
 from remit.backends.kubernetes.launcher import INPUT_PATH, KEY, PATH, STDIN_PATH, Launcher
+from remit.backends.kubernetes.workspaceclaim import claim_name, claims
 from remit.errors import InvalidInput, SandboxUnavailable
 from remit.sandbox import (
     NETWORK_PACE,
@@ -85,8 +86,9 @@ class Walls:
     enforced_by: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def walls(confinement: Confinement, *, isolated: bool = True) -> Walls:
-    """`isolated`: whether NetworkPolicies hold here, and with them `network: none` and `restricted`.
+def walls(confinement: Confinement, *, isolated: bool | None = True) -> Walls:
+    """`isolated`: whether NetworkPolicies hold here, and with them `network: none` and `restricted`; None: nobody has
+    tried.
 
     Raises:
         SandboxUnavailable: a required layer is missing, or a limit that is asked for cannot be held.
@@ -107,10 +109,10 @@ def walls(confinement: Confinement, *, isolated: bool = True) -> Walls:
         "memory_bytes": "cgroup",
         "cpu_cores": "cgroup",
         "disk_bytes": "eviction by the kubelet",
-        "network_bytes_per_second": NETWORK_PACE[network] if isolated else NOT_ENFORCED,
+        "network_bytes_per_second": NOT_ENFORCED if isolated is False else NETWORK_PACE[network],
     }
     given = {name: by for name, by in holders.items() if getattr(limits, name) is not None}
-    if network != "host":
+    if network != "host" and isolated is not None:
         by = f"NetworkPolicy {network_policy_name(network)}"
         given["network"] = NOT_ENFORCED if not isolated else by if network == "none" else f"{by}, {_BUT_THE_GATEWAY}"
     return Walls(enforced_by=given)
@@ -379,28 +381,6 @@ def _resources(request: AttemptRequest) -> dict[str, Any]:
 
 _LOG_BYTES: Final = 64 << 20
 """What a container's logs may take besides: they count as the pod's, and the kubelet rotates them."""
-
-
-def claim_name(workspace: str) -> str:
-    return f"remit-workspace-{workspace}"
-
-
-def claims(request: AttemptRequest) -> dict[str, ClaimMount]:
-    """The workspaces of an attempt, by their names; where one is mounted twice, so that it can be written."""
-    volumes: list[Any] = [*request.confinement.mounts, request.confinement.stdin_volume]
-    found = [mount for mount in volumes if isinstance(mount, ClaimMount)]
-    return {mount.workspace: mount for mount in sorted(found, key=lambda mount: not mount.read_only)}
-
-
-def claim(mount: ClaimMount, namespace: str, storage_class: str) -> dict[str, Any]:
-    """What a workspace is kept in. It belongs to no task."""
-    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": str(mount.size_bytes)}}}
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": claim_name(mount.workspace), "namespace": namespace, "labels": dict(labels.WORKSPACE)},
-        "spec": {**spec, **({"storageClassName": storage_class} if storage_class else {})},
-    }
 
 
 def _empty_folders(request: AttemptRequest) -> dict[str, int | None]:
