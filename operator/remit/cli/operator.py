@@ -76,7 +76,7 @@ def operator(
         str,
         typer.Option(
             metavar="IMAGE",
-            help="The operator's own image, for file operations and egress gateways as Jobs. Policies need not allow it.",
+            help="The operator's own image, for file operations and egress gateways. Policies need not allow it.",
             envvar="REMIT_IMAGE",
             show_envvar=False,
             show_default=False,
