@@ -26,7 +26,7 @@ from remit.backends.docker.archives import EngineArchives
 from remit.controllers.operator import running_operator
 from remit.controllers.settings import Settings
 from remit.execution.artifacts import ArtifactStore
-from remit.execution.artifacts.store import BlobWriter
+from remit.execution.artifacts.folderstore import BlobWriter
 from remit.kube.access import Access
 from remit.release import Decision, Wait, driver
 from remit.sandbox import probe_host

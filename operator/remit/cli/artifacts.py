@@ -148,13 +148,13 @@ def find(kept: list[StoredArtifact], path: str) -> StoredArtifact | StoredFile:
 
 async def _kept(connection: Connection, name: str) -> tuple[ArtifactStore, list[StoredArtifact]]:
     """What is kept of the task, and where. Raises `RemitError`."""
-    from remit.execution.artifacts import ArtifactStore
+    from remit.execution.artifacts import FolderStore
     from remit.kube.client import TASKS
 
     for state_dir in connection.state_dirs:
         root = state_dir / "artifacts"
         try:
-            if root.is_dir() and (kept := (store := ArtifactStore(root)).artifacts(connection.namespace, name)):
+            if root.is_dir() and (kept := (store := FolderStore(root)).artifacts(connection.namespace, name)):
                 return store, kept
         except PermissionError:
             continue

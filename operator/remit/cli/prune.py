@@ -67,7 +67,7 @@ def _pruner(state_dir: Path, *, dry_run: bool) -> Iterator[tuple[Pruner, str]]:
     time."""
     from remit.controllers.statedir import locked
     from remit.errors import AuditUnavailable, InvalidInput, RemitError
-    from remit.execution.artifacts import ArtifactStore
+    from remit.execution.artifacts import FolderStore
     from remit.execution.pruning import AUDIT_FILE, Pruner
     from remit.telemetry import AuditLog
 
@@ -75,12 +75,12 @@ def _pruner(state_dir: Path, *, dry_run: bool) -> Iterator[tuple[Pruner, str]]:
         pruner, hindered = Pruner(state_dir), ""
         if dry_run:
             if (state_dir / "artifacts").is_dir():
-                pruner.artifacts = ArtifactStore(state_dir / "artifacts")
+                pruner.artifacts = FolderStore(state_dir / "artifacts")
         else:
             try:
                 stack.enter_context(locked(state_dir))
                 if (state_dir / "artifacts").is_dir():
-                    pruner.artifacts = ArtifactStore(state_dir / "artifacts")
+                    pruner.artifacts = FolderStore(state_dir / "artifacts")
                 if (state_dir / AUDIT_FILE).exists():
                     pruner.audit = stack.enter_context(AuditLog(state_dir / AUDIT_FILE))
             except (AuditUnavailable, InvalidInput) as error:

@@ -36,7 +36,7 @@ from remit.controllers.values import Source
 from remit.controllers.watching import Watcher
 from remit.errors import ApiError, LeaseLost, RemitError
 from remit.execution.admission import Admission, default_limits
-from remit.execution.artifacts import ArtifactStore
+from remit.execution.artifacts import FolderStore
 from remit.execution.folders import Folders, keep_pruning
 from remit.execution.pruning import Pruner
 from remit.execution.queue import Queue
@@ -259,7 +259,7 @@ class Operator:
             on_ended=queue.add,
             performers=performing,
             folders=Folders(
-                ArtifactStore(settings.state_dir / "artifacts"),
+                FolderStore(settings.state_dir / "artifacts"),
                 WorkspaceStore(settings.state_dir / "workspaces"),
                 lambda namespace, name, revision: places.find_release(namespace, name, revision),
             ),
