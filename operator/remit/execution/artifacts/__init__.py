@@ -3,13 +3,15 @@
 from remit.execution.artifacts.collecting import WantedArtifact, WantedResult, collector
 from remit.execution.artifacts.folderstore import FolderStore
 from remit.execution.artifacts.saving import save, save_file
-from remit.execution.artifacts.store import ARTIFACT_BYTES, ArtifactStore, Surplus
-from remit.execution.artifacts.stored import StoredArtifact, StoredFile
+from remit.execution.artifacts.store import ARTIFACT_BYTES, ArtifactStore, StoreUnavailable, Surplus
+from remit.execution.artifacts.stored import Damaged, StoredArtifact, StoredFile
 
 __all__ = [
     "ARTIFACT_BYTES",
     "ArtifactStore",
+    "Damaged",
     "FolderStore",
+    "StoreUnavailable",
     "StoredArtifact",
     "StoredFile",
     "Surplus",

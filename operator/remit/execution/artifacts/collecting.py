@@ -9,7 +9,7 @@ from typing import Final
 
 from remit.api import format_bytes
 from remit.backends import Collector, ExitReason, FileTree, KeptArtifact, Outcome, TooMuch
-from remit.execution.artifacts.store import ArtifactStore, Contents, TooLarge
+from remit.execution.artifacts.store import ArtifactStore, Contents, StoreUnavailable, TooLarge
 from remit.execution.artifacts.stored import StoredArtifact, StoredFile
 from remit.telemetry import escape
 
@@ -157,6 +157,8 @@ def _read(tree: FileTree, wanted: WantedResult, required: bool) -> str | None:
 def _failed(outcome: Outcome, error: _NotKept | OSError) -> Outcome:
     if isinstance(error, TooMuch):
         error = _NotKept(ExitReason.ARTIFACT_TOO_LARGE, escape(str(error.strerror)), retryable=False)
+    elif isinstance(error, StoreUnavailable):
+        error = _NotKept(ExitReason.ARTIFACT_NOT_STORED, f"what it left was not stored: {error}", retryable=True)
     elif isinstance(error, OSError):
         message = f"what it left could not be kept: {escape(error.strerror or str(error))}"
         error = _NotKept(ExitReason.ARTIFACT_UNREADABLE, message, retryable=True)

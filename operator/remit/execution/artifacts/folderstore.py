@@ -10,26 +10,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
+import functools
 import os
 import shutil
-import threading
 import uuid
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from remit.diskspace import nearly_full
+from remit.execution.artifacts.copying import copied
+from remit.execution.artifacts.holding import Holding
 from remit.execution.artifacts.records import Records
-from remit.execution.artifacts.store import Kept, Surplus, TooLarge, find
+from remit.execution.artifacts.store import Kept, Surplus, find
 from remit.execution.artifacts.stored import Record, StoredArtifact, StoredFile, verified
 from remit.execution.artifacts.trees import Trees
 from remit.execution.elapsed import ElapsedTime
 from remit.libc import call
 
-_CHUNK: Final = 1 << 20
-_LOOK_BYTES: Final = 64 * _CHUNK
 _SYNCED_ALONE: Final = 200
 """Contents that are synced one by one; for more, the whole filesystem is."""
 
@@ -44,27 +41,15 @@ class FolderStore:
             folder.mkdir(mode=0o711, parents=True, exist_ok=True)  # as those of the trees
         self._trees = Trees(root / "trees", self._link)
         self._records = Records(root, elapsed or ElapsedTime())
-        self._guard = threading.Lock()
-        self._collected = Counter[str]()
-        """The names of blobs of attempts that are being collected, which no record speaks of yet."""
-        self._meanwhile: set[str] | None = None
-        """Those that were, since `prune` began; None: it does not run."""
-        self._pruning = threading.Lock()
+        self._holding = Holding()
 
     @contextlib.contextmanager
     def collecting(self) -> Iterator[BlobWriter]:
-        """What is put meanwhile stays at least until the end, by when a record is to speak of it."""
         blobs = BlobWriter(self)
         try:
             yield blobs
         finally:
-            with self._guard:
-                for blob in blobs.held:
-                    self._collected[blob] -= 1
-                    if not self._collected[blob]:
-                        del self._collected[blob]
-                if self._meanwhile is not None:
-                    self._meanwhile |= blobs.held
+            self._holding.let_go(blobs.held)
 
     def stage(self, namespace: str, task: str, attempt_id: str, artifacts: Sequence[StoredArtifact]) -> None:
         self._records.stage(namespace, task, attempt_id, artifacts)
@@ -97,14 +82,8 @@ class FolderStore:
         return (each for _, each in self._surplus(self._kept(most_bytes, older_than)))
 
     def prune(self, most_bytes: int | None = None, *, older_than: float | None = None) -> list[Surplus]:
-        with self._pruning:
-            with self._guard:
-                self._meanwhile = set(self._collected)
-            try:
-                return self._prune(self._kept(most_bytes, older_than))
-            finally:
-                with self._guard:
-                    self._meanwhile = None
+        with self._holding.pruning():
+            return self._prune(self._kept(most_bytes, older_than))
 
     def _prune(self, kept: Kept) -> list[Surplus]:
         removed = []
@@ -113,7 +92,7 @@ class FolderStore:
             removed.append(surplus)
         for blob in self._blobs.rglob("*"):
             if blob.is_file() and blob.name not in kept.contents:
-                self._remove_unused(blob)
+                self._holding.remove([blob.name], functools.partial(_unlink, blob))
         self._trees.prune(kept.trees)
         self._records.clean_up()
         return removed
@@ -125,11 +104,6 @@ class FolderStore:
         for record in self._records.staged():  # first, as they become the others
             kept.keep(record)
         yield from kept.surplus(self._records.all())
-
-    def _remove_unused(self, blob: Path) -> None:
-        with self._guard:
-            if blob.name not in self._collected and blob.name not in (self._meanwhile or ()):
-                blob.unlink(missing_ok=True)
 
     def _link(self, file: StoredFile, target: Path) -> None:
         blob = self._blob(file)
@@ -160,7 +134,7 @@ class BlobWriter:
         self._hold(temporary)
         try:
             with temporary.open("xb") as target:
-                size, digest = self._copy(source, target, most)
+                size, digest = copied(source, target, most, store.root)
                 os.fchmod(target.fileno(), 0o555 if executable else 0o444)
             stored = StoredFile(path, size, digest, executable)
             blob = store._blob(stored)
@@ -187,25 +161,9 @@ class BlobWriter:
         self._new.clear()
 
     def _hold(self, blob: Path) -> None:
-        with self._store._guard:
-            if blob.name not in self.held:
-                self.held.add(blob.name)
-                self._store._collected[blob.name] += 1
-
-    def _copy(self, source: BinaryIO, target: BinaryIO, most: int) -> tuple[int, str]:
-        """Gives how many bytes it was, and their SHA-256. Raises `TooLarge`."""
-        digest, size, look_at = hashlib.sha256(), 0, 0
-        while chunk := source.read(_CHUNK):
-            if size >= look_at:
-                look_at = size + _LOOK_BYTES
-                if nearly_full(self._store.root):
-                    raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: what is left is for the audit trail")
-            size += len(chunk)
-            if size > most:
-                raise TooLarge
-            digest.update(chunk)
-            target.write(chunk)
-        return size, digest.hexdigest()
+        if blob.name not in self.held:
+            self.held.add(blob.name)
+            self._store._holding.hold(blob.name)
 
 
 def _sync_filesystem(folder: Path) -> None:
@@ -214,6 +172,10 @@ def _sync_filesystem(folder: Path) -> None:
         call("syncfs", descriptor)
     finally:
         os.close(descriptor)
+
+
+def _unlink(blob: Path, names: list[str]) -> None:
+    blob.unlink(missing_ok=True)
 
 
 def _new_name() -> str:

@@ -16,6 +16,14 @@ ARTIFACT_BYTES: Final = 10 * 1024**3
 """How much all artifacts together may have, unless that is set."""
 
 
+class StoreUnavailable(OSError):
+    """The store did not do what it was asked. `lasting`: not before somebody changes what is configured."""
+
+    def __init__(self, message: str, *, lasting: bool = False) -> None:
+        super().__init__(message)
+        self.lasting = lasting
+
+
 class TooLarge(Exception):
     """A content has more than it may."""
 
