@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from remit.execution.artifacts import StoredArtifact
-from remit.execution.artifacts.opening import open_s3
+from remit.execution.artifacts.opening import open_store
 from remit.execution.artifacts.s3.bucket import Bucket
 from remit.execution.artifacts.s3.location import written_down
 
@@ -25,9 +25,7 @@ UID, NAMESPACE, TASK, ARTIFACT = "uid", "data", "build", "files"
 
 
 def _attempt(state_dir: Path, attempt_id: str) -> None:
-    where = written_down(state_dir)
-    assert where
-    store = open_s3(state_dir, where)
+    store = open_store(state_dir, written_down(state_dir))
     with store.collecting() as collecting:
         files = []
         for name in ("a", "b"):
@@ -38,9 +36,7 @@ def _attempt(state_dir: Path, attempt_id: str) -> None:
 
 
 def _commit(state_dir: Path, attempt_id: str) -> None:
-    where = written_down(state_dir)
-    assert where
-    open_s3(state_dir, where).commit(UID, attempt_id)
+    open_store(state_dir, written_down(state_dir)).commit(UID, attempt_id)
 
 
 def _killed_at(number: int, do: Callable[[], None]) -> bool:

@@ -55,7 +55,7 @@ class Swift:
             where.bucket,
             config={
                 "endpoint": where.endpoint,
-                "region": where.region,
+                "region": "us-east-1",
                 "access_key_id": "test:tester",
                 "secret_access_key": SECRET,
                 "virtual_hosted_style_request": False,

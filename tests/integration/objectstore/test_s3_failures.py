@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import obstore
 import pytest
+from obstore.exceptions import GenericError
 
 import objectstores
 from objectstores import SECRET, Swift, keys
@@ -17,6 +20,7 @@ from ports import free_port
 from remit.backends import DescriptorTree, ExitReason, Outcome
 from remit.errors import InvalidInput
 from remit.execution.artifacts import StoredArtifact, StoreUnavailable, WantedArtifact, collector
+from remit.execution.artifacts.s3 import bucket
 from remit.execution.artifacts.s3.bucket import Bucket
 from remit.execution.artifacts.s3.failures import failure
 from remit.execution.artifacts.s3.location import S3Location, location
@@ -102,6 +106,27 @@ def test_credentials_that_are_none(where: S3Location, tmp_path: Path) -> None:
 COMPLETED = Outcome(ExitReason.COMPLETED, "completed", 0)
 
 
+def test_a_long_list_goes_on_where_it_was_broken_off(where: S3Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bucket, "_LISTED_AT_ONCE", 2)
+    lists, broken = obstore.list, list[str | None]()
+
+    def listed(*arguments: Any, offset: str | None, **more: Any) -> Iterator[Any]:
+        pages = iter(lists(*arguments, offset=offset, **more))
+        yield next(pages)
+        if len(broken) < 2:
+            broken.append(offset)
+            raise GenericError("Connection refused")
+        yield from pages
+
+    written = {f"blobs/{number}" for number in range(7)}
+    there = Bucket(where, tries=2)
+    for key in written:
+        there.put(key, b"")
+    monkeypatch.setattr(obstore, "list", listed)
+    assert [entry.key for entry in there.list("blobs")] == sorted(written)
+    assert broken == [None, "blobs/1"]
+
+
 def test_an_attempt_whose_files_are_not_taken_has_failed_for_that(
     swift: Swift, where: S3Location, tmp_path: Path
 ) -> None:
@@ -127,7 +152,10 @@ def test_an_end_that_cannot_be_told_now_is_told_later_by_whoever_comes(tmp_path:
             file = collecting.put("a", io.BytesIO(b"a"), executable=False, most=10)
             collecting.sync()
             store.stage("data", "build", "uid-1", [left := StoredArtifact("files", (file,))])
+        listing = Bucket(where, tries=2).list("blobs")
         swift.server.stop()
+        with pytest.raises(StoreUnavailable, match="nothing answers"):  # and not that nothing is there
+            list(listing)
         store.commit("uid", "uid-1")
         with pytest.raises(StoreUnavailable, match="nothing answers"):
             store.artifacts("data", "build")
@@ -159,6 +187,6 @@ def test_an_end_that_cannot_be_told_now_is_told_later_by_whoever_comes(tmp_path:
 )
 def test_what_is_no_place_is_refused_without_its_password(url: str, endpoint: str, field: str) -> None:
     with pytest.raises(InvalidInput) as raised:
-        location(url, endpoint, "us-east-1", None, None)
+        location(url, endpoint, "", None, None)
     assert raised.value.field == field
     assert "password@" not in str(raised.value)

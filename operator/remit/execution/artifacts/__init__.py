@@ -3,11 +3,12 @@
 from remit.execution.artifacts.collecting import WantedArtifact, WantedResult, collector
 from remit.execution.artifacts.folderstore import FolderStore
 from remit.execution.artifacts.saving import save, save_file
-from remit.execution.artifacts.store import ARTIFACT_BYTES, ArtifactStore, StoreUnavailable, Surplus
+from remit.execution.artifacts.store import ARTIFACT_BYTES, ArtifactReader, ArtifactStore, StoreUnavailable, Surplus
 from remit.execution.artifacts.stored import Damaged, StoredArtifact, StoredFile
 
 __all__ = [
     "ARTIFACT_BYTES",
+    "ArtifactReader",
     "ArtifactStore",
     "Damaged",
     "FolderStore",

@@ -49,7 +49,23 @@ class Contents(Protocol):
         """All that was put is safe when this returns, so that a record may speak of it. Raises OSError."""
 
 
-class ArtifactStore(Protocol):
+class ArtifactReader(Protocol):
+    """What others may do beside the process that works on the store. Every method may block and raise OSError."""
+
+    def artifacts(self, namespace: str, task: str) -> list[StoredArtifact]:
+        """What is kept of the newest task of that name that left anything."""
+
+    def find(self, namespace: str, task: str, name: str, digest: str = "") -> StoredArtifact | None:
+        """The artifact `name` of the newest task of that name; with `digest`, that one, of whichever it is."""
+
+    def open(self, file: StoredFile) -> BinaryIO:
+        """Its content. Reading raises OSError instead of the end where it is not what was kept."""
+
+    def surplus(self, most_bytes: int | None = None, *, older_than: float | None = None) -> Iterator[Surplus]:
+        """What `ArtifactStore.prune` would remove now. Only reads."""
+
+
+class ArtifactStore(ArtifactReader, Protocol):
     """Every method may block and raise OSError. One process at a time works on a store; others may read.
 
     A record is written when all its contents are safe, and found when how the attempt ended is on record, so nothing
@@ -69,15 +85,6 @@ class ArtifactStore(Protocol):
     def discard(self, attempt_id: str) -> None:
         """The attempt was lost: it has left nothing."""
 
-    def artifacts(self, namespace: str, task: str) -> list[StoredArtifact]:
-        """What is kept of the newest task of that name that left anything."""
-
-    def find(self, namespace: str, task: str, name: str, digest: str = "") -> StoredArtifact | None:
-        """The artifact `name` of the newest task of that name; with `digest`, that one, of whichever it is."""
-
-    def open(self, file: StoredFile) -> BinaryIO:
-        """Its content. Reading raises OSError instead of the end where it is not what was kept."""
-
     def tree(self, artifact: StoredArtifact, user: str = "") -> Path:
         """A folder of this host with the artifact's files, which nobody can change, and everybody who is given it can
         read. It stays until `let_go` of `user`."""
@@ -87,9 +94,6 @@ class ArtifactStore(Protocol):
 
     def release(self, namespace: str, uid: str) -> None:
         """The task was deleted: what is not to be kept longer goes, by the next `prune` with its contents."""
-
-    def surplus(self, most_bytes: int | None = None, *, older_than: float | None = None) -> Iterator[Surplus]:
-        """What `prune` would remove now. Only reads."""
 
     def prune(self, most_bytes: int | None = None, *, older_than: float | None = None) -> list[Surplus]:
         """Remove what is out of date, then the oldest until no more than `most_bytes` are kept, records included, then

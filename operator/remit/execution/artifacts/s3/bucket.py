@@ -30,6 +30,7 @@ _TRIES: Final = 3
 _CREDENTIAL_BYTES: Final = 16 << 10
 _FRESH: Final = datetime.timedelta(minutes=5)
 _DELETED_AT_ONCE: Final = 1000
+_LISTED_AT_ONCE: Final = 1000
 T = TypeVar("T")
 
 
@@ -55,7 +56,7 @@ class Bucket:
             "connect_timeout": _CONNECT,
             "timeout": _REQUEST,
         }
-        config: dict[str, Any] = {"region": where.region, "virtual_hosted_style_request": False}
+        config: dict[str, Any] = {"virtual_hosted_style_request": False}
         more: dict[str, Any] = {}
         try:
             if where.ca_file is not None:
@@ -65,8 +66,7 @@ class Bucket:
                 more["credential_provider"] = lambda folder=where.credentials: _credentials(folder)
         except OSError as error:
             raise InvalidInput(f"{error.filename}: {error.strerror}", field="--artifact-store") from None
-        if where.endpoint:
-            config["endpoint"] = where.endpoint
+        config |= {name: value for name in ("endpoint", "region") if (value := getattr(where, name))}
         try:
             self._client = Client(
                 where.bucket,
@@ -88,11 +88,22 @@ class Bucket:
         return self._asked(lambda: bytes(obstore.get(self._client, key).bytes()), missing=None)
 
     def list(self, folder: str) -> Iterator[Entry]:
-        """What lies below `folder`, in no order."""
-        stream = self._asked(lambda: iter(obstore.list(self._client, folder)))
-        while (page := self._asked(lambda: next(stream, None))) is not None:
+        """What lies below `folder`."""
+        pages: Iterator[Any] | None = None
+        last: str | None = None
+
+        def following() -> Any:
+            nonlocal pages
+            begun = pages or iter(obstore.list(self._client, folder, offset=last, chunk_size=_LISTED_AT_ONCE))
+            pages = None  # one that failed says at the next question that there is no more
+            page = next(begun, None)
+            pages = begun
+            return page
+
+        while page := self._asked(following):
             for each in page:
                 yield Entry(each["path"], each["size"], each["last_modified"].timestamp(), each["e_tag"] or "")
+            last = page[-1]["path"]
 
     def delete(self, keys: Sequence[str]) -> None:
         """Those that are not there, too."""

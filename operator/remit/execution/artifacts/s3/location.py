@@ -7,7 +7,7 @@ import re
 import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -22,15 +22,26 @@ _FILE: Final = "artifact-store.json"
 
 @dataclass(frozen=True, slots=True)
 class S3Location:
-    """`endpoint`: empty is Amazon's own. `ca_file`: authorities that are trusted beside the system's. `credentials`: a
-    folder of files; None: what the environment has."""
+    """`endpoint`: empty is Amazon's own. `region`: empty is what the environment says, or us-east-1. `ca_file`:
+    authorities that are trusted beside the system's. `credentials`: a folder of files; None: what the environment
+    has."""
 
     bucket: str
     prefix: str = ""
     endpoint: str = ""
-    region: str = "us-east-1"
+    region: str = ""
     ca_file: Path | None = None
     credentials: Path | None = None
+
+    @property
+    def document(self) -> dict[str, str | None]:
+        return {name: None if value is None else str(value) for name, value in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> S3Location:
+        """Raises TypeError, KeyError where it is none."""
+        paths = {name: Path(document[name]) if document[name] else None for name in ("ca_file", "credentials")}
+        return cls(**document | paths)
 
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
@@ -53,7 +64,7 @@ def location(url: str, endpoint: str, region: str, ca_file: Path | None, credent
             raise InvalidInput(f"{_shown(endpoint)} is not https://HOST:PORT", field="--s3-endpoint")
         if "@" in parsed.netloc:
             raise InvalidInput("must not hold a user or a password; see --s3-credentials", field="--s3-endpoint")
-    if not _REGION.fullmatch(region):
+    if region and not _REGION.fullmatch(region):
         raise InvalidInput("is a name such as eu-central-1", field="--s3-region")
     for path, flag in ((ca_file, "--s3-ca-file"), (credentials, "--s3-credentials")):
         if path is not None and not path.exists():
@@ -67,15 +78,13 @@ def write_down(state_dir: Path, where: S3Location | None) -> None:
     if where is None:
         path.unlink(missing_ok=True)
     else:
-        replace_private(path, orjson.dumps(dataclasses.asdict(where), default=str))
+        replace_private(path, orjson.dumps(where.document))
 
 
 def written_down(state_dir: Path) -> S3Location | None:
     """None: the operator that works there, or was the last to, keeps artifacts in a folder. Raises OSError."""
     try:
-        known = orjson.loads((state_dir / _FILE).read_bytes())
-        paths = {name: Path(known[name]) if known[name] else None for name in ("ca_file", "credentials")}
-        return S3Location(**known | paths)
+        return S3Location.of(orjson.loads((state_dir / _FILE).read_bytes()))
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError):

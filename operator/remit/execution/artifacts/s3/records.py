@@ -20,6 +20,7 @@ import orjson
 import structlog
 
 from remit.execution.artifacts.s3.bucket import Bucket, Entry
+from remit.execution.artifacts.store import StoreUnavailable
 from remit.execution.artifacts.stored import Record, StoredArtifact, read_record, record_of
 from remit.execution.elapsed import ElapsedTime
 
@@ -142,7 +143,8 @@ class S3Records:
             return False
         seconds, stale = self._elapsed.seconds(_parsed(content))
         if stale:
-            self._bucket.put(mark, orjson.dumps(self._elapsed.mark(seconds)))
+            with contextlib.suppress(StoreUnavailable):  # of one who may only read
+                self._bucket.put(mark, orjson.dumps(self._elapsed.mark(seconds)))
         return all(seconds >= each.retain_seconds for each in record.artifacts)
 
     def remove(self, record: Record) -> None:

@@ -42,8 +42,37 @@ _REMOVED_AT_ONCE: Final = 1000
 _CHUNK: Final = 1 << 20
 
 
-class S3Store:
-    """An `ArtifactStore`. Its OSErrors are `StoreUnavailable`, and the disk's where it copies to or from this host."""
+class S3Reader:
+    """An `ArtifactReader`. Its OSErrors are `StoreUnavailable` and `Damaged`."""
+
+    def __init__(self, bucket: Bucket, elapsed: ElapsedTime | None = None) -> None:
+        self._bucket = bucket
+        self._records = S3Records(bucket, elapsed or ElapsedTime())
+
+    def artifacts(self, namespace: str, task: str) -> list[StoredArtifact]:
+        return next((record.artifacts for record in self._records.of_task(namespace, task)), [])
+
+    def find(self, namespace: str, task: str, name: str, digest: str = "") -> StoredArtifact | None:
+        return find(self._records.of_task(namespace, task), name, digest)
+
+    def open(self, file: StoredFile) -> BinaryIO:
+        return contents.read(self._bucket, file)
+
+    def surplus(self, most_bytes: int | None = None, *, older_than: float | None = None) -> Iterator[Surplus]:
+        return (each for _, each in self._surplus(self._kept(most_bytes, older_than)))
+
+    def _kept(self, most_bytes: int | None, older_than: float | None) -> Kept:
+        return Kept(most_bytes, older_than, self._records.is_over, lambda file: file.sha256)
+
+    def _surplus(self, kept: Kept) -> Iterator[tuple[Record, Surplus]]:
+        for record in self._records.staged():  # first, as they become the others
+            kept.keep(record)
+        for record, surplus in kept.surplus(self._records.all()):
+            yield record, Surplus(f"{self._bucket.where}/{surplus.name}", surplus.size, surplus.time, surplus.reason)
+
+
+class S3Store(S3Reader):
+    """An `ArtifactStore`. Its further OSErrors are the disk's, where it copies to or from this host."""
 
     def __init__(
         self,
@@ -53,10 +82,10 @@ class S3Store:
         *,
         grace_seconds: float = _GRACE_SECONDS,
     ) -> None:
-        self._bucket, self.folder, self._grace = bucket, folder, grace_seconds
+        super().__init__(bucket, elapsed)
+        self.folder, self._grace = folder, grace_seconds
         folder.mkdir(mode=0o711, parents=True, exist_ok=True)
         (folder / "spool").mkdir(mode=0o700, exist_ok=True)
-        self._records = S3Records(bucket, elapsed or ElapsedTime())
         self._trees = Trees(folder / "trees", self._download)
         self._holding = Holding()
         self._journal = Journal(
@@ -95,23 +124,17 @@ class S3Store:
 
     def artifacts(self, namespace: str, task: str) -> list[StoredArtifact]:
         self._journal.catch_up()
-        return next((record.artifacts for record in self._records.of_task(namespace, task)), [])
+        return super().artifacts(namespace, task)
 
     def find(self, namespace: str, task: str, name: str, digest: str = "") -> StoredArtifact | None:
         self._journal.catch_up()
-        return find(self._records.of_task(namespace, task), name, digest)
-
-    def open(self, file: StoredFile) -> BinaryIO:
-        return contents.read(self._bucket, file)
+        return super().find(namespace, task, name, digest)
 
     def tree(self, artifact: StoredArtifact, user: str = "") -> Path:
         return self._trees.get(artifact, user)
 
     def let_go(self, user: str) -> None:
         self._trees.let_go(user)
-
-    def surplus(self, most_bytes: int | None = None, *, older_than: float | None = None) -> Iterator[Surplus]:
-        return (each for _, each in self._surplus(self._kept(most_bytes, older_than)))
 
     def prune(self, most_bytes: int | None = None, *, older_than: float | None = None) -> list[Surplus]:
         self._trees.prune()
@@ -144,15 +167,6 @@ class S3Store:
 
     def _odd(self, what: str) -> StoreUnavailable:
         return unavailable(self._bucket.where, Failure(what, lasting=True))
-
-    def _kept(self, most_bytes: int | None, older_than: float | None) -> Kept:
-        return Kept(most_bytes, older_than, self._records.is_over, lambda file: file.sha256)
-
-    def _surplus(self, kept: Kept) -> Iterator[tuple[Record, Surplus]]:
-        for record in self._records.staged():  # first, as they become the others
-            kept.keep(record)
-        for record, surplus in kept.surplus(self._records.all()):
-            yield record, Surplus(f"{self._bucket.where}/{surplus.name}", surplus.size, surplus.time, surplus.reason)
 
     def _remove_unnamed(self, named: set[str]) -> None:
         """Contents that no record speaks of, and what is left of probes."""
