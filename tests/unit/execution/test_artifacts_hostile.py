@@ -321,3 +321,18 @@ def test_a_damaged_content_is_not_copied(store: FolderStore, tree: FileTree, fol
     with pytest.raises(OSError, match="damaged"):
         save(store, artifact, tmp_path / "target")
     assert list((tmp_path / "target").iterdir()) == []
+
+
+def test_a_damaged_content_is_told_wherever_it_is_read(store: FolderStore, tree: FileTree, folder: Path) -> None:
+    (folder / "a").write_bytes(b"content")
+    keep(store, tree)
+    (artifact,) = store.artifacts("data", "build")
+    (blob,) = blobs(store)
+    blob.chmod(0o600)
+    for damage in (b"CONTENT", b"conten", b"contents", b""):
+        blob.write_bytes(damage)
+        with store.open(artifact.files[0]) as source, pytest.raises(OSError, match="damaged"):
+            shutil.copyfileobj(source, io.BytesIO())
+    blob.write_bytes(b"content")
+    with store.open(artifact.files[0]) as source:
+        assert source.read() == b"content"

@@ -13,15 +13,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final, cast
 
 from remit.execution.artifacts.copying import copied
 from remit.execution.artifacts.s3.bucket import Bucket
 from remit.execution.artifacts.s3.failures import Failure, unavailable
 from remit.execution.artifacts.stored import Damaged, StoredFile, verified
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 PART_BYTES: Final = 8 << 20
 _AT_ONCE: Final = 4
@@ -120,7 +117,7 @@ class _Parts(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
+    def readinto(self, buffer: Any, /) -> int:
         view = memoryview(buffer).cast("B")
         if not self._part and (following := next(self._keys, None)) is not None:
             key, length = following
