@@ -252,6 +252,18 @@ def test_what_is_mounted_stays_until_it_is_let_go(store: S3Store) -> None:
     assert (store.tree(left, "user") / "a").read_bytes() == b"a"
 
 
+@pytest.mark.parametrize("damage", ["changed", "gone"])
+def test_a_copy_that_a_machine_damaged_as_it_went_down_is_not_mounted(
+    store: S3Store, where: S3Location, tmp_path: Path, damage: str
+) -> None:
+    left = put(store, "build", {"a": b"content", "b": b"more"})
+    copy = store.tree(left, "user") / "a"
+    copy.chmod(0o600)
+    copy.write_bytes(b"CONTENT") if damage == "changed" else copy.unlink()
+    following = S3Store(Bucket(where), tmp_path / "first")
+    assert (following.tree(left, "user") / "a").read_bytes() == b"content"
+
+
 def test_nothing_is_written_outside_the_prefix(store: S3Store, swift: Swift, where: S3Location) -> None:
     store.probe()
     put(store, "build", {"a": b"a"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 import threading
@@ -64,6 +65,12 @@ class Trees:
         for tree in self.root.iterdir():
             if tree.name not in kept:
                 self._remove(tree)
+
+    def drop(self, artifact: StoredArtifact) -> None:
+        """Its folder is not what it should be: the next one who wants it gets another."""
+        aside = self.root / _new_name()
+        with contextlib.suppress(FileNotFoundError):
+            (self.root / tree_name(artifact)).rename(aside)
 
     def _remove(self, tree: Path) -> None:
         with self._guard:

@@ -32,8 +32,8 @@ from remit.execution.artifacts.s3.failures import Failure, unavailable
 from remit.execution.artifacts.s3.journal import Journal
 from remit.execution.artifacts.s3.records import S3Records
 from remit.execution.artifacts.store import Kept, StoreUnavailable, Surplus, find
-from remit.execution.artifacts.stored import Record, StoredArtifact, StoredFile
-from remit.execution.artifacts.trees import Trees
+from remit.execution.artifacts.stored import Damaged, Record, StoredArtifact, StoredFile, verified
+from remit.execution.artifacts.trees import Trees, tree_name
 from remit.execution.elapsed import ElapsedTime
 
 _GRACE_SECONDS: Final = 3600.0
@@ -87,6 +87,8 @@ class S3Store(S3Reader):
         folder.mkdir(mode=0o711, parents=True, exist_ok=True)
         (folder / "spool").mkdir(mode=0o700, exist_ok=True)
         self._trees = Trees(folder / "trees", self._download)
+        self._verified = set[str]()
+        """The names of trees whose content this process knows: a machine that went down may have damaged others."""
         self._holding = Holding()
         self._journal = Journal(
             folder / "later",
@@ -131,7 +133,12 @@ class S3Store(S3Reader):
         return super().find(namespace, task, name, digest)
 
     def tree(self, artifact: StoredArtifact, user: str = "") -> Path:
-        return self._trees.get(artifact, user)
+        name = tree_name(artifact)
+        if name not in self._verified and not self._is_whole(artifact):
+            self._trees.drop(artifact)
+        folder = self._trees.get(artifact, user)
+        self._verified.add(name)
+        return folder
 
     def let_go(self, user: str) -> None:
         self._trees.let_go(user)
@@ -185,6 +192,19 @@ class S3Store(S3Reader):
         self._holding.remove(
             list(some), lambda unused: self._bucket.delete([key for content in unused for key in some[content]])
         )
+
+    def _is_whole(self, artifact: StoredArtifact) -> bool:
+        folder = self._trees.root / tree_name(artifact)
+        if not folder.is_dir():
+            return True
+        try:
+            for file in artifact.files:
+                with verified((folder / file.path).open("rb"), file) as content:
+                    while content.read(_CHUNK):
+                        pass
+        except (Damaged, FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return False
+        return True
 
     def _download(self, file: StoredFile, target: Path) -> None:
         if nearly_full(self.folder):
