@@ -23,6 +23,8 @@ from servers import Server
 
 _SERVER = Path(__file__).with_name("swiftserver.py")
 SECRET = "testing"
+NO_GRACE = -60.0
+"""Seconds: a store's times are whole seconds, and may be of the next one."""
 
 
 @dataclass

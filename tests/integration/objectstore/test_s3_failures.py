@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import datetime
 import io
 import os
+import ssl
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import obstore
 import pytest
 from obstore.exceptions import GenericError
 
-import objectstores
-from objectstores import SECRET, Swift, keys
+from objectstores import NO_GRACE, SECRET, Swift, keys
 from ports import free_port
 from remit.backends import DescriptorTree, ExitReason, Outcome
 from remit.errors import InvalidInput
@@ -28,7 +31,7 @@ from remit.execution.artifacts.s3.store import S3Store
 
 
 def once(where: S3Location, folder: Path) -> S3Store:
-    return S3Store(Bucket(where, tries=1), folder, grace_seconds=0)
+    return S3Store(Bucket(where, tries=1), folder, grace_seconds=NO_GRACE)
 
 
 def wrong_secret(swift: Swift, where: S3Location, folder: Path) -> S3Location:
@@ -76,6 +79,48 @@ def test_what_is_wrong_is_told_with_what_to_do_and_without_secrets(
 def test_a_store_behind_a_private_authority(swift: Swift, where: S3Location, tmp_path: Path) -> None:
     once(swift.encrypted(where), tmp_path / "store").probe()
     assert keys(swift, where) == set()
+
+
+class Sts(BaseHTTPRequestHandler):
+    """What turns the token of a service account into credentials on EKS."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        self.asked.append(self.path + self.rfile.read(int(self.headers.get("Content-Length", 0))).decode())
+        until = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        answer = (
+            "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials>"
+            f"<AccessKeyId>test:tester</AccessKeyId><SecretAccessKey>{SECRET}</SecretAccessKey>"
+            f"<SessionToken>token</SessionToken><Expiration>{until}</Expiration>"
+            "</Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"
+        )
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_role_by_web_identity_stands_for_credentials(
+    swift: Swift, where: S3Location, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text("signed-by-the-cluster")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(swift.authority.with_name("server.pem"))
+    with HTTPServer(("127.0.0.1", 0), Sts) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(swift.authority))
+        monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/remit")
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"https://127.0.0.1:{server.server_port}")
+        once(replace(where, credentials=None), tmp_path / "store").probe()
+        server.shutdown()
+    assert Sts.asked
+    assert all("signed-by-the-cluster" in each and "AssumeRoleWithWebIdentity" in each for each in Sts.asked)
 
 
 def test_words_of_the_store_are_not_repeated() -> None:
@@ -143,34 +188,33 @@ def test_an_attempt_whose_files_are_not_taken_has_failed_for_that(
     assert (outcome.artifacts, staged) == ((), [])
 
 
-def test_an_end_that_cannot_be_told_now_is_told_later_by_whoever_comes(tmp_path: Path) -> None:
-    (tmp_path / "swift").mkdir()
-    with objectstores.swift(tmp_path / "swift") as swift:
-        where = swift.bucket()
-        store = once(where, tmp_path / "store")
-        with store.collecting() as collecting:
-            file = collecting.put("a", io.BytesIO(b"a"), executable=False, most=10)
-            collecting.sync()
-            store.stage("data", "build", "uid-1", [left := StoredArtifact("files", (file,))])
-        listing = Bucket(where, tries=2).list("blobs")
-        swift.server.stop()
-        with pytest.raises(StoreUnavailable, match="nothing answers"):  # and not that nothing is there
-            list(listing)
-        store.commit("uid", "uid-1")
-        with pytest.raises(StoreUnavailable, match="nothing answers"):
-            store.artifacts("data", "build")
-        with pytest.raises(StoreUnavailable), store.collecting() as collecting:
-            collecting.put("b", io.BytesIO(b"b"), executable=False, most=10)
-            collecting.sync()
-        swift.server.start()
-        following = once(where, tmp_path / "store")
-        assert following.artifacts("data", "build") == [left]
-        swift.server.stop()
-        following.release("data", "uid")
-        swift.server.start()
-        following.prune(1 << 30)
-        assert keys(swift, where) == set()
-        assert list((tmp_path / "store" / "later").iterdir()) == []
+def test_an_end_that_cannot_be_told_now_is_told_later_by_whoever_comes(
+    swift: Swift, where: S3Location, tmp_path: Path
+) -> None:
+    store = once(where, tmp_path / "store")
+    with store.collecting() as collecting:
+        file = collecting.put("a", io.BytesIO(b"a"), executable=False, most=10)
+        collecting.sync()
+        store.stage("data", "build", "uid-1", [left := StoredArtifact("files", (file,))])
+    listing = Bucket(where, tries=2).list("blobs")
+    swift.server.stop()
+    with pytest.raises(StoreUnavailable, match="nothing answers"):  # and not that nothing is there
+        list(listing)
+    store.commit("uid", "uid-1")
+    with pytest.raises(StoreUnavailable, match="nothing answers"):
+        store.artifacts("data", "build")
+    with pytest.raises(StoreUnavailable), store.collecting() as collecting:
+        collecting.put("b", io.BytesIO(b"b"), executable=False, most=10)
+        collecting.sync()
+    swift.server.start()
+    following = once(where, tmp_path / "store")
+    assert following.artifacts("data", "build") == [left]
+    swift.server.stop()
+    following.release("data", "uid")
+    swift.server.start()
+    following.prune(1 << 30)
+    assert keys(swift, where) == set()
+    assert list((tmp_path / "store" / "later").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import obstore
 import pytest
 
 import artifacts
-from objectstores import Swift, keys
+from objectstores import NO_GRACE, Swift, keys
 from remit.execution.artifacts import Damaged, StoredArtifact, save
 from remit.execution.artifacts.s3.bucket import Bucket
 from remit.execution.artifacts.s3.contents import PART_BYTES
@@ -166,11 +166,11 @@ class Machine:
 
 def test_artifacts_go_with_their_task_or_later(where: S3Location, swift: Swift, tmp_path: Path) -> None:
     machine = Machine()
-    store = S3Store(Bucket(where), tmp_path / "a", ElapsedTime(lambda: machine.up), grace_seconds=0)
+    store = S3Store(Bucket(where), tmp_path / "a", ElapsedTime(lambda: machine.up), grace_seconds=NO_GRACE)
     put(store, "gone", {"a": b"gone"}, uid="gone")
     put(store, "kept", {"a": b"kept"}, uid="kept", retain=HOUR)
     put(store, "there", {"a": b"there"}, uid="there")
-    next_one = S3Store(Bucket(where), tmp_path / "b", ElapsedTime(lambda: machine.up), grace_seconds=0)
+    next_one = S3Store(Bucket(where), tmp_path / "b", ElapsedTime(lambda: machine.up), grace_seconds=NO_GRACE)
     next_one.release("data", "gone")
     next_one.release("data", "kept")
     next_one.release("data", "kept")
@@ -214,7 +214,7 @@ def test_a_young_content_without_a_record_is_left_alone(where: S3Location, swift
         collecting.sync()
     store.prune(1 << 30)
     assert len(keys(swift, where)) == 1, "another process may be about to record it"
-    S3Store(Bucket(where), tmp_path / "a", grace_seconds=0).prune(1 << 30)
+    S3Store(Bucket(where), tmp_path / "a", grace_seconds=NO_GRACE).prune(1 << 30)
     assert keys(swift, where) == set()
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import commandline
-import objectstores
 from objectstores import SECRET, Swift, keys
 from remit.errors import RemitError
 from remit.execution.artifacts.opening import readers
@@ -24,12 +22,6 @@ MOUNTED = {
     "volumes": [{"name": "made", "artifact": {"task": "", "name": "made"}}],
     "volumeMounts": [{"name": "made", "mountPath": "/made"}],
 }
-
-
-@pytest.fixture(scope="module")
-def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swift]:
-    with objectstores.swift(tmp_path_factory.mktemp("swift")) as running:
-        yield running
 
 
 def mounts(task: str) -> dict[str, object]:
@@ -66,25 +58,22 @@ async def test_another_operator_finds_what_a_task_left(world: World, swift: Swif
     assert any(key.startswith("blobs/") for key in keys(swift, where))
 
 
-async def test_what_the_store_does_not_take_fails_the_task_and_says_why(world: World, tmp_path: Path) -> None:
-    (tmp_path / "swift").mkdir()
-    with objectstores.swift(tmp_path / "swift") as swift:
-        where = swift.bucket()
-        async with world.operator(artifact_store=where):
-            await world.policy("sh", **ARTIFACTS)
-            made = await world.sh("mkdir dist; echo one > dist/a", **LEFT)
-            assert (await world.finished(made))["phase"] == "Succeeded"
-            swift.server.stop()
-            lost = await world.sh("mkdir dist; echo two > dist/a", **LEFT)
-            waits = await world.sh("cat /made/a", **mounts(made))
-            status = await world.finished(lost)
-            assert status["attempts"][-1]["reason"] == "ArtifactNotStored"
-            assert "nothing answers there; correct --s3-endpoint, or start the store" in status["error"]["message"]
-            assert "artifacts" not in status
-            await world.until(waits, lambda status: "cannot be looked for" in status.get("message", ""))
-            swift.server.start()
-            status = await world.finished(waits)
-            assert status["output"]["stdoutTail"] == "one\n"
+async def test_what_the_store_does_not_take_fails_the_task_and_says_why(world: World, swift: Swift) -> None:
+    async with world.operator(artifact_store=swift.bucket()):
+        await world.policy("sh", **ARTIFACTS)
+        made = await world.sh("mkdir dist; echo one > dist/a", **LEFT)
+        assert (await world.finished(made))["phase"] == "Succeeded"
+        swift.server.stop()
+        lost = await world.sh("mkdir dist; echo two > dist/a", **LEFT)
+        waits = await world.sh("cat /made/a", **mounts(made))
+        status = await world.finished(lost)
+        assert status["attempts"][-1]["reason"] == "ArtifactNotStored"
+        assert "nothing answers there; correct --s3-endpoint, or start the store" in status["error"]["message"]
+        assert "artifacts" not in status
+        await world.until(waits, lambda status: "cannot be looked for" in status.get("message", ""))
+        swift.server.start()
+        status = await world.finished(waits)
+        assert status["output"]["stdoutTail"] == "one\n"
 
 
 async def test_a_store_that_cannot_be_used_keeps_the_operator_from_starting(world: World, swift: Swift) -> None:
