@@ -16,8 +16,8 @@ import pytest
 import artifacts
 from objectstores import NO_GRACE, Swift, keys
 from remit.execution.artifacts import Damaged, StoredArtifact, save
+from remit.execution.artifacts.s3 import contents as s3_contents
 from remit.execution.artifacts.s3.bucket import Bucket
-from remit.execution.artifacts.s3.contents import PART_BYTES
 from remit.execution.artifacts.s3.location import S3Location
 from remit.execution.artifacts.s3.store import S3Store
 from remit.execution.elapsed import ElapsedTime
@@ -43,8 +43,15 @@ def contents(store: S3Store, task: str) -> dict[str, bytes] | None:
     return found and {file.path: store.open(file).read() for file in found.files}
 
 
-LARGE = random.Random(1).randbytes(2 * PART_BYTES + 1)
-FILES = {"empty": b"", "bin/tool": b"#!/bin/sh\n", "sub/folder/large": LARGE, "whole": LARGE[:PART_BYTES]}
+PART = 100_000
+LARGE = random.Random(1).randbytes(2 * PART + 1)
+FILES = {"empty": b"", "bin/tool": b"#!/bin/sh\n", "sub/folder/large": LARGE, "whole": LARGE[:PART]}
+
+
+@pytest.fixture(autouse=True)
+def _smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts, so that large contents take less time. `test_s3_killed.py` has whole ones."""
+    monkeypatch.setattr(s3_contents, "PART_BYTES", PART)
 
 
 def test_another_replica_finds_every_file_byte_for_byte(store: S3Store, where: S3Location, tmp_path: Path) -> None:
@@ -125,7 +132,7 @@ def test_a_damaged_content_is_told_and_never_delivered(
 ) -> None:
     left = put(store, "build", {"a": LARGE, "b": b"whole"})
     bucket = Bucket(where)
-    victim = sorted(each.key for each in bucket.list("blobs") if each.size == PART_BYTES)[1]
+    victim = sorted(each.key for each in bucket.list("blobs") if each.size == PART)[1]
     content = bucket.get(victim) or b""
     match damage:
         case "changed":
