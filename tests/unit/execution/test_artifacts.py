@@ -17,6 +17,7 @@ import pytest
 from tests.artifacts import record
 
 from remit.backends import ExitReason, FileTree, Outcome
+from remit.backends.elapsed import ElapsedTime
 from remit.execution.artifacts import (
     FolderStore,
     StoredArtifact,
@@ -26,7 +27,6 @@ from remit.execution.artifacts import (
 )
 from remit.execution.artifacts.store import TooLarge
 from remit.execution.artifacts.stored import listing
-from remit.execution.elapsed import ElapsedTime
 
 COMPLETED = Outcome(ExitReason.COMPLETED, "completed", 0)
 FAILED = Outcome(ExitReason.EXIT_CODE, "exited with code 3", 3)

@@ -26,7 +26,7 @@ async def ensure(kube: Kube, resource: Resource, namespace: str, manifest: Objec
     """
     name = manifest["metadata"]["name"]
     for number in range(_TRIES):
-        found = None if new and number == 0 else await _read(kube, resource, namespace, name)
+        found = None if new and number == 0 else await read(kube, resource, namespace, name)
         if found is not None:
             if all(found.get(part) == manifest[part] for part in _CONTENT if part in manifest):
                 return
@@ -44,7 +44,8 @@ async def ensure(kube: Kube, resource: Resource, namespace: str, manifest: Objec
     )
 
 
-async def _read(kube: Kube, resource: Resource, namespace: str, name: str) -> dict[str, Any] | None:
+async def read(kube: Kube, resource: Resource, namespace: str, name: str) -> dict[str, Any] | None:
+    """The object; None: there is none. Raises `ApiError`."""
     try:
         return await kube.get(resource, namespace, name)
     except ApiError as error:

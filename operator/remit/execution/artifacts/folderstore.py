@@ -18,13 +18,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from remit.backends.elapsed import ElapsedTime
 from remit.execution.artifacts.copying import copied
 from remit.execution.artifacts.holding import Holding
 from remit.execution.artifacts.records import Records
 from remit.execution.artifacts.store import Kept, Surplus, find
 from remit.execution.artifacts.stored import Record, StoredArtifact, StoredFile, verified
 from remit.execution.artifacts.trees import Trees
-from remit.execution.elapsed import ElapsedTime
 from remit.libc import call
 
 _SYNCED_ALONE: Final = 200

@@ -19,8 +19,8 @@ from pathlib import Path
 import orjson
 import structlog
 
+from remit.backends.elapsed import ElapsedTime
 from remit.execution.artifacts.stored import Record, StoredArtifact, read_record, record_of
-from remit.execution.elapsed import ElapsedTime
 from remit.privatefiles import replace_private
 
 log = structlog.get_logger(__name__)

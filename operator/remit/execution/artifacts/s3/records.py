@@ -19,10 +19,10 @@ from typing import Any, Final
 import orjson
 import structlog
 
+from remit.backends.elapsed import ElapsedTime
 from remit.execution.artifacts.s3.bucket import Bucket, Entry
 from remit.execution.artifacts.store import StoreUnavailable
 from remit.execution.artifacts.stored import Record, StoredArtifact, read_record, record_of
-from remit.execution.elapsed import ElapsedTime
 
 log = structlog.get_logger(__name__)
 _STAGED_SECONDS: Final = 7 * 86400.0

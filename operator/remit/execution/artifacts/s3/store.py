@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from remit.backends.elapsed import ElapsedTime
 from remit.diskspace import nearly_full
 from remit.execution.artifacts.holding import Holding
 from remit.execution.artifacts.s3 import contents
@@ -34,7 +35,6 @@ from remit.execution.artifacts.s3.records import S3Records
 from remit.execution.artifacts.store import Kept, StoreUnavailable, Surplus, find
 from remit.execution.artifacts.stored import Damaged, Record, StoredArtifact, StoredFile, verified
 from remit.execution.artifacts.trees import Trees, tree_name
-from remit.execution.elapsed import ElapsedTime
 
 _GRACE_SECONDS: Final = 3600.0
 """How old a content without a record is when it goes: a process that was killed may have sent it just before."""
