@@ -15,7 +15,7 @@ COPY pyproject.toml constraints.txt README.md LICENSE CHANGELOG.md ./
 COPY operator ./operator
 # Bytecode is kept of what the operator loads: nothing can be written where it runs. Time zones are Debian's.
 RUN python -m venv --without-pip /opt/remit \
- && PIP_CONSTRAINT=constraints.txt pip --python /opt/remit/bin/python install --no-cache-dir --no-compile '.[otel]' \
+ && PIP_CONSTRAINT=constraints.txt pip --python /opt/remit/bin/python install --no-cache-dir --no-compile '.[otel,s3]' \
  && python operator/image/slim.py "$(echo /opt/remit/lib/python3*/site-packages)" \
  && rm -r /opt/remit/lib/python3*/site-packages/tzdata/zoneinfo \
  && find /opt/remit -name '*.so*' -type f -exec strip --strip-unneeded {} + \

@@ -108,5 +108,6 @@ PARTS = (
     Part("cc", "the program that Jobs start with", static_cc),
     Part("prometheus", "metrics, alerts and the dashboard", promtool),
     Part("alertmanager", "notifications to an Alertmanager", alertmanager),
+    Part("swift", "artifacts in object storage", lambda: importlib.util.find_spec("swift")),
     Part("helm", "the chart and the manifests", lambda: importlib.util.find_spec("helm_python")),
 )

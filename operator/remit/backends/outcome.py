@@ -45,6 +45,8 @@ class ExitReason(StrEnum):
     ARTIFACT_TOO_LARGE = "ArtifactTooLarge"
     ARTIFACT_UNREADABLE = "ArtifactUnreadable"
     """What it left cannot be kept: a name that is no text, or a store that is full."""
+    ARTIFACT_NOT_STORED = "ArtifactNotStored"
+    """Object storage did not take what it left."""
     START_FAILED = "StartFailed"
     SANDBOX_UNAVAILABLE = "SandboxUnavailable"
     BACKEND_ERROR = "BackendError"

@@ -205,6 +205,9 @@ CODES: Final = (
         "What it left cannot be kept: a name or a result that is not UTF-8, a file that its user may not read, a "
         "full disk.",
         "yes, but not for names and texts", "Do what the message says of the file."),
+    Code("ArtifactNotStored", Category.ARTIFACTS,
+        "It completed, and object storage did not take what it left; nothing of that is kept.", YES,
+        "Do what the message says of the store; `remit doctor --artifact-store` tries it."),
     Code("StartFailed", Category.INVALID, "The program could not be executed, or `workingDir` does not exist.", NO,
         "Correct the path, its permissions or its interpreter, or `workingDir`."),
     Code("ExecutableNotFound", Category.INVALID,

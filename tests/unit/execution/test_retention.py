@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from remit.backends import Outcome
 from remit.execution import keptoutput
-from remit.execution.artifacts import ArtifactStore
+from remit.execution.artifacts import FolderStore
 from remit.execution.output import RAW, OutputWriter
 from remit.execution.pruning import AUDIT_FILE, Pruner
 from remit.execution.retention import DAY, Item, Retention, Rule, surplus
@@ -227,7 +227,7 @@ def test_audit_files_go_by_their_rule_and_the_trail_stays_whole(tmp_path: Path) 
 
 
 def test_artifacts_go_by_age_unless_they_are_to_be_kept_longer(tmp_path: Path) -> None:
-    store = ArtifactStore(tmp_path / "artifacts")
+    store = FolderStore(tmp_path / "artifacts")
     from remit.execution.artifacts import StoredArtifact
 
     for name, retain in (("short", 0), ("long", int(10 * DAY))):

@@ -267,6 +267,7 @@ EVERYTHING = {
     "dashboard": {"enabled": True},
     "metrics": {"tokenSecret": {"name": "metrics-token"}},
     "rbac": {"aggregate": {"policies": True}},
+    "artifacts": {"s3": {"bucket": "kept", "existingSecret": "store", "caConfigMap": "authorities"}},
 }
 
 
@@ -746,3 +747,40 @@ def test_without_the_job_the_notes_say_what_to_run(helm: Any) -> None:
     assert not texts["uninstall.yaml"].strip()
     wanted = "remit uninstall --operator-namespace remit-system --lease-name remit-operator"
     assert f"{wanted} --workload deployment/remit`" in " ".join(texts["NOTES.txt"].split())
+
+
+def test_artifacts_go_to_object_storage_with_credentials_from_files(helm: Any) -> None:
+    store = {"bucket": "kept", "endpoint": "https://minio:9000", "region": "r1", "existingSecret": "store"}
+    found = objects(render(helm, artifacts={"s3": store | {"caConfigMap": "authorities"}}))
+    arguments = operator_container(found)["args"]
+    given = dict(each.split("=", 1) for each in arguments if each.startswith(("--artifact-store", "--s3-")))
+    assert given == {
+        "--artifact-store": "s3://kept/remit",
+        "--s3-endpoint": "https://minio:9000",
+        "--s3-region": "r1",
+        "--s3-credentials": "/run/artifact-store/credentials",
+        "--s3-ca-file": "/run/artifact-store/authorities/ca.crt",
+    }
+    mounts = {each["name"]: each for each in operator_container(found)["volumeMounts"]}
+    volumes = {each["name"]: each for each in pod(found)["volumes"]}
+    for name, folder in (("artifact-store", "credentials"), ("artifact-store-authorities", "authorities")):
+        assert mounts[name]["mountPath"] == f"/run/artifact-store/{folder}"
+        assert mounts[name]["readOnly"] is True
+    files = [item["path"] for item in volumes["artifact-store"]["secret"]["items"]]
+    assert files == ["access-key-id", "secret-access-key"]
+    assert set(given) <= {name for parameter in OPERATOR.params for name in parameter.opts}
+
+
+def test_artifacts_stay_on_the_volume_without_a_bucket(helm: Any) -> None:
+    found = objects(render(helm, artifacts={"s3": {"existingSecret": "store", "caConfigMap": "authorities"}}))
+    assert not [each for each in operator_container(found)["args"] if each.startswith(("--artifact-store", "--s3-"))]
+    assert not [each for each in pod(found)["volumes"] if each["name"].startswith("artifact-store")]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"bucket": "Not A Bucket"}, {"endpoint": "https://user:password@host"}, {"prefix": "/x"}, {"secretKey": "inline"}],
+)
+def test_values_of_object_storage_that_cannot_be_meant_are_refused(helm: Any, wrong: dict[str, str]) -> None:
+    with pytest.raises(helm.HelmError, match="artifacts"):
+        render(helm, artifacts={"s3": wrong})
