@@ -55,7 +55,7 @@ def test_every_command_explains_itself(command: list[str]) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_nothing_is_cut_from_the_help_on_a_terminal_of_80_columns(command: list[str]) -> None:
-    environment = {"COLUMNS": "80", "TERMINAL_WIDTH": "80", "NO_COLOR": "1", "TERM": "dumb"}
+    environment = {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}
     text = commandline.invoke(*command, "--help", env=environment).output
     assert [line for line in text.splitlines() if "…" in line or len(line) > 80] == []
 
