@@ -104,5 +104,6 @@ PARTS = (
     Part("cc", "the program that Jobs start with", static_cc),
     Part("prometheus", "metrics and alerts, as promtool reads them", promtool),
     Part("alertmanager", "notifications to an Alertmanager", alertmanager),
+    Part("history", "upgrades from the version before", lambda: (Path(__file__).parents[1] / ".git").exists()),
     Part("helm", "the chart and the manifests", lambda: importlib.util.find_spec("helm_python")),
 )
