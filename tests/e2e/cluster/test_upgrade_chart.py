@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import os
-import subprocess
-import tarfile
 import time
 import uuid
 from collections import Counter
@@ -21,8 +17,8 @@ from e2e.cluster.conftest import ANYWHERE, ROOT, WAITS
 from e2e.cluster.installation import API, Installation, command, task
 from e2e.cluster.test_services import ROLLBACK, release
 from httpload import load
+from lastversions import last_version
 from operatorimage import build, loaded, operator_image
-from parts import require
 from ports import free_port
 from support import Kubectl, wait_until
 
@@ -78,15 +74,7 @@ class LastVersion:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the version before; REMIT_TEST_LAST_VERSION names another commit."""
-    written = (ROOT / "tests/lastversion/commit").read_text().strip()
-    commit = os.environ.get("REMIT_TEST_LAST_VERSION", written)
-    archive = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, timeout=60)
-    require("history", archive.returncode == 0, f"the commit {commit} is not in this repository; git fetch --unshallow")
-    folder = tmp_path_factory.mktemp("checkout")
-    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
-        tar.extractall(folder, filter="data")
-    return folder
+    return last_version(tmp_path_factory.mktemp("checkout"))
 
 
 @pytest.fixture(scope="module")
