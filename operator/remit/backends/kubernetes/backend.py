@@ -18,7 +18,7 @@ from remit.backends.beforehand import in_time
 from remit.backends.ending import CANCELLED_MESSAGE
 from remit.backends.kubernetes import labels
 from remit.backends.kubernetes.attending import Attendance, remove_for_sure, remove_job
-from remit.backends.kubernetes.ensuring import ensure, exists
+from remit.backends.kubernetes.ensuring import Immutables, ensure, exists
 from remit.backends.kubernetes.fileparts import MOST_PARTS, Part, part_name, parts
 from remit.backends.kubernetes.isolation import Isolation
 from remit.backends.kubernetes.launcher import Launcher
@@ -93,6 +93,7 @@ class KubernetesBackend:
         self._kube, self._launcher, self._namespaces = kube, launcher, tuple(namespaces)
         self._storage_class = storage_class
         self._accept_unenforced_network = accept_unenforced_network
+        self._immutables = Immutables(kube)
         self._isolation = Isolation(self._probe)
         self._informers: dict[str | None, Informer] = {}
         self._starting = asyncio.Lock()
@@ -322,7 +323,8 @@ class KubernetesBackend:
 
     async def _prepare(self, namespace: str, request: AttemptRequest, secrets: Secrets) -> None:
         """Everything that the pod will look for. Raises `ApiError`."""
-        await ensure(self._kube, SECRETS, namespace, self._launcher.secret(namespace))
+        launcher = self._launcher
+        await self._immutables.ensure(SECRETS, namespace, launcher.name, lambda: launcher.secret(namespace))
         if request.confinement.network == "none":
             await ensure(self._kube, NETWORK_POLICIES, namespace, network_policy(namespace))
         for mount in claims(request).values():
