@@ -129,9 +129,12 @@ class Reports:
         after: PipelineState,
     ) -> ReleaseReport | None:
         """Keep what is seen now. Gives the report that is due for status, once there is one."""
-        key = deployment.key
+        key, release = deployment.key, after.release
+        recording = self._recordings.get(key)
+        if recording is not None and release is not None and recording.id == _id(release) and not recording.over:
+            self._see(recording, release, observed)  # before a report is written: this may be the end of a switch
         due = await self._due(deployment, obj, before, after)
-        if (release := after.release) is None:
+        if release is None:
             return due
         recording = self._recordings.get(key)
         if recording is None or recording.id != _id(release):
@@ -144,10 +147,8 @@ class Reports:
                     f"The operator was started anew, {late} after the release began: what it had seen before of"
                     " resources, switches and the probe is lost."
                 )
-        if recording.over:
-            return due
-        self._see(recording, release, observed)
-        self._sample(recording, target, observed)
+        if not recording.over:
+            self._sample(recording, target, observed)
         return due
 
     async def before(

@@ -179,7 +179,7 @@ async def test_only_what_is_safe_is_repeated_after_a_timeout(
     silent: int, request_: dict[str, Any], again: bool
 ) -> None:
     desk, http = sending(silent, **request_)
-    work = replace(desk.work(http=http), timeout_seconds=0.5)
+    work = replace(desk.work(http=http), timeout_seconds=2)  # enough to have sent it, also on a busy machine
     ended = await perform(desk.performer, work, desk.output, asyncio.Event())
     assert (ended.reason, ended.retryable) == ("Timeout", again)
     assert again or "not safe to repeat" in ended.message
@@ -190,7 +190,7 @@ async def test_a_host_that_says_nothing_opens_the_circuit(silent: int) -> None:
     assert desk.performer.breaker is not None
     for _ in range(breaker.FAILURES):
         assert desk.performer.breaker.open() == []
-        work = replace(desk.work(http=http), timeout_seconds=0.5)
+        work = replace(desk.work(http=http), timeout_seconds=2)
         assert (await perform(desk.performer, work, desk.output, asyncio.Event())).reason == "Timeout"
     assert desk.performer.breaker.open() == [f"ns/127.0.0.1:{silent}"]
 

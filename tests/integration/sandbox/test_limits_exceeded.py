@@ -155,8 +155,9 @@ async def test_bandwidth_that_cannot_be_held_is_refused(host: Host) -> None:
 
 async def test_usage_is_measured(counted: Runner) -> None:
     source = (
-        "import threading, time\nthreads = [threading.Thread(target=time.sleep, args=(0.1,)) for _ in range(8)]\n"
-        "[thread.start() for thread in threads]; [thread.join() for thread in threads]\n"
+        "import threading, time\nall_run = threading.Barrier(9)\n"
+        "threads = [threading.Thread(target=all_run.wait) for _ in range(8)]\n"
+        "[thread.start() for thread in threads]; all_run.wait(); [thread.join() for thread in threads]\n"
         "start = time.process_time()\nwhile time.process_time() - start < 0.2: pass"
     )
     before = time.monotonic()

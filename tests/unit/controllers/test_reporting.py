@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,19 @@ async def test_a_release_is_seen_from_its_begin_to_its_end(tmp_path: Path) -> No
     again = await watched.look(watched.sim.state, watched.sim.state)
     assert again == short, "until status has it, it is due"
     assert len(watched.events.told) == 1, "but it is told once"
+
+
+async def test_the_look_that_ends_a_release_is_in_its_report(tmp_path: Path) -> None:
+    """A switch that is first seen to hold then was measured."""
+    watched = Watched(tmp_path, live("v1").apply(version="v2"), Silent())
+    while not isinstance((await watched.step()).step, Switch):
+        watched.sim.breathe()
+    watched.sim.breathe()
+    before = watched.sim.state
+    assert before.release is not None
+    ended = replace(before.release, outcome="Promoted", finished_at=watched.sim.now)
+    short = await watched.look(before, replace(before, release=ended))
+    assert short.switch_milliseconds is not None
 
 
 async def test_an_engine_that_does_not_tell_what_is_used_holds_nothing_up(tmp_path: Path) -> None:
