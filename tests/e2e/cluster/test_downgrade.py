@@ -28,13 +28,17 @@ def test_a_volume_of_a_later_version_is_refused_with_a_word(installation: Instal
             said = kubectl("logs", "-n", system, operator).stdout
             return f"has format {LATER}, and this version of Remit reads {STATE_FORMAT} at most" in said
 
-        wait_until(refused, "the refusal", seconds=120)
-        its.run("meanwhile", "echo", "later")
-        restarts = ("get", "-n", system, operator, "-o", "jsonpath={.status.containerStatuses[0].restartCount}")
-        wait_until(lambda: int(kubectl.ok(*restarts) or 0) > 1, "another start", seconds=120)
-        assert refused()
-        assert its.status("meanwhile") == {}
+        def restarts() -> int:
+            count = "jsonpath={.status.containerStatuses[0].restartCount}"
+            return int(kubectl("get", "-n", system, operator, "-o", count).stdout or 0)
 
-        its.upgrade()  # to a pod's own folder
+        try:
+            wait_until(refused, "the refusal", seconds=120)
+            its.run("meanwhile", "echo", "later")
+            wait_until(lambda: restarts() > 1, "another start", seconds=120)
+            wait_until(refused, "the refusal again", seconds=120)
+            assert its.status("meanwhile") == {}
+        finally:
+            its.upgrade()  # to a pod's own folder
         assert its.finished("meanwhile")["phase"] == "Succeeded"
         kubectl.ok("delete", "-n", system, f"pvc/state-{its.release}-0", "--wait=false")
