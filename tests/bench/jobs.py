@@ -13,23 +13,16 @@ import sys
 import tempfile
 import time
 import uuid
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
-from prometheus_client.parser import text_string_to_metric_families
-
 import clusters
 import launchers
-import parts
 from bench.figures import Figures, milliseconds, percentile, ratio
 from remit.api.definitions import crds
 from remit.kube.access import Access
 from remit.kube.client import CRDS, JOBS, NAMESPACES, POLICIES, TASKS, Kube, Object, Resource
-from support import Kubectl
 
 PAIRS = int(os.environ.get("PAIRS", "15"))
 MANY = int(os.environ.get("MANY", "100"))
@@ -41,38 +34,28 @@ ARGV = ["echo", "hi"]
 async def measure() -> Figures:
     image = clusters.busybox_image()
     async with Kube(await Access.load(clusters.kubeconfig()), connections=0) as kube, _namespace(kube) as namespace:
-        with _operator(namespace, image) as operator:
+        with _operator(namespace, image):
             bench = Bench(kube, namespace, image)
             await bench.task()  # finds out what the cluster holds
             bare, ours = [], []
             for _ in range(PAIRS):  # in turns, so that both have the same machine
                 bare.append(await bench.job())
                 ours.append(await bench.task())
-            many = [await _many(one, operator) for one in (bench.job, bench.task)]
+            many = [await _many(bench.job), await _many(bench.task)]
     rows = [
-        (name, milliseconds(percentile(times, 50)), milliseconds(percentile(times, 95)), f"{at_once.rate:.2f}",
-         f"{at_once.requests:.1f}", milliseconds(at_once.cpu))
-        for name, times, at_once in (("bare Job", bare, many[0]), ("task as a Job", ours, many[1]))
-    ]  # fmt: skip
+        (name, milliseconds(percentile(times, 50)), milliseconds(percentile(times, 95)), f"{rate:.2f}")
+        for name, times, rate in (("bare Job", bare, many[0]), ("task as a Job", ours, many[1]))
+    ]
     shares = (ratio(percentile(ours, 50), percentile(bare, 50)), ratio(percentile(ours, 95), percentile(bare, 95)))
-    rows.append(("task to bare", *shares, ratio(many[1].rate, many[0].rate), "", ""))
+    rows.append(("task to bare", *shares, ratio(many[1], many[0])))
     title = f"Jobs: creation to end, ms ({PAIRS} pairs); {MANY} by {AT_ONCE} clients, a second"
-    return Figures(title, ("", "p50", "p95", "a second", "API requests each", "operator's CPU ms each"), rows)
+    return Figures(title, ("", "p50", "p95", "a second"), rows)
 
 
-@dataclass(frozen=True)
-class AtOnce:
-    rate: float
+async def _many(one: Callable[[], Any]) -> float:
     """How many a second."""
-    requests: float
-    """That the API server had from everybody, for each."""
-    cpu: float
-    """Seconds of the operator, for each."""
-
-
-async def _many(one: Callable[[], Any], operator: psutil.Process) -> AtOnce:
     left = MANY
-    requests, cpu, began = _requests(), sum(operator.cpu_times()[:2]), time.monotonic()
+    began = time.monotonic()
 
     async def client() -> None:
         nonlocal left
@@ -81,27 +64,7 @@ async def _many(one: Callable[[], Any], operator: psutil.Process) -> AtOnce:
             await one()
 
     await asyncio.gather(*(client() for _ in range(AT_ONCE)))
-    rate = MANY / (time.monotonic() - began)
-    more = _requests() - requests
-    if os.environ.get("VERBOSE"):
-        for (verb, resource), count in more.most_common(25):
-            print(f"  {count / MANY:6.2f} {verb} {resource}", file=sys.stderr)
-    return AtOnce(rate, more.total() / MANY, (sum(operator.cpu_times()[:2]) - cpu) / MANY)
-
-
-def _requests() -> Counter[tuple[str, str]]:
-    """What the API server was asked so far, by verb and resource."""
-    kubectl = Kubectl(parts.kubectl() or "kubectl", clusters.kubeconfig())
-    found: Counter[tuple[str, str]] = Counter()
-    lines = kubectl.ok("get", "--raw", "/metrics").splitlines()
-    for family in text_string_to_metric_families(
-        "\n".join(line for line in lines if "apiserver_request_total" in line)
-    ):
-        for sample in family.samples:
-            labels = sample.labels
-            resource = "/".join(filter(None, (labels["resource"], labels["subresource"])))
-            found[labels["verb"], resource] += int(sample.value)
-    return found
+    return MANY / (time.monotonic() - began)
 
 
 class Bench:
@@ -154,7 +117,7 @@ async def _namespace(kube: Kube) -> AsyncIterator[str]:
 
 
 @contextlib.contextmanager
-def _operator(namespace: str, image: str) -> Iterator[psutil.Process]:
+def _operator(namespace: str, image: str) -> Any:
     with tempfile.TemporaryDirectory(prefix="remit-bench-") as state:
         argv = [sys.executable, "-m", "remit.cli", "operator", f"--namespace={namespace}", f"--state-dir={state}"]
         argv += [f"--operator-namespace={namespace}", "--backend=kubernetes", f"--default-image={image}"]
@@ -166,7 +129,7 @@ def _operator(namespace: str, image: str) -> Iterator[psutil.Process]:
         with (Path(state) / "log").open("wb") as log:
             process = subprocess.Popen(argv, stdout=log, stderr=log)
             try:
-                yield psutil.Process(process.pid)
+                yield
             finally:
                 process.terminate()
                 process.wait(60)
