@@ -37,7 +37,7 @@ def test_a_volume_of_a_later_version_is_refused_with_a_word(installation: Instal
             its.run("meanwhile", "echo", "later")
             wait_until(lambda: restarts() > 1, "another start", seconds=120)
             wait_until(refused, "the refusal again", seconds=120)
-            assert its.status("meanwhile") == {}
+            assert its.status("meanwhile") == {"phase": "Pending", "observedGeneration": -1}, "as it was created"
         finally:
             its.upgrade()  # to a pod's own folder
         assert its.finished("meanwhile")["phase"] == "Succeeded"
