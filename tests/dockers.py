@@ -193,6 +193,21 @@ class OwnEngine:
             _ip("link", "delete", self._bridge)
 
 
+@contextlib.contextmanager
+def own_engine(*, live_restore: bool = False) -> Iterator[OwnEngine]:
+    """An engine that runs. Nothing is left of it, neither the mount that a dockerd makes of its data."""
+    with tempfile.TemporaryDirectory(prefix="rd", ignore_cleanup_errors=True) as folder:
+        engine = OwnEngine(Path(folder), live_restore)
+        try:
+            engine.start()
+            yield engine
+        finally:
+            engine.stop()
+            mounted = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+            for path in sorted((path for path in mounted if path.startswith(f"{folder}/")), reverse=True):
+                subprocess.run(["umount", "--lazy", path], check=False, timeout=_PATIENCE)
+
+
 def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, timeout=_PATIENCE)
 

@@ -89,8 +89,10 @@ spec:
           valueFrom:
             fieldRef:
               fieldPath: metadata.namespace
-        {{- if ne .Values.defaultImage "off" }}
         # Kustomize can set a variable's value as it sets the image above, and an argument it cannot.
+        - name: REMIT_IMAGE
+          value: {{ include "remit.image" . | quote }}
+        {{- if ne .Values.defaultImage "off" }}
         - name: REMIT_DEFAULT_IMAGE
           value: {{ .Values.defaultImage | default (include "remit.image" .) | quote }}
         {{- end }}

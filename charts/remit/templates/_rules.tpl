@@ -57,7 +57,7 @@ same namespaces; tasks and Deployments of one that is not served are ignored. */
   verbs: [create, delete]
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
-  verbs: [get, create]
+  verbs: [get, list, create, patch, delete]
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
   verbs: [get, create, delete]

@@ -31,8 +31,8 @@ async def open_mounts(
         size = confinement.limits.disk_bytes or DEFAULT_DISK_BYTES
         return Mounts(confinement.mounts, identities, (*FORBIDDEN, *protected), stages=stages, disk_bytes=size)
 
-    paths = ", ".join(mount.path for mount in confinement.mounts if isinstance(mount, HostMount))
-    return await _answered(opened, Mounts.close, paths)
+    paths = [mount.path for mount in confinement.mounts if isinstance(mount, HostMount)]
+    return await _answered(opened, Mounts.close, ", ".join(paths)) if paths else opened()
 
 
 async def open_stdin(file: HostMount, identities: Identities | None, protected: Iterable[str]) -> int:

@@ -72,6 +72,17 @@ def operator(
             rich_help_panel="Operator",
         ),
     ] = "",
+    remit_image: Annotated[
+        str,
+        typer.Option(
+            metavar="IMAGE",
+            help="The operator's own image, of which file operations run as Jobs. Policies need not allow it.",
+            envvar="REMIT_IMAGE",
+            show_envvar=False,
+            show_default=False,
+            rich_help_panel="Jobs",
+        ),
+    ] = "",
     accept_unenforced_network: Annotated[
         bool,
         typer.Option(
@@ -173,6 +184,7 @@ def operator(
         notifications=checked(notifications),
         backends=cast("tuple[BackendName, ...]", tuple(backend or ())),
         image=default_image,
+        remit_image=remit_image,
         accept_unenforced_network=accept_unenforced_network,
         lease_name=lease_name,
         launchers=launchers,

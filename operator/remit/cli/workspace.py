@@ -1,11 +1,11 @@
-"""`remit workspace`: folders that are kept from one task to the next."""
+"""`remit workspace`: what is kept from one task to the next."""
 
 from __future__ import annotations
 
 import datetime
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,17 +13,23 @@ from remit import threads
 from remit.cli import options
 from remit.cli.helptext import command
 from remit.cli.usage import Command, Group
-from remit.errors import RemitError
 
 if TYPE_CHECKING:
-    from remit.cli.connect import Connection
-    from remit.execution.workspaces import Workspace, WorkspaceStore
+    from remit.cli.workspaceplaces import Place
 
-app = typer.Typer(cls=Group, no_args_is_help=True, help="List and remove the folders that tasks share.")
+app = typer.Typer(cls=Group, no_args_is_help=True, help="List and remove what tasks share.")
 WorkspaceName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the workspace.")]
+Backend = Annotated[
+    Literal["process", "docker", "kubernetes"] | None,
+    typer.Option(
+        "--backend",
+        metavar="NAME",
+        help="process or docker: the folder of this host; kubernetes: the claim. Only needed where both have the name.",
+    ),
+]
 
 
-@app.command("list", cls=Command, help="List workspaces, with what they take of the disk.")
+@app.command("list", cls=Command, help="List workspaces: folders of this host, and claims of the cluster.")
 def list_all(
     all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="In every namespace.")] = False,
     output: options.Output = options.TableForm.TABLE,
@@ -43,52 +49,67 @@ async def _list(
     context: str | None,
     state_dir: Path | None,
 ) -> None:
-    from remit.api import format_bytes
     from remit.cli.connect import connected
     from remit.cli.tables import console, listing
-    from remit.execution.progress import human_duration
+    from remit.cli.workspaceplaces import places
 
     async with connected(kubeconfig, context, namespace, state_dir) as connection:
-        found = [
-            workspace
-            for store in _stores(connection)
-            for workspace in store.all()
-            if all_namespaces or workspace.namespace == connection.namespace
-        ]
+        found, _ = await places(connection, None if all_namespaces else connection.namespace)
     if output is options.TableForm.JSON:
-        typer.echo(json.dumps([_as_json(each) for each in found], indent=2))
+        typer.echo(json.dumps([place.as_json() for place in found], indent=2))
         return
-    now = datetime.datetime.now(datetime.UTC)
-    rows = [
-        [
-            *([each.namespace] if all_namespaces else []),
-            each.name,
-            format_bytes(each.used_bytes()),
-            format_bytes(each.size),
-            human_duration(now - datetime.datetime.fromtimestamp(each.used_at, datetime.UTC)),
-        ]
-        for each in found
+    rows = [_row(place) for place in found]
+    shown = _columns(found, all_namespaces=all_namespaces)
+    console().print(listing(shown, [[row[column] for column in shown] for row in rows]))
+
+
+def _columns(found: list[Place], *, all_namespaces: bool) -> list[str]:
+    """Those that tell something of what was found: folders alone, claims alone, or both."""
+    folders, claims = any(place.folder for place in found), any(place.claim for place in found)
+    return [
+        *(["NAMESPACE"] if all_namespaces else []),
+        "NAME",
+        *(["BACKEND"] if folders and claims else []),
+        *(["USED"] if folders or not claims else []),
+        "SIZE",
+        *(["CAPACITY", "CLASS", "STATUS"] if claims else []),
+        "LAST USED",
+        "USED BY",
     ]
-    headers = [*(["NAMESPACE"] if all_namespaces else []), "NAME", "USED", "SIZE", "LAST USED"]
-    console().print(listing(headers, rows))
 
 
-def _as_json(workspace: Workspace) -> dict[str, Any]:
-    used_at = datetime.datetime.fromtimestamp(workspace.used_at, datetime.UTC)
-    return {
-        "namespace": workspace.namespace,
-        "name": workspace.name,
-        "folder": str(workspace.data),
-        "usedBytes": workspace.used_bytes(),
-        "sizeBytes": workspace.size,
-        "lastUsed": f"{used_at:%FT%TZ}",
-        "ttlSecondsAfterLastUse": workspace.ttl_seconds,
+def _row(place: Place) -> dict[str, str]:
+    from remit.api import format_bytes
+    from remit.execution.progress import human_duration
+
+    ago = datetime.datetime.now(datetime.UTC) - place.last_used if place.last_used else None
+    row = {
+        "NAMESPACE": place.namespace,
+        "NAME": place.name,
+        "BACKEND": ",".join(place.backends),
+        "USED": format_bytes(place.folder.used_bytes()) if place.folder else "-",
+        "SIZE": _size(place.size),
+        "CAPACITY": "-",
+        "CLASS": "-",
+        "STATUS": "-",
+        "LAST USED": human_duration(ago) if ago is not None else "-",
+        "USED BY": ",".join(place.used_by) or "-",
     }
+    if (claim := place.claim) is not None:
+        row |= {"CAPACITY": _size(claim.capacity), "CLASS": claim.storage_class or "-", "STATUS": claim.phase or "-"}
+    return row
+
+
+def _size(size: int | None) -> str:
+    from remit.api import format_bytes
+
+    return "-" if size is None else format_bytes(size)
 
 
 @command(app)
 def show(
     name: WorkspaceName,
+    backend: Backend = None,
     output: options.Output = options.TableForm.TABLE,
     namespace: options.Namespace = None,
     kubeconfig: options.Kubeconfig = None,
@@ -96,102 +117,80 @@ def show(
     state_dir: options.StateDir = None,
 ) -> None:
     """Say where a workspace is, how large it may become, how long it is kept, and who uses it."""
-    threads.run(_show(name, output, namespace, kubeconfig, context, state_dir))
+    threads.run(_show(name, backend, output, namespace, kubeconfig, context, state_dir))
 
 
 async def _show(
     name: str,
+    backend: str | None,
     output: options.TableForm,
     namespace: str | None,
     kubeconfig: Path | None,
     context: str | None,
     state_dir: Path | None,
 ) -> None:
-    from remit.api import format_bytes
     from remit.cli.connect import connected
+    from remit.cli.workspaceplaces import find
 
     async with connected(kubeconfig, context, namespace, state_dir) as connection:
-        _, workspace = _find(connection, name)
-        users = await _users(connection, name)
+        place, users = await find(connection, name, backend)
     if output is options.TableForm.JSON:
-        typer.echo(json.dumps({**_as_json(workspace), "usedBy": list(users)}, indent=2))
+        typer.echo(json.dumps(place.as_json(), indent=2))
         return
-    ttl = workspace.ttl_seconds
+    ttl, unknown = place.ttl_seconds, users.pods_refused if place.claim else ""
     about = {
-        "Name": f"{workspace.namespace}/{workspace.name}",
-        "Folder": str(workspace.data),
-        "Used": f"{format_bytes(workspace.used_bytes())} of {format_bytes(workspace.size)}",
-        "Last used": f"{datetime.datetime.fromtimestamp(workspace.used_at, datetime.UTC):%FT%TZ}",
+        "Name": f"{place.namespace}/{place.name}",
+        **_where(place),
+        "Last used": f"{place.last_used:%FT%TZ}" if place.last_used else "-",
         "Kept": "until 'remit workspace rm'" if ttl is None else f"{ttl} seconds after its last use",
-        "Used by": ", ".join(users) or "no task",
+        "Used by": ", ".join(place.used_by) or ("no task; pods are not known" if unknown else "no task"),
     }
     for label, value in about.items():
         typer.echo(f"{label + ':':11}{value}")
+
+
+def _where(place: Place) -> dict[str, str]:
+    from remit.api import format_bytes
+    from remit.backends.kubernetes.workspaceclaim import claim_name
+
+    if place.folder is not None:
+        used = f"{format_bytes(place.folder.used_bytes())} of {_size(place.size)}"
+        return {"Folder": str(place.folder.data), "Used": used}
+    if (claim := place.claim) is None:
+        return {}
+    return {
+        "Claim": f"{claim_name(claim.name)} ({claim.phase or 'no status'})",
+        "Size": f"{_size(claim.size)}, and has {_size(claim.capacity)}" if claim.capacity else _size(claim.size),
+        "Class": claim.storage_class or "-",
+    }
 
 
 @command(app)
 def rm(
     name: WorkspaceName,
     force: Annotated[bool, typer.Option("--force", help="Also where a task uses it.")] = False,
+    backend: Backend = None,
     namespace: options.Namespace = None,
     kubeconfig: options.Kubeconfig = None,
     context: options.Context = None,
     state_dir: options.StateDir = None,
 ) -> None:
     """Remove a workspace and all that is in it."""
-    threads.run(_remove(name, force, namespace, kubeconfig, context, state_dir))
+    threads.run(_remove(name, force, backend, namespace, kubeconfig, context, state_dir))
 
 
 async def _remove(
     name: str,
     force: bool,
+    backend: str | None,
     namespace: str | None,
     kubeconfig: Path | None,
     context: str | None,
     state_dir: Path | None,
 ) -> None:
     from remit.cli.connect import connected
+    from remit.cli.workspaceplaces import find, remove
 
     async with connected(kubeconfig, context, namespace, state_dir) as connection:
-        store, workspace = _find(connection, name)
-        if not force and (users := await _users(connection, name)):
-            raise RemitError(f"workspace {name} is used by {', '.join(users)}; wait for the end, or give --force")
-    store.remove(workspace)
-    typer.echo(f"workspace {workspace.namespace}/{name} removed")
-
-
-async def _users(connection: Connection, name: str) -> tuple[str, ...]:
-    """The tasks of the namespace that run and have it mounted."""
-    from remit.kube.client import TASKS
-
-    return tuple(
-        f"task/{task['metadata']['name']}"
-        for task in await connection.kube.list(TASKS, connection.namespace)
-        if task.get("status", {}).get("phase") == "Running"
-        and any(volume.get("workspace", {}).get("name") == name for volume in task["spec"].get("volumes", []))
-    )
-
-
-def _find(connection: Connection, name: str) -> tuple[WorkspaceStore, Workspace]:
-    for store in _stores(connection):
-        if (workspace := store.find(connection.namespace, name)) is not None:
-            return store, workspace
-    raise RemitError(
-        f"there is no workspace {name} in namespace {connection.namespace}; 'remit workspace list -A' lists all"
-    )
-
-
-def _stores(connection: Connection) -> tuple[WorkspaceStore, ...]:
-    """Those of operators of this machine and user. Raises `RemitError` where there is none."""
-    import os
-
-    from remit.execution.workspaces import WorkspaceStore
-
-    roots = dict.fromkeys(state_dir / "workspaces" for state_dir in connection.state_dirs)
-    readable = [root for root in roots if os.access(root, os.R_OK | os.X_OK)]
-    if not readable:
-        raise RemitError(
-            "no operator of this machine and user keeps workspaces; run this command where the operator runs and as"
-            " its user, and see --state-dir"
-        )
-    return tuple(WorkspaceStore(root) for root in readable)
+        place, users = await find(connection, name, backend)
+        typer.echo(await remove(connection, place, users, force=force))

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from remit import __version__
+from remit.api import API_VERSION
 from remit.api.endpoint import Resource
 from remit.backends import Backend, ProcessBackend
+from remit.backends.base import TaskReference
 from remit.backends.docker import NOBODY, OFF, DockerBackend, Staging
 from remit.backends.docker import Engine as DockerEngine
 from remit.backends.egress import Books, Doors
@@ -34,6 +36,7 @@ from remit.controllers.table import controllers
 from remit.controllers.tasks import TaskReconciler
 from remit.controllers.values import Source
 from remit.controllers.watching import Watcher
+from remit.controllers.workspaceclaims import keep_pruning as keep_pruning_claims
 from remit.errors import ApiError, LeaseLost, RemitError
 from remit.execution.admission import Admission, default_limits
 from remit.execution.artifacts import ArtifactStore
@@ -44,7 +47,7 @@ from remit.execution.runner import Runner
 from remit.execution.store import RunStore
 from remit.execution.workspaces import WorkspaceStore
 from remit.kube.access import Access
-from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Kube
+from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Kube, Object
 from remit.kube.events import Recorder
 from remit.kube.leadership import Leadership
 from remit.kube.lease import LeaderElector
@@ -210,6 +213,7 @@ class Operator:
     health: HealthServer
     checks: Checks
     notifier: Notifier | None
+    jobs: KubernetesBackend | None
     failed: asyncio.Future[None]
     _background: list[asyncio.Task[Any]]
 
@@ -252,6 +256,7 @@ class Operator:
             offered["docker"] = DockerBackend(engine, doors, books, staging=staging)
         if jobs is not None:
             offered["kubernetes"] = jobs
+            jobs.workspaces.notify = lambda task, *told: events.record(_object(task), *told)
         runner = Runner(
             backends=offered,
             store=RunStore(settings.state_dir / "runs"),
@@ -288,6 +293,7 @@ class Operator:
                 backend=settings.backends[0],
                 image=settings.image,
                 for_images=next((name for name in settings.backends if name in offered and name in WITH_IMAGES), None),
+                remit_image=settings.remit_image,
             ),
         )
         requester = Requester(settings.trust_requested_by, settings.only_user)
@@ -351,6 +357,7 @@ class Operator:
             health=health,
             checks=checks,
             notifier=notifying.notifier(settings, kube, known, events, checks, metrics, redactor),
+            jobs=jobs,
             failed=asyncio.get_running_loop().create_future(),
             _background=[],
         )
@@ -382,6 +389,10 @@ class Operator:
         if (folders := self.runner.folders) is not None:
             pruner = Pruner(self.settings.state_dir, self.settings.retention, folders.artifacts, self.audit)
             self.spawn(keep_pruning(folders, pruner), "retention")
+        if self.jobs is not None:
+            tasks = self.tasks.reflector.objects
+            pruning = keep_pruning_claims(self.jobs.workspaces, tasks, self.settings.namespaces)
+            self.spawn(pruning, "claims of workspaces")
 
     async def stop(self) -> None:
         """Take nothing new, end what runs, write what became of it."""
@@ -416,6 +427,12 @@ class Operator:
         if not self.tasks.stopping and not self.failed.done():
             log.error("the operator cannot go on", part=task.get_name(), error=str(error or "it ended"))
             self.failed.set_exception(error or RemitError(f"{task.get_name()} ended"))
+
+
+def _object(task: TaskReference) -> Object:
+    """What an Event about the task is about."""
+    metadata = {"namespace": task.namespace, "name": task.name, "uid": task.uid, "resourceVersion": ""}
+    return {"apiVersion": API_VERSION, "kind": "ExecutionTask", "metadata": metadata}
 
 
 async def _wait_for_kinds(kube: Kube, kinds: Iterable[Resource], namespace: str | None) -> None:

@@ -53,6 +53,9 @@ class Settings:
     see `remit.controllers.placing`."""
     image: str = ""
     """The container image of what does not name one. Policies need not allow it."""
+    remit_image: str = ""
+    """An image with this version of Remit, of which file operations run as Jobs; empty: they do not. Policies need not
+    allow it."""
     launchers: Path = Path("/usr/libexec/remit")
     """The folder with the programs that Jobs start with, see `remit.backends.kubernetes.launcher`."""
     accept_unenforced_network: bool = False

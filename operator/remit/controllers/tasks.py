@@ -114,6 +114,7 @@ class TaskReconciler:
 
     async def reconcile(self, key: str) -> float | None:
         """One step for the task `key`. Gives seconds until it wants to be looked at again, or None."""
+        self._driver.leave_ended()
         obj = self.reflector.objects.get(key)
         if obj is None:
             self._driver.leave(key)

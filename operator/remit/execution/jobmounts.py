@@ -21,15 +21,9 @@ MOST_FILES: Final = 500
 """A pod's manifest lists them."""
 
 
-def claim_mount(
-    volume: Volume, wanted: WorkspaceVolume, mount: VolumeMount, policies: Sequence[CompiledPolicy]
-) -> ClaimMount:
-    """Raises `InvalidInput` for what no claim can have."""
-    if wanted.ttl_seconds_after_last_use is not None:
-        message = "nothing removes the workspaces of Jobs in this version; leave it out, and delete its claim yourself"
-        raise InvalidInput(message, field=f"spec.volumes[{volume.name}].workspace.ttlSecondsAfterLastUse")
-    size = workspace_bytes(policies, wanted)
-    return ClaimMount(mount.mount_path, wanted.name, size, mount.sub_path or "", mount.access == "ReadOnly")
+def claim_mount(wanted: WorkspaceVolume, mount: VolumeMount, policies: Sequence[CompiledPolicy]) -> ClaimMount:
+    size, ttl = workspace_bytes(policies, wanted), wanted.ttl_seconds_after_last_use
+    return ClaimMount(mount.mount_path, wanted.name, size, mount.sub_path or "", mount.access == "ReadOnly", ttl)
 
 
 def files_mount(
@@ -77,5 +71,5 @@ def stdin_volume_of(
         raise InvalidInput(message, field="spec.stdinFrom.volume")
     nowhere = VolumeMount.model_construct(name=file.name, mount_path="", sub_path=file.path, access="ReadOnly")
     if volume.workspace:
-        return claim_mount(volume, volume.workspace, nowhere, policies)
+        return claim_mount(volume.workspace, nowhere, policies)
     return files_mount(volume, nowhere, folders, artifacts)

@@ -106,7 +106,7 @@ def _job_mount(
         message = "a Job mounts no releases; use backend: process or docker"
         raise InvalidInput(message, field=f"spec.volumes[{volume.name}]")
     if volume.workspace:
-        return claim_mount(volume, volume.workspace, mount, policies)
+        return claim_mount(volume.workspace, mount, policies)
     return _mount(volume, mount, policies, {})
 
 

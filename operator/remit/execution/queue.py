@@ -145,6 +145,11 @@ class Queue:
             return
         self._let_in(now)
 
+    def rename(self, key: str, to: str) -> None:
+        """What `key` holds is that of `to` from now on: the name `key` is for another task."""
+        if (held := self._inside.pop(key, None)) is not None:
+            self._inside[to] = held
+
     def restore(
         self, running: Mapping[str, tuple[str, Claims]], starts: Iterable[tuple[str, Claims, float]], now: float
     ) -> None:

@@ -24,8 +24,8 @@ import orjson
 from pydantic import ValidationError
 
 from remit.backends import Outcome
+from remit.backends.elapsed import ElapsedTime
 from remit.execution.attemptstatus import AttemptRecord
-from remit.execution.elapsed import ElapsedTime
 from remit.privatefiles import replace_private
 from remit.sandbox.fencing import now as boot_time
 

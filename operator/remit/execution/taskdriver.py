@@ -84,6 +84,8 @@ class TaskDriver:
     """None without leader election."""
     stopping: bool = False
     """Set once the process goes: what ends is still written, and nothing more is started."""
+    _ending: dict[str, str] = field(default_factory=dict)
+    """By the uid of each task that is gone and of which something is still alive, the name of its place."""
     _waiting: Waiting = field(init=False)
     _clock: TaskClock = field(init=False)
     _denied: dict[str, AuditEvent] = field(default_factory=dict)
@@ -134,13 +136,26 @@ class TaskDriver:
 
     def deleted(self, key: str, namespace: str, uid: str) -> None:
         """The task is gone: whatever of it still runs must end, and what was kept of it goes too."""
+        self._keep_place(key, uid)
         self.let_go(key, uid)
         self.runner.abandon(namespace, uid)
 
     def vanished(self, key: str, uid: str) -> None:
         """The task is not there any more: whatever of it still runs must end. What is kept of it stays."""
+        self._keep_place(key, uid)
         self.let_go(key, uid)
         self.runner.stop(uid)
+
+    def _keep_place(self, key: str, uid: str) -> None:
+        """Until nothing of the task is alive, its workspaces are not for others: see `leave_ended`."""
+        if self.runner.running(uid) and uid not in self._ending:
+            self._ending[uid] = place = f"{key} (deleted, uid {uid})"
+            self.turns.rename(key, place)
+
+    def leave_ended(self) -> None:
+        """Give up the places of tasks that are gone, and of which nothing is alive any more."""
+        for uid in [uid for uid in self._ending if not self.runner.running(uid)]:
+            self.turns.leave(self._ending.pop(uid), self._clock.steady())
 
     def let_go(self, key: str, uid: str) -> None:
         """Remember nothing of it."""

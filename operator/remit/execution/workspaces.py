@@ -18,8 +18,8 @@ from typing import Any, Final
 import orjson
 import structlog
 
+from remit.backends.elapsed import ElapsedTime
 from remit.errors import InvalidInput
-from remit.execution.elapsed import ElapsedTime
 from remit.execution.foldertree import disk_usage, remove_tree
 from remit.privatefiles import replace_private
 

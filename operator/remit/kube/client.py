@@ -232,11 +232,20 @@ class Kube:
             content_type="application/apply-patch+yaml",
         )
 
-    async def delete(self, resource: Resource, namespace: str | None, name: str, *, uid: str | None = None) -> None:
-        """Delete, only if it is still the object `uid` where that is given."""
+    async def delete(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        *,
+        uid: str | None = None,
+        resource_version: str | None = None,
+    ) -> None:
+        """Delete, only if it is still the object `uid`, in this version, where that is given."""
         body: Object = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
-        if uid:
-            body["preconditions"] = {"uid": uid}
+        wanted = {"uid": uid, "resourceVersion": resource_version}
+        if preconditions := {name: value for name, value in wanted.items() if value}:
+            body["preconditions"] = preconditions
         await self.request("DELETE", resource.path(namespace, name), body=body)
 
     async def discard(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:

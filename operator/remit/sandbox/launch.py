@@ -88,7 +88,9 @@ class Launch:
             self._user = user
             self.uid = user.uid if user else None
             """The user that it becomes; None: it stays the operator's."""
-            self._steps += [mounts.step] if mounts and mounts.step else []
+            copies = mounts.copies() if mounts else []
+            trees = [self._keep(tree) for tree, *_ in copies if tree >= 0]
+            self._steps += [("stage", copies)] if copies else []
             if bubblewrap.identities and user:
                 self._steps += [("expose", hidden)] if hidden else []
                 groups = (*bubblewrap.identities.groups, *(mounts.groups if mounts else ()))
@@ -103,6 +105,7 @@ class Launch:
                 *(private_fd, go_read, status_write, block_read, sync),
                 *((filter_fd,) if filter_fd is not None else ()),
                 *(mounts.descriptors if mounts else ()),
+                *trees,
             )
             self.argv = command_line(
                 bubblewrap,

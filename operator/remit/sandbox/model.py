@@ -80,14 +80,15 @@ class EmptyMount:
 
 @dataclass(frozen=True, slots=True)
 class ClaimMount:
-    """A volume of a cluster's, found at `mount_path`: that of the workspace `workspace`, made with `size_bytes` where
-    it is not there yet."""
+    """A volume of a cluster's, found at `mount_path`: that of the workspace `workspace`, which has `size_bytes` where
+    the cluster can give it these, and is removed when nothing has used it for `ttl_seconds`; None: it is kept."""
 
     mount_path: str
     workspace: str
     size_bytes: int
     sub_path: str = ""
     read_only: bool = True
+    ttl_seconds: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

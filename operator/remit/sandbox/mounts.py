@@ -20,7 +20,7 @@ from remit.sandbox.model import ClaimMount, EmptyMount, FilesMount, HostMount, I
 from remit.sandbox.mountuser import Owned, User, choose_user, user_of
 from remit.sandbox.ownership import give
 from remit.sandbox.protected import Protected
-from remit.sandbox.staging import staged
+from remit.sandbox.staging import close_copies, copy_mount, staged
 
 _OPEN = os.O_PATH | os.O_CLOEXEC
 _MOST_LINKS = 40
@@ -28,26 +28,38 @@ _ROOT = 0
 _UNSTAGED = -1
 
 
+Opened = tuple[HostMount, int, os.stat_result]
+"""A mount, and the descriptor and the status of what is mounted."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Found:
     """`descriptor` is -1 for an empty folder. `within`: the mount outermost around it that has a folder of the host, in
-    which it lies at `relative`; there it is not bubblewrap that mounts it."""
+    which it lies at `relative`; there it is not bubblewrap that mounts it. `outer` is the innermost one."""
 
     mount: Mount
     descriptor: int
     status: os.stat_result | None
     within: int = _UNSTAGED
     relative: str = ""
+    outer: _Found | None = None
 
     @property
     def is_folder(self) -> bool:
         return self.status is None or stat.S_ISDIR(self.status.st_mode)
 
+    @property
+    def opened(self) -> Opened | None:
+        """None for an empty folder."""
+        if self.status is None or not isinstance(self.mount, HostMount):
+            return None
+        return self.mount, self.descriptor, self.status
+
 
 class Mounts:
     """What one attempt has mounted. `close` it when the attempt has started, or will not.
 
-    `descriptors` go to the process; `step` is for the fork server's child, `arguments` for bubblewrap. `user` is None
+    `copies` are for the fork server's child to stage, `arguments` and `descriptors` for bubblewrap. `user` is None
     where the operator is an ordinary user, whose attempts are its own.
     """
 
@@ -62,8 +74,9 @@ class Mounts:
     ) -> None:
         """Opens them. May block for as long as a filesystem of the host does not answer.
 
-        `identities` are those of attempts, where the operator is root; `stages`: whether `step` is taken. `protected`
-        are folders and files of which nothing is ever mounted; `disk_bytes` the size of empty folders that say none.
+        `identities` are those of attempts, where the operator is root; `stages`: whether `copies` are staged.
+        `protected` are folders and files of which nothing is ever mounted; `disk_bytes` the size of empty folders that
+        say none.
 
         Raises InvalidInput for what is not there, or must not be mounted.
         """
@@ -71,10 +84,12 @@ class Mounts:
         self._stages = stages
         self._disk_bytes = disk_bytes
         try:
-            guard = Protected(protected)
             trusts = os.geteuid() != _ROOT or identities is not None
             for mount in sorted(mounts, key=lambda mount: mount.mount_path):
-                self._found.append(self._open(mount, trusts, guard))
+                self._found.append(self._open(mount, trusts))
+            check([each.opened for each in self._found if each.opened], protected)
+            for each in self._found:
+                _check_place(each)
             owned = [
                 Owned(each.mount, each.status.st_uid, each.status.st_gid)
                 for each in self._found
@@ -95,7 +110,8 @@ class Mounts:
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        return tuple(each.descriptor for each in self._found if each.descriptor >= 0)
+        """Those that `arguments` name."""
+        return () if self._stages else tuple(each.descriptor for each in self._found if each.descriptor >= 0)
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -138,26 +154,20 @@ class Mounts:
             if self._found[at].within < 0 and isinstance(mount := self._found[at].mount, HostMount)
         ]
 
-    @property
-    def step(self) -> tuple[object, ...] | None:
-        """For the fork server's child, which closes the descriptors then."""
-        if not any(self._is_staged(each) for each in self._found):
-            return None
+    def copies(self) -> list[tuple[int, int, str, str]]:
+        """What `staging.stage` takes, which closes the descriptors. Raises OSError."""
         user = self.user or User(os.geteuid(), os.getegid(), shared=True)
         numbers = {number: staged for staged, number in enumerate(self._staged())}
-        return (
-            "stage",
-            [
-                (
-                    each.descriptor,
-                    isinstance(each.mount, HostMount) and each.mount.read_only,
-                    numbers[each.within] if each.within >= 0 else -1,
-                    each.relative,
-                    f"mode=0700,size={self._size(each.mount)},uid={user.uid},gid={user.gid}",
-                )
-                for each in (self._found[number] for number in self._staged())
-            ],
-        )
+        copies: list[tuple[int, int, str, str]] = []
+        try:
+            for each in (self._found[number] for number in self._staged()):
+                tree = _UNSTAGED if each.descriptor < 0 else copy_mount(each.descriptor, _is_read_only(each.mount))
+                options = f"mode=0700,size={self._size(each.mount)},uid={user.uid},gid={user.gid}"
+                copies.append((tree, numbers.get(each.within, _UNSTAGED), each.relative, options))
+        except BaseException:
+            close_copies(copies)
+            raise
+        return copies
 
     def arguments(self) -> list[str]:
         """For bubblewrap, which must have made the folders of `/` already."""
@@ -195,24 +205,18 @@ class Mounts:
         size = mount.size_bytes if isinstance(mount, EmptyMount) else None
         return self._disk_bytes if size is None else size
 
-    def _open(self, mount: Mount, trusts_links_of_root: bool, guard: Protected) -> _Found:
+    def _open(self, mount: Mount, trusts_links_of_root: bool) -> _Found:
         within, relative, outer = self._lies_within(mount)
         if isinstance(mount, EmptyMount):
-            found = _Found(mount, -1, None, within, relative)
-            _check_place(found, outer)
-            return found
+            return _Found(mount, -1, None, within, relative, outer)
         if isinstance(mount, ClaimMount | FilesMount):
             raise InvalidInput(f"{mount.mount_path}: volumes of a cluster are mounted by its Jobs only")
         descriptor = open_host(mount, trusts_links_of_root)
         try:
-            status = os.fstat(descriptor)
-            check(mount, descriptor, status, guard)
-            found = _Found(mount, descriptor, status, within, relative)
-            _check_place(found, outer)
+            return _Found(mount, descriptor, os.fstat(descriptor), within, relative, outer)
         except BaseException:
             os.close(descriptor)
             raise
-        return found
 
     def _lies_within(self, mount: Mount) -> tuple[int, str, _Found | None]:
         """The number of the mount of the host that is outermost around `mount`, where in that, and the innermost."""
@@ -238,6 +242,10 @@ class Mounts:
         number = inner.within if inner.within >= 0 else self._found.index(inner)
         top = self._found[number]
         return number, posixpath.relpath(mount.mount_path, top.mount.mount_path), inner
+
+
+def _is_read_only(mount: Mount) -> bool:
+    return isinstance(mount, HostMount) and mount.read_only
 
 
 def _relative_to(outer: _Found, mount: Mount) -> str:
@@ -338,10 +346,18 @@ def _relative(path: str) -> str:
     return path.lstrip("/") or SELF
 
 
-def check(mount: HostMount, descriptor: int, status: os.stat_result, guard: Protected) -> None:
-    """Raises InvalidInput where it must not be mounted."""
-    if not mount.internal and (objection := guard.objection(descriptor, status)):
-        raise refused(mount, objection)
+def check(opened: Sequence[Opened], protected: Iterable[str]) -> None:
+    """Raises InvalidInput where one must not be mounted."""
+    if guarded := [each for each in opened if not each[0].internal]:
+        objections = Protected(protected).objections([(descriptor, status) for _, descriptor, status in guarded])
+        for (mount, _, _), objection in zip(guarded, objections, strict=True):
+            if objection:
+                raise refused(mount, objection)
+    for mount, _, status in opened:
+        _check_file(mount, status)
+
+
+def _check_file(mount: HostMount, status: os.stat_result) -> None:
     if stat.S_ISDIR(status.st_mode):
         return
     path = posixpath.join(mount.path, mount.sub_path) if mount.sub_path else mount.path
@@ -356,8 +372,9 @@ def check(mount: HostMount, descriptor: int, status: os.stat_result, guard: Prot
         )
 
 
-def _check_place(found: _Found, outer: _Found | None) -> None:
-    """Raises InvalidInput where in `outer`, a folder of the host, is nothing to mount it on."""
+def _check_place(found: _Found) -> None:
+    """Raises InvalidInput where in a folder of the host is nothing to mount it on."""
+    outer = found.outer
     if outer is None or _exists(outer, found):
         return
     kind = "folder" if found.is_folder else "file"

@@ -1,8 +1,9 @@
-"""Puts folders of the host where bubblewrap finds them, by descriptor. Runs in the fork server's children, as root.
+"""Puts folders of the host where bubblewrap finds them, by descriptor, as root.
 
 bubblewrap takes its sources by name, and as the attempt's user. A name can mean something else by then, and a folder on
-the way may be closed to that user. So what was opened and judged is copied as a mount, by its descriptor, to a place in
-a mount namespace of this process's own: nothing is resolved a second time. Standard library only.
+the way may be closed to that user. So what was opened and judged is copied as a mount, by its descriptor, and that is
+attached in a mount namespace of the fork server's child: nothing is resolved a second time. The operator makes the
+copies, because a child pays for each page that it touches first. Standard library only: children import it, too.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ STAGE = "/sys"
 
 _OPEN_TREE, _MOVE_MOUNT, _OPENAT2, _MOUNT_SETATTR = 428, 429, 437, 442  # the same numbers on every architecture
 _AT_EMPTY_PATH, _AT_RECURSIVE, _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 0x1000, 0x8000, 1, os.O_CLOEXEC
-_MOVE_EMPTY_PATHS = 0x04 | 0x40  # MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH
+_MOVE_FROM_EMPTY_PATH, _MOVE_TO_EMPTY_PATH = 0x04, 0x40
+_AT_FDCWD = -100
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH = 0x02, 0x04, 0x08
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 0x2, 0x4, 0x8
@@ -47,32 +49,49 @@ def is_offered() -> bool:
     return True
 
 
-def stage(mounts: Sequence[tuple[int, bool, int, str, str]]) -> None:
-    """Stage each of `mounts`, in their order, and close its descriptor.
-
-    Each is a descriptor (-1: a new tmpfs), whether it is only to be read, the number of the mount that it lies in (-1:
-    in none), where in that, without a link, and the options of a tmpfs. Everything is nosuid and nodev, with what is
-    mounted beneath it, and nothing that is mounted on the host later comes to be seen.
+def copy_mount(descriptor: int, read_only: bool) -> int:
+    """A mount of what the descriptor refers to, attached nowhere yet: nosuid and nodev, with what is mounted beneath
+    it. Nothing that is mounted on the host later comes to be seen in it.
 
     Needs CAP_SYS_ADMIN and Linux 5.12. Raises OSError.
     """
-    trees = _copies(mounts)
+    flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_EMPTY_PATH | _AT_RECURSIVE
+    tree = call("syscall", _OPEN_TREE, descriptor, _empty(), flags)
+    to_set = _ATTR_NOSUID | _ATTR_NODEV | (_ATTR_RDONLY if read_only else 0)
+    attributes = struct.pack("=QQQQ", to_set, 0, PRIVATE, 0)  # struct mount_attr
+    held = ctypes.create_string_buffer(attributes, len(attributes))
+    flags = _AT_EMPTY_PATH | _AT_RECURSIVE
+    try:
+        call("syscall", _MOUNT_SETATTR, tree, _empty(), flags, ctypes.addressof(held), len(attributes))
+    except BaseException:
+        os.close(tree)
+        raise
+    return tree
+
+
+def stage(mounts: Sequence[tuple[int, int, str, str]]) -> None:
+    """Stage each of `mounts`, in their order, and close its descriptor, in a mount namespace of this process's own.
+
+    Each is a descriptor by `copy_mount` (-1: a new tmpfs, which is nosuid and nodev), the number of the mount that it
+    lies in (-1: in none), where in that, without a link, and the options of a tmpfs.
+
+    Needs CAP_SYS_ADMIN and Linux 5.12. Raises OSError.
+    """
     new_mount_namespace()
     _cover(STAGE)
-    _lay_out(STAGE, trees, mounts)
+    _lay_out(STAGE, mounts)
 
 
-def stage_at(folder: str, mounts: Sequence[tuple[int, bool, int, str, str]]) -> None:
+def stage_at(folder: str, mounts: Sequence[tuple[int, int, str, str]]) -> None:
     """The same, at an empty folder that nobody else may enter, in the mount namespace that this process is in, for
     others to find it. Whatever comes of it, `unstage` it."""
-    trees = _copies(mounts)
     try:
         _cover(folder)
         mount("none", folder, None, PRIVATE)
-        _lay_out(folder, trees, mounts)
     except BaseException:
-        _close(trees)
+        close_copies(mounts)
         raise
+    _lay_out(folder, mounts)
 
 
 def unstage(folder: str) -> None:
@@ -87,66 +106,49 @@ def unstage(folder: str) -> None:
             raise
 
 
-def _copies(mounts: Sequence[tuple[int, bool, int, str, str]]) -> list[int]:
-    trees: list[int] = []
-    try:
-        for descriptor, read_only, *_ in mounts:
-            trees.append(-1 if descriptor < 0 else _copied(descriptor, read_only))
-    except BaseException:
-        _close([*trees, *(descriptor for descriptor, *_ in mounts[len(trees) + 1 :])])
-        raise
-    return trees
-
-
-def _close(descriptors: Sequence[int]) -> None:
-    for descriptor in descriptors:
-        if descriptor >= 0:
-            os.close(descriptor)
+def close_copies(mounts: Sequence[tuple[int, int, str, str]]) -> None:
+    """Of those that will not be staged."""
+    for tree, *_ in mounts:
+        if tree >= 0:
+            os.close(tree)
 
 
 def _cover(folder: str) -> None:
     mount("tmpfs", folder, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "mode=0755,size=64k,nr_inodes=256")
 
 
-def _lay_out(folder: str, trees: Sequence[int], mounts: Sequence[tuple[int, bool, int, str, str]]) -> None:
-    for number, (tree, (_, _, within, path, options)) in enumerate(zip(trees, mounts, strict=True)):
-        place = _mount_point(staged(number, folder), tree) if within < 0 else _beneath(staged(within, folder), path)
-        try:
-            if tree < 0:
-                mount("tmpfs", f"/proc/self/fd/{place}", "tmpfs", _MS_NOSUID | _MS_NODEV, options)
-            else:
-                call("syscall", _MOVE_MOUNT, tree, _empty(), place, _empty(), _MOVE_EMPTY_PATHS)
-        finally:
-            os.close(place)
-    _close(trees)
-
-
-def _copied(descriptor: int, read_only: bool) -> int:
-    """The mount of what the descriptor refers to, attached nowhere yet."""
-    flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_EMPTY_PATH | _AT_RECURSIVE
+def _lay_out(folder: str, mounts: Sequence[tuple[int, int, str, str]]) -> None:
     try:
-        tree = call("syscall", _OPEN_TREE, descriptor, _empty(), flags)
+        for number, (tree, within, path, options) in enumerate(mounts):
+            if within < 0:
+                _attach(tree, _mount_point(staged(number, folder), tree))
+                continue
+            place = _beneath(staged(within, folder), path)
+            try:
+                if tree < 0:
+                    mount("tmpfs", f"/proc/self/fd/{place}", "tmpfs", _MS_NOSUID | _MS_NODEV, options)
+                else:
+                    _attach(tree, "", place)
+            finally:
+                os.close(place)
     finally:
-        os.close(descriptor)
-    to_set = _ATTR_NOSUID | _ATTR_NODEV | (_ATTR_RDONLY if read_only else 0)
-    attributes = struct.pack("=QQQQ", to_set, 0, PRIVATE, 0)  # struct mount_attr
-    held = ctypes.create_string_buffer(attributes, len(attributes))
-    flags = _AT_EMPTY_PATH | _AT_RECURSIVE
-    try:
-        call("syscall", _MOUNT_SETATTR, tree, _empty(), flags, ctypes.addressof(held), len(attributes))
-    except BaseException:
-        os.close(tree)
-        raise
-    return tree
+        close_copies(mounts)
 
 
-def _mount_point(path: str, tree: int) -> int:
+def _attach(tree: int, path: str, folder: int = _AT_FDCWD) -> None:
+    """At `path`, or at what `folder` refers to where that is empty."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    flags = _MOVE_FROM_EMPTY_PATH | (0 if path else _MOVE_TO_EMPTY_PATH)
+    call("syscall", _MOVE_MOUNT, tree, _empty(), folder, ctypes.addressof(name), flags)
+
+
+def _mount_point(path: str, tree: int) -> str:
     """A new one on the stage, of the same kind as what is mounted there."""
-    if tree < 0 or stat.S_ISDIR(os.fstat(tree).st_mode):
+    if stat.S_ISDIR(os.fstat(tree).st_mode):
         os.mkdir(path, 0o755)  # noqa: PTH102  # see jobs
     else:
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
-    return os.open(path, os.O_PATH | os.O_CLOEXEC)
+    return path
 
 
 def _beneath(staged_at: str, path: str) -> int:

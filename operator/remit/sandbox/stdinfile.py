@@ -21,7 +21,6 @@ from remit.sandbox.identity import slots
 from remit.sandbox.model import HostMount, Identities
 from remit.sandbox.mounts import check, explained, open_host, refused
 from remit.sandbox.mountuser import Owned, choose_user, user_of
-from remit.sandbox.protected import Protected
 
 _ROOT: Final = 0
 _FIND: Final = os.O_PATH | os.O_CLOEXEC
@@ -42,7 +41,7 @@ def open_stdin_file(file: HostMount, identities: Identities | None, protected: I
     folder = open_host(volume, trusts_links_of_root)
     try:
         status = os.fstat(folder)
-        check(volume, folder, status, Protected(protected))
+        check([(volume, folder, status)], protected)
         path = posixpath.join(file.path, file.sub_path) if file.sub_path else file.path
         try:
             with _as_reader(volume, status, identities):

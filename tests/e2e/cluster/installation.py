@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,6 +182,30 @@ class Installation:
         """What there is to tell of an operator that does not do its work."""
         parts = (("describe", "pods"), ("logs", f"deployment/{self.release}", "--tail=40"), ("get", "events"))
         return "\n".join(self.kubectl("-n", self.system, *part).stdout for part in parts)
+
+    @contextlib.contextmanager
+    def disk(self) -> Iterator[None]:
+        """For one workspace of 16Mi, of the class that the installation asks for, on this machine, which is the node;
+        another cluster makes it."""
+        wanted = self.values["workspaces"]["storageClassName"]
+        if not wanted:
+            yield
+            return
+        with tempfile.TemporaryDirectory(prefix="remit-volume-") as folder:
+            Path(folder).chmod(0o777)
+            spec: dict[str, Any] = {
+                "capacity": {"storage": "16Mi"},
+                "accessModes": ["ReadWriteOnce"],
+                "persistentVolumeReclaimPolicy": "Retain",
+                "storageClassName": wanted,
+                "hostPath": {"path": folder},
+            }
+            body = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": wanted}, "spec": spec}
+            self.kubectl.ok("create", "-f", "-", given=body)
+            try:
+                yield
+            finally:
+                self.kubectl.ok("delete", f"pv/{wanted}", "--wait=false")
 
     def remove(self) -> None:
         """Both namespaces, with all that is in them."""

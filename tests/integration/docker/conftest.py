@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from dockers import OwnEngine, make_image, needs_docker
+from dockers import OwnEngine, make_image, needs_docker, own_engine
 
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[OwnEngine]:
     needs_docker()
-    with tempfile.TemporaryDirectory(prefix="rd", ignore_cleanup_errors=True) as folder:
-        engine = OwnEngine(Path(folder))
-        engine.start()
-        try:
-            yield engine
-        finally:
-            engine.stop()
+    with own_engine() as engine:
+        yield engine
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from remit.backends import AttemptRequest, Command, ExitReason, FileTree, Outcom
 from remit.backends.docker import DockerBackend, Engine, Staging
 from remit.errors import InvalidInput, SandboxUnavailable
 from remit.sandbox import Confinement, EmptyMount, HostMount, Identities, Limits, Mount
-from remit.sandbox.staging import stage_at, unstage
+from remit.sandbox.staging import copy_mount, stage_at, unstage
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
 PATIENCE = 90
@@ -436,7 +436,7 @@ def test_what_a_killed_operator_has_mounted_is_cleared(top: Path, src: Path) -> 
     staging = Staging(top / "mounts")
     place = staging.folder / "remit-x"
     place.mkdir(parents=True)
-    stage_at(str(place), [(os.open(src, os.O_PATH), True, -1, "", "")])
+    stage_at(str(place), [(_copy(src), -1, "", "")])
     assert (place / "0" / "file").read_text() == "of the host"
     staging.clear()
     assert list(staging.folder.iterdir()) == []
@@ -476,13 +476,22 @@ def test_what_cannot_be_staged_leaves_nothing_open(top: Path, src: Path) -> None
     place = top / "place"
     place.mkdir()
     opened = len(list(Path("/proc/self/fd").iterdir()))
-    gone = [(os.open(src, os.O_PATH), True, -1, "", ""), (os.open(src, os.O_PATH), True, 0, "not/there", "")]
     with pytest.raises(FileNotFoundError):
-        stage_at(str(place), gone)
+        stage_at(str(place), [(_copy(src), -1, "", ""), (_copy(src), 0, "not/there", ""), (_copy(src), -1, "", "")])
     unstage(str(place))
+    with pytest.raises(FileNotFoundError):
+        stage_at(str(top / "gone"), [(_copy(src), -1, "", "")])
     pipe, end = os.pipe()  # which nobody can mount
-    odd = [(os.open(src, os.O_PATH), True, -1, "", ""), (pipe, True, -1, "", ""), (end, True, -1, "", "")]
     with pytest.raises(OSError, match="Invalid argument"):
-        stage_at(str(place), odd)
-    unstage(str(place))
+        copy_mount(pipe, True)
+    os.close(pipe)
+    os.close(end)
     assert len(list(Path("/proc/self/fd").iterdir())) == opened
+
+
+def _copy(folder: Path) -> int:
+    descriptor = os.open(folder, os.O_PATH)
+    try:
+        return copy_mount(descriptor, True)
+    finally:
+        os.close(descriptor)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import uuid
-from pathlib import Path
 
 import pytest
 
-from dockers import LEAKING, Heard, OwnEngine, docker, make_image, needs_docker, sdk_leaves_sockets  # noqa: F401
+from dockers import LEAKING, Heard, docker, make_image, needs_docker, own_engine, sdk_leaves_sockets  # noqa: F401
 from outgoing import egress, local, web_server
 from remit.backends import AttemptRequest, Command, ExitReason
 from remit.backends.docker import DockerBackend, Engine
@@ -23,9 +21,7 @@ PATIENCE = 60
 @pytest.mark.timeout(180)
 async def test_a_restricted_network_outlives_the_engine() -> None:
     needs_docker()
-    with tempfile.TemporaryDirectory(prefix="rd", ignore_cleanup_errors=True) as folder:
-        own = OwnEngine(Path(folder), live_restore=True)
-        own.start()
+    with own_engine(live_restore=True) as own:
         engine = Engine(own.host, answer_seconds=5)
         try:
             async with web_server() as port:
@@ -54,4 +50,3 @@ async def test_a_restricted_network_outlives_the_engine() -> None:
             assert docker("ps", "-aq", host=own.host).stdout == b""
         finally:
             await engine.close()
-            own.stop()

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import signal
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,10 @@ import pytest
 from dockers import (  # noqa: F401
     LEAKING,
     SHARED,
-    OwnEngine,
     docker,
     make_image,
     needs_docker,
+    own_engine,
     remove_image,
     sdk_leaves_sockets,
 )
@@ -232,27 +231,22 @@ async def test_an_engine_that_is_restarted_in_mid_run(docked: World, network: st
     """What it takes down with it is no failure of the command, and is tried again."""
     needs_docker()
     await docked.policy("sh", backends=["docker"], images={"allow": ["remit-test:*"]}, networks=["none", "restricted"])
-    with tempfile.TemporaryDirectory(prefix="rd", ignore_cleanup_errors=True) as folder:
-        engine = OwnEngine(Path(folder))
-        engine.start()
-        try:
-            image = make_image(engine.host)
-            async with docked.operator(docker_host=engine.host) as operator:
-                retry = {"maxRetries": 3, "backoff": {"initialSeconds": 1, "jitter": 0}}
-                script = "echo begun; test $REMIT_ATTEMPT = 1 && sleep 600; echo done"
-                name = await in_container(docked, image, script, retry=retry, network=network)
-                uid = (await docked.get(name))["metadata"]["uid"]
-                await docked.phase(name, "Running")
-                await _until_it_says(operator, uid, b"begun")
-                engine.stop(signal.SIGTERM)
-                engine.start()
-                status = await docked.finished(name)
-            assert (status["phase"], status["output"]["stdoutTail"]) == ("Succeeded", "begun\ndone\n")
-            first, *_ = status["attempts"]
-            assert first["reason"] == "BackendError"
-            assert await containers(docked, host=engine.host) == []
-        finally:
-            engine.stop()
+    with own_engine() as engine:
+        image = make_image(engine.host)
+        async with docked.operator(docker_host=engine.host) as operator:
+            retry = {"maxRetries": 3, "backoff": {"initialSeconds": 1, "jitter": 0}}
+            script = "echo begun; test $REMIT_ATTEMPT = 1 && sleep 600; echo done"
+            name = await in_container(docked, image, script, retry=retry, network=network)
+            uid = (await docked.get(name))["metadata"]["uid"]
+            await docked.phase(name, "Running")
+            await _until_it_says(operator, uid, b"begun")
+            engine.stop(signal.SIGTERM)
+            engine.start()
+            status = await docked.finished(name)
+        assert (status["phase"], status["output"]["stdoutTail"]) == ("Succeeded", "begun\ndone\n")
+        first, *_ = status["attempts"]
+        assert first["reason"] == "BackendError"
+        assert await containers(docked, host=engine.host) == []
 
 
 async def test_killed_by_somebody_else(docked: World, image: str) -> None:

@@ -24,6 +24,7 @@ from remit.backends.kubernetes.launcher import Launcher
 from remit.controllers.operator import Operator, running_operator
 from remit.controllers.settings import Settings
 from remit.errors import ApiError
+from remit.execution import waiting
 from remit.kube.access import Access
 from remit.kube.client import (
     CLAIMS,
@@ -349,6 +350,35 @@ async def test_a_workspace_is_there_for_the_next_task(cluster: Cluster) -> None:
                 await cluster.kube.delete(VOLUMES, None, disk["metadata"]["name"])
         status = await cluster.finished(await cluster.sh("true", **named("strange")))
         assert "PersistentVolumeClaim remit-workspace-strange that Remit did not make" in status["message"]
+
+
+async def test_one_task_at_a_time_writes_to_a_workspace_also_after_a_restart(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the operator removes it when its time to live is over."""
+    monkeypatch.setattr(waiting, "QUEUED_IS_WORTH_A_WRITE", 0.2)
+    rules = {"volumes": {"workspaces": [{"names": ["*"], "maxSize": "16Mi"}]}}
+    await cluster.kube.patch(POLICIES, cluster.namespace, "sh", {"spec": rules})
+    where: dict[str, Any] = {"volumeMounts": [{"name": "w", "mountPath": "/w", "access": "ReadWrite"}]}
+    cache = {"name": "cache", "ttlSecondsAfterLastUse": 0}
+    where["volumes"] = [{"name": "w", "workspace": cache}]
+    with _disk(cluster) as disk:
+        folder = Path(disk["spec"]["hostPath"]["path"])
+        await cluster.kube.create(VOLUMES, None, disk)
+        try:
+            async with cluster.operator(storage_class=cluster.namespace):
+                script = "until [ -e /w/go ]; do sleep 0.1; done; echo first >>/w/log"
+                first = await cluster.sh(script, **where)
+                await cluster.running(first)
+            async with cluster.operator(storage_class=cluster.namespace):
+                second = await cluster.sh("echo second >>/w/log; cat /w/log", **where)
+                waits = await cluster.until(second, lambda status: status.get("phase") == "Queued")
+                assert f"task {first} is writing to workspace cache" in waits["message"]
+                (folder / "go").touch()
+                assert (await cluster.finished(second))["output"]["stdoutTail"] == "first\nsecond\n"
+                await cluster.gone(CLAIMS, "remit-workspace-cache")
+        finally:
+            await cluster.kube.delete(VOLUMES, None, disk["metadata"]["name"])
 
 
 @contextlib.contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import datetime
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -137,3 +139,29 @@ async def test_a_rate_holds_on_after_a_restart(world: World) -> None:
         clock.turn(f"default/{third}", seconds=11)
         ended = await world.finished(third)
         assert (ended["phase"], ended["error"]["category"]) == ("TimedOut", "Deadline")
+
+
+async def test_a_workspace_stays_a_deleted_tasks_until_nothing_of_that_is_alive(world: World) -> None:
+    """Also while another task has its name."""
+    cache: dict[str, Any] = {
+        "volumes": [{"name": "w", "workspace": {"name": "cache"}}],
+        "volumeMounts": [{"name": "w", "mountPath": "/w", "access": "ReadWrite"}],
+    }
+    last_words = "trap 'sleep 2; echo first >>/w/log; exit' TERM; echo >/w/begun; while :; do sleep 0.1; done"
+    async with world.operator() as operator:
+        await world.policy("sh", volumes={"workspaces": [{"names": ["cache"]}]})
+        first = await world.sh(last_words, terminationGracePeriodSeconds=30, **cache)
+        await world.phase(first, "Running")
+        begun = Path(operator.settings.state_dir, "workspaces/default/cache/data/begun")
+        async with asyncio.timeout(PATIENCE):
+            while not begun.exists():
+                await asyncio.sleep(0.02)
+        second = await world.sh("echo second >>/w/log; cat /w/log", **cache)
+        waits = await world.phase(second, "Queued")
+        await world.kube.delete(TASKS, "default", first)
+        task = {"metadata": {"name": first}, "spec": {"command": {"argv": ["sh", "-c", "cat /w/log"]}, **cache}}
+        await world.kube.create(TASKS, "default", {"apiVersion": "remit.dev/v1alpha1", "kind": "ExecutionTask"} | task)
+        ends = [(await world.finished(name))["output"]["stdoutTail"] for name in (second, first)]
+        assert len(operator.tasks.turns) == 0
+    assert f"task {first} is writing to workspace cache" in waits["message"]
+    assert ends == ["first\nsecond\n", "first\nsecond\n"]

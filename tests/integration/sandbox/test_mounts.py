@@ -24,7 +24,7 @@ import pytest
 from parts import require
 from remit.backends import ExitReason, ProcessBackend
 from remit.errors import InvalidInput, SandboxUnavailable
-from remit.sandbox import Ability, EmptyMount, Host, HostMount, Layer, Limits
+from remit.sandbox import Ability, EmptyMount, Host, HostMount, Layer, Limits, protected
 from remit.sandbox.protected import Protected
 from support import repetitions
 
@@ -305,15 +305,21 @@ def test_nor_are_they_where_a_folder_on_the_way_is_renamed_meanwhile(
         src.rename(top / "moved")
         assert guard.objection(opened, os.fstat(opened)), "mounts are looked at anew"
         (top / "moved").rename(src)
-        read = Path.read_bytes
+        read = protected._content
 
-        def renaming(path: Path) -> bytes:
-            if path.name == "mountinfo":
+        def renaming(name: str) -> bytes:
+            if name.endswith("mountinfo"):
                 os.rename(*next(renamed))  # noqa: PTH104
-            return read(path)
+            return read(name)
 
-        monkeypatch.setattr(Path, "read_bytes", renaming)
-        assert guard.objection(opened, os.fstat(opened))
+        monkeypatch.setattr(protected, "_content", renaming)
+        other = os.open(folder(top / "other"), os.O_PATH)
+        try:
+            judged = guard.objections([(other, os.fstat(other)), (opened, os.fstat(opened))])
+        finally:
+            os.close(other)
+        assert judged[0] is None, "it is not this one that is renamed"
+        assert judged[1]
     finally:
         monkeypatch.undo()
         os.system(f"umount {src}/proc || umount {top}/moved/proc")
@@ -561,3 +567,28 @@ class TestWithin:
             swapping.join()
         assert ended & {0, 1}, "one got as far as to start"
         assert sorted(path.name for path in target.iterdir()) == ["file"]
+
+
+async def test_nothing_stays_open_of_what_was_mounted(run: Runner, top: Path, src: Path) -> None:
+    other = folder(top / "other")
+    await said(run, "print()", mount(src), mount(other, "/other"))
+    opened = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    await said(run, "print()", mount(src), mount(other, "/other"))
+    await refusal(run, mount(other, "/other"), mount(top / "gone"))
+    await refusal(run, mount(other, "/other"), mount(Path("/proc")))
+    await refusal(run, mount(src), files={"/src/here": b""})
+    assert len(os.listdir("/proc/self/fd")) == opened  # noqa: PTH208
+
+
+@root_only
+async def test_all_mounts_of_an_attempt_are_judged(run: Runner, top: Path, src: Path) -> None:
+    """Not only the first one, and also where what comes before it is found to be harmless."""
+    place, other = folder(src / "proc"), folder(top / "other")
+    assert os.system(f"mount -t proc proc {place}") == 0
+    try:
+        for paths in (("/a", "/b"), ("/b", "/a")):
+            message = await refusal(run, mount(other, paths[0]), mount(src, paths[1]))
+            assert "never mounted" in message
+            assert str(src) in message
+    finally:
+        os.system(f"umount {place}")

@@ -112,7 +112,6 @@ def test_version() -> None:
         (["get", "pods", "x"], "none of tasks, policies and deployments"),
         (["get", "tasks", "x", "-A"], "leave -A out"),
         (["get", "-w", "-o", "yaml"], "--watch shows a table"),
-        (["get", "-w", "tasks,policies"], "name one, or add -o json"),
         (["get", "tasks,pods"], "'pods' is none of tasks, policies and deployments"),
         (["get", "tasks,policies", "x"], "a name says which object is meant"),
         (["get", "--phase", "Faild"], "'Faild' is no phase of tasks; did you mean Failed? There are Pending"),

@@ -17,10 +17,10 @@ import pytest
 from tests.artifacts import record
 
 from remit.backends import ExitReason, FileTree, Outcome
+from remit.backends.elapsed import ElapsedTime
 from remit.execution.artifacts import ArtifactStore, StoredArtifact, WantedArtifact, WantedResult, collector
 from remit.execution.artifacts.store import TooLarge
 from remit.execution.artifacts.stored import listing
-from remit.execution.elapsed import ElapsedTime
 
 COMPLETED = Outcome(ExitReason.COMPLETED, "completed", 0)
 FAILED = Outcome(ExitReason.EXIT_CODE, "exited with code 3", 3)

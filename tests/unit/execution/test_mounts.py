@@ -230,11 +230,12 @@ def test_a_job_mounts_what_a_cluster_keeps() -> None:
     assert isinstance(verdict, Admitted)
     (mount,) = mounts_of(verdict.grant.request, verdict.policies, {})
     assert mount == ClaimMount("/c", "pip", 1 << 30, "s", read_only=False)
-    for volume, told in (
-        ({"workspace": {"name": "pip", "ttlSecondsAfterLastUse": 5}}, "ttlSecondsAfterLastUse"),
-        ({"artifact": {"task": "t", "name": "a"}}, "this operator keeps no artifacts"),
-    ):
-        verdict = decided(task([{"name": "w", **volume}], [{"name": "w", "mountPath": "/c"}], **spec), **here)
-        assert isinstance(verdict, Admitted)
-        with pytest.raises(InvalidInput, match=told):
-            mounts_of(verdict.grant.request, verdict.policies, {})
+    lasts: dict[str, Any] = {"name": "w", "workspace": {"name": "pip", "size": "1Gi", "ttlSecondsAfterLastUse": 5}}
+    verdict = decided(task([lasts], [{"name": "w", "mountPath": "/c"}], **spec), **here)
+    assert isinstance(verdict, Admitted)
+    assert mounts_of(verdict.grant.request, verdict.policies, {}) == (ClaimMount("/c", "pip", 1 << 30, ttl_seconds=5),)
+    artifact: dict[str, Any] = {"name": "w", "artifact": {"task": "t", "name": "a"}}
+    verdict = decided(task([artifact], [{"name": "w", "mountPath": "/c"}], **spec), **here)
+    assert isinstance(verdict, Admitted)
+    with pytest.raises(InvalidInput, match="this operator keeps no artifacts"):
+        mounts_of(verdict.grant.request, verdict.policies, {})

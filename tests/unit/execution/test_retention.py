@@ -271,6 +271,8 @@ def test_a_day_of_many_tasks_stays_within_its_bounds(tmp_path: Path) -> None:
             left = list(keptoutput.attempts(tmp_path))
             largest = max(largest, sum(item.size for item in left))
             assert all(clock[0] - item.time <= oldest for item in left)
+    files = sum(1 for path in (tmp_path / "runs").rglob("*") if path.is_file())
+    assert files <= 2 * (14 * count // rounds + 1), "of tasks that are gone, nothing is left"
     assert most - said <= largest <= most
     assert removed >= count - most // said - 1
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) << 10

@@ -11,9 +11,9 @@ import pytest
 from tests.artifacts import record
 
 from remit.api import ExecutionTask
+from remit.backends.elapsed import ElapsedTime
 from remit.errors import InvalidInput, MissingReference
 from remit.execution.artifacts import ArtifactStore, StoredArtifact
-from remit.execution.elapsed import ElapsedTime
 from remit.execution.folders import Folders
 from remit.execution.queue import Queue, WaitReason
 from remit.execution.resolved import Resolved

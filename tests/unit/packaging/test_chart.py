@@ -93,7 +93,7 @@ JOB_VERBS = {
     ("batch", "jobs"): ["get", "create", "delete"],
     ("", "pods"): ["list", "watch"],
     ("", "pods/log"): ["get"],
-    ("", "persistentvolumeclaims"): ["get", "create"],
+    ("", "persistentvolumeclaims"): ["get", "list", "create", "patch", "delete"],
     ("networking.k8s.io", "networkpolicies"): ["get", "create", "delete"],
 }
 
@@ -134,7 +134,7 @@ def operator_settings(found: Objects, monkeypatch: pytest.MonkeyPatch, tmp_path:
     environment = {each["name"]: each["value"] for each in container["env"] if "value" in each}
     assert environment.keys() <= {parameter.envvar for parameter in OPERATOR.params}
     here = [f"--state-dir={tmp_path}" if each.startswith("--state-dir") else each for each in container["args"]]
-    done = CliRunner().invoke(app, here, env={"REMIT_DEFAULT_IMAGE": ""} | environment)
+    done = CliRunner().invoke(app, here, env={"REMIT_DEFAULT_IMAGE": "", "REMIT_IMAGE": ""} | environment)
     assert done.exit_code == 0, done.output
     return given[0]
 
@@ -142,6 +142,7 @@ def operator_settings(found: Objects, monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_values_reach_the_operator(helm: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     usual = operator_settings(objects(render(helm)), monkeypatch, tmp_path)
     assert (usual.backends, usual.image) == ((), f"remit-operator:{remit.__version__}")
+    assert usual.remit_image == usual.image
     assert (usual.max_concurrent, usual.artifact_bytes) == (32, 5 << 30)
     assert (usual.lease_name, usual.replicas, usual.namespaces) == ("remit-operator", 1, ())
     assert not (usual.accept_unenforced_network or usual.trust_requested_by)
@@ -169,6 +170,7 @@ def test_values_reach_the_operator(helm: Any, monkeypatch: pytest.MonkeyPatch, t
     }
     told = operator_settings(objects(render(helm, **values)), monkeypatch, tmp_path)
     assert (told.backends, told.image) == (("process", "kubernetes"), "registry.example/tools:1")
+    assert told.remit_image == usual.image
     assert (told.max_concurrent, told.artifact_bytes, told.storage_class) == (5, 1 << 30, "shared")
     assert (told.output_age_seconds, told.output_bytes) == (43_200, 3 << 30)
     assert (told.artifact_age_seconds, told.audit_age_seconds, told.audit_bytes) == (14 * 86_400, 365 * 86_400, None)
@@ -194,7 +196,8 @@ def test_the_image_may_be_a_digest(helm: Any) -> None:
     found = objects(render(helm, image={"repository": "r.example/remit", "tag": "1", "digest": digest}))
     container = operator_container(found)
     assert container["image"] == f"r.example/remit@{digest}"
-    assert {"name": "REMIT_DEFAULT_IMAGE", "value": container["image"]} in container["env"]
+    for variable in ("REMIT_IMAGE", "REMIT_DEFAULT_IMAGE"):
+        assert {"name": variable, "value": container["image"]} in container["env"]
 
 
 def test_user_namespaces_are_for_the_backend_process(

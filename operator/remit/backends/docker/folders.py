@@ -121,13 +121,8 @@ def _stage(mounts: Mounts, place: Path) -> None:
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _clear(str(place))
     place.mkdir(mode=0o700)
-    step = mounts.step
-    assert step is not None  # noqa: S101  # there are mounts
-    copies: list[tuple[int, bool, int, str, str]] = []
-    for descriptor, *rest in step[1]:  # type: ignore[attr-defined]
-        copies.append((os.dup(descriptor) if descriptor >= 0 else descriptor, *rest))  # it closes what it is given
     try:
-        stage_at(str(place), copies)
+        stage_at(str(place), mounts.copies())
     except OSError as error:
         raise BackendError(f"what is to be mounted could not be staged: {error}") from error
 

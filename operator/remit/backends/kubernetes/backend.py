@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -26,9 +27,6 @@ from remit.backends.kubernetes.manifests import (
     Secrets,
     Walls,
     belongs_to,
-    claim,
-    claim_name,
-    claims,
     files_secret,
     is_of_attempt,
     job,
@@ -40,11 +38,12 @@ from remit.backends.kubernetes.manifests import (
 )
 from remit.backends.kubernetes.pods import confined, is_over_quota, moment, never_started, over_quota, refused
 from remit.backends.kubernetes.spool import Spool
+from remit.backends.kubernetes.workspaces import Workspaces
 from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import ApiError, BackendError, InvalidInput, SandboxUnavailable
-from remit.kube.client import CLAIMS, JOBS, NETWORK_POLICIES, PODS, SECRETS, Kube, Object
+from remit.kube.client import JOBS, NETWORK_POLICIES, PODS, SECRETS, Kube, Object
 from remit.kube.informer import Informer
-from remit.sandbox import ClaimMount, boot_id
+from remit.sandbox import boot_id
 from remit.sandbox.fencing import now as boot_time
 
 log = structlog.get_logger(__name__)
@@ -54,7 +53,7 @@ _REFUSED_PATIENCE: Final = 600.0
 """As while somebody installs the operator's roles anew."""
 _FORGET_TRIES: Final = 8
 """Each after twice as long as the one before: some four minutes."""
-_MISSING_RIGHT: Final = "cannot create resource"
+_MISSING_RIGHT: Final = re.compile("cannot [a-z]+ resource")
 _GIVEN_OTHERS: Final = (
     "a Secret that it was given has changed while no operator was there, so that the old value could not be redacted;"
     " nothing of it is alive"
@@ -91,7 +90,7 @@ class KubernetesBackend:
             spool.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._spool = spool
         self._kube, self._launcher, self._namespaces = kube, launcher, tuple(namespaces)
-        self._storage_class = storage_class
+        self.workspaces = Workspaces(kube, storage_class)
         self._accept_unenforced_network = accept_unenforced_network
         self._immutables = Immutables(kube)
         self._isolation = Isolation(self._probe)
@@ -108,17 +107,18 @@ class KubernetesBackend:
     ) -> Outcome:
         """See `Backend.run`. Cancelled itself, as on a shutdown, it lets go of a Job that runs: see `adopt`."""
         task = _task(request)
-        given = walls(request.confinement)
+        given = _walls(request)
         if cancel.is_set():
             return confined(Outcome(ExitReason.CANCELLED, CANCELLED_MESSAGE), given)
-        if request.confinement.network == "none":
+        if request.confinement.network == "none" and not request.own_program:
             asking = self._is_isolated(task.namespace, request.image)
             isolated = await in_time(asking, cancel, request.timeout_seconds)
             if isolated is None:
                 stopped = ExitReason.CANCELLED if cancel.is_set() else ExitReason.TIMED_OUT
                 return never_started(stopped, "it was still being tried whether network: none holds", request, given)
             given = walls(request.confinement, isolated=isolated)
-        return await self._run(request, task.namespace, sink, cancel, given, on_started)
+        async with self.workspaces.held(request, task.namespace):
+            return await self._run(request, task.namespace, sink, cancel, given, on_started)
 
     async def _run(
         self,
@@ -133,6 +133,13 @@ class KubernetesBackend:
         manifest = job(request, secrets, self._launcher)
         clock = asyncio.get_running_loop().time
         began = clock()
+        try:
+            there = await in_time(self.workspaces.prepare(request, namespace), cancel, request.timeout_seconds)
+        except ApiError as error:
+            return confined(_refused(error), given)
+        if not there:
+            stopped = ExitReason.CANCELLED if cancel.is_set() else ExitReason.TIMED_OUT
+            return never_started(stopped, self.workspaces.waits_for(request), request, given)
         informer = await self._informer(namespace)
         with informer.subscribe(request.id) as news:
             try:
@@ -187,22 +194,34 @@ class KubernetesBackend:
         recorded: Handle | None = None,
     ) -> Outcome | None:
         """See `AdoptingBackend.adopt`."""
-        task = _task(request)
-        found = await self._found(task.namespace, request, recorded)
+        namespace = _task(request).namespace
+        async with self.workspaces.held(request, namespace):
+            return await self._adopt(request, namespace, sink, cancel, on_found, recorded)
+
+    async def _adopt(
+        self,
+        request: AttemptRequest,
+        namespace: str,
+        sink: OutputSink,
+        cancel: asyncio.Event,
+        on_found: Callable[[Handle], None],
+        recorded: Handle | None,
+    ) -> Outcome | None:
+        found = await self._found(namespace, request, recorded)
         if found is None:
             return None
         had, uid = _seconds_had(recorded, found), found["metadata"]["uid"]
-        on_found(_handle(task.namespace, request.id, had, uid))
+        on_found(_handle(namespace, request.id, had, uid))
         if secret_versions_of(found) != request.secret_versions:
-            await remove_for_sure(self._kube, task.namespace, job_name(request.id), uid)
+            await remove_for_sure(self._kube, namespace, job_name(request.id), uid)
             return Outcome(ExitReason.INTERRUPTED, _GIVEN_OTHERS)
-        given = walls(replace(request.confinement, require=frozenset()))
-        informer = await self._informer(task.namespace)
+        given = _walls(replace(request, confinement=replace(request.confinement, require=frozenset())))
+        informer = await self._informer(namespace)
         with informer.subscribe(request.id) as news:
             attendance = Attendance(
-                self._kube, request, task.namespace, uid, sink, given, news, spool=Spool(request.kept, self._spool)
+                self._kube, request, namespace, uid, sink, given, news, spool=Spool(request.kept, self._spool)
             )
-            return await self._attended(attendance, request, task.namespace, cancel, had)
+            return await self._attended(attendance, request, namespace, cancel, had)
 
     async def _attended(
         self, attendance: Attendance, request: AttemptRequest, namespace: str, cancel: asyncio.Event, had: float
@@ -327,8 +346,6 @@ class KubernetesBackend:
         await self._immutables.ensure(SECRETS, namespace, launcher.name, lambda: launcher.secret(namespace))
         if request.confinement.network == "none":
             await ensure(self._kube, NETWORK_POLICIES, namespace, network_policy(namespace))
-        for mount in claims(request).values():
-            await self._claim(mount, namespace)
         if secrets.data:
             await ensure(self._kube, SECRETS, namespace, secrets.object(request), new=True)
         for part in _parts(request):
@@ -337,24 +354,6 @@ class KubernetesBackend:
             except OSError as error:
                 raise BackendError(f"an artifact that it mounts cannot be read: {error}") from error
             await ensure(self._kube, SECRETS, namespace, manifest, new=True)
-
-    async def _claim(self, mount: ClaimMount, namespace: str) -> None:
-        """The workspace's, made by its first attempt. Raises `ApiError`, and `InvalidInput` for a stranger's."""
-        try:
-            found = await self._kube.get(CLAIMS, namespace, claim_name(mount.workspace))
-        except ApiError as error:
-            if error.status != _NOT_FOUND:
-                raise
-            with _unless_there():
-                await self._kube.create(CLAIMS, namespace, claim(mount, namespace, self._storage_class))
-            return
-        has = found["metadata"].get("labels") or {}
-        if not labels.WORKSPACE.items() <= has.items():
-            name = claim_name(mount.workspace)
-            raise InvalidInput(
-                f"workspace {mount.workspace}: there is a PersistentVolumeClaim {name} that Remit did not make; delete"
-                " it, give it the labels of a workspace, or use another name"
-            )
 
     async def _create(
         self, namespace: str, manifest: dict[str, Any], seconds: float, cancel: asyncio.Event
@@ -398,6 +397,10 @@ class _Made:
     waited_for: str = ""
 
 
+def _walls(request: AttemptRequest) -> Walls:
+    return walls(request.confinement, isolated=None if request.own_program else True)
+
+
 class _Nowhere:
     """A sink for what nobody reads."""
 
@@ -428,21 +431,12 @@ def _task(request: AttemptRequest) -> TaskReference:
     return request.task
 
 
-@contextlib.contextmanager
-def _unless_there() -> Any:
-    try:
-        yield
-    except ApiError as error:
-        if not exists(error):
-            raise
-
-
 def _refused(error: ApiError) -> Outcome:
     """What the API server has against an object of an attempt."""
     message = str(error)
     if is_over_quota(message):
         return over_quota(message)
-    if error.status == _FORBIDDEN and _MISSING_RIGHT in message:
+    if error.status == _FORBIDDEN and _MISSING_RIGHT.search(message):
         raise BackendError(f"the operator lacks a right that the chart gives it: {message}") from error
     if error.retryable or error.status == _UNAUTHORIZED:
         raise BackendError(message) from error

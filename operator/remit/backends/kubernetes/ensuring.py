@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final
 
 from remit.api.endpoint import Resource
@@ -31,7 +31,7 @@ class Immutables:
         """As `ensure` does; what it should be is made only to be compared or created."""
         path = resource.path(namespace, name)
         if path in self._uids:
-            found = await _read(self._kube.get_metadata, resource, namespace, name)
+            found = await read(self._kube, resource, namespace, name, metadata_only=True)
             if found is not None and found["metadata"]["uid"] == self._uids[path]:
                 return
         self._uids[path] = await ensure(self._kube, resource, namespace, manifest())
@@ -45,7 +45,7 @@ async def ensure(kube: Kube, resource: Resource, namespace: str, manifest: Objec
     """
     name = manifest["metadata"]["name"]
     for number in range(_TRIES):
-        found = None if new and number == 0 else await _read(kube.get, resource, namespace, name)
+        found = None if new and number == 0 else await read(kube, resource, namespace, name)
         if found is not None:
             if all(found.get(part) == manifest[part] for part in _CONTENT if part in manifest):
                 return str(found["metadata"]["uid"])
@@ -61,11 +61,12 @@ async def ensure(kube: Kube, resource: Resource, namespace: str, manifest: Objec
     )
 
 
-async def _read(
-    get: Callable[[Resource, str, str], Awaitable[Object]], resource: Resource, namespace: str, name: str
+async def read(
+    kube: Kube, resource: Resource, namespace: str, name: str, *, metadata_only: bool = False
 ) -> Object | None:
+    """The object; None: there is none. Raises `ApiError`."""
     try:
-        return await get(resource, namespace, name)
+        return await (kube.get_metadata if metadata_only else kube.get)(resource, namespace, name)
     except ApiError as error:
         if error.status != _NOT_FOUND:
             raise

@@ -14,6 +14,7 @@ from remit.backends.base import JOB_ARTIFACT_BYTES, AttemptRequest
 from remit.backends.filetree import place_of
 from remit.backends.kubernetes import fileparts, labels
 from remit.backends.kubernetes.launcher import INPUT_PATH, KEY, PATH, STDIN_PATH, Launcher
+from remit.backends.kubernetes.workspaceclaim import claim_name, claims
 from remit.errors import InvalidInput, SandboxUnavailable
 from remit.sandbox import NOT_ENFORCED, ClaimMount, Confinement, EmptyMount, FilesMount, HostMount, Layer
 from remit.sandboxpaths import WORKSPACE
@@ -63,8 +64,8 @@ class Walls:
     enforced_by: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def walls(confinement: Confinement, *, isolated: bool = True) -> Walls:
-    """`isolated`: whether `network: none` holds here.
+def walls(confinement: Confinement, *, isolated: bool | None = True) -> Walls:
+    """`isolated`: whether `network: none` holds here; None: nobody has tried.
 
     Raises:
         SandboxUnavailable: a required layer is missing, or a limit that is asked for cannot be held.
@@ -84,7 +85,7 @@ def walls(confinement: Confinement, *, isolated: bool = True) -> Walls:
         raise SandboxUnavailable("spec.network: a Job cannot have restricted in this version; use none or host")
     held = {"memory_bytes": "cgroup", "cpu_cores": "cgroup", "disk_bytes": "eviction by the kubelet"}
     given = {name: by for name, by in held.items() if getattr(limits, name) is not None}
-    if confinement.network == "none":
+    if confinement.network == "none" and isolated is not None:
         given["network"] = f"NetworkPolicy {NO_NETWORK}" if isolated else NOT_ENFORCED
     return Walls(enforced_by=given)
 
@@ -358,28 +359,6 @@ def _resources(request: AttemptRequest) -> dict[str, Any]:
 
 _LOG_BYTES: Final = 64 << 20
 """What a container's logs may take besides: they count as the pod's, and the kubelet rotates them."""
-
-
-def claim_name(workspace: str) -> str:
-    return f"remit-workspace-{workspace}"
-
-
-def claims(request: AttemptRequest) -> dict[str, ClaimMount]:
-    """The workspaces of an attempt, by their names; where one is mounted twice, so that it can be written."""
-    volumes: list[Any] = [*request.confinement.mounts, request.confinement.stdin_volume]
-    found = [mount for mount in volumes if isinstance(mount, ClaimMount)]
-    return {mount.workspace: mount for mount in sorted(found, key=lambda mount: not mount.read_only)}
-
-
-def claim(mount: ClaimMount, namespace: str, storage_class: str) -> dict[str, Any]:
-    """What a workspace is kept in. It belongs to no task."""
-    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": str(mount.size_bytes)}}}
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": claim_name(mount.workspace), "namespace": namespace, "labels": dict(labels.WORKSPACE)},
-        "spec": {**spec, **({"storageClassName": storage_class} if storage_class else {})},
-    }
 
 
 def _empty_folders(request: AttemptRequest) -> dict[str, int | None]:

@@ -22,8 +22,8 @@ from typing import Any
 import orjson
 import structlog
 
+from remit.backends.elapsed import ElapsedTime
 from remit.execution.artifacts.stored import StoredArtifact, StoredFile
-from remit.execution.elapsed import ElapsedTime
 from remit.privatefiles import replace_private
 
 log = structlog.get_logger(__name__)

@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from remit.backends.elapsed import ElapsedTime
 from remit.diskspace import nearly_full
 from remit.execution.artifacts.records import Record, Records
 from remit.execution.artifacts.stored import StoredArtifact, StoredFile
-from remit.execution.elapsed import ElapsedTime
 from remit.execution.retention import Reason
 from remit.libc import call
 

@@ -50,6 +50,7 @@ from remit.sandbox.forkserver.wire import (
     send,
 )
 from remit.sandbox.joining import enter_cgroups
+from remit.sandbox.landlock import abi_version
 
 TYPE_CHECKING = False  # typing itself, like dataclasses, would be half a megabyte that each fork copies
 if TYPE_CHECKING:
@@ -362,6 +363,8 @@ def _rehearse() -> None:
     os.dup2(given[0], given[1])
     for descriptor in places:
         os.close(descriptor)
+    abi_version()
+    struct.pack("=QQQ", 0, 0, 0)
 
 
 def _channel(descriptor: int) -> socket.socket:

@@ -14,8 +14,6 @@ from remit.backends.kubernetes.launcher import Launcher
 from remit.backends.kubernetes.manifests import (
     MOST_PRIVATE_BYTES,
     Secrets,
-    claim,
-    claims,
     job,
     network_policy,
     runs,
@@ -23,6 +21,7 @@ from remit.backends.kubernetes.manifests import (
     unexpanded,
     walls,
 )
+from remit.backends.kubernetes.workspaceclaim import claim, claims
 from remit.errors import InvalidInput, RemitError, SandboxUnavailable
 from remit.sandbox import ClaimMount, Confinement, EmptyMount, FilesMount, HostMount, Layer, Limits, MountedFile
 
@@ -153,11 +152,12 @@ def test_a_workspace_is_one_claim_wherever_it_is_mounted() -> None:
     by_path = {mount["mountPath"]: mount for mount in container(request)["volumeMounts"]}
     assert by_path["/cache"]["readOnly"] is True
     assert (by_path["/cache2"]["readOnly"], by_path["/cache2"]["subPath"]) == (False, "sub")
-    made = claim(claims(request)["pip"], "data", "fast")
+    made = claim(claims(request)["pip"], "data", "fast", {"a": "x", "b": None})
     assert made["spec"]["resources"]["requests"]["storage"] == str(1 << 30)
     assert made["spec"]["storageClassName"] == "fast"
+    assert made["metadata"]["annotations"] == {"a": "x"}
     assert "ownerReferences" not in made["metadata"]
-    assert "storageClassName" not in claim(claims(request)["pip"], "data", "")["spec"]
+    assert "storageClassName" not in claim(claims(request)["pip"], "data", "", {})["spec"]
 
 
 @pytest.mark.parametrize(

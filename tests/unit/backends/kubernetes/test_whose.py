@@ -113,6 +113,23 @@ async def ran_or_refused(backend: KubernetesBackend, request: AttemptRequest = R
         assert (outcome.reason, said) != (ExitReason.COMPLETED, b"ours\n")
 
 
+async def test_whether_the_network_is_kept_from_remits_own_program_is_not_tried(server: JobServer) -> None:
+    """It is kept from it all the same, and nothing is told of it."""
+    strict = KubernetesBackend(server, LAUNCHER)
+    Controller(server)
+    own = replace(REQUEST, confinement=Confinement(limits=Limits(), network="none"), own_program=True)
+    outcome, said = await ran(strict, own)
+    await strict.close()
+    assert (outcome.reason, said) == (ExitReason.COMPLETED, b"ours\n")
+    assert "network" not in outcome.enforced_by
+    assert POLICY in server.objects
+    assert [path for method, path in server.requests if method == "POST" and path.endswith("/jobs")] == [
+        f"{BATCH}/jobs"
+    ]
+    (made,) = [obj for path, obj in server.objects.items() if path == JOB]
+    assert made["spec"]["template"]["metadata"]["labels"]["remit.dev/network"] == "none"
+
+
 async def test_it_runs(server: JobServer, backend: KubernetesBackend) -> None:
     Controller(server)
     outcome, said = await ran(backend)
