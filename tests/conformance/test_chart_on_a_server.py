@@ -16,7 +16,7 @@ from conformance.harness.servers import Server
 from lastversions import last_version
 from parts import require
 from remit import safeyaml
-from support import Kubectl
+from support import Kubectl, wait_until
 
 ROOT = installyaml.ROOT
 CLOUDS = sorted((installyaml.CHART / "ci").glob("*-values.yaml"))
@@ -176,8 +176,8 @@ def test_an_upgrade_from_the_last_version_brings_its_crds(releases: Releases, tm
     task = {"apiVersion": "remit.dev/v1alpha1", "kind": "ExecutionTask", "metadata": {"name": "old"}}
     task["spec"] = {"command": {"argv": ["echo"]}}
     with releases.upgrade("remit", "remit-system", before / "charts/remit"):
-        run.ok("wait", "--for=condition=Established", *(f"crd/{kind}" for kind in KINDS), "--timeout=60s")
-        run.ok("create", "-n", "team-a", "-f", "-", given=task)
+        created = lambda: run("create", "-n", "team-a", "-f", "-", given=task).returncode == 0  # noqa: E731
+        wait_until(created, "a CRD that is served")  # some time after it is Established
         stored = json.loads(run.ok("get", "-n", "team-a", "et/old", "-o", "json"))
         (selector,) = _selectors(run)
     for path in sorted((ROOT / "crds").glob("*.yaml")):
