@@ -27,6 +27,8 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends bubblewrap tini \
  && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/* \
  && python -B -m pip uninstall --yes --root-user-action=ignore pip \
+ && dpkg --purge --force-depends --force-remove-essential perl-base \
+ && rm -rf /usr/lib/*-linux-gnu/gconv /usr/share/perl5 \
  && cd /usr/local/lib/python3* && rm -rf ensurepip idlelib pydoc_data tkinter turtledemo ../../include \
  && groupadd --gid 10001 remit \
  && useradd --uid 10001 --gid 10001 --home-dir /var/lib/remit --shell /usr/sbin/nologin remit \

@@ -109,5 +109,6 @@ PARTS = (
     Part("prometheus", "metrics, alerts and the dashboard", promtool),
     Part("alertmanager", "notifications to an Alertmanager", alertmanager),
     Part("swift", "artifacts in object storage", lambda: importlib.util.find_spec("swift")),
+    Part("history", "upgrades from the version before", lambda: (Path(__file__).parents[1] / ".git").exists()),
     Part("helm", "the chart and the manifests", lambda: importlib.util.find_spec("helm_python")),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -43,8 +43,8 @@ class Installation:
     """An image with Remit itself, of which file operations run as Jobs; empty: they do not."""
 
     def placed(self, task: ExecutionTask) -> tuple[str, str | None]:
-        """The backend and the image of `task`: as its spec says, or as was chosen when it was first looked at, whatever
-        this installation says by now."""
+        """The backend and the image of `task`: as its spec says, or the backend as was chosen when it was first looked
+        at, and the image as when the attempt that runs was started, whatever this installation says by now."""
         spec, status = task.spec, task.status
         if spec.operation == "file" and self._has_job_for_files(task):
             return "kubernetes", self.remit_image or None
@@ -53,7 +53,9 @@ class Installation:
         backend = spec.backend or status.backend or self.backend
         if not (spec.backend or status.backend) and spec.image and self.backend not in WITH_IMAGES:
             backend = self.for_images or self.backend
-        image = spec.image or (status.image or self.image if backend in WITH_IMAGES else None)
+        runs = bool(status.attempts) and status.attempts[-1].finished_at is None
+        chosen = status.image if runs or (status.phase and status.phase.final) else ""
+        image = spec.image or (chosen or self.image if backend in WITH_IMAGES else None)
         return backend, image or None
 
     def _has_job_for_files(self, task: ExecutionTask) -> bool:
@@ -168,6 +170,8 @@ def request_for(
     looked up; `environment` has the variables that `env` and `envFrom` come to, once they are read."""
     spec = task.spec
     backend, image = installation.placed(task)
+    if not spec.image:  # it was the installation's own when its attempt was started
+        installation = replace(installation, image=image or "")
     inside = spec.container.env if spec.container else []
     return Request(
         namespace=task.metadata.namespace,

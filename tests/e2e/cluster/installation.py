@@ -32,6 +32,8 @@ class Installation:
     values: dict[str, Any]
     ports: tuple[int, int]
     """Of nodes, that nothing else listens on: http.allow has the first one."""
+    chart: Path = CHART
+    """What is installed; an upgrade is to this checkout's."""
 
     @property
     def system(self) -> str:
@@ -43,7 +45,7 @@ class Installation:
         with self._helm() as helm:
             try:
                 helm.install(
-                    CHART, self.release, self.values, namespace=self.system, create_namespace=True, wait="watcher",
+                    self.chart, self.release, self.values, namespace=self.system, create_namespace=True, wait="watcher",
                     timeout=READY_SECONDS,
                 )  # fmt: skip
             except helm_python.HelmError as error:

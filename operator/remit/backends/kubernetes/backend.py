@@ -19,7 +19,7 @@ from remit.backends.ending import CANCELLED_MESSAGE
 from remit.backends.kubernetes import labels
 from remit.backends.kubernetes.attending import Attendance, remove_for_sure, remove_job
 from remit.backends.kubernetes.discarding import discard_of_attempt, discard_of_job
-from remit.backends.kubernetes.ensuring import ensure, exists
+from remit.backends.kubernetes.ensuring import Immutables, ensure, exists
 from remit.backends.kubernetes.fileparts import Part, parts
 from remit.backends.kubernetes.gateway import EgressGateway
 from remit.backends.kubernetes.gatewaymanifests import as_made, behind_gateway
@@ -101,6 +101,7 @@ class KubernetesBackend:
         self._remit_image = remit_image
         self.workspaces = Workspaces(kube, storage_class)
         self._accept_unenforced_network = accept_unenforced_network
+        self._immutables = Immutables(kube)
         self._isolation = Isolation(self._probe)
         self._informers: dict[str | None, Informer] = {}
         self._starting = asyncio.Lock()
@@ -379,7 +380,8 @@ class KubernetesBackend:
 
     async def _prepare(self, namespace: str, request: AttemptRequest, secrets: Secrets) -> None:
         """Everything that the pod will look for. Raises `ApiError`."""
-        await ensure(self._kube, SECRETS, namespace, self._launcher.secret(namespace))
+        launcher = self._launcher
+        await self._immutables.ensure(SECRETS, namespace, launcher.name, lambda: launcher.secret(namespace))
         if (network := request.confinement.network) != "host":
             await ensure(self._kube, NETWORK_POLICIES, namespace, network_policy(namespace, network))
         if secrets.data:

@@ -192,6 +192,25 @@ async def test_a_launcher_that_could_be_changed_later_is_made_anew(
     assert server.objects[launcher_path()]["immutable"] is True
 
 
+async def test_the_launcher_is_read_once_and_made_anew_where_another_one_took_its_place(
+    server: JobServer, backend: KubernetesBackend
+) -> None:
+    """It has the size of a program, and each attempt asks for it."""
+    Controller(server)
+    for number in range(3):
+        await ran(backend, replace(REQUEST, id=f"uid-{number}"))
+    assert server.partial == [launcher_path()] * 2
+    assert server.requests.count(("GET", launcher_path())) == 3
+
+    server.take(launcher_path())
+    server.put(launcher_path(), evil(launcher_path()))
+    await ran(backend, replace(REQUEST, id="uid-3"))
+    assert server.objects[launcher_path()]["data"] == LAUNCHER.secret("data")["data"]
+    server.take(launcher_path())
+    await ran(backend, replace(REQUEST, id="uid-4"))
+    assert server.objects[launcher_path()]["data"] == LAUNCHER.secret("data")["data"]
+
+
 async def test_two_at_once_make_it_anew(server: JobServer, backend: KubernetesBackend) -> None:
     server.put(launcher_path(), evil(launcher_path()))
     Controller(server)
