@@ -14,7 +14,7 @@ HEIGHT: Final = 44
 
 
 def line(label: str, values: Sequence[float], style: str, places: int = 0) -> Markup:
-    """An area below a line. `style` is a class. Where there are more `places` than values, the first ones stay empty."""
+    """An area below a line. `style` is a class. With more `places` than values, the first ones stay empty."""
     top = max([*values, 1])
     step = WIDTH / max(1, max(places, len(values)) - 1)
     begin = WIDTH - step * max(0, len(values) - 1)
