@@ -161,6 +161,30 @@ def test_a_session_that_is_over_leads_to_the_login(tab: Tab) -> None:
     assert page.url.endswith("/login")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_fifty_tasks_run_while_the_page_is_open(up: RemitUp, tab: Tab) -> None:
+    """What is shown at the end is what there is, and the tab has grown by nothing that it does not show."""
+    page = tab.go("/")
+    running = page.locator(".number", has_text="Running").locator("b")
+    before = int(running.inner_text())
+    tasks = (_SLEEPER.replace("NUMBER", str(number)) for number in range(50))
+    up.kubectl("apply", "-f", "-", stdin="\n---\n".join(tasks))
+    most = 0
+
+    def seen() -> bool:
+        nonlocal most
+        most = max(most, int(running.inner_text()))
+        return most > before
+
+    until(seen, "tasks that run")
+    page.goto(f"{tab.origin}/tasks?text=sleeper-&phase=Succeeded")
+    expect(page.locator(".counts")).to_contain_text("1–50 of 50")
+    assert page.locator("table.tasks tbody tr").count() == 50
+    tab.go("/")
+    expect(running).to_have_text(str(before))
+
+
 _OBJECTS = r"""
 apiVersion: remit.dev/v1alpha1
 kind: ExecutionTask
@@ -197,4 +221,10 @@ apiVersion: remit.dev/v1alpha1
 kind: ExecutionTask
 metadata: {name: comes-later}
 spec: {command: {argv: [bash, -c, echo]}}
+"""
+_SLEEPER = """
+apiVersion: remit.dev/v1alpha1
+kind: ExecutionTask
+metadata: {name: sleeper-NUMBER}
+spec: {command: {argv: [bash, -c, 'sleep 2']}}
 """

@@ -27,11 +27,13 @@ from remit import __version__
 from remit.controlplane.startup import DATABASE
 from remit.errors import InvalidInput
 from remit.privatefiles import private_directory
+from remit.web.login import PAGE_FILE
 
 FORMAT: Final = 1
 MANIFEST: Final = "remit-backup.json"
 _MARK: Final = Path(DATABASE).with_suffix(".mark").name
-_LOCKS: Final = {Path(DATABASE).with_suffix(".lock").name, "operator.lock"}
+_OF_PROCESSES: Final = {Path(DATABASE).with_suffix(".lock").name, "operator.lock", PAGE_FILE}
+"""What is of those that run now: locks, and the key of the page."""
 _COPIED_FIRST: Final = {_MARK, DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"}
 _SNAPSHOT: Final = ".snapshot-"
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -95,7 +97,7 @@ class _Writer:
             folder = Path(root).relative_to(state_dir)
             if folder == Path():
                 folders[:] = [name for name in folders if not name.startswith(_SNAPSHOT)]
-                files = [name for name in files if name not in _COPIED_FIRST | _LOCKS]
+                files = [name for name in files if name not in _COPIED_FIRST | _OF_PROCESSES]
             else:
                 self._tar.addfile(_header(folder.as_posix(), os.fstat(descriptor), tarfile.DIRTYPE))
             if len(folder.parts) >= _DEEPEST:  # the walk holds a descriptor for each folder on the way

@@ -56,6 +56,11 @@ def listed(folder: Path) -> dict[str, tuple[str, bytes | str]]:
     return found
 
 
+def test_what_logs_in_to_the_page_that_runs_now_is_left_out(state: Path, tmp_path: Path) -> None:
+    (state / "page.json").write_text('{"url": "http://127.0.0.1:6480", "key": "00"}')
+    assert "page.json" not in listed(restored(archived(state), tmp_path / "there"))
+
+
 def test_everything_comes_back_with_its_mode(state: Path, tmp_path: Path) -> None:
     kept = state / "workspaces" / "default" / "cache"
     kept.mkdir(parents=True)

@@ -47,3 +47,17 @@ async def test_a_list_whose_moment_is_forgotten_is_asked_for_all_at_once() -> No
 async def test_other_refusals_of_a_list_are_told(answers: list[Any]) -> None:
     with pytest.raises(ApiError):
         await Server(*answers).snapshot(TASKS)
+
+
+async def test_what_is_kept_of_a_list_is_what_is_made_of_each_object() -> None:
+    """Page by page: there is never a whole list of whole objects."""
+    server = Server(page("5", "a", "b", token="t"), page("5", "c"))
+    made: list[tuple[str, int]] = []
+
+    def transform(obj: Object) -> Object:
+        made.append((obj["metadata"]["name"], len(server.asked)))
+        return {"metadata": obj["metadata"], "slim": True}
+
+    objects, _ = await server.snapshot(TASKS, transform=transform)
+    assert [obj["slim"] for obj in objects] == [True] * 3
+    assert made == [("a", 1), ("b", 1), ("c", 2)]
