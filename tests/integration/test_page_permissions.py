@@ -109,6 +109,11 @@ async def test_who_may_only_read_tasks_sees_them_and_changes_nothing(base: str, 
         assert await post("/tasks/default/seen/cancel") == 403
         assert await post("/tasks/default/seen/rerun") == 403
         assert (await get("/tasks/default/seen/why"))[0] == 403
+        assert (await get("/tasks/default/seen/output/1/stdout"))[0] == 403
+        async with browser.get("/live/tasks/default/seen") as stream:
+            told = b""
+            while b"which needs get of executiontasks/log" not in told:
+                told += await stream.content.readany()
         assert (await get("/audit"))[0] == 403
         assert await post("/audit/check") == 403
         assert (await get("/policies/default/any"))[0] == 403

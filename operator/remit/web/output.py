@@ -24,6 +24,7 @@ _BATCH_LINES: Final = 200
 _BATCH_BYTES: Final = 64 << 10
 _BATCH_SECONDS: Final = 0.1
 _WRITE_SECONDS: Final = 30.0
+_REFUSED: Final = "You may not read whole output, which needs get of executiontasks/log. Status has the end of it."
 
 
 async def events(viewer: Viewer, namespace: str, name: str, number: int | None) -> Events:
@@ -32,6 +33,10 @@ async def events(viewer: Viewer, namespace: str, name: str, number: int | None) 
     yield "output", {"reset": True}
     for note in notes(task):
         yield "output", {"note": note}
+    if not await may_read(viewer, namespace):
+        for event in _tails(task, _REFUSED):
+            yield event
+        return
     over = task.status.phase is not None and task.status.phase.final
     logs = TaskLogs(viewer.state_dirs, Wanted(tail=TAIL_LINES))
     chunks = logs.once(task, number) if over else logs.follow(_states(viewer, task), number)
@@ -44,6 +49,12 @@ async def events(viewer: Viewer, namespace: str, name: str, number: int | None) 
         for event in _tails(task, str(error)):
             yield event
     yield "output", {"end": True}
+
+
+async def may_read(viewer: Viewer, namespace: str) -> bool:
+    """Whether the viewer may see all output, which is more than status has: as with the logs of pods, a right of its
+    own."""
+    return await viewer.may("get", TASKS, namespace, "log")
 
 
 def notes(task: ExecutionTask) -> list[str]:

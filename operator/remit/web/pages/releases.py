@@ -117,6 +117,9 @@ async def release_output(request: web.Request, session: Session) -> Events:
     """What the instances write, of a Deployment that the viewer may get."""
     namespace, name = place(request)
     await session.viewer.fetch(DEPLOYMENTS, namespace, name)
+    if not await session.viewer.may("get", DEPLOYMENTS, namespace, "log"):
+        yield "output", {"note": "You may not read what instances write: it needs get of deployments/log."}
+        return
     chosen = request.query.get("instance", "")
     async for event in instances.follow(session.viewer.state_dirs, f"{namespace}/{name}", chosen):
         yield event

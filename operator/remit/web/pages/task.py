@@ -52,6 +52,7 @@ async def task(request: web.Request, session: Session) -> View:
         "remedy": found.remedy if found else "",
         "attempts": [_attempt(each, now) for each in reversed(parsed.status.attempts)],
         "plot": _plot(parsed, row.created, now),
+        "may_download": await output.may_read(viewer, namespace),
         "chosen": _number(request.query.get("attempt", "")),
         "streams": STREAMS,
         "events": [event_row(each) for each in await viewer.events_of(obj)],
@@ -145,6 +146,8 @@ async def download(request: web.Request, session: Session) -> web.StreamResponse
     number, stream = _number(request.match_info["attempt"]), request.match_info["stream"]
     if number is None or stream not in STREAMS:
         raise web.HTTPNotFound
+    if not await output.may_read(session.viewer, namespace):
+        raise web.HTTPForbidden(text="You may not read output: it needs get of executiontasks/log.")
     parsed = await output.read_task(session.viewer, namespace, name)
     return await output.download(request, session.viewer, parsed, number, stream)
 
