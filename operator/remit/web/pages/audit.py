@@ -18,7 +18,7 @@ from remit.errors import RemitError
 from remit.telemetry import verify
 from remit.telemetry.chain import Kind
 from remit.telemetry.trail import Filter
-from remit.web.rendering import View
+from remit.web.rendering import View, kind_of
 from remit.web.rows import moment
 from remit.web.sessions import Notice, Session
 
@@ -93,12 +93,14 @@ def _filter(asked: Mapping[str, str]) -> Filter:
 
 
 def _record(record: Mapping[str, Any]) -> dict[str, Any]:
-    argv = record.get("argv")
+    argv, verdict = record.get("argv"), str(record.get("verdict", ""))
+    failed = bool(record.get("category")) and kind_of(verdict) == "off"  # the many ways to fail are words of their own
     return {
         "seq": record.get("seq"),
         "at": moment(record.get("time")),
         "kind": str(record.get("kind", "")),
-        "verdict": str(record.get("verdict", "")),
+        "verdict": verdict,
+        "like": "Failed" if failed else verdict,
         "namespace": str(record.get("namespace", "")),
         "task": str(record.get("task", "")),
         "who": str(record.get("who", "")),
