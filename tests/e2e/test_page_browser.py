@@ -167,6 +167,8 @@ def test_fifty_tasks_run_while_the_page_is_open(up: RemitUp, tab: Tab) -> None:
     """What is shown at the end is what there is, and the tab has grown by nothing that it does not show."""
     page = tab.go("/")
     running = page.locator(".number", has_text="Running").locator("b")
+    expect(page.locator("#connection")).to_have_text("live")
+    expect(page.locator("#trouble")).to_be_hidden()
     before = int(running.inner_text())
     tasks = (_SLEEPER.replace("NUMBER", str(number)) for number in range(50))
     up.kubectl("apply", "-f", "-", stdin="\n---\n".join(tasks))
