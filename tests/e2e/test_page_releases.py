@@ -73,6 +73,7 @@ def test_a_release_is_seen_and_steered(up: RemitUp, looker: Looker, tmp_path: Pa
             _until_output(events, "&lt;b&gt;serving")
             _requests(port, 20)
             _until_region(events, "sides", r"2\d in all|20 in all")
+            _until_region(events, "sides", r"<b>0\.0</b>[^§]*<b>0\.0</b>")  # as no more come, which no watch tells of
             promoted = looker.post("/releases/default/site/promote", revision="2")
             assert promoted.headers["Location"] == "/releases/default/site"
             _until_region(events, "head", "Healthy")

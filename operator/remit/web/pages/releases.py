@@ -29,6 +29,8 @@ from remit.web.viewer import Viewer
 
 _PATIENCE: Final = 10.0
 """For an operator to answer a request. It stays asked for if none does."""
+_METERED_SECONDS: Final = 1.0
+"""Between two looks at the traffic."""
 VERBS: Final = ("promote", "abort", "rollback", "retry", "pause", "resume")
 _REPORT_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
 """Of a report, which brings its style along."""
@@ -80,9 +82,9 @@ async def release(request: web.Request, session: Session) -> View:
         "chosen": request.query.get("instance", ""),
         "events": [event_row(each) for each in await viewer.events_of(obj)][:12],
     }
-    return View(
-        "release.html", f"{namespace}/{name}", "releases", context, ("head", "sides", "stages", "history", "told")
-    )
+    regions = ("head", "sides", "stages", "history", "told")
+    every = _METERED_SECONDS if traffic else 5.0
+    return View("release.html", f"{namespace}/{name}", "releases", context, regions, every=every)
 
 
 def _earlier(status: DeploymentStatus) -> list[RevisionStatus]:

@@ -32,4 +32,4 @@ async def schedules(request: web.Request, session: Session) -> View:
         for row in found[:_MOST]
     ]
     context = {"listed": listed, "left_out": max(0, len(found) - _MOST)}
-    return View("schedules.html", "Schedules", "schedules", context, ("rows",), every=30.0)
+    return View("schedules.html", "Schedules", "schedules", context, ("rows",))
