@@ -46,8 +46,16 @@ class RunHistory:
 
     def find_unusual(self, obj: Object, status: ExecutionTaskStatus) -> Sequence[Finding]:
         """What is unusual about the task `obj`, which ends with `status`."""
-        run = run_of(obj["metadata"]["uid"], status)
-        return () if run is None else judge(run, self._before(obj, status))
+        schedule, metadata = self._schedule(obj), obj["metadata"]
+        run = run_of(metadata["uid"] if schedule is None else metadata["name"], status)
+        if run is None:
+            return ()
+        if schedule is None:
+            return judge(run, self._families.get(metadata["namespace"], {}).get(_family(obj, status), ()))
+        try:
+            return judge(run, ExecutionTask.parse(schedule).status.recent_runs)
+        except InvalidInput:
+            return ()
 
     def learn(self, obj: Object, status: ExecutionTaskStatus) -> None:
         """Add the task to its family, if it has succeeded. Adding it again changes nothing."""
@@ -61,15 +69,6 @@ class RunHistory:
         families.move_to_end(key)
         if self._count > MOST_FAMILIES:
             self._forget_one()
-
-    def _before(self, obj: Object, status: ExecutionTaskStatus) -> Sequence[RecentRun]:
-        schedule = self._schedule(obj)
-        if schedule is None:
-            return self._families.get(obj["metadata"]["namespace"], {}).get(_family(obj, status), ())
-        try:
-            return ExecutionTask.parse(schedule).status.recent_runs
-        except InvalidInput:
-            return ()
 
     def _schedule(self, obj: Object) -> Object | None:
         key = parent_key(obj)

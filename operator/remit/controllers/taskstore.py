@@ -92,7 +92,7 @@ class ApiTaskStore:
             self._decided(stored, "Denied")
 
     def find_unusual(self, stored: StoredTask, status: ExecutionTaskStatus) -> Sequence[Finding]:
-        return self.history.find_unusual(stored.source, status) if self.history else ()
+        return () if self.history is None else self.history.find_unusual(stored.source, status)
 
     def on_finished(
         self, stored: StoredTask, finish: Finish, status: ExecutionTaskStatus, unusual: Sequence[Finding] = ()

@@ -31,7 +31,7 @@ LEAST_RUNS: Final = 8
 """Values below which nothing is said."""
 LEARNED: Final = 3
 """Runs of the window at a level that make it a usual one."""
-SPREADS: Final = 4.5
+SPREADS: Final = 4
 """How many standard deviations, as the MAD estimates them, an unusual value is away from the median."""
 LEAST_SPREAD: Final = 0.1
 """Of the estimated standard deviation of logarithms: about a tenth of the value."""
