@@ -44,7 +44,7 @@ def _cold_cache(hour: float, chance: random.Random) -> float:
     return 2.0 if chance.random() < 0.01 else 1.0
 
 
-def _change(hour: float, chance: random.Random) -> float:
+def _change(hour: float) -> float:
     return 5.0 if hour >= 4380 else 1.0
 
 
@@ -59,9 +59,7 @@ def families(runs: int) -> list[Family]:
         Family("by the time of day", runs, 0.15, _day_and_night),
         Family("twice as much at the end of the year", runs, 0.15, lambda hour, _: _growth(hour), 60.0, _growth),
         Family("a cold cache in 1 % of runs: 2×", runs, 0.15, _cold_cache),
-        Family(
-            "five times as much from July on", runs, 0.15, _change, 60.0, lambda hour: _change(hour, random.Random())
-        ),
+        Family("five times as much from July on", runs, 0.15, lambda hour, _: _change(hour), 60.0, _change),
         Family("short: 0.5 s", runs, 0.35, seconds=0.5),
     ]
 

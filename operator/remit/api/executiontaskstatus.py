@@ -306,5 +306,5 @@ class ExecutionTaskStatus(StatusModel):
     """When the last scheduled run was due."""
     active: list[str] = []
     """Names of the scheduled runs that have not ended."""
-    recent_runs: Annotated[list[RecentRun], Field(json_schema_extra=map_by("name"))] = []
+    recent_runs: list[RecentRun] = []
     """What the latest 20 runs of a schedule that succeeded took. The next one is compared with them."""

@@ -51,7 +51,8 @@ class RunHistory:
         if run is None:
             return ()
         if schedule is None:
-            return judge(run, self._families.get(metadata["namespace"], {}).get(_family(obj, status), ()))
+            families = self._families.get(metadata["namespace"])
+            return judge(run, families.get(_family(obj, status), ())) if families else ()
         try:
             return judge(run, ExecutionTask.parse(schedule).status.recent_runs)
         except InvalidInput:
