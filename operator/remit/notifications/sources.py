@@ -211,9 +211,10 @@ def _why(status: Object) -> str:
 
 def _unusual(status: Object) -> str:
     """In what the task differs from those before, if it does."""
-    conditions = status.get("conditions") or ()
-    found = (each for each in conditions if each.get("type") == "Unusual" and each.get("status") == "True")
-    return _shortened(next(found, {}).get("message") or "")
+    for condition in status.get("conditions") or ():
+        if (condition.get("type"), condition.get("status")) == ("Unusual", "True"):
+            return _shortened(condition.get("message") or "it took much more or less than those before")
+    return ""
 
 
 def _shortened(text: str) -> str:

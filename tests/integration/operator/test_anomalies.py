@@ -10,10 +10,10 @@ import pytest
 from remit.controllers.operator import Operator
 from remit.execution import schedule
 from remit.execution.anomalies import LEAST_RUNS, WINDOW
-from remit.kube.client import EVENTS, TASKS
+from remit.kube.client import TASKS
 
 from .conftest import World, truth
-from .test_schedules import a_run, scheduled, wound
+from .test_schedules import scheduled, seen_finished
 
 pytestmark = pytest.mark.no_cover
 STARTED = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -56,19 +56,15 @@ def writes(operator: Operator) -> float:
     return operator.metrics.registry.get_sample_value("remit_api_writes_total", labels) or 0
 
 
-async def reasons_of(world: World, name: str) -> set[str]:
-    found = await world.kube.list(EVENTS, "default", field_selector=f"involvedObject.name={name}")
-    return {event["reason"] for event in found}
-
-
 async def test_an_unusual_task_is_marked_counted_and_told_of_once(world: World) -> None:
     await world.policy("echo")
     await past_runs(world, "echo", "backup")
     async with world.operator() as operator:
-        before = writes(operator)
-        usual = await world.finished(await world.task("echo", "other"))
-        of_usual, before = writes(operator) - before, writes(operator)
+        usual = await world.finished(other := await world.task("echo", "other"))
+        assert {"Completed"} == {each["reason"] for each in await world.events(other, 1)}
+        of_usual = before = writes(operator)
         status = await world.finished(name := await world.task("echo", "backup"))
+        assert {"Completed", "UnusualDuration"} == {each["reason"] for each in await world.events(name, 2)}
         assert writes(operator) - before == of_usual, "what is unusual is in the write that ends it"
         found = condition(status)
         assert (found["status"], found["reason"]) == ("True", "UnusualDuration")
@@ -76,12 +72,10 @@ async def test_an_unusual_task_is_marked_counted_and_told_of_once(world: World) 
         assert truth(status, "Succeeded") == "True"
         assert condition(usual) == {}
         assert (counted(operator), counted(operator, "Memory")) == (1, 0)
-        assert {"Completed", "UnusualDuration"} <= {each["reason"] for each in await world.events(name, 2)}
         await world.edit(name, {"ttlSecondsAfterFinished": 3600})
         await world.until(name, lambda status: status["observedGeneration"] == 2)
-        assert condition((await world.get(name))["status"])["reason"] == "UnusualDuration", (
-            "an edit changes nothing of it"
-        )
+        edited = (await world.get(name))["status"]
+        assert condition(edited)["reason"] == "UnusualDuration", "an edit changes nothing of it"
     version = (await world.get(name))["metadata"]["resourceVersion"]
     async with world.operator() as operator:  # a new leader
         status = await world.finished(again := await world.task("echo", "backup"))
@@ -108,16 +102,17 @@ async def test_one_switch_turns_it_off(world: World) -> None:
     await world.policy("echo")
     await past_runs(world, "echo", "backup")
     async with world.operator(anomalies=False) as operator:
-        name = await scheduled(world, "echo", "tick")
-        clock = wound(operator)
-        clock.turn(f"default/{name}", days=366)
-        await a_run(world, name)
         status = await world.finished(again := await world.task("echo", "backup"))
-        await world.until(name, lambda status: not status.get("active"))
         assert condition(status) == {}
+        assert {"Completed"} == {each["reason"] for each in await world.events(again, 1)}
         assert counted(operator) == 0
-        assert "recentRuns" not in (await world.get(name))["status"]
-    assert "UnusualDuration" not in await reasons_of(world, again)
+        name = await scheduled(world, "echo", "tick")
+        child = await world.kube.create(TASKS, "default", schedule.child(await world.get(name), None))
+        await world.finished(child["metadata"]["name"])
+        await seen_finished(operator, child["metadata"]["name"])
+        run = {"name": "earlier", "finishedAt": "2026-01-01T00:00:00Z", "durationSeconds": 1}
+        await world.kube.patch(TASKS, "default", name, {"status": {"recentRuns": [run]}}, subresource="status")
+        await world.until(name, lambda status: "recentRuns" not in status)
 
 
 async def test_a_schedule_keeps_what_its_runs_took(world: World) -> None:
