@@ -119,16 +119,17 @@ def total(family: Family, seeds: int) -> Year:
     return whole
 
 
-def lines(seeds: int) -> Iterator[str]:
-    """`seeds` years of each family that runs each hour, and ten times as many of those that run each day."""
-    yield f"| runs | how | false alarms a year | {' | '.join(OUTLIERS)} |"
-    yield "| --- " * (3 + len(OUTLIERS)) + "|"
-    for often, runs, years in (("hourly", HOURLY, seeds), ("daily", DAILY, 10 * seeds)):
-        for family in families(runs):
+def rows(seeds: int = 5, often: str = "") -> Iterator[str]:
+    """Of the table in docs/anomalies.md: `seeds` years of each family that runs each hour, and ten times as many of
+    those that run each day. `often` chooses `hourly` or `daily`."""
+    for word, runs, years in (("hourly", HOURLY, seeds), ("daily", DAILY, 10 * seeds)):
+        for family in families(runs) if often in ("", word) else ():
             seen = total(family, years)
             shares = (f"{seen.found[kind] / seen.injected[kind]:.0%}" for kind in OUTLIERS)
-            yield f"| {often} | {family.name} | {len(seen.false) / years:.1f} | {' | '.join(shares)} |"
+            yield f"| {word} | {family.name} | {len(seen.false) / years:.1f} | {' | '.join(shares)} |"
 
 
 if __name__ == "__main__":
-    print("\n".join(lines(int(sys.argv[1]) if sys.argv[1:] else 5)))
+    print(f"| runs | family | false alarms a year | {' | '.join(OUTLIERS)} |")
+    print(f"| --- | --- |{' ---: |' * (1 + len(OUTLIERS))}")
+    print("\n".join(rows(int(sys.argv[1]) if sys.argv[1:] else 5)))

@@ -103,7 +103,7 @@ def operator(
         ),
     ] = Path("/usr/libexec/remit"),
     notifications: options.Notifications = None,
-    anomalies: options.Anomalies = True,
+    no_anomalies: options.NoAnomalies = False,
     metrics_address: options.MetricsAddress = "127.0.0.1:0",
     metrics_token_file: options.MetricsTokenFile = None,
     leader_election: Annotated[
@@ -172,7 +172,7 @@ def operator(
         read_only_paths=tuple(read_only_path or ()),
         docker_host=docker_host,
         notifications=checked(notifications),
-        anomalies=anomalies,
+        anomalies=not no_anomalies,
         backends=cast("tuple[BackendName, ...]", tuple(backend or ())),
         image=default_image,
         accept_unenforced_network=accept_unenforced_network,

@@ -196,12 +196,12 @@ FinishedTaskTtl = Annotated[
     ),
 ]
 FINISHED_TASK_TTL = "7d"
-Anomalies = Annotated[
+NoAnomalies = Annotated[
     bool,
     typer.Option(
-        "--anomalies/--no-anomalies",
-        help="Tell of runs that differ much from those before them; see docs/anomalies.md.",
-        envvar="REMIT_ANOMALIES",
+        "--no-anomalies",
+        help="Tell of no runs that differ much from those before them; see docs/anomalies.md.",
+        envvar="REMIT_NO_ANOMALIES",
         show_envvar=False,
         rich_help_panel=_SERVICE,
     ),

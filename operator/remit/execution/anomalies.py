@@ -2,9 +2,9 @@
 Pure.
 
 Times and sizes are skewed: a run takes twice as long more easily than no time at all. So the median and the MAD (median
-absolute deviation) are those of logarithms, where a factor is a distance. The MAD is not taken for less than
-`LEAST_SPREAD`, or families that never vary would be unusual for nothing. An unusual run is beyond three bounds at once:
-robustly far from the median for this family, a large factor away from it, and an amount that matters to somebody.
+absolute deviation) are those of logarithms, where a factor is a distance. An unusual run is beyond three bounds: far
+from the median for how much its family varies, a large factor away from it, and by an amount that matters. For families
+that never vary the factor is what counts.
 
 A run at a level that `LEARNED` runs of the window had reached before is not unusual. So a lasting change is told of
 that many times, and what comes now and then (a cold cache) is learned.
@@ -33,16 +33,12 @@ LEARNED: Final = 3
 """Runs of the window at a level that make it a usual one."""
 SPREADS: Final = 4
 """How many standard deviations, as the MAD estimates them, an unusual value is away from the median."""
-LEAST_SPREAD: Final = 0.1
-"""Of the estimated standard deviation of logarithms: about a tenth of the value."""
 _SIGMA: Final = 1.4826
 """The standard deviation of a normal distribution by its MAD."""
 _SAME_LEVEL: Final = 1.25
 """The factor up to which a value is at the level of another."""
 _LARGEST: Final = 2.0**60
 """Beyond which a number is no measurement: whoever may write status writes any."""
-
-
 _LONGEST: Final = 1e9
 """Seconds that are shown as what they are."""
 
@@ -195,7 +191,7 @@ def _judge(measure: Measure, run: RecentRun, before: Sequence[RecentRun]) -> Fin
     factor = measure.factor if more else measure.factor_below
     if factor is None or abs(value - math.exp(usual)) < measure.difference:
         return None
-    spread = max(_SIGMA * median(abs(each - usual) for each in levels), LEAST_SPREAD)
+    spread = _SIGMA * median(abs(each - usual) for each in levels)
     if abs(level - usual) < max(SPREADS * spread, math.log(factor)):
         return None
     side = 1 if more else -1

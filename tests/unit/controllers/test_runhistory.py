@@ -168,6 +168,15 @@ def test_what_is_kept_has_bounds_and_nobody_has_others_forgotten(
     assert (len(kept), max(kept)) == (50, WINDOW)
 
 
+def test_the_family_that_had_no_run_for_longest_is_forgotten(
+    history: RunHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runhistory, "MOST_FAMILIES", 3)
+    for _ in range(LEAST_RUNS):
+        learn(history, task(argv="often"), task(argv=f"once {next(_numbers)}"), task(argv=f"once {next(_numbers)}"))
+    assert unusual(history, task(600, argv="often"))
+
+
 def test_a_namespace_without_families_is_not_kept(history: RunHistory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runhistory, "MOST_FAMILIES", 3)
     learn(history, *(task(namespace=f"branch-{number}") for number in range(20)))

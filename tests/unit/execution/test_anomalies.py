@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import anomalyyear
@@ -17,6 +18,7 @@ from remit.api import ExecutionTaskStatus
 from remit.api.executiontaskstatus import RecentRun
 from remit.execution import anomalies
 from remit.execution.anomalies import LEARNED, LEAST_RUNS, WINDOW, judge, latest, message, run_of
+from support import soaking
 
 START = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
 ENOUGH = 4 * WINDOW
@@ -129,7 +131,10 @@ def test_a_family_that_varies_much_may_vary_much() -> None:
     assert quantities(run(99, 400), runs(*[38.0, 39, 40, 41, 42] * 4)) == ["Duration"]
 
 
-@given(st.lists(any_run, max_size=30), any_run)
+@given(st.lists(any_run, max_size=30, unique_by=lambda run: run.name), any_run)
+@example([run(number, math.nan) for number in range(20)], run(99, 5.0))
+@example([run(number, 5.0) for number in range(20)], run(99, math.nan, math.inf, 2**62))
+@example([run(number, math.inf, 1e300) for number in range(20)], run(99, 5.0, 1.0))
 def test_no_numbers_break_it(before: list[RecentRun], one: RecentRun) -> None:
     for finding in judge(one, before):
         assert len(finding.message) < 200
@@ -261,6 +266,14 @@ def test_ten_years_of_daily_runs(family: anomalyyear.Family) -> None:
     assert len(seen.false) <= 10 * told
     if family.seconds > 1:
         assert seen.found.total() >= 0.85 * seen.injected.total()
+
+
+def test_the_page_has_the_figures() -> None:
+    page = (Path(__file__).parents[3] / "docs/anomalies.md").read_text()
+    table = [line for line in page.splitlines() if line.startswith(("| hourly", "| daily"))]
+    assert len(table) == 2 * len(BY_NAME)
+    measured = list(anomalyyear.rows()) if soaking() else [next(anomalyyear.rows(often="daily"))]
+    assert [line for line in table if line in measured] == measured
 
 
 def test_a_measure_without_its_bound_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
