@@ -62,9 +62,9 @@ class Explained:
 
     @property
     def state(self) -> dict[str, str]:
-        """How it stands: `phase`, `reason`, `category`, `message` and `remedy`, as far as there are any."""
+        """How it stands: `phase`, `reason`, `category`, `message`, `remedy` and `unusual`, as far as there are any."""
         from remit import reasons
-        from remit.cli.selection import phase_of
+        from remit.cli.selection import phase_of, unusual
 
         status = self.task.get("status") or {}
         error = status.get("error") or {}
@@ -77,6 +77,7 @@ class Explained:
             "category": str(error.get("category") or ""),
             "message": str(status.get("message") or ""),
             "remedy": found.remedy.replace("`", "'") if found else "",
+            "unusual": unusual(self.task),
         }
         return {key: text for key, text in told.items() if text}
 
@@ -150,9 +151,10 @@ def _show(explained: Explained) -> None:
 
     metadata, state = explained.task["metadata"], explained.state
     typer.echo(escape(f"task {metadata['namespace']}/{metadata['name']}: {state['phase']}"))
-    for title, key in (("reason", "reason"), ("category", "category"), ("why", "message"), ("what to do", "remedy")):
+    titles = {"message": "why", "remedy": "what to do"}
+    for key in ("reason", "category", "message", "remedy", "unusual"):
         if key in state:
-            typer.echo(f"  {title + ':':<11} {escape(state[key])}")
+            typer.echo(f"  {titles.get(key, key) + ':':<11} {escape(state[key])}")
     typer.echo("\ntoday's policies say:")
     policytest.explain(explained.decision)
     if explained.objection:
