@@ -295,6 +295,23 @@ def test_a_task_is_explained_with_what_policies_lack(up: RemitUp) -> None:
     assert (missing.returncode, "did you mean broken?" in missing.stderr) == (1, True)
 
 
+def test_an_unusual_task_is_found_and_explained(up: RemitUp) -> None:
+    message = "took 41s; the 20 runs before took 3.1s (median), at most 4.0s"
+    for name, unusual in (("odd", "True"), ("even", "False")):
+        task = {"apiVersion": "remit.dev/v1alpha1", "kind": "ExecutionTask", "metadata": {"name": name}}
+        up.kubectl("create", "-f", "-", stdin=json.dumps({**task, "spec": {"command": {"argv": ["ls", name]}}}))
+        up.kubectl("wait", "--for=condition=Finished", f"executiontask/{name}", "--timeout=60s")
+        condition = {"type": "Unusual", "status": unusual, "reason": "UnusualDuration", "message": message}
+        patch = [{"op": "add", "path": "/status/conditions/-", "value": condition}]
+        up.kubectl("patch", "executiontask", name, "--subresource=status", "--type=json", "-p", json.dumps(patch))
+    assert up.remit_here("get", "--unusual", "-o", "name").stdout.split() == ["executiontask.remit.dev/odd"]
+    assert f"\n  unusual:    {message}\n" in up.remit_here("explain", "odd").stdout
+    assert "unusual" not in up.remit_here("explain", "even").stdout
+    assert json.loads(up.remit_here("explain", "odd", "-o", "json").stdout)["status"]["unusual"] == message
+    for words in (["policies", "--unusual"], ["tasks", "odd", "--unusual"]):
+        assert up.remit_here("get", *words).returncode == 2
+
+
 def test_workspaces_are_listed_for_people_and_for_programs(up: RemitUp) -> None:
     WorkspaceStore(up.state_dir / "workspaces").use("default", "shared", 1 << 20, 60)
     (listed,) = json.loads(up.remit_here("workspace", "list", "-o", "json").stdout)

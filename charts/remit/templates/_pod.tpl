@@ -80,6 +80,9 @@ spec:
         - --finished-task-ttl={{ .finishedTaskTTL }}
         {{- end }}
         - --max-concurrent={{ .Values.maxConcurrent }}
+        {{- if not .Values.anomalies }}
+        - --no-anomalies
+        {{- end }}
         - --log-format={{ .Values.logs.format }}
         - --log-level={{ .Values.logs.level }}
         {{- if or (eq (include "remit.requestedBy" .) "true") .Values.requestedBy.trust }}

@@ -15,6 +15,7 @@ from remit.api.executiontaskstatus import AttemptStatus
 from remit.api.result import ResultArtifact
 from remit.backends import AttemptRequest, Outcome, Stream
 from remit.execution.admission import Admitted, PolicySet, Refused
+from remit.execution.anomalies import Finding
 from remit.execution.lifecycle import Finish
 from remit.execution.output import Listener
 from remit.execution.resolved import Resolved
@@ -113,7 +114,12 @@ class ExecutionStore:
         execution: Execution = stored.source
         execution.refused = refused
 
-    def on_finished(self, stored: StoredTask, finish: Finish, status: ExecutionTaskStatus) -> None:
+    def find_unusual(self, stored: StoredTask, status: ExecutionTaskStatus) -> Sequence[Finding]:
+        return ()  # an agent's executions have no families
+
+    def on_finished(
+        self, stored: StoredTask, finish: Finish, status: ExecutionTaskStatus, unusual: Sequence[Finding] = ()
+    ) -> None:
         execution: Execution = stored.source
         if execution.refused is not None and execution.refused.finish != finish:  # it was cancelled just then
             execution.refused = None

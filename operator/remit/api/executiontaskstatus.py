@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from remit.api.base import Conditions, MicroTime, StatusModel, Time, map_by
+from remit.api.base import Conditions, MicroTime, StatusModel, StatusRecord, Time, map_by
 
 Stream = Literal["stdout", "stderr"]
 
@@ -211,6 +212,22 @@ class VolumeStatus(StatusModel):
     """Of an artifact, or of a release: which content is mounted, in every attempt."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecentRun(StatusRecord):
+    """What a run that succeeded took, in its last attempt."""
+
+    name: str
+    """The name of its task."""
+    finished_at: MicroTime
+    """When it ended."""
+    duration_seconds: float
+    """From its start to its end, in seconds."""
+    cpu_seconds: float | None = None
+    """Processor time, in seconds, where the backend counts it."""
+    max_memory_bytes: int | None = None
+    """Memory at its highest, in bytes, where the backend counts it."""
+
+
 class ErrorStatus(StatusModel):
     """Why the task failed."""
 
@@ -233,7 +250,8 @@ class ExecutionTaskStatus(StatusModel):
     phase: Phase | None = None
     """Where the task stands, for people. Machines read the conditions."""
     conditions: Conditions = []
-    """Succeeded (True, False or Unknown), Finished, Reconciling and Stalled. Wait for Finished, then read Succeeded."""
+    """Succeeded (True, False or Unknown), Finished, Reconciling and Stalled. Wait for Finished, then read Succeeded.
+    Unusual (True) is there where the run differs much from those before it."""
     operation: str = ""
     """Which operation it is, for the table."""
     backend: str = ""
@@ -288,3 +306,5 @@ class ExecutionTaskStatus(StatusModel):
     """When the last scheduled run was due."""
     active: list[str] = []
     """Names of the scheduled runs that have not ended."""
+    recent_runs: list[RecentRun] = []
+    """What the latest 20 runs of a schedule that succeeded took. The next one is compared with them."""

@@ -65,7 +65,7 @@ def objects(ctx: typer.Context, incomplete: str) -> list[str]:
 def phases(ctx: typer.Context, incomplete: str) -> list[str]:
     """Of the kinds that `remit get` has been given, after those of the list that are there already."""
     from remit.cli.get import plurals_of
-    from remit.cli.selection import PHASES
+    from remit.describe.selection import PHASES
 
     plurals = plurals_of(_first_word(ctx) or str(ctx.params.get("kind") or "")) or ("tasks",)
     before, comma, last = incomplete.rpartition(",")
@@ -75,7 +75,7 @@ def phases(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def orders(incomplete: str) -> list[str]:
-    from remit.cli.selection import ORDERS
+    from remit.describe.selection import ORDERS
 
     return _beginning(ORDERS, incomplete)
 

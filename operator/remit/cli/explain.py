@@ -65,9 +65,10 @@ def _show(explained: Explained) -> None:
 
     metadata, state = explained.task["metadata"], explained.state
     typer.echo(escape(f"task {metadata['namespace']}/{metadata['name']}: {state['phase']}"))
-    for title, key in (("reason", "reason"), ("category", "category"), ("why", "message"), ("what to do", "remedy")):
+    titles = {"message": "why", "remedy": "what to do"}
+    for key in ("reason", "category", "message", "remedy", "unusual"):
         if key in state:
-            typer.echo(f"  {title + ':':<11} {escape(state[key])}")
+            typer.echo(f"  {titles.get(key, key) + ':':<11} {escape(state[key])}")
     typer.echo("\ntoday's policies say:")
     policytest.explain(explained.decision)
     if explained.objection:

@@ -6,7 +6,7 @@ import asyncio
 import datetime
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,8 +19,8 @@ from remit.didyoumean import did_you_mean
 
 if TYPE_CHECKING:
     from remit.api.endpoint import Resource
-    from remit.cli.selection import Selection
     from remit.describe.connection import Connection
+    from remit.describe.selection import Selection
     from remit.kube.client import Object
 
 _KINDS = {
@@ -82,6 +82,9 @@ def get(
         str,
         typer.Option(metavar="TIME", help="Those that were created, started or ended since: RFC 3339, or 1h, 2d ago."),
     ] = "",
+    unusual: Annotated[
+        bool, typer.Option("--unusual", help="Tasks that took much more or less than those before that are like them.")
+    ] = False,
     sort_by: Annotated[
         str,
         typer.Option(
@@ -120,8 +123,10 @@ def get(
         plurals, name = ("tasks",), kind
     if name and all_namespaces:
         raise typer.BadParameter("a name is looked up in one namespace; leave -A out, or leave the name out")
-    if name and (phase or since or sort_by or len(plurals) > 1):
+    if name and (phase or since or sort_by or unusual or len(plurals) > 1):
         raise typer.BadParameter("a name says which object is meant; leave it out, or the other kinds and choices")
+    if unusual and "tasks" not in plurals:
+        raise typer.BadParameter("--unusual is about tasks")
     if watch and output in {Form.YAML, Form.NAME}:
         raise typer.BadParameter("--watch shows a table, or with -o json a line for each change")
     if plurals == ("deployments",) and name and output is Form.TABLE:
@@ -131,7 +136,8 @@ def get(
         raise typer.BadParameter("--until-done is about the release of one Deployment; name it")
     if "," in selector and not all(selector.split(",")):
         raise typer.BadParameter(f"--selector {selector!r} has an empty part between its commas")
-    asked = Asked(plurals, name, all_namespaces, selector, _selection(plurals, phase, since, sort_by, watch), output)
+    selection = replace(_selection(plurals, phase, since, sort_by, watch), unusual=unusual)
+    asked = Asked(plurals, name, all_namespaces, selector, selection, output)
     show = _follow if watch and output is Form.JSON else _redraw if watch else _get
     try:
         threads.run(show(asked, sort_by != "", namespace, kubeconfig, context))
@@ -162,7 +168,7 @@ def plurals_of(kinds: str) -> tuple[str, ...] | None:
 
 def _selection(plurals: tuple[str, ...], phase: str, since: str, sort_by: str, watch: bool) -> Selection:
     """Raises typer's usage error."""
-    from remit.cli import selection
+    from remit.describe import selection
     from remit.describe.audittrail import moment
 
     flag = "--phase"
@@ -229,7 +235,7 @@ async def _get(
             tables.show(plural, objects, wide=asked.form is Form.WIDE, namespaces=asked.everywhere)
             drawn = True
     if not every and asked.form is not Form.NAME:
-        such = " like that" if asked.selection.phases or asked.selection.since else ""
+        such = " like that" if asked.selection.phases or asked.selection.since or asked.selection.unusual else ""
         typer.echo(f"no {' or '.join(asked.plurals)}{such} in {where}", err=True)
 
 

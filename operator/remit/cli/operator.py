@@ -120,6 +120,7 @@ def operator(
         ),
     ] = Path("/usr/libexec/remit"),
     notifications: options.Notifications = None,
+    no_anomalies: options.NoAnomalies = False,
     metrics_address: options.MetricsAddress = "127.0.0.1:0",
     metrics_token_file: options.MetricsTokenFile = None,
     leader_election: Annotated[
@@ -189,6 +190,7 @@ def operator(
         read_only_paths=tuple(read_only_path or ()),
         docker_host=docker_host,
         notifications=checked(notifications),
+        anomalies=not no_anomalies,
         backends=cast("tuple[BackendName, ...]", tuple(backend or ())),
         image=default_image,
         remit_image=remit_image,

@@ -263,6 +263,16 @@ FinishedTaskTtl = Annotated[
     ),
 ]
 FINISHED_TASK_TTL = "7d"
+NoAnomalies = Annotated[
+    bool,
+    typer.Option(
+        "--no-anomalies",
+        help="Tell of no runs that differ much from those before them; see docs/anomalies.md.",
+        envvar="REMIT_NO_ANOMALIES",
+        show_envvar=False,
+        rich_help_panel=_SERVICE,
+    ),
+]
 OUTPUT_MAX_AGE, MAX_OUTPUT, ARTIFACTS_MAX_AGE, AUDIT_MAX_AGE, MAX_AUDIT = "30d", "10Gi", "90d", "off", "10Gi"
 ReadOnlyPaths = Annotated[
     list[Path] | None,

@@ -61,6 +61,7 @@ def up(
     read_only_path: options.ReadOnlyPaths = None,
     docker_host: options.DockerHost = options.DEFAULT_DOCKER_HOST,
     notifications: options.Notifications = None,
+    no_anomalies: options.NoAnomalies = False,
     metrics_address: options.MetricsAddress = "127.0.0.1:0",
     metrics_token_file: options.MetricsTokenFile = None,
     log_format: options.LogFormat = "auto",
@@ -99,6 +100,7 @@ def up(
         "read_only_paths": [str(path) for path in read_only_path or ()],
         "docker_host": docker_host,
         "notifications": str(path) if (path := checked(notifications)) else None,
+        "anomalies": not no_anomalies,
     }
     page = options.page_address(page_address)
     file = options.log_file(log_file, log_max_size, log_backups)

@@ -168,7 +168,7 @@ class ApiStore:
         reports = self.reconciler.reports
         await reports.before(self.deployment, target, desired, observed, decision)
         if isinstance(decision.step, Switch):
-            reports.switching(self.deployment.key, decision.step)
+            reports.switching(self.deployment.key, decision.step, observed)
 
     def step_failed(self, error: RemitError) -> None:
         """Status and an Event tell of it."""

@@ -52,7 +52,7 @@ def hook_tasks(deployment: Object, tasks: Iterable[Object]) -> dict[HookKey, Exe
     found = {}
     last = Deployment.parse(deployment).status.pipeline.release
     for obj in tasks:
-        key = _key_of_hook(obj)
+        key = key_of_hook(obj)
         if key is None or not is_controlled_by(obj, deployment):
             continue
         if last is None or last.revision != key.revision or hook_uids(last).get(key) == obj["metadata"]["uid"]:
@@ -61,7 +61,7 @@ def hook_tasks(deployment: Object, tasks: Iterable[Object]) -> dict[HookKey, Exe
     return found
 
 
-def _key_of_hook(obj: Object) -> HookKey | None:
+def key_of_hook(obj: Object) -> HookKey | None:
     """Which hook's task `obj` says it is; None where its labels name no hook."""
     labels = obj["metadata"].get("labels") or {}
     revision, name = labels.get(_REVISION, ""), labels.get(_HOOK)
@@ -192,7 +192,7 @@ async def prune(kube: Kube, tasks: Reflector, deployment: Object, revisions: Col
     newest = max(revisions, default=0)
 
     def is_forgotten(obj: Object) -> bool:
-        key = _key_of_hook(obj)
+        key = key_of_hook(obj)
         if key is None or key.revision in revisions or key.revision > newest:
             return False
         return _is_over(obj) and not obj["metadata"].get("deletionTimestamp") and is_controlled_by(obj, deployment)

@@ -338,6 +338,7 @@ class Operator:
             requester=requester,
             leadership=leadership,
             finished_task_ttl=settings.finished_task_ttl,
+            anomalies=settings.anomalies,
             tracer=tracer,
         )
         deployments = DeploymentReconciler(

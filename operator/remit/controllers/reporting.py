@@ -178,10 +178,13 @@ class Reports:
             return
         recording.bursts.append(burst)
 
-    def switching(self, key: str, step: Switch) -> None:
-        """The command to switch is given now. The same one again is still the first one."""
+    def switching(self, key: str, step: Switch, observed: ObservedState) -> None:
+        """The command to switch is given now. The same one again is still the first one.
+
+        A first release switches nothing: no request went anywhere before.
+        """
         recording = self._recordings.get(key)
-        if recording is None or len(recording.switchings) >= _MOST_SWITCHINGS:
+        if recording is None or observed.live is None or len(recording.switchings) >= _MOST_SWITCHINGS:
             return
         last = recording.switchings[-1] if recording.switchings else None
         if recording.under_way is None or last is None or (last.to, last.share) != (step.live, step.share):

@@ -10,8 +10,9 @@ import structlog
 
 from remit.api import API_VERSION, ExecutionTask
 from remit.api.controllerref import controller_of, is_controlled_by
+from remit.api.executiontaskstatus import RecentRun
 from remit.errors import ApiError, InvalidInput
-from remit.execution import cron, progress, schedule
+from remit.execution import anomalies, cron, progress, schedule
 from remit.execution.schedule import Replace, Skip, Start, Wait
 from remit.kube.client import TASKS, Kube, Object
 from remit.kube.events import Recorder
@@ -39,6 +40,8 @@ class ScheduleReconciler:
     events: Recorder
     now: Callable[[], datetime.datetime]
     writer: StatusWriter
+    compares: bool = True
+    """Whether runs are compared with those before them."""
 
     async def step(self, task: ExecutionTask, obj: Object) -> float | None:
         """Gives seconds until the next tick, or None. Raises `InvalidInput` for a schedule that cannot be read."""
@@ -66,7 +69,8 @@ class ScheduleReconciler:
                 await self._cancel(active)
             case Wait():
                 pass
-        status = progress.scheduled(task, now, last=last, upcoming=turn.next_tick, active=started)
+        recent = _recent(task, children) if self.compares else []
+        status = progress.scheduled(task, now, last=last, upcoming=turn.next_tick, active=started, recent=recent)
         await self.writer.write(obj, status)
         for child in schedule.surplus(children, task.spec.schedule):
             await self._delete(child)
@@ -125,3 +129,9 @@ class ScheduleReconciler:
         metadata = child.metadata
         await self.kube.discard(TASKS, metadata.namespace, metadata.name, uid=metadata.uid)
         self.metrics.api_writes.labels("delete", "ExecutionTask").inc()
+
+
+def _recent(task: ExecutionTask, children: list[ExecutionTask]) -> list[RecentRun]:
+    """What runs took. It is kept here, as they are deleted long before there are enough of them."""
+    ended = (anomalies.run_of(child.metadata.name, child.status) for child in children)
+    return anomalies.latest(task.status.recent_runs, (run for run in ended if run is not None))

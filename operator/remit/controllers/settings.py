@@ -82,6 +82,8 @@ class Settings:
     """How much the audit trail may have; beyond it the oldest closed files go. None: without limit."""
     audit_age_seconds: float | None = None
     """After which a closed file of the audit trail goes; None: never."""
+    anomalies: bool = True
+    """Whether runs that differ much from those before them are told of."""
     lease_name: str = LEASE_NAME
     """Of the Lease. Operators that serve different namespaces need different ones where they share their own."""
     leader_election: bool = True

@@ -15,6 +15,7 @@ from remit.api import ExecutionTask, Phase
 from remit.controllers import unreadable
 from remit.controllers.policies import Policies
 from remit.controllers.requester import Requester
+from remit.controllers.runhistory import RunHistory
 from remit.controllers.schedules import ScheduleReconciler
 from remit.controllers.taskstore import ApiTaskStore
 from remit.errors import InvalidInput
@@ -69,13 +70,17 @@ class TaskReconciler:
     finished_task_ttl: int | None = None
     """Seconds after its end that a task which is disposable is deleted, where its spec does not say; None: never."""
     tracer: Tracer | None = None
+    anomalies: bool = True
+    """Whether a run is compared with those before that are like it."""
     _missing: set[str] = field(default_factory=set)
     """Uids of tasks that are not there, of which that was told."""
     writer: StatusWriter = field(init=False)
+    _history: RunHistory | None = field(init=False)
     _driver: TaskDriver = field(init=False)
     _schedules: ScheduleReconciler = field(init=False)
 
     def __post_init__(self) -> None:
+        self._history = RunHistory(self.reflector) if self.anomalies else None
         self.writer = StatusWriter(self.kube, self.reflector, self.metrics, "ExecutionTask")
         store = ApiTaskStore(
             self.kube,
@@ -86,6 +91,7 @@ class TaskReconciler:
             requested_by=self.requester,
             now=lambda: self.now(),
             tracer=self.tracer,
+            history=self._history,
         )
         self._driver = TaskDriver(
             store,
@@ -100,7 +106,13 @@ class TaskReconciler:
             leadership=self.leadership,
         )
         self._schedules = ScheduleReconciler(
-            self.kube, self.reflector, self.metrics, self.events, lambda: self.now(), self.writer
+            self.kube,
+            self.reflector,
+            self.metrics,
+            self.events,
+            lambda: self.now(),
+            self.writer,
+            compares=self.anomalies,
         )
 
     @property
@@ -206,9 +218,12 @@ class TaskReconciler:
             if count % _TASKS_PER_TURN == 0:
                 await asyncio.sleep(0)
             try:
-                yield ExecutionTask.parse(obj)
+                task = ExecutionTask.parse(obj)
             except InvalidInput:
                 continue  # told of in its status, by and by
+            if self._history is not None:
+                self._history.learn(obj, task.status)
+            yield task
 
     async def _by_the_clock(self, stored: StoredTask) -> float | None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -14,8 +14,10 @@ from remit.api.executiontaskstatus import AttemptStatus
 from remit.backends import Outcome
 from remit.controllers import taskmetrics, tasktraces
 from remit.controllers.policies import Policies
+from remit.controllers.runhistory import RunHistory
 from remit.controllers.values import resolve, secrets_of
 from remit.execution.admission import Admitted, Refused
+from remit.execution.anomalies import Finding
 from remit.execution.lifecycle import Finish
 from remit.execution.resolved import Resolved
 from remit.execution.runner import Attempt
@@ -43,6 +45,8 @@ class ApiTaskStore:
     requested_by: Callable[[Object], str]
     now: Callable[[], datetime.datetime]
     tracer: Tracer | None = None
+    history: RunHistory | None = None
+    """None where runs are not compared with each other."""
 
     def requester(self, stored: StoredTask) -> str:
         """See `TaskStore`, as for all that follow."""
@@ -87,7 +91,16 @@ class ApiTaskStore:
             self.policies.count(metadata.namespace, metadata.name, refused.status, refused.finish.message)
             self._decided(stored, "Denied")
 
-    def on_finished(self, stored: StoredTask, finish: Finish, status: ExecutionTaskStatus) -> None:
+    def find_unusual(self, stored: StoredTask, status: ExecutionTaskStatus) -> Sequence[Finding]:
+        return () if self.history is None else self.history.find_unusual(stored.source, status)
+
+    def on_finished(
+        self, stored: StoredTask, finish: Finish, status: ExecutionTaskStatus, unusual: Sequence[Finding] = ()
+    ) -> None:
+        if self.history is not None:
+            self.history.learn(stored.source, status)
+        for finding in unusual:
+            self.metrics.task_unusual.labels(finding.measure.quantity).inc()
         words = self.metrics.words
         labels = stored.task.spec.operation, words(status.backend)
         category = finish.category and words(finish.category)

@@ -9,6 +9,7 @@ from typing import Any
 from remit import reasons
 from remit.describe import observedruns, policyyaml
 from remit.describe.connection import Connection
+from remit.describe.selection import phase_of, unusual
 from remit.errors import InvalidInput
 from remit.kube.client import TASKS, Object
 from remit.policy import Decision, decide
@@ -30,18 +31,19 @@ class Explained:
 
     @property
     def state(self) -> dict[str, str]:
-        """How it stands: `phase`, `reason`, `category`, `message` and `remedy`, as far as there are any."""
+        """How it stands: `phase`, `reason`, `category`, `message`, `remedy` and `unusual`, as far as there are any."""
         status = self.task.get("status") or {}
         error = status.get("error") or {}
         conditions = (each["reason"] for each in status.get("conditions") or [] if each["type"] == "Finished")
         reason = str(error.get("reason") or next(conditions, ""))
         found = reasons.find(reason)
         told = {
-            "phase": str(status.get("phase") or "Pending"),
+            "phase": phase_of(self.task),
             "reason": reason,
             "category": str(error.get("category") or ""),
             "message": str(status.get("message") or ""),
             "remedy": found.remedy.replace("`", "'") if found else "",
+            "unusual": unusual(self.task),
         }
         return {key: text for key, text in told.items() if text}
 

@@ -11,6 +11,7 @@ from remit.api.executiontaskstatus import (
     ErrorStatus,
     PolicyStatus,
     QueueStatus,
+    RecentRun,
     VolumeStatus,
 )
 from remit.backends import Outcome
@@ -71,8 +72,10 @@ def scheduled(
     last: datetime.datetime | None,
     upcoming: datetime.datetime | None,
     active: list[str],
+    recent: list[RecentRun],
 ) -> ExecutionTaskStatus:
-    """A task that runs by the clock: when it ran last, when it runs next (None: suspended), what of it runs now."""
+    """A task that runs by the clock: when it ran last, when it runs next (None: suspended), what of it runs now, and
+    the `recent` runs that the next one is compared with."""
     message = f"next run at {upcoming:%FT%TZ}" if upcoming else "suspended: no run is started"
     reason = "Scheduled" if upcoming else "Suspended"
     return _moved(
@@ -84,6 +87,7 @@ def scheduled(
         last_schedule_time=last,
         next_schedule_time=upcoming,
         active=active,
+        recent_runs=recent,
     )
 
 

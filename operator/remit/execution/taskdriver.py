@@ -20,7 +20,7 @@ from remit.api import ExecutionTask, Phase
 from remit.api.executiontaskstatus import AttemptStatus, PolicyStatus, VolumeStatus
 from remit.backends import Outcome
 from remit.errors import AuditUnavailable, InvalidInput, MissingReference
-from remit.execution import progress, recording
+from remit.execution import anomalies, progress, recording
 from remit.execution.admission import Admission, Admitted, Refused, attempt_id, redacted, withheld
 from remit.execution.lifecycle import (
     Acknowledge,
@@ -116,13 +116,17 @@ class TaskDriver:
         """
         self.leave(stored.task.key)
         status = progress.finished(stored.task, finish, self.now(), policy)
+        if unusual := self.store.find_unusual(stored, status):
+            status = anomalies.marked(status, unusual, self.now())
         await self.store.write_status(stored, status)
         self._clock.restart(stored.task.metadata.uid)
         self._denied.pop(stored.task.metadata.uid, None)
         self.runner.forget_folders(stored.task.metadata.uid)
         succeeded = finish.phase is Phase.SUCCEEDED
         self.store.record_event(stored, "Normal" if succeeded else "Warning", finish.reason, finish.message)
-        self.store.on_finished(stored, finish, status)
+        if unusual:
+            self.store.record_event(stored, "Warning", unusual[0].measure.reason, anomalies.message(unusual))
+        self.store.on_finished(stored, finish, status, unusual)
         return stored.task.spec.ttl_seconds_after_finished
 
     def leave(self, key: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -10,6 +10,7 @@ from remit.api import ExecutionTask, ExecutionTaskStatus
 from remit.api.executiontaskstatus import AttemptStatus
 from remit.backends import Outcome
 from remit.execution.admission import Admitted, PolicySet, Refused
+from remit.execution.anomalies import Finding
 from remit.execution.lifecycle import Finish
 from remit.execution.resolved import Resolved
 from remit.execution.runner import Attempt
@@ -86,6 +87,12 @@ class TaskStore(Protocol):
         """That the task may not run is on the audit trail, and about to be in status."""
         ...
 
-    def on_finished(self, stored: StoredTask, finish: Finish, status: ExecutionTaskStatus) -> None:
-        """Its end has been written."""
+    def find_unusual(self, stored: StoredTask, status: ExecutionTaskStatus) -> Sequence[Finding]:
+        """What is unusual about a task that is about to end with `status`, by those before that are like it."""
+        ...
+
+    def on_finished(
+        self, stored: StoredTask, finish: Finish, status: ExecutionTaskStatus, unusual: Sequence[Finding] = ()
+    ) -> None:
+        """Its end has been written, and `unusual` with it."""
         ...

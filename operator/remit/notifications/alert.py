@@ -14,6 +14,8 @@ class AlertName(StrEnum):
 
     TASK_FAILED = "TaskFailed"
     """A task failed for good or ran into its timeout. Told of for as long as `taskFailedFor` says."""
+    TASK_UNUSUAL = "TaskUnusual"
+    """A task took much more or less than those before that are like it. Told of for as long as `taskFailedFor` says."""
     SCHEDULE_FAILING = "ScheduleFailing"
     """The newest run of a schedule failed. Over when one succeeds."""
     POLICY_DENIALS = "PolicyDenials"

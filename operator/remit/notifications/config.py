@@ -89,7 +89,7 @@ class NotificationConfig(SpecModel):
     repeat_interval: Duration = "4h"
     """After how long a message is repeated while its alerts are active."""
     task_failed_for: Duration = "1h"
-    """How long the failure of a task counts as an alert."""
+    """How long the failure of a task, or that it was unusual, counts as an alert."""
     denials: Denials = Denials()
     most_an_hour: Annotated[int, Field(ge=1, le=10_000)] = 60
     """Messages to one receiver within an hour. What is beyond it goes out later, together. Those about the operator

@@ -62,17 +62,19 @@ class ActiveAlerts:
             self._denied(namespace, metadata["uid"], ended, now)
             return
         kind, owner = _controller(metadata)
+        until = ended + datetime.timedelta(seconds=self._config.seconds("task_failed_for"))
+        if until > now and (unusual := _unusual(status)):
+            self._set(AlertName.TASK_UNUSUAL, namespace, f"task/{name}", unusual, ended, task, until)
         if kind == "ExecutionTask":
             self._run_ended(task, owner, failed=phase in _FAILED, ended=ended)
-        elif kind != "Deployment" and phase in _FAILED:  # a release tells of its hooks itself
-            until = ended + datetime.timedelta(seconds=self._config.seconds("task_failed_for"))
-            if until > now:
-                self._set(AlertName.TASK_FAILED, namespace, f"task/{name}", _why(status), ended, task, until)
+        elif kind != "Deployment" and phase in _FAILED and until > now:  # a release tells of its hooks itself
+            self._set(AlertName.TASK_FAILED, namespace, f"task/{name}", _why(status), ended, task, until)
 
     def forget_task(self, task: Object) -> None:
         """It was deleted. If it was a schedule, nothing runs by it any more."""
         namespace, name = task["metadata"]["namespace"], task["metadata"]["name"]
         self._clear(AlertName.TASK_FAILED, namespace, f"task/{name}")
+        self._clear(AlertName.TASK_UNUSUAL, namespace, f"task/{name}")
         self._clear(AlertName.SCHEDULE_FAILING, namespace, f"schedule/{name}")
         self._newest_run.pop((namespace, name), None)
 
@@ -205,6 +207,14 @@ def _controller(metadata: Object) -> tuple[str, str]:
 def _why(status: Object) -> str:
     error = status.get("error") or {}
     return _shortened(error.get("message") or status.get("message") or "it failed")
+
+
+def _unusual(status: Object) -> str:
+    """In what the task differs from those before, if it does."""
+    for condition in status.get("conditions") or ():
+        if (condition.get("type"), condition.get("status")) == ("Unusual", "True"):
+            return _shortened(condition.get("message") or "it took much more or less than those before")
+    return ""
 
 
 def _shortened(text: str) -> str:

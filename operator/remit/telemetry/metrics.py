@@ -57,6 +57,11 @@ class Metrics:
         self.task_duration: Final = self._histogram(
             "remit_task_duration_seconds", "From a task's first start to its end.", _DURATIONS, "operation", "backend"
         )
+        self.task_unusual: Final = self._counter(
+            "remit_task_unusual_total", "Quantities of runs that differ much from the runs before.", "quantity"
+        )
+        for quantity in ("Duration", "Memory", "Cpu"):  # so that the first one is seen as an increase
+            self.task_unusual.labels(quantity)
         self.task_queue: Final = self._histogram(
             "remit_task_queue_seconds", "From a task's admission to its first start.", _DELAYS
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from remit.cli.selection import Selection, order, phases
+from remit.describe.selection import Selection, order, phases, unusual
 
 NOW = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
 
@@ -52,6 +52,17 @@ def test_phases_and_time_choose() -> None:
     assert [obj["metadata"]["name"] for obj in failed] == ["b", "c", "d"]
     recent = Selection(since=NOW - datetime.timedelta(hours=2)).of(TASKS)
     assert [obj["metadata"]["name"] for obj in recent] == ["a", "c", "d"]
+
+
+def test_unusual_tasks_are_those_that_say_so() -> None:
+    def conditions(status: str) -> list[dict[str, str]]:
+        return [{"type": "Finished", "status": "True"}, {"type": "Unusual", "status": status, "message": "took 41s; …"}]
+
+    slow = task("slow", 1, 1, "Succeeded", conditions=conditions("True"))
+    tasks = [*TASKS, slow, task("usual", 1, 1, "Succeeded", conditions=conditions("False"))]
+    assert Selection(unusual=True).of(tasks) == [slow]
+    assert Selection(frozenset({"Failed"}), unusual=True).of(tasks) == []
+    assert [unusual(obj) for obj in tasks] == ["", "", "", "", "took 41s; …", ""]
 
 
 @pytest.mark.parametrize("written", ["size", ".", ".a..b", "$.a", ""])

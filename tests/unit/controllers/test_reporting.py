@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ports import free_port
-from releases import EPOCH, Sim, live
+from releases import EPOCH, Sim, live, spec
 from remit.api.deploymentstatus import PipelineState, Slot
 from remit.api.resource import Deployment
 from remit.controllers.reporting import Reports
@@ -111,7 +111,7 @@ class Watched:
         await self.look(before, decision.state)
         await self.reports.before(self.deployment, self.target, self.sim.desired, self.sim.observed, decision)
         if isinstance(decision.step, Switch):
-            self.reports.switching("default/shop", decision.step)
+            self.reports.switching("default/shop", decision.step, self.sim.observed)
         self.sim.step()
         return decision
 
@@ -149,6 +149,12 @@ async def test_the_look_that_ends_a_release_is_in_its_report(tmp_path: Path) -> 
     ended = replace(before.release, outcome="Promoted", finished_at=watched.sim.now)
     short = await watched.look(before, replace(before, release=ended))
     assert short.switch_milliseconds is not None
+
+
+async def test_a_first_release_switches_nothing(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, Sim(wish=spec("v1")), Silent())
+    short = await watched.until_due()
+    assert (short.revision, short.switch_milliseconds) == (1, None)
 
 
 async def test_an_engine_that_does_not_tell_what_is_used_holds_nothing_up(tmp_path: Path) -> None:
@@ -261,11 +267,12 @@ async def test_the_same_command_again_is_still_the_first(tmp_path: Path) -> None
     while not isinstance((await watched.step()).step, Switch):
         watched.sim.breathe()
     command = Switch("green")
-    watched.reports.switching("default/shop", command)
-    watched.reports.switching("default/nobody", command)
+    observed = watched.sim.observed
+    watched.reports.switching("default/shop", command, observed)
+    watched.reports.switching("default/nobody", command, observed)
     recording = watched.reports._recordings["default/shop"]
     assert [each.to for each in recording.switchings] == ["green"]
-    watched.reports.switching("default/shop", Switch("blue"))
+    watched.reports.switching("default/shop", Switch("blue"), observed)
     assert [each.to for each in recording.switchings] == ["green", "blue"]
 
 

@@ -51,8 +51,8 @@ def read(status: ExecutionTaskStatus, generation: int = 3) -> tuple[str, bool]:
         (progress.begun(task(), "u-1", ALLOWED, NOW), ("InProgress", False)),
         (progress.awaiting_earlier_leader(task(), NOW), ("InProgress", False)),
         (progress.backing_off(task(), RetryAt(NOW, "again"), NOW), ("InProgress", False)),
-        (progress.scheduled(task(), NOW, last=None, upcoming=NOW, active=[]), ("Current", False)),
-        (progress.scheduled(task(), NOW, last=None, upcoming=None, active=[]), ("Current", False)),
+        (progress.scheduled(task(), NOW, last=None, upcoming=NOW, active=[], recent=[]), ("Current", False)),
+        (progress.scheduled(task(), NOW, last=None, upcoming=None, active=[], recent=[]), ("Current", False)),
         *[
             (
                 progress.finished(task(), Finish(phase, "R", "C", "m"), NOW),

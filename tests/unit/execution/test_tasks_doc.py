@@ -26,8 +26,11 @@ OF_OTHER_FIELDS = {
     "Apply",
     "Audited",
     "CommandPolicy",
+    "Cpu",
+    "Duration",
     "ExecutionTask",
     "False",
+    "Memory",
     "Namespace",
     "Normal",
     "ReadOnly",
@@ -35,7 +38,8 @@ OF_OTHER_FIELDS = {
     "True",
     "Warning",
 }
-"""Policy decisions and their metrics, kinds, truth values, types of Events, and words of specs and managed fields."""
+"""Policy decisions and their metrics, quantities of unusual runs, kinds, truth values, types of Events, and words of
+specs and managed fields."""
 WORD = re.compile(r"[A-Z][a-z]+([A-Z][a-z]+)*|OOMKilled")
 
 

@@ -78,6 +78,30 @@ def test_a_deleted_task_is_no_alert(active: ActiveAlerts) -> None:
     assert names(active) == []
 
 
+def unusual(name: str, status: str = "True", **more: Any) -> dict[str, Any]:
+    obj = task(name, "Succeeded", **more)
+    obj["status"]["conditions"] = [{"type": "Unusual", "status": status, "message": "took 41s; the 20 runs before …"}]
+    return obj
+
+
+@pytest.mark.parametrize("owner", [None, ("ExecutionTask", "nightly"), ("Deployment", "web")])
+def test_an_unusual_task_is_an_alert_for_an_hour(active: ActiveAlerts, owner: tuple[str, str] | None) -> None:
+    active.observe_task(unusual("a", owner=owner), NOW)
+    active.observe_task(unusual("a", owner=owner), after(minutes=10))  # seen again, as in a list
+    (alert,) = active.at(after(minutes=59))
+    assert (alert.key, alert.message) == ((AlertName.TASK_UNUSUAL, "shop", "task/a"), "took 41s; the 20 runs before …")
+    assert (alert.started_at, alert.severity, alert.labels) == (NOW, "warning", {"team": "a"})
+    assert active.at(after(minutes=60)) == []
+
+
+def test_a_task_that_is_usual_or_gone_or_of_long_ago_is_none(active: ActiveAlerts) -> None:
+    active.observe_task(unusual("a", status="False"), NOW)
+    active.observe_task(unusual("b", ended=after(hours=-2)), NOW)
+    active.observe_task(gone := unusual("c"), NOW)
+    active.forget_task(gone)
+    assert names(active) == []
+
+
 def test_a_schedule_fails_until_a_run_succeeds(active: ActiveAlerts) -> None:
     of = ("ExecutionTask", "nightly")
     active.observe_task(task("nightly-1", "Failed", after(minutes=1), of), NOW)

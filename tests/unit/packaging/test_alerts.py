@@ -68,6 +68,7 @@ class Case:
 SELF = f'{OF_RELEASE},pod="remit-0",instance="10.0.0.1:8080"'
 STANDBY = f'{OF_RELEASE},pod="remit-1",instance="10.0.0.2:8080"'
 ELSEWHERE = 'job="other",namespace="elsewhere",pod="x",instance="10.9.9.9:8080"'
+UNUSUAL = "remit_task_unusual_total"
 FINISHED, DENIED = "remit_task_finished_total", "remit_policy_decisions_total"
 MISSING, TURNED = "remit_attempt_sandbox_layers_missing_total", "remit_release_rollbacks_total"
 LIVE = f'{{{SELF},target="docker",side="live"}}'
@@ -182,6 +183,10 @@ CASES = [
             f'{FINISHED}{{{SELF},operation="http",phase="Denied",reason="NoPolicy"}}': "0+100x30",
         },
     ),
+    Case("RemitTasksUnusual", 20, 1, {f'{UNUSUAL}{{{SELF},quantity="Memory"}}': "0x10 1x30"}),
+    Case("RemitTasksUnusual", 20, 1, {f'{UNUSUAL}{{{SELF},quantity="Memory"}}': "_x5 0x8 1x30"}),
+    Case("RemitTasksUnusual", 90, 0, {f'{UNUSUAL}{{{SELF},quantity="Memory"}}': "0x10 1x120"}),
+    Case("RemitTasksUnusual", 20, 0, {f'{UNUSUAL}{{{SELF},quantity="Memory"}}': "5x30"}),
     Case(
         "RemitQueueStuck",
         40,

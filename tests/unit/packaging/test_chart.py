@@ -153,6 +153,7 @@ def test_values_reach_the_operator(helm: Any, monkeypatch: pytest.MonkeyPatch, t
         "workspaces": {"storageClassName": "shared"},
         "maxConcurrent": 5,
         "maxArtifacts": "1Gi",
+        "anomalies": False,
         "retention": {
             "outputMaxAge": "12h",
             "maxOutput": "3Gi",
@@ -175,6 +176,7 @@ def test_values_reach_the_operator(helm: Any, monkeypatch: pytest.MonkeyPatch, t
     assert (told.output_age_seconds, told.output_bytes) == (43_200, 3 << 30)
     assert (told.artifact_age_seconds, told.audit_age_seconds, told.audit_bytes) == (14 * 86_400, 365 * 86_400, None)
     assert told.finished_task_ttl is None
+    assert (usual.anomalies, told.anomalies) == (True, False)
     assert (told.lease_name, told.replicas, told.namespaces) == ("other-operator", 2, ("team-a", "team-b"))
     assert told.accept_unenforced_network
     assert told.trust_requested_by

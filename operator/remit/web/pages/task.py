@@ -15,6 +15,7 @@ from remit.api import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus
 from remit.describe import explained, policyyaml
 from remit.describe.connection import Connection
+from remit.describe.selection import unusual
 from remit.errors import InvalidInput
 from remit.execution.copies import copy_of
 from remit.execution.output import STREAMS
@@ -50,6 +51,7 @@ async def task(request: web.Request, session: Session) -> View:
         "over": over,
         "scheduled": scheduled,
         "remedy": found.remedy if found else "",
+        "unusual": unusual(obj),
         "attempts": [_attempt(each, now) for each in reversed(parsed.status.attempts)],
         "plot": _plot(parsed, row.created, now),
         "may_download": await output.may_read(viewer, namespace),

@@ -24,12 +24,14 @@ _TIMES: Final = ("startTime", "completionTime", "lastScheduleTime")
 
 @dataclass(frozen=True)
 class Selection:
-    """Objects in one of `phases`, of which something happened at `since` or later, in `order`."""
+    """Objects in one of `phases`, of which something happened at `since` or later, in `order`. With `unusual`, only
+    tasks that differ much from those before."""
 
     phases: frozenset[str] = frozenset()
     since: datetime.datetime | None = None
     order: str = ""
     """One of `ORDERS`, or a path such as `.status.exitCode`; empty: by name."""
+    unusual: bool = False
 
     def of(self, objects: Sequence[Object]) -> list[Object]:
         chosen = sorted((obj for obj in objects if self.takes(obj)), key=_name)
@@ -46,8 +48,8 @@ class Selection:
                 return sorted(chosen, key=lambda obj: _sortable(_at(obj, path)))
 
     def takes(self, obj: Object) -> bool:
-        in_phase = not self.phases or phase_of(obj) in self.phases
-        return in_phase and (self.since is None or _last_moment(obj) >= self.since)
+        chosen = (not self.phases or phase_of(obj) in self.phases) and (not self.unusual or bool(unusual(obj)))
+        return chosen and (self.since is None or _last_moment(obj) >= self.since)
 
 
 def phases(text: str, plurals: Sequence[str]) -> frozenset[str]:
@@ -78,6 +80,16 @@ def order(text: str) -> str:
 
 def phase_of(obj: Object) -> str:
     return str((obj.get("status") or {}).get("phase") or "Pending")
+
+
+def unusual(obj: Object) -> str:
+    """In what a task differs much from those before that are like it; empty where it does not."""
+    conditions = (obj.get("status") or {}).get("conditions") or ()
+    return next((str(each.get("message")) for each in conditions if _is_unusual(each)), "")
+
+
+def _is_unusual(condition: Object) -> bool:
+    return (condition.get("type"), condition.get("status")) == ("Unusual", "True")
 
 
 def _name(obj: Object) -> tuple[str, str]:
