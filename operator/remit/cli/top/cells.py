@@ -93,11 +93,11 @@ def _end(text: str, width: int) -> str:
 
 
 def sparkline(values: Sequence[int], width: int) -> str:
-    """The newest `width` of the values as bars, the highest one as high as a line; blank where nothing is known yet."""
+    """The newest `width` of the values as bars, the highest one as high as a line; blank after them."""
     shown = list(values)[-width:]
     highest = max(shown, default=0) or 1
     bars = (_BARS[0] if value <= 0 else _BARS[min(7, max(1, -(-value * 7 // highest)))] for value in shown)
-    return "".join(bars).rjust(width)
+    return "".join(bars).ljust(width)
 
 
 def size(count: float) -> str:

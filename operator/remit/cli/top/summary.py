@@ -26,6 +26,7 @@ def title(where: str, server: str, board: Board, now: float, width: int) -> Text
     text = Text.assemble(("remit top", "bold"), "  ", (left, "dim"), no_wrap=True)
     text.append(" " * max(1, width - text.cell_len - Text(state).cell_len))
     text.append(state, style)
+    text.truncate(width, overflow="ellipsis")
     return text
 
 
@@ -45,11 +46,12 @@ def sight(board: Board, now: float) -> tuple[str, str]:
 def trouble(board: Board) -> str:
     """Why something is not seen; empty where everything is."""
     names = {"tasks": "tasks", "releases": "Deployments", "policies": "policies"}
-    for state, says in (("lost", "what is shown is the last that was seen, and it is tried again"), ("refused", "")):
+    for state in ("lost", "refused"):
         wrong = [kind for kind, each in board.sights.items() if each.state == state]
         if wrong:
-            why = board.sights[wrong[0]].why
-            return f"{why}; {says}" if says else f"{' and '.join(names[kind] for kind in wrong)} may not be seen: {why}"
+            what = " and ".join(names[kind] for kind in wrong)
+            says = "this is the last that was seen; reconnecting" if state == "lost" else f"{what} may not be seen"
+            return f"{says}: {board.sights[wrong[0]].why}"
     return ""
 
 
