@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import os
 from typing import Any, ClassVar, Final
 
 from rich.text import Text
@@ -64,7 +65,8 @@ class Top(App[None]):
     def __init__(
         self, connection: Connection, namespace: str | None, selector: str, operator_namespace: str = "remit-system"
     ) -> None:
-        super().__init__()
+        # Without colours there is nothing but the terminal's own. Textual would draw in shades of grey.
+        super().__init__(ansi_color=True if os.environ.get("NO_COLOR") else None)
         self._connection, self._namespace, self._selector = connection, namespace, selector
         self._operator_namespace = operator_namespace
         self._dirty, self._pulse = asyncio.Event(), asyncio.Event()
@@ -80,19 +82,21 @@ class Top(App[None]):
         self.mistake: Exception | None = None
         """What ended it, where nobody had foreseen that."""
         self._open = contextlib.AsyncExitStack()
+        self._lines = {name: Static(id=name) for name in ("summary", "message")}
+        self._tables = {view: RowTable(view, namespaces=namespace is None, id=view.title.lower()) for view in VIEWS}
+        self._input = Input(placeholder="filter", max_length=_LONGEST_FILTER, id="filter")
 
     def compose(self) -> ComposeResult:
-        yield Static(id="summary")
-        for view in VIEWS:
-            yield RowTable(view, namespaces=self._namespace is None, id=view.title.lower())
-        yield Input(placeholder="filter", max_length=_LONGEST_FILTER, id="filter")
-        yield Static(id="message")
+        yield self._lines["summary"]
+        yield from self._tables.values()
+        yield self._input
+        yield self._lines["message"]
         yield Footer(show_command_palette=False)
 
     async def on_mount(self) -> None:
         if self.no_color:
-            self.theme = "ansi-dark"  # without colours of its own there is nothing but the terminal's
-            for table in self.query(RowTable):
+            self.theme = "ansi-dark"
+            for table in self._tables.values():
                 table.add_class("-plain")
         self.action_view(0)
         await self._open.enter_async_context(
@@ -118,8 +122,8 @@ class Top(App[None]):
             await asyncio.sleep(REDRAW_SECONDS)
 
     def _draw(self) -> None:
-        if len(self.screen_stack) > 1:
-            return  # nobody sees it; it is drawn when the page above is closed
+        if not self._is_seen:
+            return  # it is drawn when the page above is closed
         self.redraws += 1
         table, wanted = self._table, (self.board.versions[self._view], self._filter)
         if self._shown.get(self._view) != wanted:
@@ -130,9 +134,14 @@ class Top(App[None]):
         self._summarize()
 
     def _tick(self) -> None:
-        if len(self.screen_stack) == 1:
+        if self._is_seen:
             self._table.tick(_utc())
             self._summarize()
+
+    @property
+    def _is_seen(self) -> bool:
+        """Whether the tables are: no page is above them, and they have not been taken down."""
+        return len(self.screen_stack) == 1 and self._table.is_attached
 
     def _summarize(self) -> None:
         width, now = max(20, self.size.width - 2), self._clock()
@@ -145,22 +154,22 @@ class Top(App[None]):
             summary.rates(self.board, now, width),
             summary.tabs(self.board, self._view, self._filter, len(self._table.rows), width),
         ]
-        self._say("#summary", Text("\n").join(lines))
+        self._say("summary", Text("\n").join(lines))
         trouble = summary.trouble(self.board)
         told = self._message if self._message or not trouble else Text(escape(trouble), style="red")
         told = told.copy()
         told.truncate(width, overflow="ellipsis")
-        self._say("#message", told)
+        self._say("message", told)
 
     def _say(self, where: str, text: Text) -> None:
         """Draw a text where it is another one."""
         if self._said.get(where) != text or str(self._said[where].spans) != str(text.spans):
             self._said[where] = text
-            self.screen_stack[0].query_one(where, Static).update(text)
+            self._lines[where].update(text)
 
     @property
     def _table(self) -> RowTable:
-        return self.screen_stack[0].query_one(f"#{self._view.title.lower()}", RowTable)
+        return self._tables[self._view]
 
     def tell(self, text: str, style: str = "") -> None:
         """One line for people, until the next key."""
@@ -193,16 +202,12 @@ class Top(App[None]):
 
     def _go_to(self, view: View) -> None:
         self._view = view
-        for table in self.query(RowTable):
-            table.set_class(table.id == view.title.lower(), "shown")
+        for each, table in self._tables.items():
+            table.set_class(each is view, "shown")
         if not self._input.display:
             self._table.focus()
         self._draw()
         self.refresh_bindings()
-
-    @property
-    def _input(self) -> Input:
-        return self.screen_stack[0].query_one("#filter", Input)
 
     def action_filter(self) -> None:
         self._input.display = True

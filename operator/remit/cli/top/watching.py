@@ -57,11 +57,8 @@ class Watcher:
         if isinstance(error, ApiError) and not error.retryable:
             self._board.see(self._kind, Sight("refused", explained(error), now))
             return
-        why = (
-            explained(error)
-            if isinstance(error, ApiError)
-            else f"the connection broke off: {error or type(error).__name__}"
-        )
+        server = self._kube.access.server
+        why = explained(error) if isinstance(error, ApiError) else f"{server} does not answer ({type(error).__name__})"
         if self._board.sights[self._kind].state != "lost":
             self._board.see(self._kind, Sight("lost", why, now))
 
