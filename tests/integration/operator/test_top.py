@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from textual.pilot import Pilot
@@ -287,6 +287,24 @@ async def test_a_release_that_waits_is_promoted(shop: Shop) -> None:  # noqa: F8
         await shop.live("v2")
         await top.press("a")
         await top.shows("there is nothing to abort on default/shop")
+
+
+async def test_a_mistake_of_its_own_ends_it_without_showing_what_it_knows(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = Top(Connection(world.kube, "default", ()), None, "")
+
+    def fail(view: object) -> NoReturn:
+        secret = "swordfish"  # which textual's own traceback shows
+        raise ValueError(len(secret))
+
+    app.board.of = fail  # type: ignore[assignment]
+    async with asyncio.timeout(PATIENCE):
+        await app.run_async(headless=True, size=(80, 24))
+    assert isinstance(app.mistake, ValueError)
+    said = capsys.readouterr()
+    assert "swordfish" not in said.out + said.err
+    assert "Traceback" not in said.out + said.err
 
 
 def test_every_kind_that_is_watched_is_known() -> None:

@@ -101,7 +101,7 @@ def test_a_schedule_has_its_next_run() -> None:
 def release(sim: Any) -> ReleaseRow:
     obj = sim.object
     metadata = {**obj["metadata"], "name": "shop", "namespace": "default", "uid": "u", "resourceVersion": "7"}
-    return release_row({**obj, "metadata": metadata}, sim.now)
+    return release_row({**obj, "metadata": metadata})
 
 
 def test_a_release_at_its_gate_shows_both_sides_and_that_it_waits() -> None:
@@ -154,7 +154,7 @@ def test_a_status_that_is_none_does_no_harm(status: object) -> None:
 
 def test_objects_that_cannot_be_read_are_shown_all_the_same() -> None:
     broken: dict[str, Any] = {"metadata": {"name": "x", "namespace": "n", "uid": "u"}, "spec": {"target": 3}}
-    assert "cannot be read" in cells(release_row(broken, NOW), RELEASES)["MESSAGE"]
+    assert "cannot be read" in cells(release_row(broken), RELEASES)["MESSAGE"]
     assert "cannot be read" in cells(policy_row({**broken, "spec": {"commands": 3}}), POLICIES)["LAST DENIED"]
 
 

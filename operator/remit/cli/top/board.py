@@ -54,7 +54,7 @@ class Board:
         if kind == "tasks":
             self._put_task(task_row(obj), now)
         else:
-            row = release_row(obj, datetime.datetime.now(datetime.UTC)) if kind == "releases" else policy_row(obj)
+            row = release_row(obj) if kind == "releases" else policy_row(obj)
             self.rows[kind][row.uid] = row
             self._touch(RELEASES if kind == "releases" else POLICIES)
 

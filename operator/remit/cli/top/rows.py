@@ -16,6 +16,8 @@ from remit.errors import InvalidInput
 Object = dict[str, Any]
 _LONGEST: Final = 400
 """Characters of a message that are kept."""
+_NO_MATTER_WHEN: Final = datetime.datetime.fromtimestamp(0, datetime.UTC)
+"""Durations in a tree are not shown in a row."""
 _FINAL: Final = frozenset(str(phase) for phase in Phase if phase.final)
 _FAILED: Final = frozenset({"Failed", "TimedOut", "Denied"})
 
@@ -146,7 +148,7 @@ def task_row(obj: Object) -> TaskRow | ScheduleRow:
     )
 
 
-def release_row(obj: Object, now: datetime.datetime) -> ReleaseRow:
+def release_row(obj: Object) -> ReleaseRow:
     try:
         deployment = Deployment.parse(obj)
     except InvalidInput as error:
@@ -154,7 +156,7 @@ def release_row(obj: Object, now: datetime.datetime) -> ReleaseRow:
             **_common(obj), phase="Unknown", message=f"it cannot be read: {error}"[:_LONGEST], stage="", sides={},
             share=None, revision=None, target="", verbs={},
         )  # fmt: skip
-    tree, status = release_tree(deployment, {}, now), deployment.status
+    tree, status = release_tree(deployment, {}, _NO_MATTER_WHEN), deployment.status
     going, canary = status.pipeline.releasing, deployment.spec.strategy.canary
     share = None
     if going is not None and canary is not None and going.step_at is not None and going.promoted_at is None:
