@@ -15,7 +15,7 @@ COPY pyproject.toml constraints.txt README.md LICENSE CHANGELOG.md ./
 COPY operator ./operator
 # Bytecode is kept of what the operator loads: nothing can be written where it runs. Time zones are Debian's.
 RUN python -m venv --without-pip /opt/remit \
- && PIP_CONSTRAINT=constraints.txt pip --python /opt/remit/bin/python install --no-cache-dir --no-compile '.[otel]' \
+ && PIP_CONSTRAINT=constraints.txt pip --python /opt/remit/bin/python install --no-cache-dir --no-compile '.[otel,s3]' \
  && python operator/image/slim.py "$(echo /opt/remit/lib/python3*/site-packages)" \
  && rm -r /opt/remit/lib/python3*/site-packages/tzdata/zoneinfo \
  && find /opt/remit -name '*.so*' -type f -exec strip --strip-unneeded {} + \
@@ -27,6 +27,8 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends bubblewrap tini \
  && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/* \
  && python -B -m pip uninstall --yes --root-user-action=ignore pip \
+ && dpkg --purge --force-depends --force-remove-essential perl-base \
+ && rm -rf /usr/lib/*-linux-gnu/gconv /usr/share/perl5 \
  && cd /usr/local/lib/python3* && rm -rf ensurepip idlelib pydoc_data tkinter turtledemo ../../include \
  && groupadd --gid 10001 remit \
  && useradd --uid 10001 --gid 10001 --home-dir /var/lib/remit --shell /usr/sbin/nologin remit \

@@ -28,6 +28,8 @@ class JobServer(Kube):
         self.deaf = False
         """Whether the watch ends at once."""
         self.requests: list[tuple[str, str]] = []
+        self.partial: list[str] = []
+        """Of which objects only the metadata was read."""
         self._numbers = itertools.count(1)
         self._watches: list[asyncio.Queue[tuple[str, Object]]] = []
 
@@ -39,6 +41,7 @@ class JobServer(Kube):
         body: Any = None,
         params: Mapping[str, str] | None = None,
         content_type: str = "application/json",
+        accept: str = "application/json",
     ) -> Object:
         await asyncio.sleep(0)
         self.requests.append((method, path))
@@ -57,7 +60,11 @@ class JobServer(Kube):
             raise ApiError(f"{path} not found", status=404, reason="NotFound")
         if method == "DELETE":
             self._delete(path, ((body or {}).get("preconditions") or {}).get("uid"))
-        return copy.deepcopy(self.objects.get(path, {}))
+        found = copy.deepcopy(self.objects.get(path, {}))
+        if "PartialObjectMetadata" in accept:
+            self.partial.append(path)
+            return {"metadata": found["metadata"]}
+        return found
 
     def put(self, path: str, obj: Object) -> Object:
         """As if it had been made or changed by anybody."""

@@ -25,8 +25,8 @@ from remit.backends.docker import DockerBackend
 from remit.backends.docker.archives import EngineArchives
 from remit.controllers.operator import running_operator
 from remit.controllers.settings import Settings
-from remit.execution.artifacts import ArtifactStore
-from remit.execution.artifacts.store import BlobWriter
+from remit.execution.artifacts import FolderStore
+from remit.execution.artifacts.folderstore import BlobWriter
 from remit.kube.access import Access
 from remit.release import Decision, Wait, driver
 from remit.sandbox import probe_host
@@ -145,7 +145,7 @@ _COLLECTING: dict[str, tuple[Any, str]] = {
     "Sync": (BlobWriter, "sync"),
     "Collect": (DockerBackend, "_collected"),
     "Remove": (DockerBackend, "_surely_remove"),
-    "Commit": (ArtifactStore, "commit"),
+    "Commit": (FolderStore, "commit"),
 }
 """An archive is opened, the content of a file is put, all are on the disk, the record is made; the container is
 removed; and how the attempt ended is on record, with what it left."""

@@ -1,7 +1,8 @@
-"""An image of the operator from this checkout, made without a registry.
+"""An image of the operator from this checkout or another one, made without a registry.
 
-It holds what the Dockerfile's does: the wheel and its dependencies less what they never import, the programs that Jobs
-start with, a user of its own and tini. Python is this machine's, and BusyBox stands for the programs of a Debian.
+It holds what the Dockerfile's does: the wheel and its dependencies less what they never import and without symbols, the
+programs that Jobs start with, a user of its own and tini. Python is this machine's, and BusyBox stands for the programs
+of a Debian.
 """
 
 from __future__ import annotations
@@ -55,15 +56,19 @@ _CHANGES = (
 @functools.cache
 def operator_image() -> str:
     """The image, on every node of the test's cluster; REMIT_TEST_OPERATOR_IMAGE names another one."""
-    made = os.environ.get("REMIT_TEST_OPERATOR_IMAGE") or build()
+    return loaded(os.environ.get("REMIT_TEST_OPERATOR_IMAGE") or build())
+
+
+def loaded(image: str) -> str:
+    """Make an image of the machine's Docker engine known to every node of the test's cluster."""
     load = shlex.split(os.environ.get("REMIT_TEST_LOAD_IMAGE", ""))
     require("cluster", load, "say in REMIT_TEST_LOAD_IMAGE how the nodes get an image of this machine")
-    subprocess.run([*load, made], check=True, capture_output=True, timeout=120)
-    return made
+    subprocess.run([*load, image], check=True, capture_output=True, timeout=120)
+    return image
 
 
-def build() -> str:
-    """The image, in the machine's Docker engine."""
+def build(checkout: Path = _ROOT, image: str = IMAGE) -> str:
+    """The image, in the machine's Docker engine; of any checkout with the libraries of this one."""
     needs_docker()
     tini = shutil.which("tini") or shutil.which("docker-init")
     require("docker", tini, "install tini")
@@ -71,8 +76,8 @@ def build() -> str:
         archive = Path(folder, "image.tar")
         with tarfile.open(archive, mode="w") as tar:
             _add_busybox(tar)
-            _add_python(tar)
-            _add_packages(tar, Path(folder))
+            _add_python(tar, Path(folder))
+            _add_packages(tar, checkout, Path(folder))
             tar.add(os.path.realpath(tini or ""), "usr/bin/tini")
             for program in launchers.folder().iterdir():
                 tar.add(program, f"usr/libexec/remit/{program.name}")
@@ -80,9 +85,9 @@ def build() -> str:
             state = tarfile.TarInfo("var/lib/remit")
             state.type, state.mode, state.uid, state.gid = tarfile.DIRTYPE, 0o700, USER, USER
             tar.addfile(state)
-        made = docker("import", *(f"--change={change}" for change in _CHANGES), str(archive), IMAGE)
+        made = docker("import", *(f"--change={change}" for change in _CHANGES), str(archive), image)
     assert made.returncode == 0, made.stderr
-    return IMAGE
+    return image
 
 
 def _add_busybox(tar: tarfile.TarFile) -> None:
@@ -92,18 +97,27 @@ def _add_busybox(tar: tarfile.TarFile) -> None:
                 tar.addfile(entry, busybox.extractfile(entry) if entry.isfile() else None)
 
 
-def _add_python(tar: tarfile.TarFile) -> None:
+def _add_file(tar: tarfile.TarFile, path: Path, name: str, folder: Path) -> None:
+    """Without symbols, which are a third of what is compiled."""
+    if ".so" in path.name and (strip := shutil.which("strip")):
+        stripped = folder / "stripped"
+        subprocess.run([strip, "--strip-unneeded", "-o", str(stripped), str(path)], check=True, timeout=60)
+        path = stripped
+    tar.add(path, name.lstrip("/"), recursive=False)
+
+
+def _add_python(tar: tarfile.TarFile, folder: Path) -> None:
     """The interpreter, its library, and a virtual environment at HOME."""
     python = os.path.realpath(sys.executable)
     library = Path(sysconfig.get_path("stdlib"))
     modules = list(_files(library))
     for path in modules:
-        tar.add(path, str(path).lstrip("/"), recursive=False)
+        _add_file(tar, path, str(path), folder)
     tar.add(python, python.lstrip("/"))
     linked = [Path(python), *(path for path in modules if path.suffix == ".so")]
     linked += [path for path in Path(sysconfig.get_path("platlib")).rglob("*.so") if path.is_file()]
     for path in _libraries(linked):
-        tar.add(os.path.realpath(path), path.lstrip("/"), recursive=False)
+        _add_file(tar, Path(os.path.realpath(path)), path, folder)
     link = tarfile.TarInfo(f"{HOME}/bin/python".lstrip("/"))
     link.type, link.linkname = tarfile.SYMTYPE, python
     tar.addfile(link)
@@ -114,7 +128,7 @@ def _add_python(tar: tarfile.TarFile) -> None:
 def _files(library: Path) -> Iterator[Path]:
     for folder, folders, files in os.walk(library):
         folders[:] = [name for name in folders if name not in _NOT_NEEDED and not name.startswith("config-")]
-        yield from (Path(folder, name) for name in files)
+        yield from (Path(folder, name) for name in files if not name.startswith("_tkinter") and ".opt-" not in name)
 
 
 def _libraries(programs: Iterable[Path]) -> set[str]:
@@ -124,9 +138,9 @@ def _libraries(programs: Iterable[Path]) -> set[str]:
     return {path for path in found if not path.startswith(sys.prefix)}
 
 
-def _add_packages(tar: tarfile.TarFile, folder: Path) -> None:
+def _add_packages(tar: tarfile.TarFile, checkout: Path, folder: Path) -> None:
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(command, cwd=_ROOT, check=True, capture_output=True, timeout=60)
+    subprocess.run(command, cwd=checkout, check=True, capture_output=True, timeout=60)
     own = folder / "own"
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
         wheel.extractall(own)
@@ -137,7 +151,7 @@ def _add_packages(tar: tarfile.TarFile, folder: Path) -> None:
         distribution = importlib.metadata.distribution(name)
         for file in distribution.files or ():
             if ".." not in file.parts and not is_unused(file) and (path := Path(str(file.locate()))).is_file():
-                tar.add(path, f"{_PACKAGES}/{file}".lstrip("/"), recursive=False)
+                _add_file(tar, path, f"{_PACKAGES}/{file}", folder)
 
 
 def _closure(written: str, extras: frozenset[str] = frozenset(), found: set[str] | None = None) -> set[str]:

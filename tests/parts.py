@@ -56,6 +56,10 @@ def promtool() -> str | None:
     return shutil.which("promtool")
 
 
+def prometheus() -> str | None:
+    return shutil.which("prometheus")
+
+
 def alertmanager() -> str | None:
     """Prometheus' receiver of alerts, as Debian or the project calls it."""
     return shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
@@ -102,7 +106,9 @@ PARTS = (
     Part("cluster", "releases to Kubernetes, and the chart", lambda: os.environ.get("REMIT_TEST_KUBECONFIG")),
     Part("audit-log", "what the chart permits", lambda: os.environ.get("REMIT_TEST_AUDIT_LOG")),
     Part("cc", "the program that Jobs start with", static_cc),
-    Part("prometheus", "metrics and alerts, as promtool reads them", promtool),
+    Part("prometheus", "metrics, alerts and the dashboard", promtool),
     Part("alertmanager", "notifications to an Alertmanager", alertmanager),
+    Part("swift", "artifacts in object storage", lambda: importlib.util.find_spec("swift")),
+    Part("history", "upgrades from the version before", lambda: (Path(__file__).parents[1] / ".git").exists()),
     Part("helm", "the chart and the manifests", lambda: importlib.util.find_spec("helm_python")),
 )

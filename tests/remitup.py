@@ -8,10 +8,12 @@ import io
 import json
 import os
 import pty
+import re
 import shlex
 import ssl
 import subprocess
 import sys
+import termios
 import time
 import urllib.request
 import warnings
@@ -54,6 +56,23 @@ class Running:
     process: subprocess.Popen[str]
     stdout: IO[str]
     stderr: IO[str]
+
+
+@dataclass
+class Terminal:
+    """A command on a terminal, and what it wrote there."""
+
+    process: subprocess.Popen[bytes]
+    descriptor: int
+    written: bytes = b""
+
+    def frames(self) -> list[list[str]]:
+        """The lines of the drawings so far, each of which took the place of the one before."""
+        with suppress(BlockingIOError):
+            while chunk := os.read(self.descriptor, 65536):
+                self.written += chunk
+        drawings = re.split(r"(?:\x1b\[1A|\x1b\[2K)+", self.written.decode(errors="replace").replace("\r", ""))
+        return [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawing).split("\n") for drawing in drawings]
 
 
 @dataclass
@@ -153,6 +172,24 @@ class RemitUp:
             except OSError:  # how Linux tells that the other end is closed
                 pass
         return seen
+
+    @contextmanager
+    def spawn_on_a_terminal(self, *arguments: str, lines: int = 24, columns: int = 80) -> Iterator[Terminal]:
+        """As `spawn`, on a terminal of that size."""
+        ours, theirs = pty.openpty()
+        try:
+            termios.tcsetwinsize(theirs, (lines, columns))
+            os.set_blocking(ours, False)
+            with subprocess.Popen(
+                [*REMIT, *arguments], env=self.env | {"TERM": "xterm"}, stdin=theirs, stdout=theirs, stderr=theirs
+            ) as process:
+                try:
+                    yield Terminal(process, ours)
+                finally:
+                    process.kill()
+        finally:
+            os.close(ours)
+            os.close(theirs)
 
     def shell(self, folder: Path) -> Callable[[str], str]:
         """A prompt in `folder`, where `remit` and `kubectl` are found: what a command prints, also if it fails."""

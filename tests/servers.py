@@ -38,7 +38,7 @@ class Server:
                 self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         deadline = time.monotonic() + _PATIENCE
-        while not (self._listens() and self.announces in self.log.read_text()[said:]):
+        while not (self._listens() and self.announces in self.log.read_bytes()[said:].decode(errors="replace")):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{self.argv[0]} did not come up: {self.log.read_text()[-2000:]}")
             time.sleep(0.02)

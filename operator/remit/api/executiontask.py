@@ -182,17 +182,19 @@ class TaskTemplate(SpecModel):
     exactly_one = cast("tuple[str, ...]", OPERATIONS)
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "!has(self.backend) || self.backend == 'process' || has(self.command) || has(self.script)",
-            "backend goes with command and script; the other operations Remit performs itself: leave it out",
+            "!has(self.backend) || self.backend == 'process' || has(self.command) || has(self.script)"
+            " || (has(self.file) && self.backend == 'kubernetes')",
+            "backend goes with command and script, and kubernetes also with file; the other operations Remit performs"
+            " itself: leave it out",
         ),
         Rule(
             "!has(self.image) || !has(self.backend) || self.backend != 'process'",
             "image goes with backends docker and kubernetes; set another backend",
         ),
         Rule(
-            "!has(self.pod) || ((has(self.command) || has(self.script))"
+            "!has(self.pod) || ((has(self.command) || has(self.script) || has(self.file))"
             " && (!has(self.backend) || self.backend == 'kubernetes'))",
-            "pod goes with command and script on the backend kubernetes; leave it out",
+            "pod goes with command, script and file on the backend kubernetes; leave it out",
             ".pod",
         ),
         Rule(
@@ -243,9 +245,12 @@ class TaskTemplate(SpecModel):
             ".volumeMounts",
         ),
         Rule(
-            "has(self.command) || has(self.script) || !(has(self.volumes) || has(self.volumeMounts)"
-            " || has(self.artifacts) || has(self.results))",
-            "volumes, artifacts and results go with command and script; leave them out",
+            "has(self.command) || has(self.script) || !(has(self.artifacts) || has(self.results))",
+            "artifacts and results go with command and script; leave them out",
+        ),
+        Rule(
+            "has(self.command) || has(self.script) || has(self.file) || !(has(self.volumes) || has(self.volumeMounts))",
+            "volumes go with command and script, and with file where it is a Job; leave them out",
         ),
     )
 
@@ -268,7 +273,8 @@ class TaskTemplate(SpecModel):
 
     backend: BackendName | None = None
     """Where it runs: a sandboxed process beside the operator, a Docker container, or a Kubernetes Job. Not set: on the
-    installation's default, `kubernetes` on a cluster and `process` elsewhere. `status.backend` has the choice."""
+    installation's default, `kubernetes` on a cluster and `process` elsewhere. `status.backend` has the choice. A file
+    operation that is no Job is performed by the operator."""
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     """The container image, for the backends docker and kubernetes. A task with an image and without `backend` runs on
     the first of these that the operator has. By default the installation's, where it has one."""
@@ -289,7 +295,8 @@ class TaskTemplate(SpecModel):
     """Files that the program finds and nobody else: passwords, keys, configuration. They are placed in memory for each
     attempt; values of Secrets in them are redacted everywhere else, as those of `env` are."""
     volumes: Annotated[list[Volume], Field(max_length=MAX_VOLUMES, json_schema_extra=map_by("name"))] = []
-    """Files that the program finds besides its private workspace. A policy's `volumes` must allow each."""
+    """Files that the program finds besides its private workspace, or that a file operation works on where it is a Job.
+    A policy's `volumes` must allow each."""
     volume_mounts: Annotated[
         list[VolumeMount], Field(max_length=MAX_VOLUMES, json_schema_extra=map_by("mountPath"))
     ] = []

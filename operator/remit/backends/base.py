@@ -74,6 +74,8 @@ class AttemptRequest:
     """Of the files that `collector` wants, those of which the beginning will do: results."""
     kept: tuple[KeptFiles, ...] = ()
     """The files that `collector` wants whole: artifacts."""
+    own_program: bool = False
+    """Whether it runs a program of Remit's own, which connects to nothing."""
     collector: Collector | None = field(default=None, repr=False)
     """Called once nothing of the attempt is alive, in a thread, where it is known how it ended."""
 

@@ -28,6 +28,8 @@ class ExitReason(StrEnum):
     EVICTED = "Evicted"
     """The cluster needed its place, or it used more of a node than it may."""
     NODE_LOST = "NodeLost"
+    GATEWAY_LOST = "GatewayLost"
+    """The egress gateway of its restricted network, on a cluster."""
     IMAGE_PULL_FAILED = "ImagePullFailed"
     QUOTA_EXCEEDED = "QuotaExceeded"
     """The namespace's, on a cluster."""
@@ -43,6 +45,8 @@ class ExitReason(StrEnum):
     ARTIFACT_TOO_LARGE = "ArtifactTooLarge"
     ARTIFACT_UNREADABLE = "ArtifactUnreadable"
     """What it left cannot be kept: a name that is no text, or a store that is full."""
+    ARTIFACT_NOT_STORED = "ArtifactNotStored"
+    """Object storage did not take what it left."""
     START_FAILED = "StartFailed"
     SANDBOX_UNAVAILABLE = "SandboxUnavailable"
     BACKEND_ERROR = "BackendError"
@@ -50,7 +54,9 @@ class ExitReason(StrEnum):
     """A mistake of Remit's own."""
 
 
-INTERRUPTIONS: Final = frozenset({ExitReason.INTERRUPTED, ExitReason.EVICTED, ExitReason.NODE_LOST})
+INTERRUPTIONS: Final = frozenset(
+    {ExitReason.INTERRUPTED, ExitReason.EVICTED, ExitReason.NODE_LOST, ExitReason.GATEWAY_LOST}
+)
 """Ends that are not the program's doing, and that came while it may have run: `onInterruption` says what follows."""
 
 

@@ -16,7 +16,7 @@ from remit.errors import RemitError
 
 if TYPE_CHECKING:
     from remit.cli.connect import Connection
-    from remit.execution.artifacts import ArtifactStore, StoredArtifact, StoredFile
+    from remit.execution.artifacts import ArtifactReader, StoredArtifact, StoredFile
 
 
 def artifacts(
@@ -146,16 +146,16 @@ def find(kept: list[StoredArtifact], path: str) -> StoredArtifact | StoredFile:
     )
 
 
-async def _kept(connection: Connection, name: str) -> tuple[ArtifactStore, list[StoredArtifact]]:
+async def _kept(connection: Connection, name: str) -> tuple[ArtifactReader, list[StoredArtifact]]:
     """What is kept of the task, and where. Raises `RemitError`."""
-    from remit.execution.artifacts import ArtifactStore
+    from remit.execution.artifacts.opening import readers
     from remit.kube.client import TASKS
 
     for state_dir in connection.state_dirs:
-        root = state_dir / "artifacts"
         try:
-            if root.is_dir() and (kept := (store := ArtifactStore(root)).artifacts(connection.namespace, name)):
-                return store, kept
+            for store in readers(state_dir):
+                if kept := store.artifacts(connection.namespace, name):
+                    return store, kept
         except PermissionError:
             continue
     task = await connection.find(TASKS, name)

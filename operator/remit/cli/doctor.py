@@ -17,17 +17,25 @@ def doctor(
     state_dir: options.StateDir = None,
     docker_host: options.DockerHost = options.DEFAULT_DOCKER_HOST,
     read_only_path: options.ReadOnlyPaths = None,
+    artifact_store: options.ArtifactStore = "",
+    s3_endpoint: options.S3Endpoint = "",
+    s3_region: options.S3Region = "",
+    s3_ca_file: options.S3CaFile = None,
+    s3_credentials: options.S3Credentials = None,
     output: options.Output = options.TableForm.TABLE,
 ) -> None:
     """Show what walls this machine can put around a task, and what would give the missing ones.
 
-    With PROGRAMs, also whether sandboxes find these. Exits with 1 when no task could run here, or one of these is not
-    found.
+    With PROGRAMs, also whether sandboxes find these; with --artifact-store, whether artifacts can be kept there. Exits
+    with 1 when no task could run here, one of these is not found, or the store cannot be used.
     """
     from remit.cli import health
 
+    where = options.artifact_store(artifact_store, s3_endpoint, s3_region, s3_ca_file, s3_credentials)
     readable = [str(path) for path in read_only_path or ()]
     findings = [*health.findings(state_dir, docker_host), *(health.program(name, readable) for name in programs or ())]
+    if where is not None:
+        findings.append(health.artifact_store(where))
     if output is options.TableForm.JSON:
         typer.echo(json.dumps(health.document(findings, health.held_by()), indent=2))
     else:

@@ -124,8 +124,6 @@ def get(
         raise typer.BadParameter("a name says which object is meant; leave it out, or the other kinds and choices")
     if watch and output in {Form.YAML, Form.NAME}:
         raise typer.BadParameter("--watch shows a table, or with -o json a line for each change")
-    if watch and len(plurals) > 1 and output is not Form.JSON:
-        raise typer.BadParameter("--watch shows a table of one kind; name one, or add -o json")
     if plurals == ("deployments",) and name and output is Form.TABLE:
         _show_release(name, watch, until_done, namespace, kubeconfig, context)
         return
@@ -250,12 +248,12 @@ async def _redraw(
     from remit.cli.connect import connected
     from remit.errors import ApiError
 
-    (plural,), wide = asked.plurals, asked.form is Form.WIDE
+    wide = asked.form is Form.WIDE
     async with connected(kubeconfig, context, namespace) as connection:
-        with tables.Watch(plural, wide=wide, namespaces=asked.everywhere, in_order=in_order) as screen:
+        with tables.Watch(wide=wide, namespaces=asked.everywhere, in_order=in_order) as screen:
             while True:
                 try:
-                    screen.update(await _objects(connection, plural, asked))
+                    screen.update({plural: await _objects(connection, plural, asked) for plural in asked.plurals})
                 except ApiError as error:
                     if not error.retryable:
                         raise

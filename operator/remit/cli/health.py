@@ -6,10 +6,11 @@ import contextlib
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +20,9 @@ from remit.errors import SandboxUnavailable
 from remit.operations.command import look_up
 from remit.sandbox import NOT_ENFORCED, Confinement, Layer, Limits, explain_absence, plan, probe_host
 from remit.userpaths import default_state_dir, may_hold_state
+
+if TYPE_CHECKING:
+    from remit.execution.artifacts.s3.location import S3Location
 
 _LIMITS = {"cpu_cores": "cpu", "file_bytes": "file size"}
 
@@ -51,6 +55,20 @@ def program(name: str, read_only_paths: Sequence[str]) -> Finding:
         return Finding(name, True, found)
     remedy = absent or "install it in a folder of the system, such as /usr/local/bin"
     return Finding(name, False, "sandboxes do not find it", remedy, needed=True)
+
+
+def artifact_store(where: S3Location) -> Finding:
+    """Whether an object can be written, found and removed there."""
+    from remit.execution.artifacts.opening import check
+    from remit.execution.artifacts.store import StoreUnavailable
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            check(Path(folder), where)
+        except StoreUnavailable as error:
+            what, _, remedy = str(error).removeprefix(f"object storage {where}: ").partition("; ")
+            return Finding("artifact store", False, f"{where}: {what}", remedy, needed=True)
+    return Finding("artifact store", True, f"{where}: an object was written, found and removed", needed=True)
 
 
 def find_kubectl() -> str | None:

@@ -6,11 +6,14 @@ import re
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from remit.cli import completion
+
+if TYPE_CHECKING:
+    from remit.execution.artifacts.s3.location import S3Location
 
 
 class TableForm(StrEnum):
@@ -131,6 +134,69 @@ MaxArtifacts = Annotated[
         help="How much all artifacts together may have; the oldest go first.",
         envvar="REMIT_MAX_ARTIFACTS",
         rich_help_panel=_SERVICE,
+    ),
+]
+_STORE = "Artifacts in object storage"
+ArtifactStore = Annotated[
+    str,
+    typer.Option(
+        metavar="s3://BUCKET/PREFIX",
+        help="Keep artifacts there, for one operator and its replicas, and not in the state directory.",
+        envvar="REMIT_ARTIFACT_STORE",
+        show_envvar=False,
+        show_default=False,
+        rich_help_panel=_STORE,
+    ),
+]
+S3Endpoint = Annotated[
+    str,
+    typer.Option(
+        "--s3-endpoint",
+        metavar="URL",
+        help="The address of the store, if it is not Amazon's, such as https://minio.example:9000.",
+        envvar="REMIT_S3_ENDPOINT",
+        show_envvar=False,
+        show_default=False,
+        rich_help_panel=_STORE,
+    ),
+]
+S3Region = Annotated[
+    str,
+    typer.Option(
+        "--s3-region",
+        metavar="NAME",
+        help="The region of the bucket; by default AWS_REGION, or us-east-1.",
+        envvar="REMIT_S3_REGION",
+        show_envvar=False,
+        show_default=False,
+        rich_help_panel=_STORE,
+    ),
+]
+S3CaFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--s3-ca-file",
+        metavar="FILE",
+        help="Authorities that are trusted beside the system's, in PEM.",
+        envvar="REMIT_S3_CA_FILE",
+        show_envvar=False,
+        show_default=False,
+        dir_okay=False,
+        rich_help_panel=_STORE,
+    ),
+]
+S3Credentials = Annotated[
+    Path | None,
+    typer.Option(
+        "--s3-credentials",
+        metavar="FOLDER",
+        help="With the files access-key-id, secret-access-key and perhaps session-token; by default what the AWS_ "
+        "variables, a web identity or the machine's role give.",
+        envvar="REMIT_S3_CREDENTIALS",
+        show_envvar=False,
+        show_default=False,
+        file_okay=False,
+        rich_help_panel=_STORE,
     ),
 ]
 _RETENTION = "Retention"
@@ -341,6 +407,19 @@ def retention(output_max_age: str, max_output: str, artifacts_max_age: str, audi
         "audit_age_seconds": age_or_off(audit_max_age, "--audit-max-age"),
         "audit_bytes": size_or_off(max_audit, "--max-audit"),
     }
+
+
+def artifact_store(
+    url: str, endpoint: str, region: str, ca_file: Path | None, credentials: Path | None
+) -> S3Location | None:
+    """Of these flags. Raises typer's usage error, and `InvalidInput`."""
+    from remit.execution.artifacts.s3.location import location
+
+    if url:
+        return location(url, endpoint, region, ca_file, credentials)
+    if endpoint or region or ca_file or credentials:
+        raise typer.BadParameter("the flags --s3-… need --artifact-store s3://BUCKET/PREFIX")
+    return None
 
 
 def pairs(words: list[str] | None, flag: str) -> dict[str, str]:

@@ -21,6 +21,8 @@ _WORKING: Final = (
     "artifacts and audit files are left to the operator that works here; it removes them within ten minutes"
 )
 
+_IN_STORE: Final = "artifacts in object storage are left to the operator that keeps them there, wherever it works"
+
 
 def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go now, and remove nothing.")] = False,
@@ -53,7 +55,7 @@ def prune(
     with _pruner(settings.state_dir, dry_run=dry_run) as (pruner, hindered):
         pruner.retention = settings.retention
         removals = list(pruner.plan()) if dry_run else pruner.prune()
-        left_alone = [] if dry_run else [each for each in pruner.plan() if each not in removals]
+        left_alone = [] if dry_run or hindered else [each for each in pruner.plan() if each not in removals]
     if output is options.TableForm.JSON:
         _print_json(where, removals, dry_run=dry_run)
     else:
@@ -67,20 +69,25 @@ def _pruner(state_dir: Path, *, dry_run: bool) -> Iterator[tuple[Pruner, str]]:
     time."""
     from remit.controllers.statedir import locked
     from remit.errors import AuditUnavailable, InvalidInput, RemitError
-    from remit.execution.artifacts import ArtifactStore
+    from remit.execution.artifacts import FolderStore
+    from remit.execution.artifacts.opening import open_store
+    from remit.execution.artifacts.s3.location import written_down
     from remit.execution.pruning import AUDIT_FILE, Pruner
     from remit.telemetry import AuditLog
 
     with contextlib.ExitStack() as stack:
         pruner, hindered = Pruner(state_dir), ""
+        where = written_down(state_dir)
         if dry_run:
-            if (state_dir / "artifacts").is_dir():
-                pruner.artifacts = ArtifactStore(state_dir / "artifacts")
+            if where is not None or (state_dir / "artifacts").is_dir():
+                pruner.artifacts = open_store(state_dir, where)
         else:
             try:
                 stack.enter_context(locked(state_dir))
-                if (state_dir / "artifacts").is_dir():
-                    pruner.artifacts = ArtifactStore(state_dir / "artifacts")
+                if where is not None:
+                    hindered = _IN_STORE
+                elif (state_dir / "artifacts").is_dir():
+                    pruner.artifacts = FolderStore(state_dir / "artifacts")
                 if (state_dir / AUDIT_FILE).exists():
                     pruner.audit = stack.enter_context(AuditLog(state_dir / AUDIT_FILE))
             except (AuditUnavailable, InvalidInput) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import yaml
@@ -55,17 +55,19 @@ def redraws(screen: Console) -> bool:
 
 
 class Watch:
-    """A table that is drawn anew in place on a terminal; elsewhere, the rows that changed. Use as a context manager.
+    """Tables, one for each kind, that are drawn anew in place on a terminal; elsewhere, the rows that changed. Use as a
+    context manager.
 
     What does not fit on the terminal would scroll away with each drawing, so the objects that changed last are shown,
     or the first ones where the order is the user's own (`in_order`), one line each, and the others are counted.
     """
 
-    def __init__(self, plural: str, *, wide: bool, namespaces: bool, in_order: bool = False) -> None:
-        self._plural, self._wide, self._namespaces, self._in_order = plural, wide, namespaces, in_order
+    def __init__(self, *, wide: bool, namespaces: bool, in_order: bool = False) -> None:
+        self._wide, self._namespaces, self._in_order = wide, namespaces, in_order
         self._console = console()
         self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="crop")
         self._shown: dict[str, str] = {}
+        self._headed = ""
 
     def __enter__(self) -> Watch:
         if redraws(self._console):
@@ -75,27 +77,56 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def update(self, objects: Sequence[Object]) -> None:
+    def update(self, found: Mapping[str, Sequence[Object]]) -> None:
+        """The objects of each kind, in order."""
         if redraws(self._console):
-            room = max(1, self._console.height - _AROUND_ROWS)
-            shown = objects[:room] if self._in_order else last_changed(objects, room)
-            drawn: RenderableType = self._table(shown, one_line=len(shown) < len(objects))
-            if left_out := len(objects) - len(shown):
-                which = "more" if self._in_order else "that changed before these"
-                drawn = Group(drawn, Text(f"… and {left_out} {which}; remit get shows all"))
-            self._live.update(drawn, refresh=True)
+            self._live.update(
+                self._frame({plural: objects for plural, objects in found.items() if objects}), refresh=True
+            )
             return
-        versions = {obj["metadata"]["uid"]: obj["metadata"]["resourceVersion"] for obj in objects}
-        changed = [obj for obj in objects if self._shown.get(uid := obj["metadata"]["uid"]) != versions[uid]]
-        if changed:
-            drawn = self._table(changed)
-            drawn.show_header = not self._shown
-            self._console.print(drawn)
-            self._console.file.flush()
+        versions: dict[str, str] = {}
+        for plural, objects in found.items():
+            of_kind = {obj["metadata"]["uid"]: obj["metadata"]["resourceVersion"] for obj in objects}
+            changed = [obj for obj in objects if self._shown.get(uid := obj["metadata"]["uid"]) != of_kind[uid]]
+            versions |= of_kind
+            if changed:
+                drawn = self._table(plural, changed)
+                drawn.show_header = self._headed != plural
+                self._headed = plural
+                self._console.print(drawn)
+                self._console.file.flush()
         self._shown = versions
 
-    def _table(self, objects: Sequence[Object], *, one_line: bool = False) -> Table:
-        return table(self._plural, objects, wide=self._wide, namespaces=self._namespaces, one_line=one_line)
+    def _frame(self, found: Mapping[str, Sequence[Object]]) -> RenderableType:
+        room = self._console.height - _AROUND_ROWS * len(found) - _BELOW_ROWS
+        rows = shares({plural: len(objects) for plural, objects in found.items()}, room)
+        shown = {
+            plural: objects[: rows[plural]] if self._in_order else last_changed(objects, rows[plural])
+            for plural, objects in found.items()
+        }
+        left_out = {plural: left for plural, objects in found.items() if (left := len(objects) - rows[plural])}
+        if not left_out:
+            whole = Group(*(self._table(plural, objects) for plural, objects in shown.items()))
+            if len(self._console.render_lines(whole)) < self._console.height:
+                return whole
+        drawn: list[RenderableType] = [self._table(plural, objects, one_line=True) for plural, objects in shown.items()]
+        if left_out:
+            counted = " and ".join(f"{left}{f' {plural}' * (len(found) > 1)}" for plural, left in left_out.items())
+            which = "more" if self._in_order else "that changed before these"
+            drawn.append(Text(f"… and {counted} {which}; remit get shows all"))
+        return Group(*drawn)
+
+    def _table(self, plural: str, objects: Sequence[Object], *, one_line: bool = False) -> Table:
+        return table(plural, objects, wide=self._wide, namespaces=self._namespaces, one_line=one_line)
+
+
+def shares(wanted: Mapping[str, int], room: int) -> dict[str, int]:
+    """How many rows of `room` each has, and at least one: equal shares, and what one has no use for is the others'."""
+    given: dict[str, int] = {}
+    for name in sorted(wanted, key=lambda name: wanted[name]):
+        given[name] = min(wanted[name], max(1, room // (len(wanted) - len(given))))
+        room -= given[name]
+    return given
 
 
 def last_changed(objects: Sequence[Object], most: int) -> Sequence[Object]:
@@ -226,8 +257,10 @@ def as_list(objects: Sequence[Object]) -> Object:
 _LEAST_ROOM: Final = {"MESSAGE": 24, "ACTIVE": 16, "PREVIEW": 16, "ARTIFACT": 16}
 _ENDS_TELL: Final = ("ACTIVE", "PREVIEW", "ARTIFACT")
 """What is cut off at the beginning: versions of one artifact differ at the end."""
-_AROUND_ROWS: Final = 6
-"""Lines of a table that are no rows: the header with its rule, blanks, how many are left out, the cursor's."""
+_AROUND_ROWS: Final = 4
+"""Lines of a table that are no rows: the header with its rule, blanks."""
+_BELOW_ROWS: Final = 2
+"""Lines below all tables: how many are left out, the cursor's."""
 _BETWEEN: Final = 3
 """Blanks from one column to the next."""
 _MISSED_LEAST: Final = (

@@ -37,6 +37,11 @@ def up(
     operator_namespace: options.OperatorNamespace = "remit-system",
     max_concurrent: options.MaxConcurrent = 32,
     max_artifacts: options.MaxArtifacts = "10Gi",
+    artifact_store: options.ArtifactStore = "",
+    s3_endpoint: options.S3Endpoint = "",
+    s3_region: options.S3Region = "",
+    s3_ca_file: options.S3CaFile = None,
+    s3_credentials: options.S3Credentials = None,
     finished_task_ttl: options.FinishedTaskTtl = options.FINISHED_TASK_TTL,
     output_max_age: options.OutputMaxAge = options.OUTPUT_MAX_AGE,
     max_output: options.MaxOutput = options.MAX_OUTPUT,
@@ -69,6 +74,7 @@ def up(
 
     health_host, health_port = options.split_address(metrics_address)
     state_dir = check_places(state_dir, read_only_path, docker_host)
+    where = options.artifact_store(artifact_store, s3_endpoint, s3_region, s3_ca_file, s3_credentials)
     operator = {
         "state_dir": str(state_dir),
         "health_host": health_host,
@@ -76,6 +82,7 @@ def up(
         "metrics_token_file": str(metrics_token_file.absolute()) if metrics_token_file else None,
         "operator_namespace": operator_namespace,
         "max_concurrent": max_concurrent,
+        "artifact_store": where.document if where else None,
         "artifact_bytes": options.size(max_artifacts, "--max-artifacts"),
         "finished_task_ttl": options.ttl_or_off(finished_task_ttl),
         **options.retention(output_max_age, max_output, artifacts_max_age, audit_max_age, max_audit),

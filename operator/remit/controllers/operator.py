@@ -39,7 +39,9 @@ from remit.controllers.watching import Watcher
 from remit.controllers.workspaceclaims import keep_pruning as keep_pruning_claims
 from remit.errors import ApiError, LeaseLost, RemitError
 from remit.execution.admission import Admission, default_limits
-from remit.execution.artifacts import ArtifactStore
+from remit.execution.artifacts.opening import check, open_store
+from remit.execution.artifacts.s3.location import write_down
+from remit.execution.artifacts.store import StoreUnavailable
 from remit.execution.folders import Folders, keep_pruning
 from remit.execution.pruning import Pruner
 from remit.execution.queue import Queue
@@ -105,6 +107,7 @@ async def running_operator(
         tracer = await stack.enter_async_context(otlp.exporting(metrics, redactor, __version__))
         if not settings.leader_election:
             await locked_in_time(stack, settings.state_dir, _DEAD_SECONDS)
+        await _check_artifact_store(settings)
         kube = await stack.enter_async_context(Kube(access, before_write=fence.check, metrics=metrics))
         health = HealthServer(
             metrics,
@@ -129,6 +132,7 @@ async def running_operator(
             # The operator before may be on its way out: it has let go of the lease, or did not renew it in time.
             await locked_in_time(stack, settings.state_dir, settings.lease_duration)
         checks.ready["startup"] = lambda: "starting"
+        write_down(settings.state_dir, settings.artifact_store)
         jobs = await _jobs(stack, access, settings, metrics)
         operator = Operator.build(kube, known, settings, redactor, metrics, checks, health, leadership, jobs, tracer)
         stack.callback(audithead.tell, operator.audit, "stop")
@@ -149,6 +153,18 @@ async def running_operator(
             await operator.stop()
 
 
+async def _check_artifact_store(settings: Settings) -> None:
+    """Raises `RemitError` where somebody has to change something. A store that is away now is used later."""
+    if settings.artifact_store is None:
+        return
+    try:
+        await asyncio.to_thread(check, settings.state_dir, settings.artifact_store)
+    except StoreUnavailable as error:
+        if error.lasting:
+            raise RemitError(f"artifacts cannot be kept in {error}") from None
+        log.warning("artifacts cannot be kept now; the operator starts all the same", reason=str(error))
+
+
 async def _jobs(
     stack: contextlib.AsyncExitStack, access: Access, settings: Settings, metrics: Metrics
 ) -> KubernetesBackend | None:
@@ -163,6 +179,7 @@ async def _jobs(
         namespaces=settings.namespaces,
         accept_unenforced_network=settings.accept_unenforced_network,
         storage_class=settings.storage_class,
+        remit_image=settings.remit_image,
         spool=settings.state_dir / "collecting",
     )
     stack.push_async_callback(backend.close)
@@ -264,7 +281,7 @@ class Operator:
             on_ended=queue.add,
             performers=performing,
             folders=Folders(
-                ArtifactStore(settings.state_dir / "artifacts"),
+                open_store(settings.state_dir, settings.artifact_store),
                 WorkspaceStore(settings.state_dir / "workspaces"),
                 lambda namespace, name, revision: places.find_release(namespace, name, revision),
             ),
@@ -293,6 +310,7 @@ class Operator:
                 backend=settings.backends[0],
                 image=settings.image,
                 for_images=next((name for name in settings.backends if name in offered and name in WITH_IMAGES), None),
+                remit_image=settings.remit_image,
             ),
         )
         requester = Requester(settings.trust_requested_by, settings.only_user)

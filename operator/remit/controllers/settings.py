@@ -8,6 +8,7 @@ from pathlib import Path
 
 from remit.api.executiontask import BackendName
 from remit.execution.artifacts import ARTIFACT_BYTES
+from remit.execution.artifacts.s3.location import S3Location
 from remit.execution.retention import DAY, Retention, Rule
 from remit.kube.lease import LEASE_NAME
 from remit.operations.command import SEARCH_PATH
@@ -53,14 +54,20 @@ class Settings:
     see `remit.controllers.placing`."""
     image: str = ""
     """The container image of what does not name one. Policies need not allow it."""
+    remit_image: str = ""
+    """An image with this version of Remit, of which file operations and the egress gateways of Jobs with
+    `network: restricted` run; empty: the former are no Jobs, and the latter are refused. Policies need not allow it."""
     launchers: Path = Path("/usr/libexec/remit")
     """The folder with the programs that Jobs start with, see `remit.backends.kubernetes.launcher`."""
     accept_unenforced_network: bool = False
-    """Whether Jobs with `network: none` run where nothing enforces NetworkPolicies, and so may connect."""
+    """Whether Jobs with `network: none` or `restricted` run where nothing enforces NetworkPolicies, and so may connect
+    to anything."""
     storage_class: str = ""
     """Of the claims that workspaces of Jobs are kept in; empty: the cluster's default one."""
     in_pod: bool = field(default_factory=lambda: "KUBERNETES_SERVICE_HOST" in os.environ)
     """Whether this operator is itself a pod of a cluster."""
+    artifact_store: S3Location | None = None
+    """Where artifacts are kept in object storage; None: in the state directory."""
     artifact_bytes: int = ARTIFACT_BYTES
     """How much all artifacts together may have; beyond it the oldest go."""
     finished_task_ttl: int | None = 7 * 86400

@@ -19,6 +19,7 @@ from remit.backends import Command as Process
 from remit.backends.base import JOB_ARTIFACT_BYTES, TaskReference
 from remit.errors import InvalidInput
 from remit.execution.artifacts import WantedArtifact, WantedResult
+from remit.execution.filejobs import file_job, unfit
 from remit.execution.jobmounts import stdin_volume_of
 from remit.execution.lifecycle import Finish
 from remit.execution.mounts import empty_bytes, mounts_of, stdin_file_of
@@ -58,8 +59,8 @@ _PACED_BY_THE_SANDBOX = ("disk_bytes_per_second", "network_bytes_per_second")
 _NOT_HERE = {
     "container": "this operator has no Docker engine (--docker-host); use a command, which runs as a Job on a cluster",
     "file": (
-        "file would work on the disk of the operator's own pod, where it runs nothing of yours; use a command with a"
-        " volume"
+        "file would work on the disk of the operator's own pod, where it runs nothing of yours; leave spec.backend out,"
+        " and start the operator with --remit-image, so that it is a Job with a volume"
     ),
     "process": "this operator starts no processes beside itself; use a Deployment of remit.dev, or a command",
 }
@@ -260,7 +261,8 @@ class Admission:
         spec, limits = task.spec, admitted.limits
         timeout = float(limits.timeout_seconds or 300)
         timeout = timeout if seconds_left is None else max(0.0, min(timeout, seconds_left))
-        make = _confined if spec.operation in BY_BACKENDS else _performed
+        file = spec.file if admitted.grant.request.on_a_backend else None
+        make = _file_job if file else _confined if spec.operation in BY_BACKENDS else _performed
         return Attempt(
             key=task.key,
             namespace=task.metadata.namespace,
@@ -274,6 +276,7 @@ class Admission:
             secrets=frozenset(resolved.secrets),
             secret_versions=resolved.secret_versions,
             task=task.metadata.name,
+            file=file,
             artifacts=tuple(_wanted_artifact(each, spec.working_dir, admitted) for each in spec.artifacts),
             results=tuple(
                 WantedResult(each.name, path_inside(each.path, spec.working_dir), each.optional)
@@ -362,6 +365,12 @@ def _confined(
     )
 
 
+def _file_job(
+    task: ExecutionTask, admitted: Admitted, number: int, resolved: Resolved, timeout: float
+) -> AttemptRequest:
+    return file_job(task, admitted, attempt_id(task, number), resolved, timeout)
+
+
 def _wanted_artifact(artifact: Artifact, working_dir: str, admitted: Admitted) -> WantedArtifact:
     most = artifact_bytes(admitted.policies, artifact)
     if admitted.grant.request.backend == "kubernetes":
@@ -408,11 +417,20 @@ def attempt_id(task: ExecutionTask, number: int) -> str:
 
 def _not_offered(task: ExecutionTask, here: Admission) -> str | None:
     spec, offered = task.spec, BY_BACKENDS | here.performed
+    backend, image = here.installation.placed(task)
+    if spec.file is not None and backend == "kubernetes":
+        offered |= {"file"}
+        if backend in here.backends and (why := unfit(spec, here.installation.remit_image)) is not None:
+            return why
     if spec.operation not in offered and (hint := _NOT_HERE.get(spec.operation)) is not None:
         return f"spec.{spec.operation}: {hint}"
     if spec.operation not in offered:
         return f"this version of Remit does not perform {spec.operation}; it performs {', '.join(sorted(offered))}"
-    backend, image = here.installation.placed(task)
+    if spec.file is not None and backend == OPERATOR and spec.volumes:
+        return (
+            "spec.volumes: beside the operator a file operation has the paths of its host, and no volumes; leave them"
+            " out, or set backend: kubernetes"
+        )
     if backend not in here.backends | {OPERATOR}:
         return f"this operator has no backend {backend}; use {', '.join(sorted(here.backends))}"
     if backend in WITH_IMAGES and not image:
@@ -432,7 +450,7 @@ def _not_offered(task: ExecutionTask, here: Admission) -> str | None:
             f"spec.volumes[{volume.name}].hostPath: on a cluster nobody knows which host that would be;"
             " use a workspace, an artifact or a ConfigMap"
         )
-    if spec.operation not in BY_BACKENDS:
+    if backend == OPERATOR:
         wanted = spec.resources
         unheld = [name for name in _PACED_BY_THE_SANDBOX if getattr(wanted, name) is not None]
         if unheld:

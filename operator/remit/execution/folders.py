@@ -12,14 +12,15 @@ import structlog
 
 from remit.api import ExecutionTask
 from remit.api.executiontaskstatus import VolumeStatus
-from remit.api.volumes import ReleaseVolume
+from remit.api.volumes import ReleaseVolume, Volume
 from remit.errors import InvalidInput, MissingReference
-from remit.execution.artifacts import ArtifactStore
+from remit.execution.artifacts import ArtifactStore, Damaged, StoreUnavailable
 from remit.execution.pruning import Pruner
 from remit.execution.resolved import Resolved
 from remit.execution.workspaces import Workspace, WorkspaceStore
 from remit.policy import CompiledPolicy
 from remit.policy.volumes import workspace_bytes
+from remit.telemetry import escape
 
 log = structlog.get_logger(__name__)
 _PRUNE_SECONDS: Final = 600.0
@@ -51,7 +52,7 @@ class Folders:
 
         Raises:
             MissingReference: an artifact or a release is not there, so far.
-            InvalidInput: a workspace is full, or what was pinned is gone.
+            InvalidInput: a workspace is full, or what was pinned is gone, or an artifact is damaged.
             OSError: the disk.
         """
         namespace, pinned = task.metadata.namespace, {each.name: each.digest for each in task.status.volumes}
@@ -69,19 +70,13 @@ class Folders:
                 resolved.folders[volume.name] = str(used.data)
                 if volume.name in writable:
                     written.append(used)
-            elif source := volume.artifact:
-                digest = pinned.get(volume.name, "")
-                found = self.artifacts.find(namespace, source.task, source.name, digest)
-                if found is None and digest:
-                    message = f"the artifact {source.name} of task {source.task} with {digest} is not kept any more"
-                    raise InvalidInput(message, field=f"spec.volumes[{volume.name}]")
-                if found is None:
-                    others = ", ".join(each.name for each in self.artifacts.artifacts(namespace, source.task))
-                    so_far = f"; it has left {others}" if others else ""
-                    raise MissingReference(f"task {source.task} has left no artifact {source.name} yet{so_far}")
-                resolved.folders[volume.name] = str(self.artifacts.tree(found, uid))
-                resolved.artifacts[volume.name] = found
-                pins.append(VolumeStatus(name=volume.name, digest=found.digest))
+            elif volume.artifact:
+                try:
+                    pins.append(self._artifact(task, volume, pinned.get(volume.name, ""), resolved))
+                except StoreUnavailable as error:
+                    if running:
+                        raise
+                    raise MissingReference(f"its artifacts cannot be looked for: {error}") from None
             elif volume.release:
                 folder, digest = self._released(namespace, volume.name, volume.release)
                 if (before := pinned.get(volume.name, digest)) != digest:
@@ -91,6 +86,29 @@ class Folders:
                 pins.append(VolumeStatus(name=volume.name, digest=digest))
         self._written[uid] = tuple(written)
         return pins
+
+    def _artifact(self, task: ExecutionTask, volume: Volume, digest: str, resolved: Resolved) -> VolumeStatus:
+        """`digest` is what was pinned."""
+        namespace, source = task.metadata.namespace, volume.artifact
+        if source is None:
+            raise ValueError(volume.name)
+        found = self.artifacts.find(namespace, source.task, source.name, digest)
+        if found is None and digest:
+            message = f"the artifact {source.name} of task {source.task} with {digest} is not kept any more"
+            raise InvalidInput(message, field=f"spec.volumes[{volume.name}]")
+        if found is None:
+            others = ", ".join(each.name for each in self.artifacts.artifacts(namespace, source.task))
+            so_far = f"; it has left {others}" if others else ""
+            raise MissingReference(f"task {source.task} has left no artifact {source.name} yet{so_far}")
+        try:
+            resolved.folders[volume.name] = str(self.artifacts.tree(found, task.metadata.uid))
+        except Damaged as error:
+            message = (
+                f"the artifact {source.name} of task {source.task}: {escape(str(error.filename))}: {error.strerror}"
+            )
+            raise InvalidInput(message, field=f"spec.volumes[{volume.name}]") from None
+        resolved.artifacts[volume.name] = found
+        return VolumeStatus(name=volume.name, digest=found.digest)
 
     def _released(self, namespace: str, volume: str, wanted: ReleaseVolume) -> tuple[Path, str]:
         if self.find_release is None or wanted.deployment is None or wanted.revision is None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 
 from remit.backends import ExitReason, Handle, Outcome, OutputSink
-from remit.backends.failure import OperationFailed
-from remit.errors import BackendError, PolicyDenied, RemitError
-from remit.operations.base import OVERDUE, AdoptingPerformer, Performer, Work
+from remit.errors import RemitError
+from remit.operations.base import OVERDUE, AdoptingPerformer, Performer, Work, failed, not_retried
 
 
 async def perform(performer: Performer, work: Work, output: OutputSink, cancel: asyncio.Event) -> Outcome:
@@ -35,7 +33,7 @@ async def perform(performer: Performer, work: Work, output: OutputSink, cancel: 
         else:
             return Outcome(ExitReason.COMPLETED, doing.result())
     except RemitError as error:
-        outcome = _failed(error)
+        outcome = failed(error)
     finally:
         asked.cancel()
         if not doing.done():  # we ourselves are being cancelled
@@ -61,29 +59,7 @@ async def attend(
         else:
             outcome = await performer.run(work, output, cancel=cancel, on_started=on_started)
     except RemitError as error:
-        outcome = _failed(error)
+        outcome = failed(error)
     if outcome is None or outcome.reason == ExitReason.COMPLETED or not work.effect.in_doubt:
         return outcome
     return not_retried(outcome, work.effect.in_doubt)
-
-
-def _failed(error: RemitError) -> Outcome:
-    if isinstance(error, OperationFailed):
-        return Outcome(
-            error.reason,
-            str(error),
-            category=error.category,
-            retryable=error.retryable,
-            retry_after_seconds=error.retry_after,
-        )
-    if isinstance(error, PolicyDenied):
-        return Outcome(ExitReason.DENIED, str(error), category="Denied", retryable=False)
-    reason = ExitReason.BACKEND_ERROR if isinstance(error, BackendError) else error.code
-    return Outcome(reason, str(error), category="Infrastructure", retryable=error.retryable)
-
-
-def not_retried(outcome: Outcome, in_doubt: str) -> Outcome:
-    """A failure after what was asked for may have taken place: a retry could do it a second time."""
-    if not outcome.retryable:
-        return outcome
-    return replace(outcome, message=f"{outcome.message}; {in_doubt}", retryable=False)

@@ -15,8 +15,8 @@ from typing import Final
 import structlog
 
 from remit.execution import keptoutput
-from remit.execution.artifacts import ArtifactStore
-from remit.execution.retention import Item, Reason, Removal, Retention, surplus
+from remit.execution.artifacts import ArtifactStore, Surplus
+from remit.execution.retention import Item, Removal, Retention, surplus
 from remit.telemetry import AuditLog, auditretention
 from remit.telemetry.segments import segments
 
@@ -41,7 +41,7 @@ class Pruner:
         yield from self._output()
         if self.artifacts is not None:
             for each in self.artifacts.surplus(self.retention.artifacts.max_bytes, older_than=self._artifacts_since()):
-                yield self._artifacts_removal(each.record.path, each.size, each.record.time, each.reason)
+                yield _artifacts_removal(each)
         yield from self._audit()
 
     def prune(self) -> list[Removal]:
@@ -92,7 +92,7 @@ class Pruner:
             return
         most = self.retention.artifacts.max_bytes
         for each in self.artifacts.prune(most, older_than=self._artifacts_since()):
-            yield self._artifacts_removal(each.record.path, each.size, each.record.time, each.reason)
+            yield _artifacts_removal(each)
 
     def _remove_audit(self) -> Iterator[Removal]:
         if self.audit is None:
@@ -118,9 +118,9 @@ class Pruner:
         age = self.retention.artifacts.max_age_seconds
         return None if age is None else self.clock() - age
 
-    def _artifacts_removal(self, path: Path, size: int, moment: float, reason: Reason) -> Removal:
-        item = Item("artifacts", str(path.relative_to(self.state_dir)), size, moment)
-        return Removal(item, reason)
+
+def _artifacts_removal(surplus: Surplus) -> Removal:
+    return Removal(Item("artifacts", surplus.name, surplus.size, surplus.time), surplus.reason)
 
 
 def _audit_item(path: Path) -> Item:

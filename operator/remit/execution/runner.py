@@ -16,17 +16,18 @@ from typing import Any
 import structlog
 
 from remit.api.executiontaskstatus import AttemptStatus, OutputStatus
-from remit.api.operations import Subject
+from remit.api.operations import FileOperation, Subject
 from remit.backends import AdoptingBackend, AttemptRequest, Backend, Collector, Exceeded, ExitReason, Handle, Outcome
 from remit.backends.base import KeptFiles
-from remit.errors import InvalidInput, OutcomeUnknown, RemitError, SandboxUnavailable
+from remit.errors import BackendError, InvalidInput, OutcomeUnknown, RemitError, SandboxUnavailable
 from remit.execution.artifacts import WantedArtifact, WantedResult, collector
 from remit.execution.folders import Folders
 from remit.execution.output import Listener, OutputWriter, recovered
-from remit.execution.performing import attend, not_retried, perform
+from remit.execution.performing import attend, perform
 from remit.execution.store import Run, RunStore
 from remit.execution.workspacewatch import WorkspaceWatch
-from remit.operations.base import AdoptingPerformer, Effect, Performer, Work
+from remit.operations.base import AdoptingPerformer, Effect, Performer, Work, not_retried
+from remit.operations.file.report import ReportedOutput
 from remit.sandbox import fence
 from remit.telemetry import Redactor
 
@@ -62,6 +63,8 @@ class Attempt:
     operation: str = "command"
     task: str = ""
     """The task's name, under which its artifacts are found."""
+    file: FileOperation | None = None
+    """The file operation that a backend runs."""
     artifacts: tuple[WantedArtifact, ...] = ()
     results: tuple[WantedResult, ...] = ()
     listener: Listener | None = None
@@ -149,7 +152,9 @@ class Runner:
     ) -> bool:
         """Whether an open attempt that is not running here may be running all the same."""
         adopting = isinstance(self.backends.get(attempt.backend), AdoptingBackend)
-        if subject is not None and (performer := self.performers.get(operation)) is not None:
+        performer = self.performers.get(operation)
+        is_job = operation == "file" and attempt.backend in self.backends
+        if subject is not None and performer is not None and not is_job:
             adopting = isinstance(performer, AdoptingPerformer) and performer.outlives(subject)
         return adopting and not self.has_ended(namespace, uid, attempt)
 
@@ -427,22 +432,31 @@ class Runner:
             texts = tuple(result.path for result in attempt.results)
             kept = tuple(KeptFiles(each.pattern, each.most_bytes, each.always) for each in attempt.artifacts)
             request = dataclasses.replace(request, collector=self._collector(attempt), texts=texts, kept=kept)
+        report = ReportedOutput(attempt.file, writer) if attempt.file else None
+        sink = report or writer
         written = self.folders.workspaces_written(attempt.uid) if self.folders else ()
-        async with WorkspaceWatch(written, cancel) as watch:
-            if adopt and isinstance(backend, AdoptingBackend):
-                found, known = self._recorder(attempt, run, adopt=True), _handle_of(run)
-                if known is not None:
-                    attempt.effect.begin(_MAY_HAVE_RUN)
-                adopted = await backend.adopt(request, writer, cancel=cancel, on_found=found, recorded=known)
-                if adopted is None:
-                    self._ended_elsewhere[request.id] = backend, request
-                    return Outcome(ExitReason.INTERRUPTED, _LOST)
-                outcome = adopted
-            else:
-                started = self._recorder(attempt, run, adopt=False)
-                outcome = await backend.run(request, writer, cancel=cancel, on_started=started)
+        try:
+            async with WorkspaceWatch(written, cancel) as watch:
+                if adopt and isinstance(backend, AdoptingBackend):
+                    found, known = self._recorder(attempt, run, adopt=True), _handle_of(run)
+                    if known is not None:
+                        attempt.effect.begin(_MAY_HAVE_RUN)
+                    adopted = await backend.adopt(request, sink, cancel=cancel, on_found=found, recorded=known)
+                    if adopted is None:
+                        self._ended_elsewhere[request.id] = backend, request
+                        return Outcome(ExitReason.INTERRUPTED, _LOST)
+                    outcome = adopted
+                else:
+                    started = self._recorder(attempt, run, adopt=False)
+                    outcome = await backend.run(request, sink, cancel=cancel, on_started=started)
+        except BackendError as error:
+            if report and report.changes and attempt.effect.in_doubt:
+                raise OutcomeUnknown(str(error)) from error
+            raise
         if isinstance(backend, AdoptingBackend):
             self._ended_elsewhere[request.id] = backend, request
+        if report:
+            return report.conclude(outcome)
         outcome = watch.conclude(outcome)
         return _with_refusals(outcome)
 

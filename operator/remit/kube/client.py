@@ -45,6 +45,7 @@ CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", names
 
 _EXPIRED, _BAD_GATEWAY = 410, 502
 _LARGE = 1 << 20
+_METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _NO_ANSWER: Final = "<error>"
 """The `code` of a request without an answer, as in client-go."""
 
@@ -103,11 +104,12 @@ class Kube:
         body: Any = None,
         params: Mapping[str, str] | None = None,
         content_type: str = "application/json",
+        accept: str = "application/json",
     ) -> Object:
         """One request; the answer's JSON object."""
         if self._session is None:
             raise RuntimeError("use Kube as an async context manager")
-        headers = await self._headers(content_type)
+        headers = await self._headers(content_type, accept)
         if method != "GET":
             self._before_write()
         content = orjson.dumps(body) if body is not None else b""
@@ -135,6 +137,10 @@ class Kube:
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Object:
         return await self.request("GET", resource.path(namespace, name))
+
+    async def get_metadata(self, resource: Resource, namespace: str | None, name: str) -> Object:
+        """The object without all but its metadata, as PartialObjectMetadata."""
+        return await self.request("GET", resource.path(namespace, name), accept=_METADATA)
 
     async def list(
         self, resource: Resource, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
@@ -323,8 +329,10 @@ class Kube:
         if seconds is not None:
             self._metrics.api_request_duration.labels(method, host).observe(seconds)
 
-    async def _headers(self, content_type: str = "application/json") -> dict[str, str]:
-        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": "remit"}
+    async def _headers(
+        self, content_type: str = "application/json", accept: str = "application/json"
+    ) -> dict[str, str]:
+        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": "remit"}
         authorization = await self.access.authorization()
         if authorization:
             headers["Authorization"] = authorization

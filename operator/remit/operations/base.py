@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, runtime_checkable
 
 from remit.api.operations import Subject
 from remit.api.quantity import parse_bytes
-from remit.backends import AttemptRequest, Handle, Outcome, OutputSink
+from remit.backends import AttemptRequest, ExitReason, Handle, Outcome, OutputSink
 from remit.backends.breaker import Breaker
 from remit.backends.failure import OperationFailed
+from remit.backends.outcome import INTERRUPTIONS
+from remit.errors import BackendError, PolicyDenied, RemitError
 from remit.policy import Grant, Limits
 
 OVERDUE: Final = "its time is over"
@@ -78,6 +80,36 @@ def held(wanted: str | int, field: str, instead: str) -> int:
         message = f"{field}: {wanted} is more than {MOST_HELD >> 20}Mi, the most that is held in memory; {instead}"
         raise OperationFailed("Invalid", message, retryable=False)
     return size
+
+
+def failed(error: RemitError) -> Outcome:
+    """How an operation ended that raised `error`."""
+    if isinstance(error, OperationFailed):
+        return Outcome(
+            error.reason,
+            str(error),
+            category=error.category,
+            retryable=error.retryable,
+            retry_after_seconds=error.retry_after,
+        )
+    if isinstance(error, PolicyDenied):
+        return Outcome(ExitReason.DENIED, str(error), category="Denied", retryable=False)
+    reason = ExitReason.BACKEND_ERROR if isinstance(error, BackendError) else error.code
+    return Outcome(reason, str(error), category="Infrastructure", retryable=error.retryable)
+
+
+def not_retried(outcome: Outcome, in_doubt: str) -> Outcome:
+    """A failure after what was asked for may have taken place: a retry could do it a second time."""
+    if not outcome.retryable:
+        return outcome
+    return replace(outcome, message=f"{outcome.message}; {in_doubt}", retryable=False)
+
+
+def doubted(outcome: Outcome, in_doubt: str) -> Outcome:
+    """The same for work that outlives the operator. What follows an interruption, the task's `onInterruption` says."""
+    if outcome.reason in INTERRUPTIONS:
+        return replace(outcome, message=f"{outcome.message}; {in_doubt}")
+    return not_retried(outcome, in_doubt)
 
 
 class Performer(Protocol):

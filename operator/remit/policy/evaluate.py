@@ -10,7 +10,7 @@ from remit.policy.environment import unlisted_files, unlisted_names, unlisted_na
 from remit.policy.limits import excess
 from remit.policy.patterns import TooMuchWork, at_most
 from remit.policy.pods import judge_pod
-from remit.policy.request import BY_BACKENDS, WITH_IMAGES, Request
+from remit.policy.request import WITH_IMAGES, Request
 from remit.policy.rules import RULES
 from remit.policy.verdict import Allowance, Denial, Reason
 from remit.policy.volumes import judge_volumes
@@ -59,7 +59,7 @@ def _surroundings(policy: CompiledPolicy, request: Request) -> Denial | None:
         return Denial(reason, message, policy.key, rule, lacking)
 
     backends = policy.spec.backends or [request.installation.backend]
-    if request.operation in BY_BACKENDS and request.backend not in backends:
+    if request.on_a_backend and request.backend not in backends:
         return denied(
             Reason.BACKEND_NOT_ALLOWED,
             f"policy {policy.key} allows the backends {', '.join(backends)}, not {request.backend} (spec.backends)",
@@ -101,7 +101,7 @@ def _surroundings(policy: CompiledPolicy, request: Request) -> Denial | None:
         )
     if (
         request.backend in WITH_IMAGES
-        and not (request.image and request.image == request.installation.image)
+        and not request.installation.is_own(request.image or "", request.operation)
         and not any(image.matches(request.image or "") for image in policy.images)
     ):
         return denied(

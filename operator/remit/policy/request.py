@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -24,7 +24,7 @@ SCRIPT_PATH: Final = "/run/remit/script"
 
 
 BY_BACKENDS: Final = frozenset({"command", "script"})
-"""The operations that a backend runs; the rest Remit performs itself."""
+"""The operations that a backend runs; the rest Remit performs itself, files also in a Job."""
 OPERATOR: Final = "operator"
 """Said for the backend of what Remit performs itself."""
 WITH_IMAGES: Final = frozenset({"docker", "kubernetes"})
@@ -39,18 +39,32 @@ class Installation:
     image: str = ""
     for_images: BackendName | None = None
     """Where it runs what names an image, where `backend` runs none; None: nowhere."""
+    remit_image: str = ""
+    """An image with Remit itself, of which file operations run as Jobs; empty: they do not."""
 
     def placed(self, task: ExecutionTask) -> tuple[str, str | None]:
-        """The backend and the image of `task`: as its spec says, or as was chosen when it was first looked at, whatever
-        this installation says by now."""
+        """The backend and the image of `task`: as its spec says, or the backend as was chosen when it was first looked
+        at, and the image as when the attempt that runs was started, whatever this installation says by now."""
         spec, status = task.spec, task.status
+        if spec.operation == "file" and self._has_job_for_files(task):
+            return "kubernetes", self.remit_image or None
         if spec.operation not in BY_BACKENDS:
             return OPERATOR, spec.image
         backend = spec.backend or status.backend or self.backend
         if not (spec.backend or status.backend) and spec.image and self.backend not in WITH_IMAGES:
             backend = self.for_images or self.backend
-        image = spec.image or (status.image or self.image if backend in WITH_IMAGES else None)
+        runs = bool(status.attempts) and status.attempts[-1].finished_at is None
+        chosen = status.image if runs or (status.phase and status.phase.final) else ""
+        image = spec.image or (chosen or self.image if backend in WITH_IMAGES else None)
         return backend, image or None
+
+    def _has_job_for_files(self, task: ExecutionTask) -> bool:
+        chosen = task.spec.backend or task.status.backend
+        return chosen == "kubernetes" if chosen else bool(self.remit_image) and self.backend == "kubernetes"
+
+    def is_own(self, image: str, operation: Operation) -> bool:
+        """Whether it chose the image for such an operation, which policies need not allow then."""
+        return bool(image) and image == (self.remit_image if operation == "file" else self.image)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +124,11 @@ class Request:
         return self.backend not in WITH_IMAGES and self.operation != "container"
 
     @property
+    def on_a_backend(self) -> bool:
+        """Whether a backend runs it, and not the operator itself."""
+        return self.operation in BY_BACKENDS or self.backend in WITH_IMAGES
+
+    @property
     def starts_program(self) -> bool:
         """Whether a program is started for it in a sandbox of its own."""
         starts_process = isinstance(self.subject, ProcessOperation) and self.subject.action == "start"
@@ -151,6 +170,8 @@ def request_for(
     looked up; `environment` has the variables that `env` and `envFrom` come to, once they are read."""
     spec = task.spec
     backend, image = installation.placed(task)
+    if not spec.image:  # it was the installation's own when its attempt was started
+        installation = replace(installation, image=image or "")
     inside = spec.container.env if spec.container else []
     return Request(
         namespace=task.metadata.namespace,

@@ -9,7 +9,7 @@ import base64
 import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
@@ -137,6 +137,10 @@ class Case(SpecModel):
         return ExecutionTask(metadata=ObjectMeta(name="case", namespace=self.namespace, labels=self.labels), spec=spec)
 
 
+_REMIT_IMAGE: Final = "remit"
+"""Stands for the one that an installation has."""
+
+
 class InstallationDefaults(SpecModel):
     """What the operator runs where a task does not say: its first `--backend`, and its `--default-image`."""
 
@@ -146,7 +150,7 @@ class InstallationDefaults(SpecModel):
     @property
     def installation(self) -> Installation:
         for_images: BackendName | None = "docker" if self.backend == "process" else None
-        return Installation(backend=self.backend, image=self.image, for_images=for_images)
+        return Installation(backend=self.backend, image=self.image, for_images=for_images, remit_image=_REMIT_IMAGE)
 
 
 class Suite(SpecModel):
@@ -298,7 +302,7 @@ def request_of(
 ) -> Request:
     """What `task` asks of policy, on a host where programs are where they usually are, or at `resolved`. `environment`
     as `request_for` takes it. Raises `InvalidInput`."""
-    installation = defaults.installation if defaults else Installation()
+    installation = defaults.installation if defaults else Installation(remit_image=_REMIT_IMAGE)
     request, argv = request_for(task, None, environment or {}, installation), tuple(executed(task.spec))
     if not argv:
         return request

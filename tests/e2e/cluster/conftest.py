@@ -30,6 +30,15 @@ POLICY: dict[str, Any] = {
         "networks": ["none", "host"],
         "commands": {"allow": [{"executable": "echo"}, {"executable": "sh", "args": ["-c", "(?s).*"]}]},
         "environment": {"allow": ["VERSION"]},
+        "files": {
+            "allow": [
+                {
+                    "paths": ["/data/**"],
+                    "operations": ["append", "checksum", "copy", "delete", "list", "mkdir", "move", "read", "write"],
+                }
+            ],
+            "deny": [{"paths": ["/data/closed/**"], "operations": ["read", "write"]}],
+        },
         "limits": {"retries": {"max": 3}},
         "privateFiles": {"allow": ["/etc/**"]},
         "volumes": {"workspaces": [{"names": ["*"], "maxSize": "64Mi"}], "artifacts": {}},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ class Installation:
     values: dict[str, Any]
     ports: tuple[int, int]
     """Of nodes, that nothing else listens on: http.allow has the first one."""
+    chart: Path = CHART
+    """What is installed; an upgrade is to this checkout's."""
 
     @property
     def system(self) -> str:
@@ -42,7 +45,7 @@ class Installation:
         with self._helm() as helm:
             try:
                 helm.install(
-                    CHART, self.release, self.values, namespace=self.system, create_namespace=True, wait="watcher",
+                    self.chart, self.release, self.values, namespace=self.system, create_namespace=True, wait="watcher",
                     timeout=READY_SECONDS,
                 )  # fmt: skip
             except helm_python.HelmError as error:
@@ -123,7 +126,7 @@ class Installation:
 
     def jobs(self, task: str) -> list[dict[str, Any]]:
         found = self.get("jobs", "-l", "app.kubernetes.io/managed-by=remit")["items"]
-        return [job for job in found if job["metadata"]["annotations"].get("remit.dev/task") == task]
+        return [job for job in found if job["metadata"].get("annotations", {}).get("remit.dev/task") == task]
 
     @contextlib.contextmanager
     def serve(self, name: str, image: str, argv: Sequence[str], port: int, **variables: str) -> Iterator[str]:
@@ -179,6 +182,30 @@ class Installation:
         """What there is to tell of an operator that does not do its work."""
         parts = (("describe", "pods"), ("logs", f"deployment/{self.release}", "--tail=40"), ("get", "events"))
         return "\n".join(self.kubectl("-n", self.system, *part).stdout for part in parts)
+
+    @contextlib.contextmanager
+    def disk(self) -> Iterator[None]:
+        """For one workspace of 16Mi, of the class that the installation asks for, on this machine, which is the node;
+        another cluster makes it."""
+        wanted = self.values["workspaces"]["storageClassName"]
+        if not wanted:
+            yield
+            return
+        with tempfile.TemporaryDirectory(prefix="remit-volume-") as folder:
+            Path(folder).chmod(0o777)
+            spec: dict[str, Any] = {
+                "capacity": {"storage": "16Mi"},
+                "accessModes": ["ReadWriteOnce"],
+                "persistentVolumeReclaimPolicy": "Retain",
+                "storageClassName": wanted,
+                "hostPath": {"path": folder},
+            }
+            body = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": wanted}, "spec": spec}
+            self.kubectl.ok("create", "-f", "-", given=body)
+            try:
+                yield
+            finally:
+                self.kubectl.ok("delete", f"pv/{wanted}", "--wait=false")
 
     def remove(self) -> None:
         """Both namespaces, with all that is in them."""

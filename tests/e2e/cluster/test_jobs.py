@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import subprocess
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -141,7 +137,7 @@ def test_volumes_of_every_kind_are_mounted(installation: Installation) -> None:
     script = (
         "cat /etc/texts/greeting /run/private/texts/token; touch /scratch/x; cat /cache/* 2>&1; echo kept >/cache/f"
     )
-    with _disk(installation):
+    with installation.disk():
         installation.run("first", "sh", "-c", script, volumes=volumes, volumeMounts=mounts)
         first = installation.finished("first")
         installation.run("second", "sh", "-c", script, volumes=volumes, volumeMounts=mounts)
@@ -195,31 +191,6 @@ def test_who_may_read_pods_follows_a_job(installation: Installation) -> None:
         installation.let_go(job)
         assert following.stdout.read() == "ended\n"
     assert following.returncode == 0
-
-
-@contextlib.contextmanager
-def _disk(installation: Installation) -> Iterator[None]:
-    """Of the class that the installation asks for, on this machine, which is the node; another cluster makes it."""
-    wanted = installation.values["workspaces"]["storageClassName"]
-    if not wanted:
-        yield
-        return
-    kubectl = installation.kubectl
-    with tempfile.TemporaryDirectory(prefix="remit-volume-") as folder:
-        Path(folder).chmod(0o777)
-        spec: dict[str, Any] = {
-            "capacity": {"storage": "16Mi"},
-            "accessModes": ["ReadWriteOnce"],
-            "persistentVolumeReclaimPolicy": "Retain",
-            "storageClassName": wanted,
-            "hostPath": {"path": folder},
-        }
-        body = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": wanted}, "spec": spec}
-        kubectl.ok("create", "-f", "-", given=body)
-        try:
-            yield
-        finally:
-            kubectl.ok("delete", f"pv/{wanted}", "--wait=false")
 
 
 def test_a_job_goes_on_while_its_operator_is_replaced(installation: Installation) -> None:

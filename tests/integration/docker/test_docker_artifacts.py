@@ -17,8 +17,8 @@ from tests.artifacts import record
 from dockers import Heard, docker, make_image, needs_docker, remove_image
 from remit.backends import AttemptRequest, Command, DescriptorTree, ExitReason, FileTree, Outcome
 from remit.backends.docker import DockerBackend, Engine
-from remit.execution.artifacts import ArtifactStore, WantedArtifact, WantedResult, collector
-from remit.execution.artifacts.store import StoredFile
+from remit.execution.artifacts import ArtifactStore, FolderStore, WantedArtifact, WantedResult, collector
+from remit.execution.artifacts.stored import StoredFile
 from remit.sandbox import Confinement, EmptyMount, Limits
 
 PATIENCE = 90
@@ -42,7 +42,7 @@ async def backend(image: str) -> AsyncIterator[DockerBackend]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> ArtifactStore:
-    return ArtifactStore(tmp_path / "artifacts")
+    return FolderStore(tmp_path / "artifacts")
 
 
 Asking = Callable[..., AttemptRequest]

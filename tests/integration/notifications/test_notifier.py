@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import subprocess
 import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -14,8 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-import parts
-from parts import require
+import monitoring
 from ports import free_port
 from remit.notifications.config import NotificationConfig
 from remit.notifications.notifier import Notifier
@@ -271,20 +269,8 @@ async def test_it_runs_until_it_is_cancelled(hook: Hook, tmp_path: Path) -> None
 
 @pytest.fixture(scope="module")
 def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of one that runs."""
-    program = parts.alertmanager()
-    require("alertmanager", program, "apt-get install prometheus-alertmanager")
-    assert program
-    folder = tmp_path_factory.mktemp("alertmanager")
-    (folder / "am.yml").write_text("route: {receiver: none}\nreceivers: [{name: none}]\n")
-    address = f"127.0.0.1:{free_port()}"
-    argv = [program, "--config.file", str(folder / "am.yml"), "--storage.path", str(folder / "data")]
-    argv += ["--web.listen-address", address, "--cluster.listen-address", ""]
-    with (folder / "log").open("wb") as log, subprocess.Popen(argv, stdout=log, stderr=log) as running:
-        try:
-            yield f"http://{address}"
-        finally:
-            running.terminate()
+    with monitoring.alertmanager(tmp_path_factory.mktemp("alertmanager")) as url:
+        yield url
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from remit.execution.artifacts import ArtifactStore
+from remit.execution.artifacts import FolderStore
 from remit.kube.client import SECRETS, TASKS
 
 from .conftest import World
@@ -20,7 +20,7 @@ def wanted(path: str, **fields: Any) -> dict[str, Any]:
 
 
 async def test_they_are_kept_with_their_digest_and_go_with_the_task(world: World) -> None:
-    store = ArtifactStore(world.settings.state_dir / "artifacts")
+    store = FolderStore(world.settings.state_dir / "artifacts")
     async with world.operator():
         await world.policy("sh", **ARTIFACTS)
         name = await world.sh(
@@ -68,7 +68,7 @@ async def test_what_is_missing_or_too_large_fails_the_task(world: World) -> None
 
 
 async def test_artifacts_are_kept_raw_and_results_are_redacted(world: World) -> None:
-    store = ArtifactStore(world.settings.state_dir / "artifacts")
+    store = FolderStore(world.settings.state_dir / "artifacts")
     secret = "correct-horse-battery"  # made up
     async with world.operator():
         await world.policy("sh", **ARTIFACTS, environment={"allow": ["TOKEN"]})

@@ -57,7 +57,7 @@ AS_JOBS: dict[str, list[tuple[str, str]]] = {
 }
 NOT_AS_JOBS: dict[str, str] = {
     "05": "a Job cannot have rlimits, and a policy requires it",
-    "06": "a Job cannot have restricted",
+    "06": "restricted needs an egress gateway",
     "07": "a Job cannot have",
     "09": "file would work on the disk of the operator's own pod",
     "12": "starts no processes beside itself",

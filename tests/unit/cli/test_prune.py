@@ -9,7 +9,7 @@ from pathlib import Path
 import commandline
 from remit.backends import Outcome
 from remit.controllers.statedir import locked
-from remit.execution.artifacts import ArtifactStore, StoredArtifact
+from remit.execution.artifacts import FolderStore, StoredArtifact
 from remit.execution.store import RunStore
 from remit.telemetry import AuditEvent, AuditLog, verify
 
@@ -24,7 +24,7 @@ def filled(state: Path) -> Path:
     run = RunStore(state / "runs").open("data", "u", "u-1")
     (run.path / "stdout.head").write_bytes(b"x" * 1024)
     run.ended(Outcome("Completed", "ok", 0))
-    store = ArtifactStore(state / "artifacts")
+    store = FolderStore(state / "artifacts")
     store.stage("data", "t", "t-1", [StoredArtifact("a", (), 0)])
     store.commit("t", "t-1")
     with AuditLog(state / "audit" / "audit.jsonl", max_bytes=300) as audit:

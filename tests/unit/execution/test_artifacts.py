@@ -18,7 +18,13 @@ from tests.artifacts import record
 
 from remit.backends import ExitReason, FileTree, Outcome
 from remit.backends.elapsed import ElapsedTime
-from remit.execution.artifacts import ArtifactStore, StoredArtifact, WantedArtifact, WantedResult, collector
+from remit.execution.artifacts import (
+    FolderStore,
+    StoredArtifact,
+    WantedArtifact,
+    WantedResult,
+    collector,
+)
 from remit.execution.artifacts.store import TooLarge
 from remit.execution.artifacts.stored import listing
 
@@ -39,12 +45,12 @@ def machine() -> Machine:
 
 
 @pytest.fixture
-def store(tmp_path: Path, machine: Machine) -> ArtifactStore:
-    return ArtifactStore(tmp_path / "artifacts", ElapsedTime(lambda: machine.up))
+def store(tmp_path: Path, machine: Machine) -> FolderStore:
+    return FolderStore(tmp_path / "artifacts", ElapsedTime(lambda: machine.up))
 
 
 def keep(
-    store: ArtifactStore, tree: FileTree, *wanted: WantedArtifact | WantedResult, ended: Outcome = COMPLETED
+    store: FolderStore, tree: FileTree, *wanted: WantedArtifact | WantedResult, ended: Outcome = COMPLETED
 ) -> Outcome:
     artifacts = [each for each in wanted if isinstance(each, WantedArtifact)]
     results = [each for each in wanted if isinstance(each, WantedResult)]
@@ -55,11 +61,11 @@ def artifact(pattern: str = "/workspace/*", **fields: Any) -> WantedArtifact:
     return WantedArtifact("files", pattern, fields.pop("most_bytes", 1 << 20), **fields)
 
 
-def blobs(store: ArtifactStore) -> list[Path]:
+def blobs(store: FolderStore) -> list[Path]:
     return [path for path in (store.root / "blobs").rglob("*") if path.is_file()]
 
 
-def test_files_are_found_again_byte_for_byte(store: ArtifactStore, tree: FileTree, folder: Path) -> None:
+def test_files_are_found_again_byte_for_byte(store: FolderStore, tree: FileTree, folder: Path) -> None:
     (folder / "a.bin").write_bytes(bytes(range(256)))
     (folder / "run.sh").write_text("#!/bin/sh\n")
     (folder / "run.sh").chmod(0o755)
@@ -77,7 +83,7 @@ def test_files_are_found_again_byte_for_byte(store: ArtifactStore, tree: FileTre
     assert (told.name, told.files, told.bytes, told.digest) == ("files", 2, 266, found.digest)
 
 
-def test_the_digest_is_that_of_what_sha256sum_prints(store: ArtifactStore, tree: FileTree, folder: Path) -> None:
+def test_the_digest_is_that_of_what_sha256sum_prints(store: FolderStore, tree: FileTree, folder: Path) -> None:
     for name in ("b", "a", "new\nline", "back\\slash", "-dash"):
         (folder / name).write_text(name)
     keep(store, tree, artifact())
@@ -89,14 +95,14 @@ def test_the_digest_is_that_of_what_sha256sum_prints(store: ArtifactStore, tree:
     assert found.digest == f"sha256:{hashlib.sha256(printed).hexdigest()}"
 
 
-def test_contents_are_kept_once(store: ArtifactStore, tree: FileTree, folder: Path) -> None:
+def test_contents_are_kept_once(store: FolderStore, tree: FileTree, folder: Path) -> None:
     for name in "abc":
         (folder / name).write_text("same")
     keep(store, tree, artifact())
     assert len(blobs(store)) == 1
 
 
-def test_a_missing_file_fails_an_attempt_that_succeeded(store: ArtifactStore, tree: FileTree) -> None:
+def test_a_missing_file_fails_an_attempt_that_succeeded(store: FolderStore, tree: FileTree) -> None:
     outcome = keep(store, tree, artifact("/workspace/*.whl"))
     assert outcome.reason == ExitReason.ARTIFACT_MISSING
     assert "artifact files (/workspace/*.whl): no file is there" in outcome.message
@@ -105,7 +111,7 @@ def test_a_missing_file_fails_an_attempt_that_succeeded(store: ArtifactStore, tr
 
 
 def test_of_a_failed_attempt_only_what_is_always_wanted_is_kept(
-    store: ArtifactStore, tree: FileTree, folder: Path
+    store: FolderStore, tree: FileTree, folder: Path
 ) -> None:
     (folder / "core").write_text("x")
     assert keep(store, tree, artifact(), ended=FAILED).artifacts == ()
@@ -114,7 +120,7 @@ def test_of_a_failed_attempt_only_what_is_always_wanted_is_kept(
     assert len(outcome.artifacts) == 1
 
 
-def test_what_is_too_large_leaves_nothing(store: ArtifactStore, tree: FileTree, folder: Path) -> None:
+def test_what_is_too_large_leaves_nothing(store: FolderStore, tree: FileTree, folder: Path) -> None:
     (folder / "a").write_bytes(b"x" * 600)
     (folder / "b").write_bytes(b"y" * 600)
     outcome = keep(store, tree, artifact(most_bytes=1000))
@@ -123,14 +129,14 @@ def test_what_is_too_large_leaves_nothing(store: ArtifactStore, tree: FileTree, 
     assert store.artifacts("data", "build") == []
 
 
-def test_a_sparse_file_is_judged_by_its_length_and_not_read(store: ArtifactStore, tree: FileTree, folder: Path) -> None:
+def test_a_sparse_file_is_judged_by_its_length_and_not_read(store: FolderStore, tree: FileTree, folder: Path) -> None:
     with (folder / "huge").open("wb") as file:
         file.truncate(1 << 42)
     assert keep(store, tree, artifact()).reason == ExitReason.ARTIFACT_TOO_LARGE
     assert blobs(store) == []
 
 
-def test_a_file_that_grows_while_it_is_read(store: ArtifactStore) -> None:
+def test_a_file_that_grows_while_it_is_read(store: FolderStore) -> None:
     class Endless(io.RawIOBase):
         def read(self, size: int = -1) -> bytes:
             return b"x" * size
@@ -141,7 +147,7 @@ def test_a_file_that_grows_while_it_is_read(store: ArtifactStore) -> None:
 
 
 def test_a_store_that_is_full_keeps_nothing_half(
-    store: ArtifactStore, tree: FileTree, folder: Path, monkeypatch: pytest.MonkeyPatch
+    store: FolderStore, tree: FileTree, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "a").write_bytes(b"x" * (1 << 20))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -156,7 +162,7 @@ def test_a_store_that_is_full_keeps_nothing_half(
     assert store.artifacts("data", "build") == blobs(store) == []
 
 
-def test_the_record_comes_last(store: ArtifactStore, tree: FileTree, folder: Path) -> None:
+def test_the_record_comes_last(store: FolderStore, tree: FileTree, folder: Path) -> None:
     """An operator that is killed before that has kept nothing, and what was put goes in time."""
     (folder / "a").write_text("x")
 
@@ -170,7 +176,7 @@ def test_the_record_comes_last(store: ArtifactStore, tree: FileTree, folder: Pat
     assert blobs(store) == []
 
 
-def test_too_many_files(store: ArtifactStore, tree: FileTree, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_files(store: FolderStore, tree: FileTree, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("remit.execution.artifacts.collecting.MAX_FILES", 3)
     for name in "abc":
         (folder / name).touch()
@@ -185,7 +191,7 @@ def test_too_many_files(store: ArtifactStore, tree: FileTree, folder: Path, monk
     assert outcome.reason == ExitReason.ARTIFACT_TOO_LARGE, "all artifacts of an attempt together"
 
 
-def test_a_name_that_is_no_text_is_refused(store: ArtifactStore, tree: FileTree, folder: Path) -> None:
+def test_a_name_that_is_no_text_is_refused(store: FolderStore, tree: FileTree, folder: Path) -> None:
     Path(os.fsdecode(os.fsencode(folder) + b"/\xff.log")).write_text("x")
     outcome = keep(store, tree, artifact())
     assert outcome.reason == ExitReason.ARTIFACT_UNREADABLE
@@ -193,7 +199,7 @@ def test_a_name_that_is_no_text_is_refused(store: ArtifactStore, tree: FileTree,
     outcome.message.encode()
 
 
-def test_results_are_small_texts(store: ArtifactStore, tree: FileTree, folder: Path) -> None:
+def test_results_are_small_texts(store: FolderStore, tree: FileTree, folder: Path) -> None:
     (folder / "version").write_text("1.2.3\n")
     (folder / "long").write_text("x" * 4097)
     (folder / "binary").write_bytes(b"\xff")
@@ -209,14 +215,14 @@ def test_results_are_small_texts(store: ArtifactStore, tree: FileTree, folder: P
     assert keep(store, tree, result("version"), result("none"), ended=FAILED).results == {"version": "1.2.3"}
 
 
-def put(store: ArtifactStore, task: str, content: bytes, *, uid: str = "uid", retain: int = 0) -> StoredArtifact:
+def put(store: FolderStore, task: str, content: bytes, *, uid: str = "uid", retain: int = 0) -> StoredArtifact:
     with store.collecting() as collecting:
         file = collecting.put("a", io.BytesIO(content), executable=False, most=1 << 20)
         record(store, "data", task, uid, [stored := StoredArtifact("files", (file,), retain)])
     return stored
 
 
-def test_a_tree_cannot_be_changed_and_is_shared(store: ArtifactStore) -> None:
+def test_a_tree_cannot_be_changed_and_is_shared(store: FolderStore) -> None:
     stored = put(store, "build", b"content")
     tree = store.tree(stored)
     assert (tree / "a").read_bytes() == b"content"
@@ -226,7 +232,7 @@ def test_a_tree_cannot_be_changed_and_is_shared(store: ArtifactStore) -> None:
     assert len(list((store.root / "trees").iterdir())) == 1
 
 
-def test_artifacts_go_with_their_task_or_later(store: ArtifactStore, machine: Machine) -> None:
+def test_artifacts_go_with_their_task_or_later(store: FolderStore, machine: Machine) -> None:
     put(store, "gone", b"one", uid="1")
     kept = put(store, "kept", b"two", uid="2", retain=60)
     store.release("data", "1")
@@ -241,9 +247,9 @@ def test_artifacts_go_with_their_task_or_later(store: ArtifactStore, machine: Ma
     assert list((store.root / "tasks").iterdir()) == [], "nothing is left of tasks that have nothing"
 
 
-def test_a_deletion_looks_at_no_other_task(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deletion_looks_at_no_other_task(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for the first, which learns what an earlier process left."""
-    earlier = ArtifactStore(store.root)
+    earlier = FolderStore(store.root)
     for number in range(5):
         put(earlier, f"task-{number}", b"x", uid=str(number))
     store.release("data", "0")
@@ -272,7 +278,7 @@ def test_a_deletion_looks_at_no_other_task(store: ArtifactStore, monkeypatch: py
     assert store.artifacts("data", "task-1") == []
 
 
-def test_the_oldest_make_room(store: ArtifactStore) -> None:
+def test_the_oldest_make_room(store: FolderStore) -> None:
     for number in range(4):
         put(store, f"task-{number}", bytes([number]) * 100, uid=str(number))
     (record,) = (store.root / "tasks" / "data" / "task-0").iterdir()
@@ -281,7 +287,7 @@ def test_the_oldest_make_room(store: ArtifactStore) -> None:
     assert len(blobs(store)) == 2
 
 
-def test_a_digest_pins_a_content(store: ArtifactStore) -> None:
+def test_a_digest_pins_a_content(store: FolderStore) -> None:
     first = put(store, "build", b"one", uid="1")
     second = put(store, "build", b"two", uid="2")
     assert store.find("data", "build", "files") == second

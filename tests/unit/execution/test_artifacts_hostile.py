@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import shutil
 import signal
@@ -22,7 +23,7 @@ from tests.artifacts import record
 from remit.backends import ExitReason, FileTree, Outcome
 from remit.errors import InvalidInput
 from remit.execution import artifacts as artifacts_package
-from remit.execution.artifacts import ArtifactStore, StoredArtifact, WantedArtifact, collector, save
+from remit.execution.artifacts import FolderStore, StoredArtifact, WantedArtifact, collector, save
 
 COMPLETED = Outcome(ExitReason.COMPLETED, "completed", 0)
 HOUR = 3600.0
@@ -31,11 +32,11 @@ STEP = 1 if "REMIT_SOAK" in os.environ else 7
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> ArtifactStore:
-    return ArtifactStore(tmp_path / "artifacts")
+def store(tmp_path: Path) -> FolderStore:
+    return FolderStore(tmp_path / "artifacts")
 
 
-def keep(store: ArtifactStore, tree: FileTree, task: str = "build", *, retain: int = 0) -> Outcome:
+def keep(store: FolderStore, tree: FileTree, task: str = "build", *, retain: int = 0) -> Outcome:
     def save(kept: Sequence[StoredArtifact]) -> None:
         record(store, "data", task, f"uid-of-{task}", kept)
 
@@ -46,7 +47,7 @@ def wanted(retain: int = 0) -> WantedArtifact:
     return WantedArtifact("files", "/workspace/**", 1 << 20, retain_seconds=retain)
 
 
-def contents(store: ArtifactStore, task: str = "build") -> dict[str, bytes] | None:
+def contents(store: FolderStore, task: str = "build") -> dict[str, bytes] | None:
     """Of what is found of the task. Raises where it is not whole."""
     found = store.find("data", task, "files")
     if found is None:
@@ -59,11 +60,11 @@ def contents(store: ArtifactStore, task: str = "build") -> dict[str, bytes] | No
     return read
 
 
-def blobs(store: ArtifactStore) -> list[Path]:
+def blobs(store: FolderStore) -> list[Path]:
     return [path for path in (store.root / "blobs").rglob("*") if path.is_file()]
 
 
-def age(store: ArtifactStore, seconds: float) -> None:
+def age(store: FolderStore, seconds: float) -> None:
     """The clock is set forward: all that was written seems older."""
     for folder, _, files in os.walk(store.root):
         for path in (Path(folder, name) for name in files):
@@ -73,7 +74,7 @@ def age(store: ArtifactStore, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"artifacts": [{}]}', b"\xff" * 100])
-def test_a_damaged_record_stops_nothing(store: ArtifactStore, tree: FileTree, folder: Path, damage: bytes) -> None:
+def test_a_damaged_record_stops_nothing(store: FolderStore, tree: FileTree, folder: Path, damage: bytes) -> None:
     (folder / "a").write_text("a")
     keep(store, tree, "broken")
     (folder / "a").write_text("b")
@@ -94,9 +95,7 @@ def test_a_damaged_record_stops_nothing(store: ArtifactStore, tree: FileTree, fo
     assert not (store.root / "tasks" / "data" / "broken").exists()
 
 
-def test_what_is_being_collected_stays_wherever_the_clock_is(
-    store: ArtifactStore, tree: FileTree, folder: Path
-) -> None:
+def test_what_is_being_collected_stays_wherever_the_clock_is(store: FolderStore, tree: FileTree, folder: Path) -> None:
     (folder / "a").write_text("a")
 
     def save(kept: Sequence[StoredArtifact]) -> None:
@@ -109,7 +108,7 @@ def test_what_is_being_collected_stays_wherever_the_clock_is(
 
 
 def test_a_clock_that_is_set_ends_no_retention(
-    store: ArtifactStore, tree: FileTree, folder: Path, monkeypatch: pytest.MonkeyPatch
+    store: FolderStore, tree: FileTree, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "a").write_text("a")
     keep(store, tree, retain=60)
@@ -121,7 +120,7 @@ def test_a_clock_that_is_set_ends_no_retention(
 
 
 def test_the_newest_is_the_last_one_though_the_clock_was_set_back(
-    store: ArtifactStore, tree: FileTree, folder: Path, monkeypatch: pytest.MonkeyPatch
+    store: FolderStore, tree: FileTree, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def leave(uid: str, content: str) -> None:
         (folder / "a").write_text(content)
@@ -140,7 +139,7 @@ def test_the_newest_is_the_last_one_though_the_clock_was_set_back(
 
 
 def test_what_a_machine_that_went_down_left_short_is_made_good(
-    store: ArtifactStore, tree: FileTree, folder: Path
+    store: FolderStore, tree: FileTree, folder: Path
 ) -> None:
     (folder / "a").write_text("content")
     keep(store, tree)
@@ -152,7 +151,7 @@ def test_what_a_machine_that_went_down_left_short_is_made_good(
 
 
 def test_a_content_may_have_more_names_than_the_filesystem_counts(
-    store: ArtifactStore, tree: FileTree, folder: Path, tmp_path: Path
+    store: FolderStore, tree: FileTree, folder: Path, tmp_path: Path
 ) -> None:
     (folder / "a").touch()
     (folder / "b").touch()
@@ -173,7 +172,7 @@ def test_a_content_may_have_more_names_than_the_filesystem_counts(
         shutil.rmtree(names)
 
 
-def test_long_paths_do_not_fill_the_operator_s_memory(store: ArtifactStore, tree: FileTree, folder: Path) -> None:
+def test_long_paths_do_not_fill_the_operator_s_memory(store: FolderStore, tree: FileTree, folder: Path) -> None:
     deep = folder.joinpath(*["x" * 250] * 4)
     deep.mkdir(parents=True)
     (deep / ("y" * 250)).write_text("x")
@@ -183,7 +182,7 @@ def test_long_paths_do_not_fill_the_operator_s_memory(store: ArtifactStore, tree
     assert "1254 bytes" in outcome.message
 
 
-def test_pruning_takes_nothing_of_what_others_collect(store: ArtifactStore, tree: FileTree, folder: Path) -> None:
+def test_pruning_takes_nothing_of_what_others_collect(store: FolderStore, tree: FileTree, folder: Path) -> None:
     """The same contents come and go in several tasks while contents that nobody has are removed."""
     for name in "abc":
         (folder / name).write_text(name)
@@ -245,7 +244,7 @@ def _killed_at(point: int, do: Callable[[], Any]) -> bool:
 def test_an_operator_that_is_killed_at_any_line_has_kept_nothing_half(
     tmp_path: Path, tree: FileTree, folder: Path
 ) -> None:
-    store = ArtifactStore(tmp_path / "artifacts")
+    store = FolderStore(tmp_path / "artifacts")
     old, new = {"a": b"old"}, {"a": b"new", "b": b"more"}
     point = 1
     while True:
@@ -286,7 +285,7 @@ def test_an_operator_that_is_killed_at_any_line_has_kept_nothing_half(
     assert list((store.root / "staged").iterdir()) == []
 
 
-def test_copying_writes_through_no_link(store: ArtifactStore, tree: FileTree, folder: Path, tmp_path: Path) -> None:
+def test_copying_writes_through_no_link(store: FolderStore, tree: FileTree, folder: Path, tmp_path: Path) -> None:
     (folder / "site").mkdir()
     (folder / "site" / "index.html").write_text("new")
     (folder / "a").write_text("new")
@@ -312,7 +311,7 @@ def test_copying_writes_through_no_link(store: ArtifactStore, tree: FileTree, fo
     assert (target / "files" / "files" / "site" / "index.html").read_text() == "new"
 
 
-def test_a_damaged_content_is_not_copied(store: ArtifactStore, tree: FileTree, folder: Path, tmp_path: Path) -> None:
+def test_a_damaged_content_is_not_copied(store: FolderStore, tree: FileTree, folder: Path, tmp_path: Path) -> None:
     (folder / "a").write_text("content")
     keep(store, tree)
     (artifact,) = store.artifacts("data", "build")
@@ -323,3 +322,18 @@ def test_a_damaged_content_is_not_copied(store: ArtifactStore, tree: FileTree, f
     with pytest.raises(OSError, match="damaged"):
         save(store, artifact, tmp_path / "target")
     assert list((tmp_path / "target").iterdir()) == []
+
+
+def test_a_damaged_content_is_told_wherever_it_is_read(store: FolderStore, tree: FileTree, folder: Path) -> None:
+    (folder / "a").write_bytes(b"content")
+    keep(store, tree)
+    (artifact,) = store.artifacts("data", "build")
+    (blob,) = blobs(store)
+    blob.chmod(0o600)
+    for damage in (b"CONTENT", b"conten", b"contents", b""):
+        blob.write_bytes(damage)
+        with store.open(artifact.files[0]) as source, pytest.raises(OSError, match="damaged"):
+            shutil.copyfileobj(source, io.BytesIO())
+    blob.write_bytes(b"content")
+    with store.open(artifact.files[0]) as source:
+        assert source.read() == b"content"

@@ -10,7 +10,7 @@ import pytest
 
 from remit.api.executiontaskstatus import AttemptStatus
 from remit.backends import ExitReason, KeptArtifact, Outcome
-from remit.execution.artifacts import ArtifactStore, StoredArtifact
+from remit.execution.artifacts import FolderStore, StoredArtifact
 from remit.execution.folders import Folders
 from remit.execution.runner import Runner
 from remit.execution.store import RunStore
@@ -21,11 +21,11 @@ ATTEMPT = AttemptStatus(number=2, id="u-2", started_at=datetime.datetime(2026, 1
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> ArtifactStore:
-    return ArtifactStore(tmp_path / "artifacts")
+def store(tmp_path: Path) -> FolderStore:
+    return FolderStore(tmp_path / "artifacts")
 
 
-def leave(store: ArtifactStore, attempt_id: str, content: bytes) -> StoredArtifact:
+def leave(store: FolderStore, attempt_id: str, content: bytes) -> StoredArtifact:
     with store.collecting() as collecting:
         file = collecting.put("a", io.BytesIO(content), executable=False, most=100)
         store.stage("ns", "build", attempt_id, [left := StoredArtifact("files", (file,))])
@@ -33,11 +33,11 @@ def leave(store: ArtifactStore, attempt_id: str, content: bytes) -> StoredArtifa
 
 
 def next_operator(tmp_path: Path) -> Runner:
-    folders = Folders(ArtifactStore(tmp_path / "artifacts"), WorkspaceStore(tmp_path / "workspaces"))
+    folders = Folders(FolderStore(tmp_path / "artifacts"), WorkspaceStore(tmp_path / "workspaces"))
     return Runner({}, RunStore(tmp_path / "runs"), Redactor(), lambda key: None, folders=folders)
 
 
-async def test_of_an_attempt_that_was_lost_nothing_is_found(store: ArtifactStore, tmp_path: Path) -> None:
+async def test_of_an_attempt_that_was_lost_nothing_is_found(store: FolderStore, tmp_path: Path) -> None:
     first = leave(store, "u-1", b"first")
     store.commit("u", "u-1")
     leave(store, "u-2", b"second")
@@ -47,7 +47,7 @@ async def test_of_an_attempt_that_was_lost_nothing_is_found(store: ArtifactStore
     assert store.artifacts("ns", "build") == [first]
 
 
-async def test_of_an_attempt_whose_end_is_on_record_all_is_found(store: ArtifactStore, tmp_path: Path) -> None:
+async def test_of_an_attempt_whose_end_is_on_record_all_is_found(store: FolderStore, tmp_path: Path) -> None:
     leave(store, "u-1", b"first")
     store.commit("u", "u-1")
     second = leave(store, "u-2", b"second")
@@ -60,7 +60,7 @@ async def test_of_an_attempt_whose_end_is_on_record_all_is_found(store: Artifact
         assert store.artifacts("ns", "build") == [second]
 
 
-async def test_a_task_that_is_deleted_leaves_nothing_that_was_staged(store: ArtifactStore, tmp_path: Path) -> None:
+async def test_a_task_that_is_deleted_leaves_nothing_that_was_staged(store: FolderStore, tmp_path: Path) -> None:
     leave(store, "u-2", b"second")
     next_operator(tmp_path).forget_task("ns", "u")
     assert list((tmp_path / "artifacts" / "staged").iterdir()) == []

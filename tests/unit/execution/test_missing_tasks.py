@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from remit.execution import elapsed
+from remit.backends import elapsed
 from remit.execution.store import RunStore
 
 HOUR = 3600.0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from remit.backends import Outcome
 from remit.execution import keptoutput
-from remit.execution.artifacts import ArtifactStore
+from remit.execution.artifacts import FolderStore
 from remit.execution.output import RAW, OutputWriter
 from remit.execution.pruning import AUDIT_FILE, Pruner
 from remit.execution.retention import DAY, Item, Retention, Rule, surplus
@@ -227,7 +227,7 @@ def test_audit_files_go_by_their_rule_and_the_trail_stays_whole(tmp_path: Path) 
 
 
 def test_artifacts_go_by_age_unless_they_are_to_be_kept_longer(tmp_path: Path) -> None:
-    store = ArtifactStore(tmp_path / "artifacts")
+    store = FolderStore(tmp_path / "artifacts")
     from remit.execution.artifacts import StoredArtifact
 
     for name, retain in (("short", 0), ("long", int(10 * DAY))):
@@ -271,6 +271,8 @@ def test_a_day_of_many_tasks_stays_within_its_bounds(tmp_path: Path) -> None:
             left = list(keptoutput.attempts(tmp_path))
             largest = max(largest, sum(item.size for item in left))
             assert all(clock[0] - item.time <= oldest for item in left)
+    files = sum(1 for path in (tmp_path / "runs").rglob("*") if path.is_file())
+    assert files <= 2 * (14 * count // rounds + 1), "of tasks that are gone, nothing is left"
     assert most - said <= largest <= most
     assert removed >= count - most // said - 1
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) << 10

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from remit.api.executiontaskstatus import AttemptStatus
-from remit.api.operations import HttpOperation
+from remit.api.operations import FileOperation, HttpOperation
 from remit.backends import AttemptRequest, Command, ExitReason, Handle, Outcome, Usage
 from remit.errors import BackendError, SandboxUnavailable
 from remit.execution import runner
 from remit.execution.runner import Attempt, Runner
 from remit.execution.store import Run, RunStore
 from remit.operations import Work
+from remit.operations.file.report import Report
 from remit.policy import Grant, Request
 from remit.sandbox import Confinement, Limits
 from remit.telemetry import Redactor
@@ -140,6 +141,44 @@ async def test_a_mistake_of_ours_is_retried_only_where_the_command_never_ran(
     bench = Bench(tmp_path, act, backend)
     bench.runner.start(attempt())
     assert await bench.reason() == "InternalError"
+    result = await bench.runner.collect("ns", "u", recorded(), 100)
+    assert result.retryable is retryable
+    assert ("it may have run" in result.message) is not retryable
+
+
+class Reporting(Scripted):
+    """A Job of a file operation, which writes its report to standard error."""
+
+    async def run(self, request: AttemptRequest, sink: Any, **how: Any) -> Outcome:
+        sink.write("stderr", Report("wrote 1 bytes to /data/a").encode())
+        return await super().run(request, sink, **how)
+
+
+def file_attempt(operation: str) -> Attempt:
+    content = {"content": "x"} if operation == "write" else {}
+    return replace(attempt(), operation="file", file=FileOperation(operation=operation, path="/data/a", **content))
+
+
+async def test_a_report_is_how_a_file_operation_ended_and_no_output(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, at_once, Reporting)
+    bench.runner.start(file_attempt("write"))
+    assert await bench.reason() == "Completed"
+    result = await bench.runner.collect("ns", "u", recorded(), 100)
+    assert (result.message, result.exit_code) == ("wrote 1 bytes to /data/a", None)
+    assert result.output is not None
+    assert (result.output.stdout_tail, result.output.stderr_tail) == ("some output\n", "")
+
+
+@pytest.mark.parametrize(("operation", "retryable"), [("write", False), ("read", True)])
+async def test_a_backend_that_breaks_leaves_a_change_of_files_in_doubt(
+    tmp_path: Path, operation: str, retryable: bool
+) -> None:
+    async def act(cancel: asyncio.Event) -> None:
+        raise BackendError("nobody can tell how it fares")
+
+    bench = Bench(tmp_path, act)
+    bench.runner.start(file_attempt(operation))
+    assert await bench.reason() == "BackendError"
     result = await bench.runner.collect("ns", "u", recorded(), 100)
     assert result.retryable is retryable
     assert ("it may have run" in result.message) is not retryable

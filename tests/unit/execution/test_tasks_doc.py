@@ -1,4 +1,4 @@
-"""docs/tasks.md, operations.md, releases.md and policy.md tell every word that programs may meet in status."""
+"""docs/errors.md, tasks.md and releases.md tell every word that programs may meet in status."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from remit.execution.admission import BASE_ENVIRONMENT
 pytestmark = pytest.mark.no_cover
 
 ROOT = Path(__file__).parents[3]
-PAGE = "".join((ROOT / "docs" / page).read_text() for page in ("tasks.md", "operations.md", "releases.md", "policy.md"))
+PAGE = "".join((ROOT / "docs" / page).read_text() for page in ("errors.md", "tasks.md", "releases.md"))
 WRITERS = [
     *sorted((ROOT / "operator/remit/execution").glob("*.py")),
     *(ROOT / "operator/remit/controllers" / f"{name}.py" for name in ("deployments", "policies", "tasks", "taskstore")),

@@ -13,7 +13,7 @@ from tests.artifacts import record
 from remit.api import ExecutionTask
 from remit.backends.elapsed import ElapsedTime
 from remit.errors import InvalidInput, MissingReference
-from remit.execution.artifacts import ArtifactStore, StoredArtifact
+from remit.execution.artifacts import FolderStore, StoredArtifact
 from remit.execution.folders import Folders
 from remit.execution.queue import Queue, WaitReason
 from remit.execution.resolved import Resolved
@@ -135,7 +135,7 @@ def test_files_in_a_closed_folder_are_not_taken_for_none(store: WorkspaceStore) 
 
 
 def test_only_those_that_a_task_may_write_to_are_watched(store: WorkspaceStore, tmp_path: Path) -> None:
-    folders = Folders(ArtifactStore(tmp_path / "artifacts"), store)
+    folders = Folders(FolderStore(tmp_path / "artifacts"), store)
     for access, names in (("ReadOnly", []), ("ReadWrite", ["cache"])):
         wanted = task({"workspace": {"name": "cache", "size": "1Mi"}}, access=access)
         folders.lay_out(wanted, [], Resolved())
@@ -155,7 +155,7 @@ def test_a_damaged_record_stops_nothing(store: WorkspaceStore) -> None:
 
 
 def test_one_of_a_task_that_starts_is_not_removed(store: WorkspaceStore, tmp_path: Path) -> None:
-    folders, resolved = Folders(ArtifactStore(tmp_path / "artifacts"), store), Resolved()
+    folders, resolved = Folders(FolderStore(tmp_path / "artifacts"), store), Resolved()
     wanted = task({"workspace": {"name": "cache", "ttlSecondsAfterLastUse": 0}})
     folders.lay_out(wanted, [], resolved)
     store.prune(folders.workspaces_in_use())
@@ -190,7 +190,7 @@ def task(volume: dict[str, Any], status: dict[str, Any] | None = None, *, access
 
 
 def test_an_artifact_is_waited_for_then_pinned(store: WorkspaceStore, tmp_path: Path) -> None:
-    artifacts = ArtifactStore(tmp_path / "artifacts")
+    artifacts = FolderStore(tmp_path / "artifacts")
     folders, resolved = Folders(artifacts, store), Resolved()
     wanted = {"artifact": {"task": "build", "name": "wheel"}}
     with pytest.raises(MissingReference, match="task build has left no artifact wheel yet"):

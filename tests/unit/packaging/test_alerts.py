@@ -212,6 +212,12 @@ CASES = [
         1,
         {f'{DENIED}{{{SELF},decision="Denied",kind="ExecutionTask",operation="http"}}': "_x15 40x30"},
     ),
+    Case(  # fifteen, which are not counted twice because the counter is new
+        "RemitPolicyDenials",
+        20,
+        0,
+        {f'{DENIED}{{{SELF},decision="Denied",kind="ExecutionTask",operation="http"}}': "_x15 1 8 15x30"},
+    ),
     Case(
         "RemitPolicyDenials",
         20,

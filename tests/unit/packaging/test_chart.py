@@ -134,7 +134,7 @@ def operator_settings(found: Objects, monkeypatch: pytest.MonkeyPatch, tmp_path:
     environment = {each["name"]: each["value"] for each in container["env"] if "value" in each}
     assert environment.keys() <= {parameter.envvar for parameter in OPERATOR.params}
     here = [f"--state-dir={tmp_path}" if each.startswith("--state-dir") else each for each in container["args"]]
-    done = CliRunner().invoke(app, here, env={"REMIT_DEFAULT_IMAGE": ""} | environment)
+    done = CliRunner().invoke(app, here, env={"REMIT_DEFAULT_IMAGE": "", "REMIT_IMAGE": ""} | environment)
     assert done.exit_code == 0, done.output
     return given[0]
 
@@ -142,6 +142,7 @@ def operator_settings(found: Objects, monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_values_reach_the_operator(helm: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     usual = operator_settings(objects(render(helm)), monkeypatch, tmp_path)
     assert (usual.backends, usual.image) == ((), f"remit-operator:{remit.__version__}")
+    assert usual.remit_image == usual.image
     assert (usual.max_concurrent, usual.artifact_bytes) == (32, 5 << 30)
     assert (usual.lease_name, usual.replicas, usual.namespaces) == ("remit-operator", 1, ())
     assert not (usual.accept_unenforced_network or usual.trust_requested_by)
@@ -169,6 +170,7 @@ def test_values_reach_the_operator(helm: Any, monkeypatch: pytest.MonkeyPatch, t
     }
     told = operator_settings(objects(render(helm, **values)), monkeypatch, tmp_path)
     assert (told.backends, told.image) == (("process", "kubernetes"), "registry.example/tools:1")
+    assert told.remit_image == usual.image
     assert (told.max_concurrent, told.artifact_bytes, told.storage_class) == (5, 1 << 30, "shared")
     assert (told.output_age_seconds, told.output_bytes) == (43_200, 3 << 30)
     assert (told.artifact_age_seconds, told.audit_age_seconds, told.audit_bytes) == (14 * 86_400, 365 * 86_400, None)
@@ -194,7 +196,8 @@ def test_the_image_may_be_a_digest(helm: Any) -> None:
     found = objects(render(helm, image={"repository": "r.example/remit", "tag": "1", "digest": digest}))
     container = operator_container(found)
     assert container["image"] == f"r.example/remit@{digest}"
-    assert {"name": "REMIT_DEFAULT_IMAGE", "value": container["image"]} in container["env"]
+    for variable in ("REMIT_IMAGE", "REMIT_DEFAULT_IMAGE"):
+        assert {"name": variable, "value": container["image"]} in container["env"]
 
 
 def test_user_namespaces_are_for_the_backend_process(
@@ -264,6 +267,7 @@ EVERYTHING = {
     "dashboard": {"enabled": True},
     "metrics": {"tokenSecret": {"name": "metrics-token"}},
     "rbac": {"aggregate": {"policies": True}},
+    "artifacts": {"s3": {"bucket": "kept", "existingSecret": "store", "caConfigMap": "authorities"}},
 }
 
 
@@ -743,3 +747,40 @@ def test_without_the_job_the_notes_say_what_to_run(helm: Any) -> None:
     assert not texts["uninstall.yaml"].strip()
     wanted = "remit uninstall --operator-namespace remit-system --lease-name remit-operator"
     assert f"{wanted} --workload deployment/remit`" in " ".join(texts["NOTES.txt"].split())
+
+
+def test_artifacts_go_to_object_storage_with_credentials_from_files(helm: Any) -> None:
+    store = {"bucket": "kept", "endpoint": "https://minio:9000", "region": "r1", "existingSecret": "store"}
+    found = objects(render(helm, artifacts={"s3": store | {"caConfigMap": "authorities"}}))
+    arguments = operator_container(found)["args"]
+    given = dict(each.split("=", 1) for each in arguments if each.startswith(("--artifact-store", "--s3-")))
+    assert given == {
+        "--artifact-store": "s3://kept/remit",
+        "--s3-endpoint": "https://minio:9000",
+        "--s3-region": "r1",
+        "--s3-credentials": "/run/artifact-store/credentials",
+        "--s3-ca-file": "/run/artifact-store/authorities/ca.crt",
+    }
+    mounts = {each["name"]: each for each in operator_container(found)["volumeMounts"]}
+    volumes = {each["name"]: each for each in pod(found)["volumes"]}
+    for name, folder in (("artifact-store", "credentials"), ("artifact-store-authorities", "authorities")):
+        assert mounts[name]["mountPath"] == f"/run/artifact-store/{folder}"
+        assert mounts[name]["readOnly"] is True
+    files = [item["path"] for item in volumes["artifact-store"]["secret"]["items"]]
+    assert files == ["access-key-id", "secret-access-key"]
+    assert set(given) <= {name for parameter in OPERATOR.params for name in parameter.opts}
+
+
+def test_artifacts_stay_on_the_volume_without_a_bucket(helm: Any) -> None:
+    found = objects(render(helm, artifacts={"s3": {"existingSecret": "store", "caConfigMap": "authorities"}}))
+    assert not [each for each in operator_container(found)["args"] if each.startswith(("--artifact-store", "--s3-"))]
+    assert not [each for each in pod(found)["volumes"] if each["name"].startswith("artifact-store")]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"bucket": "Not A Bucket"}, {"endpoint": "https://user:password@host"}, {"prefix": "/x"}, {"secretKey": "inline"}],
+)
+def test_values_of_object_storage_that_cannot_be_meant_are_refused(helm: Any, wrong: dict[str, str]) -> None:
+    with pytest.raises(helm.HelmError, match="artifacts"):
+        render(helm, artifacts={"s3": wrong})

@@ -48,7 +48,8 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     names = set().union(*(imported(path) for path in SOURCE.rglob("*.py"))) - sys.stdlib_module_names - {"remit"}
     known = packages_distributions()
     assert names <= known.keys(), "not installed"
-    declared = {named(each) for each in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["otel"])}
+    extras = PROJECT["optional-dependencies"]
+    declared = {named(each) for each in (*PROJECT["dependencies"], *extras["otel"], *extras["s3"])}
     assert {name for name in names if not {normal(each) for each in known[name]} & declared} == set()
     used = {normal(each) for name in names for each in known[name]}
     assert declared - used == set()

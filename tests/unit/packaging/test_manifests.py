@@ -72,7 +72,8 @@ def test_the_default_image_follows_the_image(kubectl: str, name: str, tmp_path: 
     running = next(each for each in safeyaml.load_all(done.stdout) if each["kind"] == "Deployment")
     (container,) = running["spec"]["template"]["spec"]["containers"]
     assert container["image"] == "registry.example/remit:2"
-    assert {"name": "REMIT_DEFAULT_IMAGE", "value": container["image"]} in container["env"]
+    for variable in ("REMIT_IMAGE", "REMIT_DEFAULT_IMAGE"):
+        assert {"name": variable, "value": container["image"]} in container["env"]
 
 
 def test_namespace_install_asks_for_nothing_cluster_wide(kubectl: str) -> None:

@@ -50,6 +50,25 @@ def test_the_answer_is_that_of_the_installation(
         assert judged.exit_code == asked.exit_code
 
 
+@pytest.mark.parametrize(
+    ("backends", "flags", "allowed"),
+    [
+        ("", JOBS, True),
+        (", backends: [process]", JOBS, False),
+        (", backends: [process]", (), True),
+        (", backends: [kubernetes]", JOBS, True),
+    ],
+)
+def test_a_file_operation_is_judged_as_a_job_where_the_installation_runs_jobs(
+    tmp_path: Path, backends: str, flags: tuple[str, ...], allowed: bool
+) -> None:
+    policy, task = tmp_path / "p.yaml", tmp_path / "t.yaml"
+    policy.write_text(POLICY % f", files: {{allow: [{{paths: [/data/*], operations: [read]}}]}}{backends}")
+    task.write_text("kind: ExecutionTask\nmetadata: {name: t}\nspec: {file: {operation: read, path: /data/a}}")
+    judged = commandline.invoke("policy", "test", "-f", str(policy), *flags, "--task", str(task))
+    assert judged.exit_code == (0 if allowed else 1), judged.output
+
+
 def test_a_table_says_which_installation_it_is_for_and_flags_win() -> None:
     policies = parse_policies(POLICY % ", backends: [kubernetes]")
     here = "installation: {backend: kubernetes, image: 'busybox:1'}"

@@ -492,3 +492,28 @@ class TestWhatTheInstallationSays:
         task = self.asked()
         chosen = task.status.model_copy(update={"backend": "process"})
         assert self.CLUSTER.placed(task.model_copy(update={"status": chosen})) == ("process", None)
+
+    def upgraded(self, spec=None, *, finished_at=None, phase="Running"):
+        """A task of an operator whose own image was another one."""
+        attempt = {"id": "a-1", "number": 1, "backend": "kubernetes", "startedAt": "2026-01-01T00:00:00Z"}
+        attempt |= {"finishedAt": finished_at} if finished_at else {}
+        status = {"phase": phase, "backend": "kubernetes", "image": "base:0", "attempts": [attempt]}
+        task = {"metadata": {"name": "t", "namespace": "data"}, "spec": {"command": {"line": "ls"}, **(spec or {})}}
+        return ExecutionTask.parse({**task, "status": status})
+
+    def test_what_runs_stays_with_the_image_that_the_installation_had(self):
+        for installation in (self.CLUSTER, Installation(backend="kubernetes")):
+            request = request_for(self.upgraded(), Command(("ls",), "/usr/bin/ls"), installation=installation)
+            assert request.image == "base:0"
+            assert decide(request, [allowing("ls")]).allowed
+        task = self.upgraded({"image": "base:0"})
+        request = request_for(task, Command(("ls",), "/usr/bin/ls"), installation=self.CLUSTER)
+        assert decide(request, [allowing("ls")]).reason == Reason.IMAGE_NOT_ALLOWED
+
+    def test_what_is_yet_to_run_gets_the_image_that_the_installation_has(self):
+        ended = "2026-01-01T00:01:00Z"
+        again = self.upgraded(finished_at=ended, phase="Backoff")
+        assert self.CLUSTER.placed(again) == ("kubernetes", "base:1")
+        request = request_for(again, Command(("ls",), "/usr/bin/ls"), installation=self.CLUSTER)
+        assert decide(request, [allowing("ls")]).allowed
+        assert self.CLUSTER.placed(self.upgraded(finished_at=ended, phase="Failed")) == ("kubernetes", "base:0")

@@ -141,6 +141,25 @@ async def test_a_trace_that_its_caller_or_the_sampler_does_not_want_is_not_sent(
         assert collector.spans == []
 
 
+@pytest.mark.parametrize(
+    ("variable", "expected"),
+    [
+        ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", {"a": "123", "b": 1}),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", {"a": "12345", "b": 1, "c": 2}),
+    ],
+)
+async def test_attributes_obey_the_limits_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, variable: str, expected: dict[str, object]
+) -> None:
+    attributes = {"a": "12345", "b": 1} if "VALUE" in variable else {"0": 0, "a": "12345", "b": 1, "c": 2}
+    async with collecting() as collector:
+        export_to(collector, monkeypatch, **{variable: "3"})
+        async with otlp.exporting(Metrics(), Redactor(), "1") as tracer:
+            assert tracer is not None
+            tracer.export([Span("root", TraceContext(7, 1), None, NOW, NOW, attributes)])
+        assert collector.spans[0].attributes == expected
+
+
 async def test_metrics_are_those_of_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     metrics = Metrics()
     metrics.task_finished.labels("command", "process", "Failed", "ExitCode", "ExitCode").inc(3)

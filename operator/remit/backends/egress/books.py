@@ -7,7 +7,7 @@ from pathlib import Path
 
 import orjson
 
-from remit.backends.egress.ledger import DestinationUse, NetworkUse
+from remit.backends.egress.ledger import NetworkUse
 from remit.privatefiles import replace_private
 
 
@@ -20,8 +20,7 @@ class Books:
     def read(self, name: str) -> NetworkUse | None:
         """What was kept of `name`; None if nothing was, or it cannot be read."""
         try:
-            kept = orjson.loads(self._path(name).read_bytes())
-            return NetworkUse(**kept | {"destinations": tuple(DestinationUse(**use) for use in kept["destinations"])})
+            return NetworkUse.restored(orjson.loads(self._path(name).read_bytes()))
         except (OSError, ValueError, TypeError, LookupError):
             return None
 

@@ -11,10 +11,11 @@ import h11
 
 from remit.backends.egress.dialing import Dialer, Refused
 from remit.backends.egress.relay import Downstream, exchange, tunnel
-from remit.backends.egress.targets import BadRequest, Target, onward, refusal, target_of
+from remit.backends.egress.targets import BadRequest, Target, is_authorized, onward, refusal, target_of
 
 _CHUNK: Final = 16384
 _LINGER_SECONDS: Final = 1.0
+_WHO_IS_SERVED: Final = "this proxy serves one attempt, which finds the user and the password in its HTTPS_PROXY"
 _ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
@@ -28,12 +29,15 @@ class Patience:
     """How long nothing may move in either direction."""
 
 
-async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dialer: Dialer, patience: Patience) -> None:
-    """Serve one connection to its end. What goes wrong is told to the client, as far as it still listens."""
+async def serve(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dialer: Dialer, patience: Patience, token: str = ""
+) -> None:
+    """Serve one connection to its end. What goes wrong is told to the client, as far as it still listens. With a
+    `token`, only requests that present it are served."""
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=patience.head_bytes)
     try:
         with contextlib.suppress(ConnectionError):
-            request, target = await _request(reader, connection, dialer, patience)
+            request, target = await _request(reader, connection, dialer, patience, token)
             await _perform(reader, writer, connection, request, target, dialer, patience)
     except Refused as refused:
         if connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
@@ -53,7 +57,7 @@ async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, re
 
 
 async def _request(
-    reader: asyncio.StreamReader, connection: h11.Connection, dialer: Dialer, patience: Patience
+    reader: asyncio.StreamReader, connection: h11.Connection, dialer: Dialer, patience: Patience, token: str
 ) -> tuple[h11.Request, Target]:
     """The head of the request and where it wants to go. Raises `Refused`, and `ConnectionError` when there is none."""
     try:
@@ -62,6 +66,9 @@ async def _request(
                 connection.receive_data(await reader.read(_CHUNK))
         if not isinstance(event, h11.Request):
             raise ConnectionAbortedError
+        if token and not is_authorized(event, token):
+            # Not counted: some clients send credentials only when they are asked for them, and it may be a stranger.
+            raise Refused(407, _WHO_IS_SERVED)
         return event, target_of(event)
     except TimeoutError:
         raise dialer.denied(None, 408, "the request took too long to come") from None

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from remit.backends.egress.ledger import NetworkUse
@@ -37,9 +37,13 @@ def proxy_environment(egress: Sequence[Egress]) -> dict[str, str]:
         for name, addresses in _LOOPBACK.items()
         if any(_is_listed(each, addresses, egress) for each in (name, *_names_below(name, egress)))
     }
-    own = ",".join(name for name in _LOOPBACK if name not in listed)
-    proxies = {f"{scheme}_PROXY": _URL for scheme in ("HTTP", "HTTPS", "ALL")}
-    upper = {**proxies, "NO_PROXY": own}
+    return proxy_variables(_URL, [name for name in _LOOPBACK if name not in listed])
+
+
+def proxy_variables(url: str, own: Iterable[str] = tuple(_LOOPBACK)) -> dict[str, str]:
+    """The variables that lead to the proxy at `url`, except for the hosts `own`."""
+    proxies = {f"{scheme}_PROXY": url for scheme in ("HTTP", "HTTPS", "ALL")}
+    upper = {**proxies, "NO_PROXY": ",".join(own)}
     return {**upper, **{name.lower(): value for name, value in upper.items()}}
 
 

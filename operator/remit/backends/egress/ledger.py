@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, Self
 
 from remit.policy import Destination
 
@@ -36,6 +37,12 @@ class NetworkUse:
     received_bytes: int = 0
     last_denied: str = ""
     destinations: tuple[DestinationUse, ...] = ()
+
+    @classmethod
+    def restored(cls, kept: Mapping[str, Any]) -> Self:
+        """From JSON that was made of one. Raises TypeError or LookupError where it is none."""
+        destinations = tuple(DestinationUse(**use) for use in kept["destinations"])
+        return cls(**{**kept, "destinations": destinations})
 
 
 @dataclass(slots=True)

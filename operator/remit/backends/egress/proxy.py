@@ -61,9 +61,12 @@ class EgressProxy:
         limits: ProxyLimits | None = None,
         connections: Connections | None = None,
         used: NetworkUse | None = None,
+        token: str = "",
     ) -> None:
-        """`used` is what went over before, by an earlier proxy of the same attempt."""
+        """`used` is what went over before, by an earlier proxy of the same attempt. `token`: the password without which
+        nobody is served; empty: whoever reaches it is."""
         self._ledger = Ledger.carried_on(used) if used else Ledger()
+        self._token = token
         self._limits = limits or ProxyLimits()
         self._all = connections or Connections()
         self._dialer = Dialer(
@@ -114,7 +117,7 @@ class EgressProxy:
                 busy = self._dialer.denied(None, 503, f"more than {self._limits.connections} connections at once")
                 writer.write(refusal(busy.status, busy.message))
             else:
-                await serve(reader, writer, self._dialer, self._limits.patience)
+                await serve(reader, writer, self._dialer, self._limits.patience, self._token)
         except Exception:
             log.exception("egress proxy failed to serve a connection")
         finally:

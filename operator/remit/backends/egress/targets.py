@@ -6,6 +6,8 @@ host, two ways to say where the body ends.
 
 from __future__ import annotations
 
+import base64
+import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +20,9 @@ Headers = list[tuple[bytes, bytes]]
 
 _HTTP: Final = b"http://"
 _HTTP_PORT: Final = 80
+PROXY_USER: Final = "attempt"
+"""The user name that goes with a proxy's token."""
+_UNAUTHORIZED: Final = 407
 _HOP_BY_HOP: Final = frozenset(
     {
         b"connection",
@@ -63,6 +68,14 @@ def target_of(request: h11.Request) -> Target:
     return target
 
 
+def is_authorized(request: h11.Request, token: str) -> bool:
+    """Whether the request presents the token as a proxy's basic credentials, exactly once."""
+    given = [value for name, value in request.headers if name == b"proxy-authorization"]
+    scheme, _, credentials = (given[0] if len(given) == 1 else b"").partition(b" ")
+    wanted = base64.b64encode(f"{PROXY_USER}:{token}".encode())
+    return hmac.compare_digest(credentials.strip(), wanted) and scheme.lower() == b"basic"
+
+
 def onward(request: h11.Request, target: Target) -> h11.Request:
     """The request to send to the host itself: Host as it was checked, and nothing that is meant for a proxy."""
     dropped = _hop_by_hop(request.headers) | {b"host", b"expect"}
@@ -83,7 +96,10 @@ def refusal(status: int, message: str) -> bytes:
     """A response that says no. The reason stands in the status line too: many clients show nothing else of it."""
     body = f"remit: {message}\n".encode()
     line = "".join(char if " " <= char <= "~" else "?" for char in message)[:200]
-    head = f"HTTP/1.1 {status} {line}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\n"
+    asks = 'Proxy-Authenticate: Basic realm="remit"\r\n' if status == _UNAUTHORIZED else ""
+    head = (
+        f"HTTP/1.1 {status} {line}\r\n{asks}Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\n"
+    )
     return f"{head}Connection: close\r\n\r\n".encode() + body
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,8 +18,11 @@ from remit.backends.beforehand import in_time
 from remit.backends.ending import CANCELLED_MESSAGE
 from remit.backends.kubernetes import labels
 from remit.backends.kubernetes.attending import Attendance, remove_for_sure, remove_job
-from remit.backends.kubernetes.ensuring import ensure, exists
-from remit.backends.kubernetes.fileparts import MOST_PARTS, Part, part_name, parts
+from remit.backends.kubernetes.discarding import discard_of_attempt, discard_of_job
+from remit.backends.kubernetes.ensuring import Immutables, ensure, exists
+from remit.backends.kubernetes.fileparts import Part, parts
+from remit.backends.kubernetes.gateway import EgressGateway
+from remit.backends.kubernetes.gatewaymanifests import as_made, behind_gateway
 from remit.backends.kubernetes.isolation import Isolation
 from remit.backends.kubernetes.launcher import Launcher
 from remit.backends.kubernetes.manifests import (
@@ -28,7 +30,6 @@ from remit.backends.kubernetes.manifests import (
     Walls,
     belongs_to,
     files_secret,
-    is_of_attempt,
     job,
     job_name,
     network_policy,
@@ -40,10 +41,10 @@ from remit.backends.kubernetes.pods import confined, is_over_quota, moment, neve
 from remit.backends.kubernetes.spool import Spool
 from remit.backends.kubernetes.workspaces import Workspaces
 from remit.backends.outcome import ExitReason, Outcome
-from remit.errors import ApiError, BackendError, InvalidInput, SandboxUnavailable
+from remit.errors import ApiError, BackendError, InvalidInput, RemitError, SandboxUnavailable
 from remit.kube.client import JOBS, NETWORK_POLICIES, PODS, SECRETS, Kube, Object
 from remit.kube.informer import Informer
-from remit.sandbox import boot_id
+from remit.sandbox import NOT_ENFORCED, Network, boot_id
 from remit.sandbox.fencing import now as boot_time
 
 log = structlog.get_logger(__name__)
@@ -59,8 +60,13 @@ _GIVEN_OTHERS: Final = (
     " nothing of it is alive"
 )
 _NOT_ISOLATED: Final = (
-    "spec.network: none is not kept by this cluster: {why}; install a network plugin that enforces NetworkPolicies, use"
-    " network: host where policies allow it, or start the operator with --accept-unenforced-network"
+    "spec.network: {network} is not kept by this cluster: {why}; install a network plugin that enforces"
+    " NetworkPolicies, use network: host where policies allow it, or start the operator with"
+    " --accept-unenforced-network"
+)
+_NO_GATEWAY: Final = (
+    "spec.network: restricted needs an egress gateway, which runs Remit's own image, and this operator was not told"
+    " which one that is; start it with --remit-image, or use network: none or host"
 )
 
 
@@ -69,7 +75,8 @@ class KubernetesBackend:
 
     Workspaces are kept in claims of `storage_class`; empty: the cluster's default one.
     `namespaces` are those that it may watch; none: all. Where NetworkPolicies are not enforced, attempts with
-    `network: none` are refused, unless `accept_unenforced_network`.
+    `network: none` or `restricted` are refused, unless `accept_unenforced_network`. `remit_image` is Remit's own image,
+    for the gateways of restricted networks; empty: these are refused.
     """
 
     name = "kubernetes"
@@ -83,6 +90,7 @@ class KubernetesBackend:
         namespaces: Sequence[str] = (),
         accept_unenforced_network: bool = False,
         storage_class: str = "",
+        remit_image: str = "",
         spool: Path | None = None,
     ) -> None:
         """`spool`: where files of attempts are until they are collected; by default where temporary files are."""
@@ -90,8 +98,10 @@ class KubernetesBackend:
             spool.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._spool = spool
         self._kube, self._launcher, self._namespaces = kube, launcher, tuple(namespaces)
+        self._remit_image = remit_image
         self.workspaces = Workspaces(kube, storage_class)
         self._accept_unenforced_network = accept_unenforced_network
+        self._immutables = Immutables(kube)
         self._isolation = Isolation(self._probe)
         self._informers: dict[str | None, Informer] = {}
         self._starting = asyncio.Lock()
@@ -105,19 +115,57 @@ class KubernetesBackend:
         on_started: Callable[[Handle], None] | None = None,
     ) -> Outcome:
         """See `Backend.run`. Cancelled itself, as on a shutdown, it lets go of a Job that runs: see `adopt`."""
-        task = _task(request)
-        given = walls(request.confinement)
+        task, network = _task(request), request.confinement.network
+        given = _walls(request)
+        if network == "restricted" and not self._remit_image:
+            raise SandboxUnavailable(_NO_GATEWAY)
         if cancel.is_set():
             return confined(Outcome(ExitReason.CANCELLED, CANCELLED_MESSAGE), given)
-        if request.confinement.network == "none":
-            asking = self._is_isolated(task.namespace, request.image)
+        if network != "host" and not request.own_program:
+            asking = self._is_isolated(task.namespace, request.image, network)
             isolated = await in_time(asking, cancel, request.timeout_seconds)
             if isolated is None:
                 stopped = ExitReason.CANCELLED if cancel.is_set() else ExitReason.TIMED_OUT
-                return never_started(stopped, "it was still being tried whether network: none holds", request, given)
+                return never_started(
+                    stopped, f"it was still being tried whether network: {network} holds", request, given
+                )
             given = walls(request.confinement, isolated=isolated)
+        run = self._run_restricted if network == "restricted" else self._run
         async with self.workspaces.held(request, task.namespace):
-            return await self._run(request, task.namespace, sink, cancel, given, on_started)
+            return await run(request, task.namespace, sink, cancel, given, on_started)
+
+    async def _run_restricted(
+        self,
+        request: AttemptRequest,
+        namespace: str,
+        sink: OutputSink,
+        cancel: asyncio.Event,
+        given: Walls,
+        on_started: Callable[[Handle], None] | None,
+    ) -> Outcome:
+        """Once its gateway accepts connections. What that takes counts towards the attempt's time."""
+        began = asyncio.get_running_loop().time()
+        job(as_made(request), Secrets.of(as_made(request)), self._launcher)  # what cannot be made has no gateway
+        async with self._gateway(request, namespace, await self._informer(namespace)) as gateway:
+            try:
+                url = await in_time(_started(gateway), cancel, request.timeout_seconds)
+                if url is None:
+                    stopped = ExitReason.CANCELLED if cancel.is_set() else ExitReason.TIMED_OUT
+                    return never_started(stopped, f"its egress gateway: {gateway.waits_for}", request, given)
+                if isinstance(url, Outcome):
+                    return confined(replace(url, message=f"its egress gateway: {url.message}"), given)
+
+                def run(stop: asyncio.Event) -> Awaitable[Outcome]:
+                    behind = behind_gateway(request, url)
+                    return self._run(behind, namespace, sink, stop, given, on_started, gateway=gateway.uid, began=began)
+
+                return await gateway.attend(run, cancel)
+            except RemitError:
+                await discard_of_attempt(self._kube, namespace, request)
+                raise
+
+    def _gateway(self, request: AttemptRequest, namespace: str, informer: Informer) -> EgressGateway:
+        return EgressGateway(self._kube, namespace, request, informer, self._remit_image, self._launcher.architecture)
 
     async def _run(
         self,
@@ -127,11 +175,17 @@ class KubernetesBackend:
         cancel: asyncio.Event,
         given: Walls,
         on_started: Callable[[Handle], None] | None,
+        *,
+        gateway: str = "",
+        began: float | None = None,
     ) -> Outcome:
+        """`gateway`: the uid of its gateway's Job. `began`: since when its time counts, by the loop's clock."""
         secrets = Secrets.of(request)
         manifest = job(request, secrets, self._launcher)
+        notes = {labels.GATEWAY_UID: gateway, labels.NETWORK_BY: given.enforced_by.get("network", "")}
+        manifest["metadata"].setdefault("annotations", {}).update({name: note for name, note in notes.items() if note})
         clock = asyncio.get_running_loop().time
-        began = clock()
+        began = clock() if began is None else began
         try:
             there = await in_time(self.workspaces.prepare(request, namespace), cancel, request.timeout_seconds)
         except ApiError as error:
@@ -150,7 +204,7 @@ class KubernetesBackend:
             try:
                 made = await self._create(namespace, manifest, request.timeout_seconds, cancel)
             except BackendError:
-                await self._delete(request, namespace)
+                await discard_of_attempt(self._kube, namespace, request)
                 raise
             if isinstance(made, Outcome):
                 return confined(made, given)
@@ -169,11 +223,11 @@ class KubernetesBackend:
             )
             return await self._attended(attendance, request, namespace, cancel, clock() - began)
 
-    async def _is_isolated(self, namespace: str, image: str) -> bool:
+    async def _is_isolated(self, namespace: str, image: str, network: Network) -> bool:
         """Raises `SandboxUnavailable` where that is not so, and nobody said that it need not be."""
         verdict = await self._isolation.verdict(namespace, image)
         if not (verdict.holds or self._accept_unenforced_network):
-            raise SandboxUnavailable(_NOT_ISOLATED.format(why=verdict.why))
+            raise SandboxUnavailable(_NOT_ISOLATED.format(network=network, why=verdict.why))
         return verdict.holds
 
     async def _probe(self, request: AttemptRequest, namespace: str) -> Outcome:
@@ -181,7 +235,7 @@ class KubernetesBackend:
         try:
             return await self._run(request, namespace, _Nowhere(), asyncio.Event(), walls(request.confinement), None)
         finally:
-            await self._delete(request, namespace)
+            await discard_of_attempt(self._kube, namespace, request)
 
     async def adopt(
         self,
@@ -195,7 +249,7 @@ class KubernetesBackend:
         """See `AdoptingBackend.adopt`."""
         namespace = _task(request).namespace
         async with self.workspaces.held(request, namespace):
-            return await self._adopt(request, namespace, sink, cancel, on_found, recorded)
+            return await self._adopt(as_made(request), namespace, sink, cancel, on_found, recorded)
 
     async def _adopt(
         self,
@@ -214,13 +268,24 @@ class KubernetesBackend:
         if secret_versions_of(found) != request.secret_versions:
             await remove_for_sure(self._kube, namespace, job_name(request.id), uid)
             return Outcome(ExitReason.INTERRUPTED, _GIVEN_OTHERS)
-        given = walls(replace(request.confinement, require=frozenset()))
+        notes = found["metadata"].get("annotations") or {}
+        isolated = notes.get(labels.NETWORK_BY) != NOT_ENFORCED
+        given = _walls(
+            replace(request, confinement=replace(request.confinement, require=frozenset())), isolated=isolated
+        )
         informer = await self._informer(namespace)
-        with informer.subscribe(request.id) as news:
-            attendance = Attendance(
-                self._kube, request, namespace, uid, sink, given, news, spool=Spool(request.kept, self._spool)
-            )
-            return await self._attended(attendance, request, namespace, cancel, had)
+
+        async def attend(cancel: asyncio.Event) -> Outcome:
+            with informer.subscribe(request.id) as news:
+                spool = Spool(request.kept, self._spool)
+                attendance = Attendance(self._kube, request, namespace, uid, sink, given, news, spool=spool)
+                return await self._attended(attendance, request, namespace, cancel, had)
+
+        if request.confinement.network != "restricted":
+            return await attend(cancel)
+        async with self._gateway(request, namespace, informer) as gateway:
+            gateway.resume(notes.get(labels.GATEWAY_UID, ""))
+            return await gateway.attend(attend, cancel)
 
     async def _attended(
         self, attendance: Attendance, request: AttemptRequest, namespace: str, cancel: asyncio.Event, had: float
@@ -230,7 +295,7 @@ class KubernetesBackend:
             return await attendance.until_over(cancel, max(0.0, request.timeout_seconds - had))
         except BackendError:
             await attendance.remove()
-            await self._delete(request, namespace)
+            await discard_of_attempt(self._kube, namespace, request)
             raise
 
     def handle_of(self, namespace: str, attempt_id: str) -> Handle:
@@ -241,26 +306,10 @@ class KubernetesBackend:
         """See `AdoptingBackend.forget`. What is left in the end goes with its task, or after a day."""
         pause = _RETRY_SECONDS
         for _ in range(_FORGET_TRIES):
-            if await self._delete(request, _task(request).namespace):
+            if await discard_of_attempt(self._kube, _task(request).namespace, request):
                 return
             await asyncio.sleep(pause)
             pause *= 2
-
-    async def _delete(self, request: AttemptRequest, namespace: str) -> bool:
-        """Only what says that it is the attempt's. Whether nothing of it is left."""
-        clean = True
-        objects = [(JOBS, job_name(request.id)), *((SECRETS, part.name) for part in _parts(request))]
-        objects += [(SECRETS, job_name(request.id))] if Secrets.of(request).data else []
-        for resource, name in objects:
-            try:
-                found = await self._kube.get(resource, namespace, name)
-                if request.task is None or belongs_to(found, request.task.uid):
-                    await self._kube.discard(resource, namespace, name, uid=found["metadata"]["uid"])
-            except ApiError as error:
-                if error.status != _NOT_FOUND:
-                    clean = False
-                    log.info("what is left of an attempt stays for now", name=name, reason=str(error))
-        return clean
 
     async def recover(self, handle: Handle) -> bool:
         """See `Backend.recover`. Raises `ApiError` of a server that refuses."""
@@ -268,18 +317,8 @@ class KubernetesBackend:
         if not namespace:
             return False
         was_there = await remove_job(self._kube, namespace, name, handle.uid)
-        with contextlib.suppress(ApiError):
-            await self._discard_secret(namespace, name, name)
-        with contextlib.suppress(ApiError):
-            for number in range(MOST_PARTS):  # until one is not there
-                await self._discard_secret(namespace, part_name(name, number), name)
+        await discard_of_job(self._kube, namespace, name)
         return was_there
-
-    async def _discard_secret(self, namespace: str, name: str, job: str) -> None:
-        """Where it says that it is that of the attempt with that Job. Raises `ApiError`."""
-        found = await self._kube.get(SECRETS, namespace, name)
-        if is_of_attempt(found, job):
-            await self._kube.discard(SECRETS, namespace, name, uid=found["metadata"]["uid"])
 
     async def close(self) -> None:
         """Let go of the watches."""
@@ -341,9 +380,10 @@ class KubernetesBackend:
 
     async def _prepare(self, namespace: str, request: AttemptRequest, secrets: Secrets) -> None:
         """Everything that the pod will look for. Raises `ApiError`."""
-        await ensure(self._kube, SECRETS, namespace, self._launcher.secret(namespace))
-        if request.confinement.network == "none":
-            await ensure(self._kube, NETWORK_POLICIES, namespace, network_policy(namespace))
+        launcher = self._launcher
+        await self._immutables.ensure(SECRETS, namespace, launcher.name, lambda: launcher.secret(namespace))
+        if (network := request.confinement.network) != "host":
+            await ensure(self._kube, NETWORK_POLICIES, namespace, network_policy(namespace, network))
         if secrets.data:
             await ensure(self._kube, SECRETS, namespace, secrets.object(request), new=True)
         for part in _parts(request):
@@ -393,6 +433,18 @@ class _Made:
 
     uid: str
     waited_for: str = ""
+
+
+async def _started(gateway: EgressGateway) -> str | Outcome:
+    """As `EgressGateway.start`, and what the server has against it. Raises `BackendError`."""
+    try:
+        return await gateway.start()
+    except ApiError as error:
+        return _refused(error)
+
+
+def _walls(request: AttemptRequest, *, isolated: bool = True) -> Walls:
+    return walls(request.confinement, isolated=None if request.own_program else isolated)
 
 
 class _Nowhere:

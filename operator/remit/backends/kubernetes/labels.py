@@ -11,7 +11,12 @@ LAUNCHER: Final[Mapping[str, str]] = MappingProxyType({**OURS, "app.kubernetes.i
 WORKSPACE: Final[Mapping[str, str]] = MappingProxyType({**OURS, "app.kubernetes.io/component": "workspace"})
 ATTEMPT: Final = "remit.dev/attempt"
 """The label with an attempt's id."""
+GATEWAY: Final[Mapping[str, str]] = MappingProxyType({**OURS, "app.kubernetes.io/component": "egress-gateway"})
 NETWORK: Final = "remit.dev/network"
 """The label with what an attempt sees of the network."""
+GATEWAY_UID: Final = "remit.dev/egress-gateway"
+"""The annotation of an attempt's Job with the uid of its gateway's."""
+NETWORK_BY: Final = "remit.dev/network-by"
+"""The annotation of an attempt's Job with what holds its network."""
 ATTEMPTS: Final = f"{','.join(f'{name}={value}' for name, value in OURS.items())},{ATTEMPT}"
 """Selects the pods of attempts."""

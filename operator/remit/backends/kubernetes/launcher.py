@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import platform
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class Launcher:
                 " 'make launcher' builds it"
             ) from None
 
-    @property
+    @functools.cached_property
     def name(self) -> str:
         """Of the Secret that has it: the same for the same program only."""
         return f"remit-launcher-{self.architecture}-{hashlib.sha256(self.program).hexdigest()[:10]}"

@@ -16,7 +16,17 @@ from remit.backends.kubernetes import fileparts, labels
 from remit.backends.kubernetes.launcher import INPUT_PATH, KEY, PATH, STDIN_PATH, Launcher
 from remit.backends.kubernetes.workspaceclaim import claim_name, claims
 from remit.errors import InvalidInput, SandboxUnavailable
-from remit.sandbox import NOT_ENFORCED, ClaimMount, Confinement, EmptyMount, FilesMount, HostMount, Layer
+from remit.sandbox import (
+    NETWORK_PACE,
+    NOT_ENFORCED,
+    ClaimMount,
+    Confinement,
+    EmptyMount,
+    FilesMount,
+    HostMount,
+    Layer,
+    Network,
+)
 from remit.sandboxpaths import WORKSPACE
 
 CONTAINER: Final = "task"
@@ -24,19 +34,30 @@ CONTAINER: Final = "task"
 _VERSIONS: Final = "remit.dev/secret-versions"
 USER: Final = 65534
 """Nobody: as whom an attempt runs, whatever the image says."""
+POD_SECURITY: Final[Mapping[str, Any]] = {
+    "runAsNonRoot": True,
+    "runAsUser": USER,
+    "runAsGroup": USER,
+    "fsGroup": USER,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+CONTAINER_SECURITY: Final[Mapping[str, Any]] = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+}
+"""With `POD_SECURITY`: the restricted Pod Security Standard."""
 LAYERS: Final = (Layer.NAMESPACES, Layer.SECCOMP, Layer.CGROUP)
 MISSING: Final = tuple(layer for layer in Layer if layer not in LAYERS)
-NO_NETWORK: Final = "remit-network-none"
-"""The NetworkPolicy of each namespace for pods with `network: none`."""
 MOST_PRIVATE_BYTES: Final = 1 << 20
 """Of an attempt's private files, input and secret variables together: what a Secret holds."""
 COLLECTING_SECONDS: Final = 300
 """How long it may take to tell of the files of a program that has ended."""
 _TELLING_SECONDS: Final = 60
 """The same where its pod is to go."""
-_SPARE_SECONDS: Final = 300
+SPARE_SECONDS: Final = 300
 """How long after an attempt's own end Kubernetes ends it, should no operator do."""
-_KEPT_SECONDS: Final = 24 * 3600
+KEPT_SECONDS: Final = 24 * 3600
 """How long a Job stays that no operator has taken the end of."""
 _REQUESTED: Final = {"cpu": 0.1, "memory": 64 << 20}
 """The most that the scheduler keeps free for an attempt. Its limits are the most that it may use."""
@@ -47,7 +68,8 @@ _UNHELD: Final = {
     "disk_bytes_per_second": "spec.resources.diskBytesPerSecond",
     "network_bytes_per_second": "spec.resources.networkBytesPerSecond",
 }
-"""Limits that a Job has no field for."""
+"""Limits that a Job has no field for. The network's is held by the egress gateway, with `network: restricted`."""
+_BUT_THE_GATEWAY: Final = "and one that lets it out to its egress gateway"
 
 
 def job_name(attempt_id: str) -> str:
@@ -64,8 +86,9 @@ class Walls:
     enforced_by: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def walls(confinement: Confinement, *, isolated: bool = True) -> Walls:
-    """`isolated`: whether `network: none` holds here.
+def walls(confinement: Confinement, *, isolated: bool | None = True) -> Walls:
+    """`isolated`: whether NetworkPolicies hold here, and with them `network: none` and `restricted`; None: nobody has
+    tried.
 
     Raises:
         SandboxUnavailable: a required layer is missing, or a limit that is asked for cannot be held.
@@ -75,33 +98,42 @@ def walls(confinement: Confinement, *, isolated: bool = True) -> Walls:
             f"a Job cannot have {', '.join(lacking)}, and a policy requires it (spec.sandbox.require); leave that out"
             " of the policy, or use backend: process"
         )
-    limits = confinement.limits
-    if unheld := [field for name, field in _UNHELD.items() if getattr(limits, name) is not None]:
+    limits, network = confinement.limits, confinement.network
+    held = {"network_bytes_per_second"} if network == "restricted" else set[str]()
+    if unheld := [field for name, field in _UNHELD.items() if name not in held and getattr(limits, name) is not None]:
         raise SandboxUnavailable(
             f"nothing holds {' and '.join(unheld)} for a Job; leave it out of the task and of limits in policies, or"
             " use backend: process"
         )
-    if confinement.network == "restricted":
-        raise SandboxUnavailable("spec.network: a Job cannot have restricted in this version; use none or host")
-    held = {"memory_bytes": "cgroup", "cpu_cores": "cgroup", "disk_bytes": "eviction by the kubelet"}
-    given = {name: by for name, by in held.items() if getattr(limits, name) is not None}
-    if confinement.network == "none":
-        given["network"] = f"NetworkPolicy {NO_NETWORK}" if isolated else NOT_ENFORCED
+    holders = {
+        "memory_bytes": "cgroup",
+        "cpu_cores": "cgroup",
+        "disk_bytes": "eviction by the kubelet",
+        "network_bytes_per_second": NOT_ENFORCED if isolated is False else NETWORK_PACE[network],
+    }
+    given = {name: by for name, by in holders.items() if getattr(limits, name) is not None}
+    if network != "host" and isolated is not None:
+        by = f"NetworkPolicy {network_policy_name(network)}"
+        given["network"] = NOT_ENFORCED if not isolated else by if network == "none" else f"{by}, {_BUT_THE_GATEWAY}"
     return Walls(enforced_by=given)
 
 
-def network_policy(namespace: str) -> dict[str, Any]:
-    """Lets pods with `network: none` neither speak nor hear."""
+def network_policy_name(network: Network) -> str:
+    return f"remit-network-{network}"
+
+
+def network_policy(namespace: str, network: Network) -> dict[str, Any]:
+    """The namespace's, for pods of `none` or `restricted`: they neither speak nor hear."""
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
         "metadata": {
-            "name": NO_NETWORK,
+            "name": network_policy_name(network),
             "namespace": namespace,
             "labels": dict(labels.OURS),
         },
         "spec": {
-            "podSelector": {"matchLabels": {labels.NETWORK: "none"}},
+            "podSelector": {"matchLabels": {labels.NETWORK: network}},
             "policyTypes": ["Ingress", "Egress"],
         },
     }
@@ -163,12 +195,12 @@ def job(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> dict[s
             "completions": 1,
             "parallelism": 1,
             "podReplacementPolicy": "Failed",
-            "activeDeadlineSeconds": int(request.timeout_seconds) + grace + collecting + _SPARE_SECONDS,
-            "ttlSecondsAfterFinished": _KEPT_SECONDS,
+            "activeDeadlineSeconds": int(request.timeout_seconds) + grace + collecting + SPARE_SECONDS,
+            "ttlSecondsAfterFinished": KEPT_SECONDS,
             "template": {
                 "metadata": {"labels": pod_labels},
                 "spec": {
-                    **_pod_options(request.pod),
+                    **pod_options(request.pod),
                     "restartPolicy": "Never",
                     "automountServiceAccountToken": "serviceAccountName" in request.pod,
                     "enableServiceLinks": False,
@@ -178,13 +210,7 @@ def job(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> dict[s
                         "kubernetes.io/arch": launcher.architecture,
                         "kubernetes.io/os": "linux",
                     },
-                    "securityContext": {
-                        "runAsNonRoot": True,
-                        "runAsUser": USER,
-                        "runAsGroup": USER,
-                        "fsGroup": USER,
-                        "seccompProfile": {"type": "RuntimeDefault"},
-                    },
+                    "securityContext": dict(POD_SECURITY),
                     "containers": [_container(request, secrets)],
                     "volumes": _volumes(request, secrets, launcher),
                 },
@@ -239,7 +265,7 @@ def secret_versions_of(job: Mapping[str, Any]) -> dict[str, str]:
     return found if isinstance(found, dict) else {"": ""}
 
 
-def _pod_options(pod: Mapping[str, Any]) -> dict[str, Any]:
+def pod_options(pod: Mapping[str, Any]) -> dict[str, Any]:
     """As a pod's spec has them; `nodeSelector` is merged with ours."""
     names = ("tolerations", "runtimeClassName", "priorityClassName", "serviceAccountName")
     secrets = [{"name": name} for name in pod.get("imagePullSecrets", ())]
@@ -300,11 +326,7 @@ def _container(request: AttemptRequest, secrets: Secrets) -> dict[str, Any]:
         "env": plain + secret,
         "resources": _resources(request),
         "terminationMessagePolicy": "File",
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": True,
-        },
+        "securityContext": dict(CONTAINER_SECURITY),
         "volumeMounts": _mounts(request, secrets),
     }
 

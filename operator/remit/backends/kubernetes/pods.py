@@ -84,10 +84,11 @@ class Look:
     node: str = ""
 
 
-def look(pod: Mapping[str, Any]) -> Look:
+def look(pod: Mapping[str, Any], name: str = CONTAINER, image_setting: str = "spec.image") -> Look:
+    """`name`: of the container that it is about. `image_setting`: where its image was chosen, for people."""
     status = pod.get("status") or {}
     containers = status.get("containerStatuses") or []
-    container: Mapping[str, Any] = next((each for each in containers if each["name"] == CONTAINER), {})
+    container: Mapping[str, Any] = next((each for each in containers if each["name"] == name), {})
     state = container.get("state") or {}
     node = str((pod.get("spec") or {}).get("nodeName") or "")
     over = status.get("phase") in {"Succeeded", "Failed"}
@@ -101,7 +102,7 @@ def look(pod: Mapping[str, Any]) -> Look:
     reason, message = str(waiting.get("reason") or ""), str(waiting.get("message") or "")
     image = str(container.get("image") or "")
     if reason in _IMAGE_FAILURES:
-        return Look(refused=_no_image(image, reason, message), node=node)
+        return Look(refused=_no_image(image, reason, message, image_setting), node=node)
     if reason in _CONTAINER_FAILURES and _passes(message):
         return Look(waits=message, node=node)
     if reason in _CONTAINER_FAILURES:
@@ -113,12 +114,12 @@ def _passes(message: str) -> bool:
     return any(words in message for words in _PASSING)
 
 
-def _no_image(image: str, reason: str, message: str) -> Outcome:
+def _no_image(image: str, reason: str, message: str, image_setting: str) -> Outcome:
     hopeless = reason in {"InvalidImageName", "ErrImageNeverPull"} or any(
         word in message for word in _IMAGE_IS_NOT_THERE
     )
     what = f"image {image} cannot be pulled: {message or reason}"
-    advice = "; correct spec.image" if hopeless else ""
+    advice = f"; correct {image_setting}" if hopeless else ""
     return Outcome(ExitReason.IMAGE_PULL_FAILED, what + advice, category="Infrastructure", retryable=not hopeless)
 
 

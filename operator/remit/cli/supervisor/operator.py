@@ -15,6 +15,7 @@ from remit.cli.supervisor.service import Supervised
 from remit.controllers.operator import Operator
 from remit.controllers.settings import Settings
 from remit.errors import ApiError
+from remit.execution.artifacts.s3.location import S3Location
 from remit.kube.access import Access
 from remit.kube.client import CRDS, NAMESPACES, Kube
 from remit.kube.kubeconfig import merge
@@ -36,6 +37,8 @@ async def serve(settings: Message, redactor: Redactor, supervised: Supervised) -
     if chosen.get("metrics_token_file") is not None:
         chosen["metrics_token_file"] = Path(chosen["metrics_token_file"])
     chosen["notifications"] = Path(chosen["notifications"]) if chosen["notifications"] else None
+    if chosen["artifact_store"]:
+        chosen["artifact_store"] = S3Location.of(chosen["artifact_store"])
     chosen["read_only_paths"] = tuple(map(Path, chosen["read_only_paths"]))
 
     def started(operator: Operator) -> None:

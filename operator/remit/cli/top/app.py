@@ -134,7 +134,7 @@ class Top(App[None]):
         self._summarize()
 
     def _tick(self) -> None:
-        if self._is_seen:
+        if self._is_seen and not self._dirty.is_set():  # else all of it is about to be drawn
             self._table.tick(_utc())
             self._summarize()
 

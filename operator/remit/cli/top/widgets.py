@@ -13,7 +13,7 @@ from rich.style import Style
 from rich.text import Text
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
@@ -92,11 +92,15 @@ class RowTable(ScrollView, can_focus=True):
     def tick(self, now: datetime.datetime, *, redraw: bool = False) -> None:
         """Draw anew what changes with the time, if it does."""
         self._now = now
-        drawn = [self._view.cells(row, now) for row in self._visible()]
-        if redraw or drawn != self._drawn:
-            self._drawn = drawn
+        drawn, before, layout = [self._view.cells(row, now) for row in self._visible()], self._drawn, self._layout
+        self._drawn = drawn
+        if redraw or len(drawn) != len(before):
             self._measure()
             self.refresh()
+        elif changed := [index for index, cells in enumerate(drawn) if cells != before[index]]:
+            self._measure()
+            lines = [Region(0, index + 1, self.size.width, 1) for index in changed]
+            self.refresh(*(lines if layout == self._layout else ()))
 
     def _visible(self) -> Sequence[Row]:
         top = self.scroll_offset.y

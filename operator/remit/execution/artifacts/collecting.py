@@ -9,7 +9,7 @@ from typing import Final
 
 from remit.api import format_bytes
 from remit.backends import Collector, ExitReason, FileTree, KeptArtifact, Outcome, TooMuch
-from remit.execution.artifacts.store import ArtifactStore, BlobWriter, TooLarge
+from remit.execution.artifacts.store import ArtifactStore, Contents, StoreUnavailable, TooLarge
 from remit.execution.artifacts.stored import StoredArtifact, StoredFile
 from remit.telemetry import escape
 
@@ -63,16 +63,16 @@ def collector(
         succeeded = outcome.reason == ExitReason.COMPLETED
         kept: list[StoredArtifact] = []
         try:
-            with store.collecting() as blobs:
+            with store.collecting() as contents:
                 for wanted in artifacts:
                     if succeeded or wanted.always:
                         room = MAX_FILES - sum(len(each.files) for each in kept)
-                        kept += _kept(blobs, tree, wanted, required=succeeded, room=room)
+                        kept += _kept(contents, tree, wanted, required=succeeded, room=room)
                 texts = {
                     result.name: text for result in results if (text := _read(tree, result, succeeded)) is not None
                 }
                 if kept:
-                    blobs.sync()
+                    contents.sync()
                     save(kept)
         except (_NotKept, OSError) as error:
             return _failed(outcome, error)
@@ -83,7 +83,7 @@ def collector(
 
 
 def _kept(
-    blobs: BlobWriter, tree: FileTree, wanted: WantedArtifact, *, required: bool, room: int
+    contents: Contents, tree: FileTree, wanted: WantedArtifact, *, required: bool, room: int
 ) -> list[StoredArtifact]:
     """The artifact with its contents in the store, at most `room` files; none where it may be missing, and is."""
     where = f"artifact {wanted.name} ({escape(wanted.pattern)})"
@@ -106,7 +106,7 @@ def _kept(
             raise too_large
         try:
             with found.open() as source:
-                stored = blobs.put(found.path, source, executable=found.executable, most=left)
+                stored = contents.put(found.path, source, executable=found.executable, most=left)
         except TooLarge:  # it has grown since
             raise too_large from None
         files.append(stored)
@@ -157,6 +157,8 @@ def _read(tree: FileTree, wanted: WantedResult, required: bool) -> str | None:
 def _failed(outcome: Outcome, error: _NotKept | OSError) -> Outcome:
     if isinstance(error, TooMuch):
         error = _NotKept(ExitReason.ARTIFACT_TOO_LARGE, escape(str(error.strerror)), retryable=False)
+    elif isinstance(error, StoreUnavailable):
+        error = _NotKept(ExitReason.ARTIFACT_NOT_STORED, f"what it left was not stored: {error}", retryable=True)
     elif isinstance(error, OSError):
         message = f"what it left could not be kept: {escape(error.strerror or str(error))}"
         error = _NotKept(ExitReason.ARTIFACT_UNREADABLE, message, retryable=True)

@@ -9,40 +9,28 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import shutil
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import orjson
 import structlog
 
 from remit.backends.elapsed import ElapsedTime
-from remit.execution.artifacts.stored import StoredArtifact, StoredFile
+from remit.execution.artifacts.stored import Record, StoredArtifact, read_record, record_of
 from remit.privatefiles import replace_private
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What one task has. `size`: bytes of the record itself. `time`: when it was left, in seconds since 1970."""
-
-    path: Path
-    artifacts: list[StoredArtifact]
-    size: int
-    time: float = 0.0
 
 
 class Records:
     """Records under `root`, which is made if need be. Every method may block and raise OSError."""
 
     def __init__(self, root: Path, elapsed: ElapsedTime) -> None:
+        self._root = root
         self._tasks, self._staged = root / "tasks", root / "staged"
         for folder in (self._tasks, self._staged):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -58,7 +46,7 @@ class Records:
         path = self._staged / attempt_id / namespace / task
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with path.open("wb") as file:
-            file.write(_document(artifacts))
+            file.write(record_of(artifacts))
             file.flush()
             os.fsync(file.fileno())
 
@@ -93,7 +81,7 @@ class Records:
             self._unlink(path)
         elif not mark.exists():
             order = path.stat().st_mtime_ns
-            replace_private(path, _document(kept))
+            replace_private(path, record_of(kept))
             os.utime(path, ns=(order, order))
             replace_private(mark, orjson.dumps(self._elapsed.mark()))
 
@@ -116,7 +104,7 @@ class Records:
 
     def is_over(self, record: Record) -> bool:
         """Whether its task was deleted, and all its artifacts were kept as long as they were to be."""
-        mark = record.path.with_suffix(".released")
+        mark = self._file(record).with_suffix(".released")
         try:
             content = mark.read_bytes()
         except FileNotFoundError:
@@ -127,7 +115,7 @@ class Records:
         return all(seconds >= each.retain_seconds for each in record.artifacts)
 
     def remove(self, record: Record) -> None:
-        self._unlink(record.path)
+        self._unlink(self._file(record))
 
     def clean_up(self) -> None:
         """Remove what belongs to no record."""
@@ -173,26 +161,19 @@ class Records:
         except FileNotFoundError:
             return None
         try:
-            document: dict[str, Any] = orjson.loads(content)
-            artifacts = [
-                StoredArtifact(
-                    each["name"], tuple(StoredFile(**file) for file in each["files"]), each["retain_seconds"]
-                )
-                for each in document["artifacts"]
-            ]
-        except (ValueError, TypeError, KeyError) as error:
+            artifacts = read_record(content)
+        except ValueError as error:
             log.warning("the record of a task's artifacts is damaged; remove it", path=str(path), error=str(error))
             return None
-        return Record(path, artifacts, len(content), time)
+        return Record(f"{self._root.name}/{path.relative_to(self._root)}", artifacts, len(content), time)
+
+    def _file(self, record: Record) -> Path:
+        return self._root.parent / record.name
 
 
 def _key(path: Path) -> tuple[str, str]:
     """The namespace and the uid of the task whose record is at `path`."""
     return path.parent.parent.name, path.stem
-
-
-def _document(artifacts: Sequence[StoredArtifact]) -> bytes:
-    return orjson.dumps({"artifacts": [dataclasses.asdict(each) for each in artifacts]})
 
 
 def _parsed(content: bytes) -> object:

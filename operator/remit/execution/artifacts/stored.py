@@ -1,10 +1,16 @@
-"""What is kept: artifacts, and their files."""
+"""What is kept: artifacts, their files, and the records of what a task has."""
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import hashlib
-from collections.abc import Iterable
+import io
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+import orjson
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +49,66 @@ def listing(files: Iterable[StoredFile]) -> str:
         mark = "\\" if name != file.path else ""
         lines.append(f"{mark}{file.sha256}  {name}\n")
     return "".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What one task has. `name`: of the record in its store; `size`: its own bytes. `time`: when it was left, in
+    seconds since 1970."""
+
+    name: str
+    artifacts: list[StoredArtifact]
+    size: int
+    time: float = 0.0
+
+
+def record_of(artifacts: Sequence[StoredArtifact], **more: object) -> bytes:
+    """As it is kept."""
+    return orjson.dumps({"artifacts": [dataclasses.asdict(each) for each in artifacts], **more})
+
+
+def read_record(content: bytes) -> list[StoredArtifact]:
+    """Raises ValueError where it is damaged."""
+    try:
+        document: dict[str, Any] = orjson.loads(content)
+        return [
+            StoredArtifact(each["name"], tuple(StoredFile(**file) for file in each["files"]), each["retain_seconds"])
+            for each in document["artifacts"]
+        ]
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"it is no list of artifacts: {error}") from None
+
+
+class Damaged(OSError):
+    """A content is not what was kept."""
+
+    def __init__(self, file: StoredFile) -> None:
+        super().__init__(errno.EIO, "its content was damaged where artifacts are kept", file.path)
+
+
+def verified(source: BinaryIO, file: StoredFile) -> BinaryIO:
+    """The content of `file`, read from `source`. Reading raises `Damaged` instead of its end, if it is another one."""
+    return cast(BinaryIO, io.BufferedReader(_Verified(source, file), 1 << 20))
+
+
+class _Verified(io.RawIOBase):
+    def __init__(self, source: BinaryIO, file: StoredFile) -> None:
+        self._source, self._file = source, file
+        self._digest, self._left = hashlib.sha256(), file.size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        view = memoryview(buffer).cast("B")
+        content = self._source.read(len(view))
+        self._left -= len(content)
+        self._digest.update(content)
+        if self._left < 0 or (not content and (self._left or self._digest.hexdigest() != self._file.sha256)):
+            raise Damaged(self._file)
+        view[: len(content)] = content
+        return len(content)
+
+    def close(self) -> None:
+        self._source.close()
+        super().close()

@@ -75,11 +75,15 @@ class Access:
     protected: Sequence[str]
     stop: threading.Event
     left_out: LeftOut = field(default_factory=LeftOut)
+    mounts: Sequence[str] = ()
+    """In a Job: the folders that no link may lead out of, whatever policy allows."""
 
     @contextmanager
     def place(self, path: str, *, make_parents: bool = False) -> Iterator[Place]:
         """Where `path` is, once it was seen to be allowed there too."""
         root = files.root(self.grant.binding(), self.file.operation, path, self.file.glob)
+        mounted = (mount for mount in self.mounts if is_at_or_below(path, mount))
+        root = max((root, *mounted), key=len)
         with contextlib.ExitStack() as stack:
             try:
                 found = stack.enter_context(place(root, path, make_parents=make_parents))
@@ -182,6 +186,10 @@ def shown(path: str) -> str:
     """For people: bytes that are not UTF-8 and what cannot be seen are escaped."""
     text = os.fsencode(path).decode(errors="backslashreplace")
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def is_at_or_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder}/")
 
 
 def below(path: str, name: str) -> str:

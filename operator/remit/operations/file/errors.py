@@ -15,7 +15,7 @@ class Stopped(Exception):
     """The user cancelled, or time is over."""
 
 
-_OPERATOR: Final = "is closed to the operator's user; give it access, or run the operator as another"
+_OPERATOR: Final = f"is closed to user {os.geteuid()}, as whom this runs; give that user access"
 _WORDS: Final[Mapping[int, tuple[str, str]]] = {
     errno.ENOENT: ("NotFound", "is not there"),
     errno.EEXIST: ("AlreadyExists", "is there already; name one that is not, or delete it first"),

@@ -69,7 +69,7 @@ class FilePerformer:
         )
         doing: asyncio.Future[str] | None = None
         try:
-            doing = loop.run_in_executor(self._threads, _act, job)
+            doing = loop.run_in_executor(self._threads, act, job)
             return await asyncio.shield(doing)
         except BaseException as error:
             if doing is None or doing.done():
@@ -109,7 +109,8 @@ def content(work: Work, file: FileOperation) -> Iterable[bytes]:
     return []
 
 
-def _act(job: Job) -> str:
+def act(job: Job) -> str:
+    """Do it; one sentence on what was done. Raises `OperationFailed`, `PolicyDenied` and `Stopped`. Blocks."""
     try:
         return ACTIONS[job.file.operation](job) + str(job.access.left_out)
     except OSError as error:

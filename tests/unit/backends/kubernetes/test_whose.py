@@ -113,6 +113,23 @@ async def ran_or_refused(backend: KubernetesBackend, request: AttemptRequest = R
         assert (outcome.reason, said) != (ExitReason.COMPLETED, b"ours\n")
 
 
+async def test_whether_the_network_is_kept_from_remits_own_program_is_not_tried(server: JobServer) -> None:
+    """It is kept from it all the same, and nothing is told of it."""
+    strict = KubernetesBackend(server, LAUNCHER)
+    Controller(server)
+    own = replace(REQUEST, confinement=Confinement(limits=Limits(), network="none"), own_program=True)
+    outcome, said = await ran(strict, own)
+    await strict.close()
+    assert (outcome.reason, said) == (ExitReason.COMPLETED, b"ours\n")
+    assert "network" not in outcome.enforced_by
+    assert POLICY in server.objects
+    assert [path for method, path in server.requests if method == "POST" and path.endswith("/jobs")] == [
+        f"{BATCH}/jobs"
+    ]
+    (made,) = [obj for path, obj in server.objects.items() if path == JOB]
+    assert made["spec"]["template"]["metadata"]["labels"]["remit.dev/network"] == "none"
+
+
 async def test_it_runs(server: JobServer, backend: KubernetesBackend) -> None:
     Controller(server)
     outcome, said = await ran(backend)
@@ -130,7 +147,7 @@ def evil(path: str, **metadata: Any) -> dict[str, Any]:
     return {**body, "metadata": {"name": path.rsplit("/", 1)[1], "namespace": "data", **metadata}}
 
 
-async def _yes(namespace: str, image: str) -> bool:
+async def _yes(namespace: str, image: str, network: str) -> bool:
     return True
 
 
@@ -173,6 +190,25 @@ async def test_a_launcher_that_could_be_changed_later_is_made_anew(
     Controller(server)
     await ran(backend)
     assert server.objects[launcher_path()]["immutable"] is True
+
+
+async def test_the_launcher_is_read_once_and_made_anew_where_another_one_took_its_place(
+    server: JobServer, backend: KubernetesBackend
+) -> None:
+    """It has the size of a program, and each attempt asks for it."""
+    Controller(server)
+    for number in range(3):
+        await ran(backend, replace(REQUEST, id=f"uid-{number}"))
+    assert server.partial == [launcher_path()] * 2
+    assert server.requests.count(("GET", launcher_path())) == 3
+
+    server.take(launcher_path())
+    server.put(launcher_path(), evil(launcher_path()))
+    await ran(backend, replace(REQUEST, id="uid-3"))
+    assert server.objects[launcher_path()]["data"] == LAUNCHER.secret("data")["data"]
+    server.take(launcher_path())
+    await ran(backend, replace(REQUEST, id="uid-4"))
+    assert server.objects[launcher_path()]["data"] == LAUNCHER.secret("data")["data"]
 
 
 async def test_two_at_once_make_it_anew(server: JobServer, backend: KubernetesBackend) -> None:

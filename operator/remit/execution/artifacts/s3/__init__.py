@@ -1,0 +1,1 @@
+"""Artifacts in object storage that speaks the protocol of Amazon S3."""

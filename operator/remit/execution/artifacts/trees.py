@@ -1,0 +1,91 @@
+"""Artifacts as folders on this host, for those who mount them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from remit.execution.artifacts.stored import StoredArtifact, StoredFile
+
+Place = Callable[[StoredFile, Path], None]
+"""Puts the file's content at a path, where nobody may write it. Blocks; raises OSError."""
+
+
+class Trees:
+    """Folders below `root`, each named after what it contains. Every method may block and raise OSError."""
+
+    def __init__(self, root: Path, place: Place) -> None:
+        self.root = root
+        # Tasks that mount an artifact are of other users: they may pass, but not look around.
+        root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self._place = place
+        self._guard = threading.Lock()
+        self._mounted: dict[str, set[Path]] = {}
+        """The trees that each user has."""
+
+    def get(self, artifact: StoredArtifact, user: str) -> Path:
+        """A folder with the artifact's files, which nobody can change, and everybody who is given it can read. It stays
+        until `let_go` of `user`."""
+        folder = self.root / tree_name(artifact)
+        with self._guard:
+            self._mounted.setdefault(user, set()).add(folder)
+        if folder.is_dir():
+            return folder
+        fresh = self.root / _new_name()
+        with self._guard:
+            self._mounted.setdefault(user, set()).add(fresh)
+        try:
+            fresh.mkdir(mode=0o755)
+            for file in artifact.files:
+                target = fresh / file.path
+                for above in reversed(target.relative_to(fresh).parents[:-1]):
+                    (fresh / above).mkdir(mode=0o755, exist_ok=True)
+                self._place(file, target)
+            try:
+                fresh.rename(folder)
+            except OSError:  # somebody else was quicker
+                if not folder.is_dir():
+                    raise
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+        return folder
+
+    def let_go(self, user: str) -> None:
+        """The trees that `user` was given are not used any more."""
+        with self._guard:
+            self._mounted.pop(user, None)
+
+    def prune(self, kept: Collection[str] = ()) -> None:
+        """Remove those that nobody uses, except the ones with the names `kept`."""
+        for tree in self.root.iterdir():
+            if tree.name not in kept:
+                self._remove(tree)
+
+    def drop(self, artifact: StoredArtifact) -> None:
+        """Its folder is not what it should be: the next one who wants it gets another."""
+        aside = self.root / _new_name()
+        with contextlib.suppress(FileNotFoundError):
+            (self.root / tree_name(artifact)).rename(aside)
+
+    def _remove(self, tree: Path) -> None:
+        with self._guard:
+            if any(tree in trees for trees in self._mounted.values()):
+                return
+            aside = self.root / _new_name()
+            tree.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def tree_name(artifact: StoredArtifact) -> str:
+    """Of the folder with what it contains."""
+    modes = "".join("x" if file.executable else "-" for file in artifact.files)
+    return hashlib.sha256(f"{artifact.digest} {modes}".encode()).hexdigest()
+
+
+def _new_name() -> str:
+    return f".new-{uuid.uuid4().hex}"

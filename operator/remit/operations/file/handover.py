@@ -1,0 +1,107 @@
+"""What an operator hands over to its own program in a Job, which performs one file operation there. Pure.
+
+The program asks the same policies as the operator would, about whatever only shows while it works. So both must be of
+the same version.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import orjson
+
+from remit import __version__
+from remit.api import CommandPolicy, ExecutionTask
+from remit.api.operations import FileOperation
+from remit.backends.failure import OperationFailed
+from remit.policy import CompiledPolicy, Grant, Installation, compile_policy, request_for
+
+_NOT_ASKED: Final = {
+    *("env", "env_from", "private_files", "stdin", "stdin_from", "artifacts", "results", "schedule", "working_dir")
+}
+"""Of a task's spec: what the program has none of."""
+_NOT_ABOUT_FILES: Final = (
+    *("commands", "scripts", "egress", "processes", "http", "databases", "containers", "releases", "rate"),
+)
+"""Of a policy's spec."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """`values` holds what the operation refers to, as in `Work`; `file_size` the most bytes of a file that is written,
+    None: any number."""
+
+    grant: Grant
+    values: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    file_size: int | None = None
+
+    @property
+    def file(self) -> FileOperation:
+        """The operation."""
+        subject = self.grant.request.subject
+        assert isinstance(subject, FileOperation)  # noqa: S101  # by its operation
+        return subject
+
+    @property
+    def mounts(self) -> list[str]:
+        """The folders that it may work in."""
+        return [mount.mount_path for mount in self.grant.request.mounts]
+
+
+def encode(task: ExecutionTask, handover: Handover) -> bytes:
+    """For the program's standard input. `task` is what `handover.grant` was given to."""
+    grant = handover.grant
+    request = grant.request
+    return orjson.dumps(
+        {
+            "version": __version__,
+            "task": {
+                "metadata": {"name": task.metadata.name, "namespace": request.namespace, "labels": request.labels},
+                "spec": task.spec.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude=_NOT_ASKED),
+            },
+            "image": request.image,
+            "policies": _written(grant.policies, grant),
+            "ceilings": _written(grant.ceilings, grant),
+            "values": {name: base64.b64encode(value).decode() for name, value in handover.values.items()},
+            "fileSize": handover.file_size,
+        }
+    )
+
+
+def decode(text: bytes) -> Handover:
+    """What `encode` made of it. Raises `OperationFailed` where another version did, and `RemitError` for what is none
+    of its works."""
+    said: dict[str, Any] = orjson.loads(text)
+    if said["version"] != __version__:
+        raise OperationFailed(
+            "BackendError",
+            f"the image for file operations has Remit {__version__}, and the operator is {said['version']}; start the"
+            " operator with --remit-image of its own version",
+            retryable=False,
+        )
+    installation = Installation(backend="kubernetes", remit_image=said["image"])
+    task = ExecutionTask.parse(said["task"])
+    return Handover(
+        grant=Grant(
+            replace(request_for(task, None, installation=installation), backend="kubernetes", image=said["image"]),
+            [compile_policy(CommandPolicy.parse(each)) for each in said["policies"]],
+            [compile_policy(CommandPolicy.parse(each)) for each in said["ceilings"]],
+        ),
+        values={name: base64.b64decode(value) for name, value in said["values"].items()},
+        file_size=said["fileSize"],
+    )
+
+
+def _written(policies: Sequence[CompiledPolicy], grant: Grant) -> list[dict[str, Any]]:
+    """Those that speak for it, without what they say of other operations."""
+    chosen = [each for each in policies if each.selects(grant.request.namespace, grant.request.labels)]
+    return [
+        {
+            "metadata": {"name": each.name, "namespace": each.namespace, "uid": each.uid},
+            "spec": each.spec.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude=set(_NOT_ABOUT_FILES)),
+        }
+        for each in chosen
+    ]
