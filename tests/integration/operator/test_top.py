@@ -202,16 +202,16 @@ class Forbidding(Kube):
 
     async def request(self, method: str, path: str, **more: Any) -> Object:
         if method != "GET" or POLICIES.plural in path:
-            raise ApiError(f'{POLICIES.plural} is forbidden: User "ann" cannot do that', status=403, reason="Forbidden")
+            raise ApiError(f"{method} is forbidden for ann", status=403, reason="Forbidden")
         return await super().request(method, path, **more)
 
 
 async def test_what_roles_do_not_allow_is_told_in_a_line(world: World) -> None:
-    await created(world, "seen", phase="Running")
+    await created(world, "visible", phase="Running")
     async with Forbidding(world.kube.access) as kube, terminal(world, kube=kube) as top:
-        await top.shows("seen", "● 1 of 3 refused", "policies may not be seen", "cannot do that")
+        await top.shows("visible", "● 1 of 3 refused", "policies may not be seen", "GET is forbidden for ann")
         await top.press("c", "y")
-        await top.shows('User "ann" cannot do that; ask for a role that allows it')
+        await top.shows("PATCH is forbidden for ann; ask for a role that allows it")
         await top.press("enter")
         await top.shows("today's policies say", "unknown", "ask for a role")
         assert top.app.mistake is None
