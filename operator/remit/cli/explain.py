@@ -14,6 +14,7 @@ from remit import threads
 from remit.cli import options
 
 if TYPE_CHECKING:
+    from remit.cli.connect import Connection
     from remit.kube.client import Object
     from remit.policy import Decision
     from remit.policy.suggestion import Suggestion
@@ -38,13 +39,13 @@ def explain(
     What would have to be said is the smallest change to policies that allows it, as [bold]remit policy suggest[/] has
     it. Read it before you apply it.
     """
-    explained = threads.run(_explained(name, namespace, kubeconfig, context, state_dir, operator_namespace))
+    found = threads.run(_explained(name, namespace, kubeconfig, context, state_dir, operator_namespace))
     if output is Form.JSON:
         from remit.cli import tables
 
-        typer.echo(tables.dump(explained.document, "json"))
+        typer.echo(tables.dump(found.document, "json"))
     else:
-        _show(explained)
+        _show(found)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,20 +113,25 @@ async def _explained(
     state_dir: Path | None,
     operator_namespace: str,
 ) -> Explained:
+    from remit.cli.connect import connected
+
+    async with connected(kubeconfig, context, namespace, state_dir) as connection:
+        return await explained(connection, name, operator_namespace)
+
+
+async def explained(connection: Connection, name: str, operator_namespace: str) -> Explained:
     """Raises `RemitError`, and for a task that is not there, too."""
     from remit.cli import policysuggest, policyyaml
-    from remit.cli.connect import connected
     from remit.errors import InvalidInput
     from remit.kube.client import TASKS
     from remit.policy import decide
     from remit.policy.suggestion import Options, suggest
 
-    async with connected(kubeconfig, context, namespace, state_dir) as connection:
-        task = await connection.find(TASKS, name)
-        today = await policysuggest.policies_of(connection, operator_namespace)
-        trail = policysuggest.trail_of(connection.own_state_dirs)
-        reached = policysuggest.reached_by(trail, connection.namespace) if trail else None
-        seen = await policysuggest.task_of(connection, task, reached)
+    task = await connection.find(TASKS, name)
+    today = await policysuggest.policies_of(connection, operator_namespace)
+    trail = policysuggest.trail_of(connection.own_state_dirs)
+    reached = policysuggest.reached_by(trail, connection.namespace) if trail else None
+    seen = await policysuggest.task_of(connection, task, reached)
     if not seen.runs:
         why = "; ".join(each.why for each in seen.unclear)
         raise InvalidInput(f"what policy says of task {name} cannot be told: {why}")
