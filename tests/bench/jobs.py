@@ -13,16 +13,22 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+from prometheus_client.parser import text_string_to_metric_families
+
 import clusters
 import launchers
+import parts
 from bench.figures import Figures, milliseconds, percentile, ratio
 from remit.api.definitions import crds
 from remit.kube.access import Access
 from remit.kube.client import CRDS, JOBS, NAMESPACES, POLICIES, TASKS, Kube, Object, Resource
+from support import Kubectl
 
 PAIRS = int(os.environ.get("PAIRS", "15"))
 MANY = int(os.environ.get("MANY", "100"))
@@ -34,28 +40,38 @@ ARGV = ["echo", "hi"]
 async def measure() -> Figures:
     image = clusters.busybox_image()
     async with Kube(await Access.load(clusters.kubeconfig()), connections=0) as kube, _namespace(kube) as namespace:
-        with _operator(namespace, image):
+        with _operator(namespace, image) as operator:
             bench = Bench(kube, namespace, image)
             await bench.task()  # finds out what the cluster holds
             bare, ours = [], []
             for _ in range(PAIRS):  # in turns, so that both have the same machine
                 bare.append(await bench.job())
                 ours.append(await bench.task())
-            many = [await _many(bench.job), await _many(bench.task)]
+            many = [await _many(one, operator) for one in (bench.job, bench.task)]
     rows = [
-        (name, milliseconds(percentile(times, 50)), milliseconds(percentile(times, 95)), f"{rate:.2f}")
-        for name, times, rate in (("bare Job", bare, many[0]), ("task as a Job", ours, many[1]))
-    ]
+        (name, milliseconds(percentile(times, 50)), milliseconds(percentile(times, 95)), f"{at_once.rate:.2f}",
+         f"{at_once.requests:.1f}", milliseconds(at_once.cpu))
+        for name, times, at_once in (("bare Job", bare, many[0]), ("task as a Job", ours, many[1]))
+    ]  # fmt: skip
     shares = (ratio(percentile(ours, 50), percentile(bare, 50)), ratio(percentile(ours, 95), percentile(bare, 95)))
-    rows.append(("task to bare", *shares, ratio(many[1], many[0])))
+    rows.append(("task to bare", *shares, ratio(many[1].rate, many[0].rate), "", ""))
     title = f"Jobs: creation to end, ms ({PAIRS} pairs); {MANY} by {AT_ONCE} clients, a second"
-    return Figures(title, ("", "p50", "p95", "a second"), rows)
+    return Figures(title, ("", "p50", "p95", "a second", "API requests each", "operator's CPU ms each"), rows)
 
 
-async def _many(one: Callable[[], Any]) -> float:
+@dataclass(frozen=True)
+class AtOnce:
+    rate: float
     """How many a second."""
+    requests: float
+    """That the API server had from everybody, for each."""
+    cpu: float
+    """Seconds of the operator, for each."""
+
+
+async def _many(one: Callable[[], Any], operator: psutil.Process) -> AtOnce:
     left = MANY
-    began = time.monotonic()
+    requests, cpu, began = _requests(), sum(operator.cpu_times()[:2]), time.monotonic()
 
     async def client() -> None:
         nonlocal left
@@ -64,7 +80,18 @@ async def _many(one: Callable[[], Any]) -> float:
             await one()
 
     await asyncio.gather(*(client() for _ in range(AT_ONCE)))
-    return MANY / (time.monotonic() - began)
+    rate = MANY / (time.monotonic() - began)
+    more = _requests() - requests
+    return AtOnce(rate, more / MANY, (sum(operator.cpu_times()[:2]) - cpu) / MANY)
+
+
+def _requests() -> int:
+    """What the API server was asked so far."""
+    kubectl = Kubectl(parts.kubectl() or "kubectl", clusters.kubeconfig())
+    lines = kubectl.ok("get", "--raw", "/metrics").splitlines()
+    counts = "\n".join(line for line in lines if line.startswith("apiserver_request_total"))
+    samples = (sample for family in text_string_to_metric_families(counts) for sample in family.samples)
+    return int(sum(sample.value for sample in samples))
 
 
 class Bench:
@@ -117,7 +144,7 @@ async def _namespace(kube: Kube) -> AsyncIterator[str]:
 
 
 @contextlib.contextmanager
-def _operator(namespace: str, image: str) -> Any:
+def _operator(namespace: str, image: str) -> Iterator[psutil.Process]:
     with tempfile.TemporaryDirectory(prefix="remit-bench-") as state:
         argv = [sys.executable, "-m", "remit.cli", "operator", f"--namespace={namespace}", f"--state-dir={state}"]
         argv += [f"--operator-namespace={namespace}", "--backend=kubernetes", f"--default-image={image}"]
@@ -129,7 +156,7 @@ def _operator(namespace: str, image: str) -> Any:
         with (Path(state) / "log").open("wb") as log:
             process = subprocess.Popen(argv, stdout=log, stderr=log)
             try:
-                yield
+                yield psutil.Process(process.pid)
             finally:
                 process.terminate()
                 process.wait(60)

@@ -29,6 +29,7 @@ from remit.cli.prune import prune
 from remit.cli.report import report as release_report
 from remit.cli.rerun import rerun
 from remit.cli.run import run
+from remit.cli.top.command import top
 from remit.cli.uninstall import uninstall
 from remit.cli.up import up
 from remit.cli.usage import Group
@@ -47,6 +48,7 @@ command(app, _TASKS)(run)
 command(app, _TASKS)(rerun)
 command(app, _TASKS)(logs)
 command(app, _TASKS)(get)
+command(app, _TASKS)(top)
 command(app, _TASKS)(explain)
 command(app, _TASKS)(cancel)
 command(app, _TASKS)(artifacts)

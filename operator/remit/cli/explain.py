@@ -34,13 +34,13 @@ def explain(
     What would have to be said is the smallest change to policies that allows it, as [bold]remit policy suggest[/] has
     it. Read it before you apply it.
     """
-    explained = threads.run(_explained(name, namespace, kubeconfig, context, state_dir, operator_namespace))
+    found = threads.run(_explained(name, namespace, kubeconfig, context, state_dir, operator_namespace))
     if output is Form.JSON:
         from remit.cli import tables
 
-        typer.echo(tables.dump(explained.document, "json"))
+        typer.echo(tables.dump(found.document, "json"))
     else:
-        _show(explained)
+        _show(found)
 
 
 async def _explained(

@@ -10,7 +10,7 @@ from pathlib import Path
 from remit.api import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus, Stream
 from remit.cli.observe import Observed
-from remit.cli.terminal import Labelled, Screen, note
+from remit.cli.terminal import LogWriter, note
 from remit.describe.connection import Connection
 from remit.errors import RemitError
 from remit.execution.keptoutput import is_pruned
@@ -48,7 +48,7 @@ class Shown:
     def __init__(
         self,
         readers: Mapping[Stream, Reader],
-        screen: Screen | Labelled,
+        screen: LogWriter,
         selection: Selection = Selection(),
         tell: Callable[[str], None] = note,
     ) -> None:
@@ -75,6 +75,10 @@ class Shown:
     def close(self) -> None:
         """Show the rest."""
         self.advance(at_end=True)
+        self.release()
+
+    def release(self) -> None:
+        """Show nothing more."""
         for reader in self._readers.values():
             reader.close()
 
@@ -89,7 +93,7 @@ class Shown:
 
 def shown_run(
     directory: Path,
-    screen: Screen | Labelled,
+    screen: LogWriter,
     selection: Selection = Selection(),
     tell: Callable[[str], None] = note,
 ) -> Shown:
@@ -107,7 +111,7 @@ class Follower:
 
     connection: Connection
     observed: Observed
-    screen: Screen | Labelled
+    screen: LogWriter
     first: int = 1
     tell: Callable[[str], None] = note
     raw_output: bool = False
@@ -118,6 +122,13 @@ class Follower:
 
     async def to_the_end(self) -> ExecutionTask:
         """Until the task is finished. Gives its final state. Raises `NotTakenUp` where no operator looks at it."""
+        try:
+            return await self._follow()
+        finally:
+            for shown in self._open.values():
+                shown.release()
+
+    async def _follow(self) -> ExecutionTask:
         await self.observed.taken_up(self.tell)
         while True:
             task = self.observed.task
@@ -171,7 +182,7 @@ def show_once(
     connection: Connection,
     task: ExecutionTask,
     attempt: AttemptStatus,
-    screen: Screen | Labelled,
+    screen: LogWriter,
     selection: Selection = Selection(),
     tell: Callable[[str], None] = note,
 ) -> None:
@@ -211,7 +222,7 @@ def _raw_is_shown(attempt: AttemptStatus) -> str:
 def show_tails(
     task: ExecutionTask,
     attempt: AttemptStatus,
-    screen: Screen | Labelled,
+    screen: LogWriter,
     selection: Selection = Selection(),
     tell: Callable[[str], None] = note,
 ) -> None:

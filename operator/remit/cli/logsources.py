@@ -15,7 +15,7 @@ from remit.cli import podlogs
 from remit.cli.follow import POLL_SECONDS, Follower, Selection, Shown, chosen_attempt, show_once
 from remit.cli.observe import observing
 from remit.cli.tasks import newest_run, runs_of
-from remit.cli.terminal import Labelled, Screen, note
+from remit.cli.terminal import Labelled, LogWriter, note
 from remit.describe.connection import Connection
 from remit.errors import RemitError
 from remit.kube.client import DEPLOYMENTS, PODS, TASKS, Object
@@ -54,27 +54,28 @@ class Source(Protocol):
     @property
     def label(self) -> str: ...
 
-    async def show(
-        self, screen: Screen | Labelled, selection: Selection, follow: bool, tell: Callable[[str], None]
-    ) -> None:
+    async def show(self, screen: LogWriter, selection: Selection, follow: bool, tell: Callable[[str], None]) -> None:
         """What is there; with `follow` what comes, until its end. Raises `RemitError`."""
 
 
-async def show(connection: Connection, request: LogRequest, screen: Screen) -> None:
-    """Raises `RemitError` where there is nothing to show, or more than may be followed."""
-    sources = await _sources(connection, request)
+async def show(
+    connection: Connection, request: LogRequest, screen: LogWriter, tell: Callable[[str], None] = note
+) -> None:
+    """`tell` is told what people should know besides. Raises `RemitError` where there is nothing to show, or more than
+    may be followed."""
+    sources = await _sources(connection, request, tell)
     if request.follow and len(sources) > request.most_followed:
         raise RemitError(
             f"you are attempting to follow {len(sources)} log streams, but maximum allowed concurrency is"
             f" {request.most_followed}, use --max-log-requests to increase the limit"
         )
     if len(sources) == 1 and not request.prefix:
-        await sources[0].show(screen, request.selection, request.follow, note)
+        await sources[0].show(screen, request.selection, request.follow, tell)
         return
     selection = replace(request.selection, by_line=True)
 
     async def show_one(source: Source) -> None:
-        await source.show(Labelled(screen, source.label), selection, request.follow, partial(_tell, source.label))
+        await source.show(Labelled(screen, source.label), selection, request.follow, partial(_tell, tell, source.label))
 
     if request.follow:
         await _all(show_one(source) for source in sources)
@@ -83,8 +84,8 @@ async def show(connection: Connection, request: LogRequest, screen: Screen) -> N
             await show_one(source)
 
 
-def _tell(label: str, message: str) -> None:
-    note(f"[{label}] {message}")
+def _tell(tell: Callable[[str], None], label: str, message: str) -> None:
+    tell(f"[{label}] {message}")
 
 
 async def _all(showing: Iterable[Coroutine[Any, Any, None]]) -> None:
@@ -98,7 +99,7 @@ async def _all(showing: Iterable[Coroutine[Any, Any, None]]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _sources(connection: Connection, request: LogRequest) -> list[Source]:
+async def _sources(connection: Connection, request: LogRequest, tell: Callable[[str], None]) -> list[Source]:
     match request.kind:
         case "process":
             return [_process(connection, request)]
@@ -108,7 +109,7 @@ async def _sources(connection: Connection, request: LogRequest) -> list[Source]:
         found = await connection.kube.list(TASKS, connection.namespace, label_selector=request.selector)
         found = [obj for obj in found if "schedule" not in obj["spec"]]
         if not found:
-            note(f"no tasks found in namespace {connection.namespace} with labels {request.selector}")
+            tell(f"no tasks found in namespace {connection.namespace} with labels {request.selector}")
         return [TaskSource(connection, obj, request.attempt) for obj in sorted(found, key=_age)]
     obj = await connection.find(TASKS, request.name)
     is_schedule = "schedule" in obj["spec"]
@@ -119,9 +120,9 @@ async def _sources(connection: Connection, request: LogRequest) -> list[Source]:
     if request.all_runs:
         runs = sorted(await runs_of(connection, obj), key=_age)
         if not runs:
-            _tell_no_runs(obj)
+            _tell_no_runs(obj, tell)
         return [TaskSource(connection, run, request.attempt) for run in runs]
-    latest = await _newest_run(connection, obj, request.follow)
+    latest = await _newest_run(connection, obj, request.follow, tell)
     return [TaskSource(connection, latest, request.attempt)] if latest else []
 
 
@@ -141,9 +142,7 @@ class TaskSource:
     def label(self) -> str:
         return f"task/{self.obj['metadata']['name']}"
 
-    async def show(
-        self, screen: Screen | Labelled, selection: Selection, follow: bool, tell: Callable[[str], None]
-    ) -> None:
+    async def show(self, screen: LogWriter, selection: Selection, follow: bool, tell: Callable[[str], None]) -> None:
         """See `Source.show`."""
         connection, task = self.connection, ExecutionTask.parse(self.obj)
         attempt = chosen_attempt(task, self.attempt)
@@ -177,9 +176,7 @@ class ProcessSource:
     folder: Path
     run: Run
 
-    async def show(
-        self, screen: Screen | Labelled, selection: Selection, follow: bool, tell: Callable[[str], None]
-    ) -> None:
+    async def show(self, screen: LogWriter, selection: Selection, follow: bool, tell: Callable[[str], None]) -> None:
         """See `Source.show`. What is followed ends with the supervisor."""
         try:
             readers = {stream: RotatingReader(self.folder, stream, self.run) for stream in screen.streams}
@@ -188,10 +185,13 @@ class ProcessSource:
         except OSError as error:
             raise RemitError(f"the output of {self.label} cannot be read: {error.strerror}: {self.folder}") from None
         shown = Shown(readers, screen, selection, tell)
-        while follow and self.run != "previous" and supervisor_lives(self.folder):
-            shown.advance()
-            await asyncio.sleep(POLL_SECONDS)
-        shown.close()
+        try:
+            while follow and self.run != "previous" and supervisor_lives(self.folder):
+                shown.advance()
+                await asyncio.sleep(POLL_SECONDS)
+            shown.advance(at_end=True)
+        finally:
+            shown.release()
 
 
 def _process(connection: Connection, request: LogRequest) -> Source:
@@ -255,24 +255,26 @@ async def _pods(connection: Connection, request: LogRequest, obj: Object) -> lis
     ]
 
 
-async def _newest_run(connection: Connection, schedule: Object, follow: bool) -> Object | None:
+async def _newest_run(
+    connection: Connection, schedule: Object, follow: bool, tell: Callable[[str], None]
+) -> Object | None:
     """The run that a scheduled task started last. Where there is none, the first one if it is followed, else None."""
     run = await newest_run(connection, schedule)
     if run is None:
-        _tell_no_runs(schedule)
+        _tell_no_runs(schedule, tell)
         if not follow:
             return None
         async with observing(connection.kube, schedule) as observed:
-            await observed.taken_up(note)
+            await observed.taken_up(tell)
             while (run := await newest_run(connection, schedule)) is None:
                 if observed.over:
                     return None
                 await observed.changed()
-    note(f"task {connection.namespace}/{run['metadata']['name']}")
+    tell(f"task {connection.namespace}/{run['metadata']['name']}")
     return run
 
 
-def _tell_no_runs(schedule: Object) -> None:
+def _tell_no_runs(schedule: Object, tell: Callable[[str], None]) -> None:
     task = ExecutionTask.parse(schedule)
     due = task.status.next_schedule_time
-    note(f"scheduled task {task.key} has no runs; the next is due {f'{due:%FT%TZ}' if due else 'at no known time'}")
+    tell(f"scheduled task {task.key} has no runs; the next is due {f'{due:%FT%TZ}' if due else 'at no known time'}")

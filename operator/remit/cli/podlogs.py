@@ -19,7 +19,7 @@ from remit.backends.kubernetes.labels import ATTEMPT
 from remit.backends.kubernetes.manifests import CONTAINER, job_name
 from remit.backends.kubernetes.records import Records
 from remit.cli.follow import Selection, Shown
-from remit.cli.terminal import Labelled, Screen
+from remit.cli.terminal import LogWriter
 from remit.errors import ApiError, RemitError
 from remit.kube.client import PODS, Kube, Object
 from remit.release.targets.kubernetes.manifests import CONTAINER as INSTANCE_CONTAINER
@@ -62,7 +62,7 @@ async def show(
     kube: Kube,
     task: ExecutionTask,
     attempt: AttemptStatus,
-    screen: Screen | Labelled,
+    screen: LogWriter,
     selection: Selection,
     *,
     follow: bool,
@@ -97,7 +97,7 @@ class _JobLog:
 
     kube: Kube
     pod: Object
-    screen: Screen | Labelled
+    screen: LogWriter
     selection: Selection
     tell: Callable[[str], None]
 
@@ -159,9 +159,7 @@ class PodSource:
     pod: Object
     previous: bool
 
-    async def show(
-        self, screen: Screen | Labelled, selection: Selection, follow: bool, tell: Callable[[str], None]
-    ) -> None:
+    async def show(self, screen: LogWriter, selection: Selection, follow: bool, tell: Callable[[str], None]) -> None:
         """See `Source.show`."""
         reader = PushedReader()
         stream: Stream = screen.streams[0]

@@ -152,7 +152,13 @@ def warn_about_ceilings(policies: Sequence[CompiledPolicy], suites: Sequence[Sui
 def explain(decision: Decision) -> None:
     """Everything that is known about why, and under which terms."""
     typer.secho("Allowed" if decision.allowed else "Denied", fg="green" if decision.allowed else "red", bold=True)
-    facts = {
+    for name, text in facts(decision).items():
+        typer.echo(f"  {name + ':':<9} {escape(text)}")
+
+
+def facts(decision: Decision) -> dict[str, str]:
+    """What is known about why, and under which terms, each under one word."""
+    known = {
         "why": decision.message,
         "reason": str(decision.reason),
         "policy": decision.policy,
@@ -163,9 +169,7 @@ def explain(decision: Decision) -> None:
         "audited": "; ".join(denial.message for denial in decision.audited),
         "warning": "; ".join(decision.warnings),
     }
-    for name, text in facts.items():
-        if text:
-            typer.echo(f"  {name + ':':<9} {escape(text)}")
+    return {name: text for name, text in known.items() if text}
 
 
 def as_dict(decision: Decision) -> dict[str, Any]:

@@ -8,11 +8,21 @@ import os
 import re
 import sys
 import zlib
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Protocol
 
 from remit.api.executiontaskstatus import Stream
 from remit.execution.output import STREAMS
 from remit.telemetry import escape
+
+
+class LogWriter(Protocol):
+    """Takes what programs wrote, as a `Screen` does."""
+
+    streams: tuple[Stream, ...]
+
+    def write(self, stream: Stream, data: bytes) -> None: ...
+    def write_line(self, stream: Stream, prefix: bytes, line: bytes) -> None: ...
+    def has_colors(self, stream: Stream) -> bool: ...
 
 
 class Screen:
@@ -54,7 +64,7 @@ _COLORS: Final = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 class Labelled:
     """A screen on which each line begins with `label`, in a colour of its own on a terminal: the same each time."""
 
-    def __init__(self, screen: Screen, label: str) -> None:
+    def __init__(self, screen: LogWriter, label: str) -> None:
         self.streams = screen.streams
         self._screen = screen
         text = f"[{escape(label)}] "
@@ -72,6 +82,9 @@ class Labelled:
     def write_line(self, stream: Stream, prefix: bytes, line: bytes) -> None:
         """One line, after `prefix`, which goes to the terminal as it is."""
         self._screen.write_line(stream, self._label[stream] + prefix, line)
+
+    def has_colors(self, stream: Stream) -> bool:
+        return self._screen.has_colors(stream)
 
 
 def harmless(text: str) -> str:

@@ -85,6 +85,8 @@ class ReleaseTree:
     """The newest first."""
     advice: tuple[str, ...]
     """What can be done now, one sentence each."""
+    verbs: tuple[tuple[str, str], ...] = ()
+    """The same: commands of `remit`, each with what it comes to at this moment."""
 
     @property
     def line(self) -> str:
@@ -104,7 +106,7 @@ def release_tree(
     deployment: Deployment, tasks: Mapping[HookKey, ExecutionTask], now: datetime.datetime, *, options: str = ""
 ) -> ReleaseTree:
     """The tree of a Deployment and of the tasks that are its hooks. `options` end each command that is advised."""
-    status, spec = deployment.status, deployment.spec
+    status, spec, verbs = deployment.status, deployment.spec, tuple(_advice(deployment))
     return ReleaseTree(
         name=deployment.metadata.name,
         phase=str(status.phase or DeploymentPhase.PENDING),
@@ -113,9 +115,8 @@ def release_tree(
         target=next(text for field, text in _TARGETS.items() if getattr(spec.target, field) is not None),
         stage=_stage(deployment, now),
         revisions=tuple(_revision(deployment, revision, tasks) for revision in status.history),
-        advice=tuple(
-            f"remit {verb} {deployment.metadata.name}{options}  {why}" for verb, why in possible_requests(deployment)
-        ),
+        advice=tuple(f"remit {verb} {deployment.metadata.name}{options}  {why}" for verb, why in verbs),
+        verbs=verbs,
     )
 
 
@@ -173,7 +174,7 @@ def _side(deployment: Deployment, slot: SlotStatus) -> Side:
     )
 
 
-def possible_requests(deployment: Deployment) -> list[tuple[str, str]]:
+def _advice(deployment: Deployment) -> list[tuple[str, str]]:
     """Verbs of `remit`, each with what it comes to at this moment."""
     status = deployment.status
     release, live = status.pipeline.release, status.pipeline.live

@@ -164,7 +164,7 @@ class Kube:
         each what is kept, page by page."""
         items: Objects = []
         version = ""
-        async for first, page in self._listed(resource, namespace, label_selector, field_selector):
+        async for first, page in self.list_pages(resource, namespace, label_selector, field_selector):
             if first:
                 items = []
             found = page.get("items", [])
@@ -177,13 +177,14 @@ class Kube:
     ) -> AsyncGenerator[Objects, None]:
         """All objects, some hundred at a time. Where the server forgets the moment of the first page meanwhile, all of
         them come once more, and at once: whoever counts has to know an object by its uid."""
-        async for _, page in self._listed(resource, namespace, label_selector, field_selector):
+        async for _, page in self.list_pages(resource, namespace, label_selector, field_selector):
             yield page.get("items", [])
 
-    async def _listed(
+    async def list_pages(
         self, resource: Resource, namespace: str | None, label_selector: str, field_selector: str
     ) -> AsyncGenerator[tuple[bool, Object], None]:
-        """The pages of a list, each with whether it is the first of one."""
+        """The pages of a list as the server gives them, each with whether it is the first of one: then those before are
+        to be forgotten. The last one's resourceVersion is where a watch goes on."""
         params = {"limit": "500", "labelSelector": label_selector, "fieldSelector": field_selector}
         params = {name: value for name, value in params.items() if value}
         while True:

@@ -12,7 +12,7 @@ from aiohttp import web
 from remit.api import Deployment
 from remit.api.deploymentstatus import DeploymentStatus, RevisionStatus
 from remit.controllers import hooks
-from remit.describe.releasetree import possible_requests, release_tree
+from remit.describe.releasetree import release_tree
 from remit.errors import ApiError, RemitError
 from remit.kube.client import DEPLOYMENTS, TASKS
 from remit.release.asking import ask
@@ -61,7 +61,7 @@ async def release(request: web.Request, session: Session) -> View:
         )
         for slot, each in traffic.items()
     }
-    possible = dict(possible_requests(deployment))
+    possible = dict(tree.verbs)
     status = deployment.status
     context = {
         "card": shown,
