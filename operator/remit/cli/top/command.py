@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import signal
 import sys
@@ -36,6 +37,10 @@ def top(
     if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()) or os.environ.get("TERM") == "dumb":
         raise InvalidInput(
             "remit top draws on a terminal, and this is none; 'remit get -w' prints each change as a line"
+        )
+    if importlib.util.find_spec("textual") is None:
+        raise InvalidInput(
+            "remit top needs textual, which the operator's image leaves out; run it where remit is installed by pip"
         )
     if not os.environ.get("NO_COLOR"):
         os.environ.pop("NO_COLOR", None)  # an empty one means nothing, but not to textual
