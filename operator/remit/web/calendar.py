@@ -35,6 +35,11 @@ def ticks(expression: str, zone: str, minute: int) -> tuple[float, ...] | None:
         return None
 
 
+_FRAME: Final = Markup(
+    '<svg class="day" role="img" aria-label="{}" viewBox="0 0 {} {}" preserveAspectRatio="none">{}</svg>'
+)
+
+
 def day(name: str, expression: str, zone: str, now: float) -> Markup:
     """The next 24 hours of one schedule."""
     begin = int(now // 60)
@@ -52,5 +57,4 @@ def day(name: str, expression: str, zone: str, now: float) -> Markup:
     if many:
         drawn += Markup('<rect class="more" x="0" y="8" width="{}" height="6"/>').format(WIDTH)
     label = f"{name} in the next 24 hours: {f'{_MOST} or more' if many else len(found)} runs"
-    frame = '<svg class="day" role="img" aria-label="{}" viewBox="0 0 {} {}" preserveAspectRatio="none">{}</svg>'
-    return Markup(frame).format(label, WIDTH, _HEIGHT, drawn)  # noqa: S704
+    return _FRAME.format(label, WIDTH, _HEIGHT, drawn)

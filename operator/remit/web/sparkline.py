@@ -49,8 +49,10 @@ def _y(value: float, top: float) -> float:
     return round(HEIGHT - 1 - (HEIGHT - 4) * min(1.0, max(0.0, value / top)), 1)
 
 
+_FRAME: Final = Markup(
+    '<svg class="spark" role="img" aria-label="{}" viewBox="0 0 {} {}" preserveAspectRatio="none">{}</svg>'
+)
+
+
 def _svg(label: str, body: Markup) -> Markup:
-    frame = '<svg class="spark" role="img" aria-label="{}" viewBox="0 0 {} {}" preserveAspectRatio="none">{}</svg>'
-    return Markup(frame).format(  # noqa: S704  (the frame is written here)
-        harmless(label), WIDTH, HEIGHT, body
-    )
+    return _FRAME.format(harmless(label), WIDTH, HEIGHT, body)

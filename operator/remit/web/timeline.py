@@ -32,6 +32,13 @@ def ticks(seconds: float) -> list[float]:
     return [step * number for number in range(int(seconds / step) + 1)]
 
 
+_FRAME: Final = Markup('<svg class="timeline" role="img" aria-label="{}" viewBox="0 0 {} {}">{}</svg>')
+_TICK: Final = Markup(
+    '<line class="grid" x1="{0}" x2="{0}" y1="0" y2="{1}"/><text x="{0}" y="{2}" text-anchor="{3}">{4}</text>'
+)
+_BAR: Final = Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}" rx="3"><title>{}</title></rect>')
+
+
 def timeline(rows: Sequence[Sequence[Bar]]) -> Markup:
     """One row for each sequence of bars, all on the same scale."""
     bars = [bar for row in rows for bar in row]
@@ -43,17 +50,12 @@ def timeline(rows: Sequence[Sequence[Bar]]) -> Markup:
     for tick in ticks(length):
         x = round(tick / length * WIDTH, 1)
         anchor = "end" if x > WIDTH - 40 else "start" if x < 40 else "middle"
-        line = (
-            '<line class="grid" x1="{0}" x2="{0}" y1="0" y2="{1}"/><text x="{0}" y="{2}" text-anchor="{3}">{4}</text>'
-        )
-        drawn += Markup(line).format(x, len(rows) * _ROW, len(rows) * _ROW + 13, anchor, span(tick) if tick else "0")  # noqa: S704
+        drawn += _TICK.format(x, len(rows) * _ROW, len(rows) * _ROW + 13, anchor, span(tick) if tick else "0")
     for number, row in enumerate(rows):
         for bar in row:
             x = round((bar.start - begin) / length * WIDTH, 1)
             width = round(max(3.0, (bar.end - bar.start) / length * WIDTH), 1)
-            shape = '<rect class="{}" x="{}" y="{}" width="{}" height="{}" rx="3"><title>{}</title></rect>'
             box = min(x, WIDTH - width), number * _ROW + 4, width, _ROW - 8
-            drawn += Markup(shape).format(bar.kind, *box, bar.label)  # noqa: S704  (written here)
-    frame = '<svg class="timeline" role="img" aria-label="{}" viewBox="0 0 {} {}">{}</svg>'
+            drawn += _BAR.format(bar.kind, *box, bar.label)
     label = "; ".join(bar.label for bar in bars)
-    return Markup(frame).format(label, WIDTH, len(rows) * _ROW + _AXIS, drawn)  # noqa: S704
+    return _FRAME.format(label, WIDTH, len(rows) * _ROW + _AXIS, drawn)
