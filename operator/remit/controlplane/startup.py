@@ -22,7 +22,8 @@ DATABASE = "state.db"
 MOST_DESCRIPTORS = 65_536
 BACKLOG = 512
 _M_MMAP_THRESHOLD = -3
-_MAPPED_BYTES = 128 * 1024
+_MAPPED_BYTES = 512 * 1024
+"""More than the 256 KiB that asyncio allocates for each read from a TLS connection: a mapping for each is slow."""
 
 
 def lock_state(database: Path) -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio.sslproto
+
 import pytest
 
+from remit.controlplane import startup
 from remit.controlplane.failures import Failure, quoted
 from remit.controlplane.http.bodies import decode, load_yaml
 from remit.controlplane.http.discovery import wanted_aggregation
@@ -128,3 +131,8 @@ def test_a_warning_stays_below_what_clients_take_when_it_is_escaped(text: str) -
     assert header.startswith('299 - "')
     assert len(header.encode()) <= 8190
     assert warning_headers(["a" * 4096]) == [f'299 - "{"a" * 4096}"']
+
+
+def test_what_a_tls_connection_reads_into_is_no_mapping_of_its_own() -> None:
+    """Each read allocates that much, and a mapping made a `get` half as slow again."""
+    assert asyncio.sslproto.SSLProtocol.max_size < startup._MAPPED_BYTES

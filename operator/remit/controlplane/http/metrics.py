@@ -48,6 +48,7 @@ class RequestMetrics:
         self._watches: Final = Gauge(
             "apiserver_longrunning_requests", "Watches that are open.", labels, registry=self.registry
         )
+        self._series: Final[dict[tuple[str, ...], _Series]] = {}
         self._objects: Final = Gauge(
             "apiserver_resource_objects", "Objects that are stored.", ("group", "resource"), registry=self.registry
         )
@@ -63,32 +64,54 @@ class RequestMetrics:
 
     def begin(self, request: Request, registry: Registry) -> Measuring:
         """To be told when `request` is answered."""
-        return Measuring(self, _labels(request, registry))
+        labels = _labels(request, registry)
+        if (series := self._series.get(labels)) is None:
+            series = self._series[labels] = self._find(labels)
+        return Measuring(series)
+
+    def _find(self, labels: tuple[str, ...]) -> _Series:
+        if labels[0] == "WATCH":
+            return _Series(self._requests, labels, self._watches.labels(*labels), None)
+        kind = "readOnly" if labels[0] in {"GET", "LIST"} else "mutating"
+        return _Series(self._requests, labels, self._inflight.labels(kind), self._duration.labels(*labels))
 
     def refuse(self, code: int) -> None:
         """Count a request that was refused before anything of it was read."""
         self._requests.labels(*_UNKNOWN, str(code)).inc()
 
 
+class _Series:
+    """What requests of the same labels are counted in. Finding it by its labels takes longer than counting."""
+
+    def __init__(self, requests: Counter, labels: tuple[str, ...], open_: Gauge, duration: Histogram | None) -> None:
+        self._requests, self._labels = requests, labels
+        self.open: Final = open_
+        self.duration: Final = duration
+        self._by_code: Final[dict[int, Counter]] = {}
+
+    def answered(self, code: int) -> Counter:
+        if (counter := self._by_code.get(code)) is None:
+            counter = self._by_code[code] = self._requests.labels(*self._labels, str(code))
+        return counter
+
+
 class Measuring:
     """One request, from when it was read to its answer."""
 
-    def __init__(self, metrics: RequestMetrics, labels: tuple[str, ...]) -> None:
-        self._metrics, self._labels = metrics, labels
-        self._watch = labels[0] == "WATCH"
-        kind = "readOnly" if labels[0] in {"GET", "LIST"} else "mutating"
-        self._gauge = metrics._watches.labels(*labels) if self._watch else metrics._inflight.labels(kind)
+    def __init__(self, series: _Series) -> None:
+        self._series = series
         self._started = time.monotonic()
-        self._gauge.inc()
+        series.open.inc()
 
     def end(self, code: int | None) -> None:
         """None: there was no answer, because the client has gone."""
-        self._gauge.dec()
+        series = self._series
+        series.open.dec()
         if code is None:
             return
-        self._metrics._requests.labels(*self._labels, str(code)).inc()
-        if not self._watch:
-            self._metrics._duration.labels(*self._labels).observe(time.monotonic() - self._started)
+        series.answered(code).inc()
+        if series.duration is not None:
+            series.duration.observe(time.monotonic() - self._started)
 
 
 def _labels(request: Request, registry: Registry) -> tuple[str, ...]:
