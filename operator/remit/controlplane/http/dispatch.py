@@ -27,7 +27,7 @@ from remit.controlplane.http import discovery
 from remit.controlplane.http.bodies import decode, load_yaml, unreadable
 from remit.controlplane.http.documents import Documents
 from remit.controlplane.http.negotiation import JSON, Accepted, negotiate
-from remit.controlplane.http.request import Request, ResourcePath, parse_path
+from remit.controlplane.http.request import Request, ResourcePath
 from remit.controlplane.http.reviews import Reviews
 from remit.controlplane.resources import Resource
 from remit.controlplane.resources.builtin import BUILTIN_GROUPS
@@ -72,7 +72,7 @@ class Dispatcher:
 
     async def answer(self, request: Request) -> Answer:
         """Raises `Failure` and `PlainFailure` for everything that is refused."""
-        path = parse_path(request.path)
+        path = request.resource_path
         if path is None:
             return self._document(request)
         if request.method == "POST" and (review := self._reviews.answer(path, partial(self._review_body, request))):

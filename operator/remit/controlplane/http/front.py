@@ -69,21 +69,19 @@ class Front:
         return response
 
     async def _answer(self, http: web.BaseRequest, body: bytes | None = None) -> web.StreamResponse:
-        line = Request(http.method, http.rel_url.path, http.rel_url.query, http.headers)
-        measuring, code = self._metrics.begin(line, self._registry), None
+        request = Request(http.method, http.rel_url.path, http.rel_url.query, http.headers)
+        measuring, code = self._metrics.begin(request, self._registry), None
         try:
-            response = await self._respond(http, body)
+            response = await self._respond(http, request, body)
             code = response.status
             return response
         finally:
             measuring.end(code)
 
-    async def _respond(self, http: web.BaseRequest, body: bytes | None) -> web.StreamResponse:
-        request: Request | None = None
+    async def _respond(self, http: web.BaseRequest, request: Request, body: bytes | None) -> web.StreamResponse:
         try:
             _refuse_impersonation(http)
-            body = await _body(http) if body is None else body
-            request = Request(http.method, http.rel_url.path, http.rel_url.query, http.headers, body)
+            request.body = await _body(http) if body is None else body
             answer = await self._dispatcher.answer(request)
         except Failure as failure:
             return _refuse(failure, http, request)

@@ -8,7 +8,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
-from remit.controlplane.http.request import Request, parse_path
+from remit.controlplane.http.request import Request
 from remit.controlplane.resources import Registry
 from remit.controlplane.storage import Store
 from remit.controlplane.verbs.patches import APPLY_PATCH
@@ -116,7 +116,7 @@ class Measuring:
 
 def _labels(request: Request, registry: Registry) -> tuple[str, ...]:
     verb = _METHODS.get(request.method, "OTHER")
-    path = parse_path(request.path)
+    path = request.resource_path
     resource = registry.find(path.group, path.version, path.resource) if path is not None else None
     if path is None or resource is None:
         return verb, "", "", "", "", ""
@@ -126,5 +126,7 @@ def _labels(request: Request, registry: Registry) -> tuple[str, ...]:
     elif verb == "PATCH" and APPLY_PATCH in request.headers.get("Content-Type", ""):
         verb = "APPLY"
     scope = "resource" if path.name else "namespace" if path.namespace else "cluster"
-    subresource = path.subresource if path.subresource in {*resource.subresources, "finalize", ""} else ""
+    subresource = path.subresource
+    if subresource != "finalize" and subresource not in resource.subresources:
+        subresource = ""
     return verb, path.group, path.version, path.resource, subresource, scope

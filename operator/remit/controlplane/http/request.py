@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from remit.controlplane.failures import bad_request, invalid, quoted
 
@@ -46,7 +47,7 @@ def parse_path(path: str) -> ResourcePath | None:
     return ResourcePath(group, version, rest[0], namespace, name, rest[2] if len(rest) > 2 else "")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Request:
     """What a verb is given: everything of the HTTP request that can matter."""
 
@@ -55,8 +56,13 @@ class Request:
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: bytes = b""
+    """Filled once it is read."""
     warnings: list[str] = field(default_factory=list)
     """Filled while the request is served; they go out as Warning headers, on refusals too."""
+
+    @cached_property
+    def resource_path(self) -> ResourcePath | None:
+        return parse_path(self.path)
 
     def text(self, name: str, default: str = "") -> str:
         return self.query.get(name, default)
