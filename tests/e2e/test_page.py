@@ -98,6 +98,9 @@ def test_another_site_cannot_do_anything(looker: Looker, headers: dict[str, str]
 
 def test_another_site_cannot_open_a_stream(looker: Looker) -> None:
     assert looker.get("/live/", **{"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    other_port = {"Sec-Fetch-Site": "same-site"}
+    assert looker.get("/", **other_port, **{"Sec-Fetch-Dest": "empty"}).status_code == 403
+    assert looker.get("/", **other_port, **{"Sec-Fetch-Dest": "document"}).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 from typing import Any
@@ -74,7 +75,7 @@ async def explain(connection: Connection, name: str, operator_namespace: str) ->
     task = await connection.find(TASKS, name)
     today = await observedruns.policies_of(connection, operator_namespace)
     trail = observedruns.trail_of(connection.own_state_dirs)
-    reached = observedruns.reached_by(trail, connection.namespace) if trail else None
+    reached = await asyncio.to_thread(observedruns.reached_by, trail, connection.namespace) if trail else None
     seen = await observedruns.task_of(connection, task, reached)
     if not seen.runs:
         why = "; ".join(each.why for each in seen.unclear)

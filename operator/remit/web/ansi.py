@@ -16,6 +16,9 @@ from remit.telemetry import escape as harmless
 
 LONGEST_SHOWN: Final = 8192
 """Characters of one line. The rest is in what can be downloaded."""
+_MOST_SPANS: Final = 200
+"""Of a line. What is more colourful has no colours from there on: a browser bears only so many elements."""
+_MOST_CODES: Final = 64
 _SEQUENCE: Final = re.compile(
     r"\x1b\[([0-9:;]*)m"  # colours and the like
     r"|\x1b\[[0-?]{0,64}[ -/]{0,8}[@-~]"
@@ -67,7 +70,9 @@ class Painter:
             if found[1] is not None:
                 self._style = _after(self._style, found[1])
         pieces.append((self._style, text[at:]))
-        html = Markup().join(_span(style, piece) for style, piece in _overwritten(pieces) if piece)
+        shown = [(style, piece) for style, piece in _overwritten(pieces) if piece]
+        rest = "".join(piece for _, piece in shown[_MOST_SPANS:])
+        html = Markup().join(_span(style, piece) for style, piece in [*shown[:_MOST_SPANS], (Style(), rest)] if piece)
         if cut > 0:
             html += Markup('<span class="cut-off"> … {} characters more</span>').format(cut)
         return html
@@ -91,7 +96,7 @@ def _span(style: Style, text: str) -> Markup:
 
 
 def _after(style: Style, parameters: str) -> Style:
-    codes = [int(each) if each and len(each) < 6 else 0 for each in re.split("[;:]", parameters)]
+    codes = [int(each) if each and len(each) < 6 else 0 for each in re.split("[;:]", parameters)[:_MOST_CODES]]
     while codes:
         code = codes.pop(0)
         if code == 0:

@@ -23,8 +23,8 @@ ENDED: Final = ("Succeeded", *FAILED, "Cancelled")
 SCHEDULED: Final = "Scheduled"
 PHASES: Final = (RUNNING, *WAITING, *FAILED, "Cancelled", "Succeeded", SCHEDULED)
 _MOST_MESSAGE: Final = 240
-_GENERATED: Final = re.compile(r"(-(?=[a-z]*[0-9])[a-z0-9]+)+$")
-"""The end of a name that was counted or drawn: `-42`, `-x7f2k`."""
+_GENERATED: Final = re.compile(r"(?=[a-z]*[0-9])[a-z0-9]+")
+"""The end of a name that was counted or drawn, after a dash: `42`, `x7f2k`."""
 _API_VERSION: Final = "remit.dev/v1alpha1"
 
 
@@ -73,7 +73,12 @@ class TaskRow:
     @property
     def family(self) -> str:
         """What it is one of many of: a schedule's runs, or tasks whose names differ in what was generated."""
-        return self.schedule or _GENERATED.sub("", self.name)
+        if self.schedule:
+            return self.schedule
+        name = self.name
+        while (cut := name.rpartition("-"))[1] and _GENERATED.fullmatch(cut[2]):
+            name = cut[0]
+        return name
 
 
 def slim(obj: Object) -> Object:
@@ -122,7 +127,9 @@ def moment(text: object) -> float | None:
         time = datetime.datetime.fromisoformat(text) if isinstance(text, str) else None
     except ValueError:
         return None
-    return time.timestamp() if time is not None and time.tzinfo is not None else None
+    if time is None or time.tzinfo is None or not 1 < time.year < datetime.MAXYEAR:  # no zone leads beyond
+        return None
+    return time.timestamp()
 
 
 def _operation(spec: Mapping[str, Any]) -> str:

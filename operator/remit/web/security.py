@@ -62,8 +62,10 @@ def _refusal(request: web.Request) -> web.Response | None:
         return web.Response(status=421, text="this page is served at 127.0.0.1 and localhost alone")
     site = request.headers.get("Sec-Fetch-Site", "none")
     if request.method in {"GET", "HEAD"}:
-        # A stream costs something, so no other site may begin one. A page may be linked to.
-        if request.path.startswith("/live/") and site not in {"none", "same-origin"}:
+        # A page may be linked to, and no more: what others load here, also from other ports of this host, would take
+        # notices away that are shown once, and streams and searches cost something.
+        linked = request.headers.get("Sec-Fetch-Dest") == "document" and not request.path.startswith("/live/")
+        if site not in {"none", "same-origin"} and not linked:
             return web.Response(status=403, text="another site asked for this")
         return None
     origin = urlsplit(request.headers.get("Origin", ""))

@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 BODY_LIMIT: Final = 256 << 10
 _BODY_SECONDS: Final = 10.0
 _IDLE_SECONDS: Final = 300.0
+_KEEPALIVE_SECONDS: Final = 75.0
 """A viewer at whose page nobody looked for so long is forgotten until somebody does."""
 _LOOK_SECONDS: Final = 30.0
 _STATIC: Final = Path(__file__).parent / "static"
@@ -46,7 +47,12 @@ class PageServer:
         self._sessions = Sessions(time.monotonic)
         self._logins = login.Logins(key, time.time)
         self._streams = Streams()
-        self._runner = web.AppRunner(self._app(), access_log=None, logger=RequestLogger(__name__, lambda: None))
+        self._runner = web.AppRunner(
+            self._app(),
+            access_log=None,
+            keepalive_timeout=_KEEPALIVE_SECONDS,
+            logger=RequestLogger(__name__, lambda: None),
+        )
         self._forgetting: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> PageServer:
@@ -146,6 +152,7 @@ class PageServer:
             raise web.HTTPServiceUnavailable(text="this link is for its user")  # what failed is not kept for later
         if token and self._logins.redeem(token):
             await self._viewer.open()
+            self._sessions.end(request.cookies.get(self._cookie, ""))
             response = web.HTTPSeeOther("/")
             response.set_cookie(
                 self._cookie, self._sessions.begin(self._viewer), httponly=True, samesite="Strict", path="/"

@@ -22,9 +22,19 @@ FOLLOWED = {
     ("backends/ending.py", "ending.stopped"): "an ExitReason, which whoever stops an attempt passes",
     ("backends/kubernetes/pods.py", "never_started(stopped)"): "the same",
     ("controllers/policies.py", "why[:1024]"): "`lastDenied.reason` of a policy, which is a sentence",
+    ("describe/explained.py", "next(conditions, '')"): "a condition's, read back",
+    (
+        "describe/releasetree.py",
+        "next((each.reason for each in status.conditions if each.type == 'Reconciling'), '')",
+    ): "the same",
     ("operations/process/supervisor.py", "ExitReason(outcome.reason)"): "another process's, read back",
     ("operations/process/supervisor.py", "type(error).__name__"): "a supervisor's own log",
     ("release/status.py", "release.stage"): "STAGES_AND_ENDS",
+    ("web/overview.py", "reason"): "a status's, read back",
+    (
+        "web/rows.py",
+        "sys.intern(_text(error.get('reason')) or _text(queue.get('reason')) or _finished(status))",
+    ): "the same",
 }
 """What the scan cannot follow, and why that is no code or known otherwise."""
 

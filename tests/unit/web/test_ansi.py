@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -77,3 +78,14 @@ def test_nothing_becomes_a_tag(data: bytes) -> None:
     tags.feed(painted(data))
     assert set(tags.tags) <= {"span"}
     assert set(tags.attributes) <= {"class"}
+
+
+def test_a_line_of_a_thousand_colours_is_not_a_thousand_elements() -> None:
+    line = b"".join(b"\x1b[3%dmx" % (number % 8) for number in range(1000))
+    html = Painter().line(line)
+    assert html.count("<span") <= 200
+    assert re.sub("<[^>]*>", "", html) == "x" * 1000
+
+
+def test_a_sequence_of_many_codes_is_read_as_far_as_terminals_do() -> None:
+    assert Painter().line(b"\x1b[" + b"1;" * 4000 + b"4mx") == '<span class="bold">x</span>'

@@ -76,6 +76,8 @@ def test_a_schedule_and_its_run_know_each_other() -> None:
         ("a-1-2", "a"),
         ("nightly-dump", "nightly-dump"),
         ("v2", "v2"),
+        (f"a{'-1' * 120}-1.a", f"a{'-1' * 120}-1.a"),  # reading it takes no longer than others
+        ("-42", ""),
     ],
 )
 def test_names_that_were_counted_are_one_family(name: str, family: str) -> None:
@@ -109,4 +111,10 @@ def test_no_status_breaks_it(status: Object) -> None:
 
 @pytest.mark.parametrize("text", ["", "now", "2026-01-31", "2026-01-31T08:00:00", None, 3, "9" * 400])
 def test_what_is_no_time_is_none(text: object) -> None:
+    assert moment(text) is None
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00", "2026-01-01T00:00:00", 5])
+def test_what_no_clock_shows_is_no_time(text: object) -> None:
+    """An Event that somebody wrote must not keep a page from being shown."""
     assert moment(text) is None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import datetime
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_args
 
@@ -24,7 +25,7 @@ from remit.web.sessions import Notice, Session
 
 T = TypeVar("T")
 
-_TRAIL: Final = Resource(GROUP, VERSION, "audittrails", namespaced=False)
+TRAIL: Final = Resource(GROUP, VERSION, "audittrails", namespaced=False)
 """What RBAC has to allow `get` of: there is no such object, and the trail tells of every namespace."""
 _SHOWN: Final = 200
 _SECONDS: Final = 60.0
@@ -41,7 +42,7 @@ async def audit(request: web.Request, session: Session) -> View:
     mistake, records, more = "", list[dict[str, Any]](), False
     try:
         found = audittrail.Selection(trail, _filter(asked), _SHOWN + 1)
-        records = [_record(record) for _, record in await _thread(lambda: list(found))]
+        records = [_record(record) for _, record in await _in_turn(lambda: list(found))]
         more = len(records) > _SHOWN
     except ValueError as error:
         mistake = str(error)
@@ -54,7 +55,7 @@ async def audit(request: web.Request, session: Session) -> View:
 async def check(request: web.Request, session: Session) -> str:
     """Follow the chain of hashes, as `remit audit verify`."""
     trail = await _trail(session)
-    report = await _thread(lambda: verify(trail))
+    report = await _in_turn(lambda: verify(trail))
     if report.ok:
         text = f"The trail is whole: {report.records} records, each continues the one before. Head {report.head}"
     else:
@@ -67,15 +68,22 @@ async def check(request: web.Request, session: Session) -> str:
 
 async def _trail(session: Session) -> Path:
     """Raises `RemitError` where it is not here, and 403 for who may not read it."""
-    if not await session.viewer.may("get", _TRAIL, None):
+    if not await session.viewer.may("get", TRAIL, None):
         raise web.HTTPForbidden(text="You may not read the audit trail: it needs get of audittrails.remit.dev.")
     if (trail := session.viewer.trail) is None:
         raise RemitError("the audit trail is on the operator's host, and not on this one")
     return trail
 
 
-async def _thread(work: Callable[[], T]) -> T:
+@asynccontextmanager
+async def turn() -> AsyncIterator[None]:
+    """In which a trail may be read, for a minute at most."""
     async with asyncio.timeout(_SECONDS), _reading:
+        yield
+
+
+async def _in_turn(work: Callable[[], T]) -> T:
+    async with turn():
         return await asyncio.to_thread(work)
 
 

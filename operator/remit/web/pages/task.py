@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import time
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from remit.execution.output import STREAMS
 from remit.kube.client import TASKS, Object
 from remit.web import output
 from remit.web.live import Events
+from remit.web.pages import audit
 from remit.web.pages.events import event_row
 from remit.web.pages.place import place
 from remit.web.rendering import View, kind_of, span
@@ -161,12 +163,13 @@ async def why(request: web.Request, session: Session) -> View:
     obj = await viewer.fetch(TASKS, namespace, name)
     refused = any((each.get("network") or {}).get("denied") for each in (obj.get("status") or {}).get("attempts") or [])
     # The trail says where a task wanted to connect. It is long, so it is read only where that is asked.
-    trails = viewer.state_dirs if refused else ()
+    trails = viewer.state_dirs if refused and await viewer.may("get", audit.TRAIL, None) else ()
     connection = Connection(viewer.kube, namespace, viewer.state_dirs, trails)
     told: explained.Explained | None = None
     unclear = ""
     try:
-        told = await explained.explain(connection, name, viewer.operator_namespace)
+        async with audit.turn() if trails else contextlib.nullcontext():
+            told = await explained.explain(connection, name, viewer.operator_namespace)
     except InvalidInput as error:
         unclear = str(error)
     left_out: Sequence[str] = policyyaml.told(told.suggestion.left_out) if told and told.suggestion else ()
