@@ -35,8 +35,9 @@ START_SECONDS = 60
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """This process's environment without what would lead to another API server."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("KUBE", "REMIT_STATE"))}
+    """This process's environment without what would lead to another API server, or hide the size of a terminal."""
+    left_out = ("KUBE", "REMIT_STATE", "COLUMNS", "LINES")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
     return {**kept, "PYTHONPATH": str(SOURCE), "NO_COLOR": "1", **extra}
 
 
