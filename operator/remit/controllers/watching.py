@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,7 +33,16 @@ OnListed = Callable[[str], None]
 _LONGEST_PAUSE = 30.0
 _IDENTITY: Any = "remit"
 """Of kopf's peering, which is off. Without one, kopf looks up the name of a user who may have none."""
-_GOODBYE = 0.1
+_GOODBYE_SECONDS = 2.0
+"""For a server that does not answer any more."""
+
+
+async def _all_closed(sockets: Iterable[socket.socket]) -> None:
+    """Wait until the connections of closed sessions are closed: TLS has to say goodbye, which takes the server, too."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_GOODBYE_SECONDS):
+            while any(each.fileno() >= 0 for each in sockets):  # noqa: ASYNC110  (they tell nobody)
+                await asyncio.sleep(0.01)
 
 
 class _NoDiffBase(kopf.DiffBaseStorage):
@@ -100,12 +111,12 @@ class Watcher:
         self._cancel = partial(asyncio.get_running_loop().call_soon_threadsafe, me.cancel)
         if self._stop.is_set():
             return
+        sockets = weakref.WeakSet[socket.socket]()
         async with contextlib.AsyncExitStack() as sessions:
-            # They are closed without waiting; TLS needs a few turns of the loop to say goodbye.
-            sessions.push_async_callback(asyncio.sleep, _GOODBYE)
+            sessions.push_async_callback(_all_closed, sockets)  # after the sessions
             await kopf.operator(
                 identity=_IDENTITY,
-                registry=self._registry(home, sessions),
+                registry=self._registry(home, sessions, sockets),
                 settings=_settings(),
                 standalone=True,
                 clusterwide=not self.namespaces,
@@ -113,16 +124,26 @@ class Watcher:
                 ready_flag=self.ready,
             )
 
-    def _registry(self, home: asyncio.AbstractEventLoop, sessions: contextlib.AsyncExitStack) -> kopf.OperatorRegistry:
+    def _registry(
+        self,
+        home: asyncio.AbstractEventLoop,
+        sessions: contextlib.AsyncExitStack,
+        sockets: weakref.WeakSet[socket.socket],
+    ) -> kopf.OperatorRegistry:
         """The sessions are ours, because kopf leaves its own open where it is cancelled as it begins."""
         registry = kopf.OperatorRegistry()
         access = self.access
+
+        def make_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+            family, kind, protocol, *_ = address
+            sockets.add(made := socket.socket(family, kind, protocol))
+            return made
 
         @kopf.on.login(registry=registry)
         async def login(**_: Any) -> kopf.AiohttpSession:
             authorization = await access.authorization()
             session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=access.ssl_context() or True, limit=0),
+                connector=aiohttp.TCPConnector(ssl=access.ssl_context() or True, limit=0, socket_factory=make_socket),
                 headers={"Authorization": authorization} if authorization else {},
                 trace_configs=[self._tracing(home)],
             )
