@@ -36,10 +36,7 @@ GATEWAYS = "app.kubernetes.io/component=egress-gateway"
 @pytest.fixture(scope="module")
 def web(installation: Installation) -> Iterator[str]:
     """The address of a web server that policy lists, where pods of the node reach each other."""
-    if "--accept-unenforced-network" not in installation.kubectl.ok(
-        "get", "-n", installation.system, f"deployment/{installation.release}", "-o", "yaml"
-    ):
-        installation.upgrade(acceptUnenforcedNetwork=True)
+    installation.upgrade(acceptUnenforcedNetwork=True)  # and with the default image, which has Python
     port = installation.ports[0]
     with (
         installation.serve("listed", clusters.busybox_image(), ("sh", "-c", SERVES), port, PORT=str(port)) as address,
