@@ -61,19 +61,41 @@ class Running:
 
 @dataclass
 class Terminal:
-    """A command on a terminal, and what it wrote there."""
+    """A command on a terminal, and what it wrote there since a key was last pressed."""
 
     process: subprocess.Popen[bytes]
     descriptor: int
     written: bytes = b""
 
-    def frames(self) -> list[list[str]]:
-        """The lines of the drawings so far, each of which took the place of the one before."""
+    def read(self) -> bytes:
+        """What it wrote so far."""
         with suppress(BlockingIOError):
             while chunk := os.read(self.descriptor, 65536):
                 self.written += chunk
-        drawings = re.split(r"(?:\x1b\[1A|\x1b\[2K)+", self.written.decode(errors="replace").replace("\r", ""))
+        return self.written
+
+    def frames(self) -> list[list[str]]:
+        """The lines of the drawings so far, each of which took the place of the one before."""
+        drawings = re.split(r"(?:\x1b\[1A|\x1b\[2K)+", self.read().decode(errors="replace").replace("\r", ""))
         return [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawing).split("\n") for drawing in drawings]
+
+    def until(self, *words: bytes) -> bytes:
+        """Wait until it has written all of this, and give all that it wrote."""
+        try:
+            until(lambda: all(word in self.read() for word in words), f"{words}")
+        except AssertionError as late:
+            raise AssertionError(f"{late}; written: {self.written[-4000:]!r}") from None
+        return self.written
+
+    def press(self, keys: bytes) -> None:
+        self.written = b""
+        os.write(self.descriptor, keys)
+
+    def end(self) -> int:
+        """Its exit code, once it has ended and all is read."""
+        until(lambda: (self.read(), self.process.poll())[1] is not None, f"its end: {self.process.args!r}")
+        self.read()
+        return self.process.wait()
 
 
 @dataclass
@@ -159,10 +181,9 @@ class RemitUp:
     def on_a_terminal(self, *arguments: str, **env: str) -> bytes:
         """What a terminal gets of a command that must succeed. A variable that is empty in `env` is not set."""
         ours, theirs = pty.openpty()
-        environment = {key: value for key, value in (self.env | env).items() if value}
         with os.fdopen(ours, "rb", buffering=0) as screen:
             done = subprocess.run(
-                [*REMIT, *arguments], env=environment, stdout=theirs, stderr=subprocess.PIPE, timeout=60
+                [*REMIT, *arguments], env=self._set(env), stdout=theirs, stderr=subprocess.PIPE, timeout=60
             )
             os.close(theirs)
             assert done.returncode == 0, done.stderr
@@ -175,22 +196,34 @@ class RemitUp:
         return seen
 
     @contextmanager
-    def spawn_on_a_terminal(self, *arguments: str, lines: int = 24, columns: int = 80) -> Iterator[Terminal]:
-        """As `spawn`, on a terminal of that size."""
+    def spawn_on_a_terminal(
+        self, *arguments: str, lines: int = 24, columns: int = 80, **env: str
+    ) -> Iterator[Terminal]:
+        """As `spawn`, on a terminal of that size, which the command leaves as it was. `env`: as `on_a_terminal`."""
         ours, theirs = pty.openpty()
         try:
             termios.tcsetwinsize(theirs, (lines, columns))
             os.set_blocking(ours, False)
+            before = termios.tcgetattr(theirs)
             with subprocess.Popen(
-                [*REMIT, *arguments], env=self.env | {"TERM": "xterm"}, stdin=theirs, stdout=theirs, stderr=theirs
+                [*_INTERRUPTED, *REMIT, *arguments],
+                env=self._set({"TERM": "xterm"} | env),
+                stdin=theirs,
+                stdout=theirs,
+                stderr=theirs,
+                start_new_session=True,
             ) as process:
                 try:
                     yield Terminal(process, ours)
+                    assert termios.tcgetattr(theirs) == before, "the terminal is not as it was"
                 finally:
                     process.kill()
         finally:
             os.close(ours)
             os.close(theirs)
+
+    def _set(self, env: dict[str, str]) -> dict[str, str]:
+        return {key: value for key, value in (self.env | env).items() if value}
 
     def shell(self, folder: Path) -> Callable[[str], str]:
         """A prompt in `folder`, where `remit` and `kubectl` are found: what a command prints, also if it fails."""
@@ -237,8 +270,7 @@ class RemitUp:
     def spawn(self, *arguments: str) -> Iterator[Running]:
         """A command in the background; killed at the end of the block if it has not ended."""
         with subprocess.Popen(
-            # A shell's background jobs ignore SIGINT, and so would whatever they start.
-            ["/usr/bin/env", "--default-signal=INT", *REMIT, *arguments],
+            [*_INTERRUPTED, *REMIT, *arguments],
             env=self.env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -285,3 +317,5 @@ class RemitUp:
 
 
 REMIT = (sys.executable, "-m", "remit.cli")
+_INTERRUPTED = ("/usr/bin/env", "--default-signal=INT")
+"""A shell's background jobs ignore SIGINT, and so would whatever they start."""
