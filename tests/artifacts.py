@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from remit.execution.artifacts import ArtifactStore, StoredArtifact
 
@@ -12,3 +14,26 @@ def record(store: ArtifactStore, namespace: str, task: str, uid: str, artifacts:
     attempt = f"{uid}-1"
     store.stage(namespace, task, attempt, artifacts)
     store.commit(uid, attempt)
+
+
+@contextmanager
+def pruning(store: ArtifactStore) -> Iterator[None]:
+    """What nobody has is removed again and again meanwhile. Raises what that raised."""
+    stop, failures = threading.Event(), list[BaseException]()
+
+    def prune() -> None:
+        try:
+            while not stop.is_set():
+                store.prune(1 << 30)
+        except BaseException as error:
+            failures.append(error)
+
+    pruner = threading.Thread(target=prune)
+    pruner.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        pruner.join()
+    for failure in failures:
+        raise failure

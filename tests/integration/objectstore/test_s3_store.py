@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import io
 import random
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -226,26 +225,11 @@ def test_a_young_content_without_a_record_is_left_alone(where: S3Location, swift
 
 
 def test_pruning_takes_nothing_of_what_others_collect(store: S3Store) -> None:
-    stop, failures = threading.Event(), list[BaseException]()
-
-    def prune() -> None:
-        try:
-            while not stop.is_set():
-                store.prune(1 << 30)
-        except BaseException as error:
-            failures.append(error)
-
-    pruner = threading.Thread(target=prune)
-    pruner.start()
-    try:
+    with artifacts.pruning(store):
         for turn in range(2):
             put(store, "build", {"a": b"always", "b": b"%d" % turn}, uid=f"u{turn}")
             assert contents(store, "build") == {"a": b"always", "b": b"%d" % turn}
             store.release("data", f"u{turn}")
-    finally:
-        stop.set()
-        pruner.join()
-    assert failures == []
 
 
 def test_what_is_mounted_stays_until_it_is_let_go(store: S3Store) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import structlog
-from tests.artifacts import record
+from tests.artifacts import pruning, record
 
 from remit.backends import ExitReason, FileTree, Outcome
 from remit.errors import InvalidInput
@@ -186,7 +186,7 @@ def test_pruning_takes_nothing_of_what_others_collect(store: FolderStore, tree: 
     """The same contents come and go in several tasks while contents that nobody has are removed."""
     for name in "abc":
         (folder / name).write_text(name)
-    stop, failures = threading.Event(), list[BaseException]()
+    failures = list[BaseException]()
 
     def work(task: str) -> None:
         try:
@@ -198,22 +198,12 @@ def test_pruning_takes_nothing_of_what_others_collect(store: FolderStore, tree: 
         except BaseException as error:
             failures.append(error)
 
-    def prune() -> None:
-        try:
-            while not stop.is_set():
-                store.prune(1 << 30)
-        except BaseException as error:
-            failures.append(error)
-
-    pruner = threading.Thread(target=prune)
-    pruner.start()
-    workers = [threading.Thread(target=work, args=(task,)) for task in ("one", "two")]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    stop.set()
-    pruner.join()
+    with pruning(store):
+        workers = [threading.Thread(target=work, args=(task,)) for task in ("one", "two")]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
     for failure in failures:
         raise failure
 
