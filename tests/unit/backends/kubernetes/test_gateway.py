@@ -173,6 +173,14 @@ async def begun(cluster: Cluster, running: asyncio.Task[Outcome]) -> None:
     assert waiting.done(), running
 
 
+async def left_running(cluster: Cluster, backend: KubernetesBackend, cancel: asyncio.Event) -> None:
+    """An operator stops while its attempt goes on."""
+    running = asyncio.create_task(run(backend, cancel))
+    await begun(cluster, running)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_the_program_begins_behind_its_gateway_and_all_of_it_is_told(
     cluster: Cluster, backend: KubernetesBackend, cancel: asyncio.Event
 ) -> None:
@@ -209,11 +217,8 @@ async def test_where_nothing_enforces_it_the_same_is_asked_for_and_status_says_s
 ) -> None:
     """Also of one that is taken up later."""
     first, second = (made(cluster.server, monkeypatch, holds=False) for _ in range(2))
-    running = asyncio.create_task(run(first, cancel))
-    await begun(cluster, running)
+    await left_running(cluster, first, cancel)
     assert cluster.seen.keys() >= (OWN - {JOB, POD}) | {SHARED}
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
     cluster.end_task()
     outcome = await adopted(second, cancel)
     assert outcome
@@ -230,10 +235,7 @@ async def adopted(backend: KubernetesBackend, cancel: asyncio.Event, recorded: H
 async def test_the_next_operator_takes_up_both(
     cluster: Cluster, backend: KubernetesBackend, cancel: asyncio.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    running = asyncio.create_task(run(backend, cancel))
-    await begun(cluster, running)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    await left_running(cluster, backend, cancel)
     assert cluster.server.objects.keys() >= OWN, "an operator that stops leaves them alone"
     second = made(cluster.server, monkeypatch)
     found = asyncio.create_task(adopted(second, cancel))
@@ -250,10 +252,7 @@ async def test_one_without_a_gateway_is_not_taken_up(
     cluster: Cluster, backend: KubernetesBackend, cancel: asyncio.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever has taken its place."""
-    running = asyncio.create_task(run(backend, cancel))
-    await begun(cluster, running)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    await left_running(cluster, backend, cancel)
     stranger = copy.deepcopy(cluster.server.objects[GATEWAY])
     cluster.server.take(GATEWAY_POD)
     cluster.server.take(GATEWAY)
@@ -410,10 +409,7 @@ async def test_what_the_cluster_does_not_admit_says_so(
 async def test_what_is_ended_after_a_restart_leaves_nothing(
     cluster: Cluster, backend: KubernetesBackend, cancel: asyncio.Event
 ) -> None:
-    running = asyncio.create_task(run(backend, cancel))
-    await begun(cluster, running)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    await left_running(cluster, backend, cancel)
     assert await backend.recover(Handle(pid=0, start_time=0, boot_id="", container="remit-uid-1", namespace="data"))
     assert not OWN & cluster.server.objects.keys()
 
