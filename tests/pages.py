@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,6 +45,22 @@ def _events(answer: httpx.Response) -> Iterator[tuple[str, Any]]:
             name = line.removeprefix("event: ")
         elif line.startswith("data: "):
             yield name, json.loads(line.removeprefix("data: "))
+
+
+def regions(events: Iterator[tuple[str, Any]], *words: str) -> None:
+    """Until what comes has all of these words in it."""
+    seen = ""
+    while not all(word in seen for word in words):
+        name, data = next(events)
+        seen += data["html"] if name == "region" else ""
+
+
+def region(events: Iterator[tuple[str, Any]], called: str, pattern: str) -> None:
+    """Until this one comes like that."""
+    for name, data in events:
+        if name == "region" and data["name"] == called and re.search(pattern, data["html"]):
+            return
+    raise AssertionError(f"the stream ended before {called} was like {pattern!r}")
 
 
 def login_link(up: RemitUp) -> str:

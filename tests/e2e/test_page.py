@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from pages import TIMEOUT, Looker, login_link, looking
+from pages import TIMEOUT, Looker, login_link, looking, regions
 from remitup import RemitUp, until
 
 
@@ -135,15 +135,9 @@ def test_a_session_ends_with_its_logout(up: RemitUp) -> None:
 
 def test_what_runs_and_what_failed_is_shown_as_it_happens(up: RemitUp, looker: Looker) -> None:
     with looker.live("/") as events:
-        for name, data in events:
-            if name == "state":
-                assert data["trouble"] == ""
-                break
+        assert next(data["trouble"] for name, data in events if name == "state") == ""
         up.kubectl("apply", "-f", "-", stdin=_TASKS)
-        seen = ""
-        while "shown-running" not in seen or "shown-denied" not in seen:
-            name, data = next(events)
-            seen += data["html"] if name == "region" else ""
+        regions(events, "shown-running", "shown-denied")
     text = looker.get("/").text
     assert "shown-running" in text
     assert "needs no browser's consent" not in text
@@ -159,10 +153,7 @@ def test_a_control_plane_that_hangs_is_told_and_gone_on_with(up: RemitUp) -> Non
         control_plane.kill()  # its watches break off, and the next one is a while coming
         assert one.get("/").status_code == 200
         up.kubectl("apply", "-f", "-", stdin=_TASKS.replace("shown", "afterwards"))
-        seen = ""
-        while "afterwards-running" not in seen:
-            name, data = next(events)
-            seen += data["html"] if name == "region" else ""
+        regions(events, "afterwards-running")
     up.remit_here("cancel", "afterwards-running")
 
 
@@ -187,10 +178,7 @@ def test_a_reader_that_stops_reading_holds_up_nobody(up: RemitUp, looker: Looker
         next(stalled)
         next(events)
         up.kubectl("apply", "-f", "-", stdin=_TASKS.replace("shown", "lively"))
-        seen = ""
-        while "lively-running" not in seen:
-            name, data = next(events)
-            seen += data["html"] if name == "region" else ""
+        regions(events, "lively-running")
     up.remit_here("cancel", "lively-running")
 
 

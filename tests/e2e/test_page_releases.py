@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pages import Looker, looking
+from pages import Looker, looking, region
 from ports import free_port
 from remitup import RemitUp, until
 
@@ -72,11 +72,11 @@ def test_a_release_is_seen_and_steered(up: RemitUp, looker: Looker, tmp_path: Pa
         with looker.live("/releases/default/site") as events:
             _until_output(events, "&lt;b&gt;serving")
             _requests(port, 20)
-            _until_region(events, "sides", r"2\d in all|20 in all")
-            _until_region(events, "sides", r"<b>0\.0</b>[^§]*<b>0\.0</b>")  # as no more come, which no watch tells of
+            region(events, "sides", r"2\d in all|20 in all")
+            region(events, "sides", r"<b>0\.0</b>[^§]*<b>0\.0</b>")  # as no more come, which no watch tells of
             promoted = looker.post("/releases/default/site/promote", revision="2")
             assert promoted.headers["Location"] == "/releases/default/site"
-            _until_region(events, "head", "Healthy")
+            region(events, "head", "Healthy")
         report = until(lambda: re.search(r"/releases/default/site/report/2", page()), "the report")
         answer = looker.get(report[0])
         assert "sandbox" in answer.headers["Content-Security-Policy"]
@@ -109,9 +109,4 @@ def _until_output(events: Iterator[tuple[str, Any]], text: str) -> None:
     for name, data in events:
         if name == "output" and any(text in each["html"] for each in data.get("lines", ())):
             return
-
-
-def _until_region(events: Iterator[tuple[str, Any]], region: str, pattern: str) -> None:
-    for name, data in events:
-        if name == "region" and data["name"] == region and re.search(pattern, data["html"]):
-            return
+    raise AssertionError(f"the stream ended before {text!r} was written")

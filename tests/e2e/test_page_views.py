@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from pages import Looker, looking
+from pages import Looker, looking, region
 from remitup import RemitUp, until
+from trees import submit
 
 SECRET = "hunter2-is-not-for-histories"
 
@@ -20,16 +21,6 @@ def looker(up: RemitUp) -> Iterator[Looker]:
     until(lambda: up.phase("refused") == "Denied", "the denial")
     with looking(up) as one:
         yield one
-
-
-def submit(up: RemitUp, name: str, script: str, more: str = "") -> None:
-    text = f"""
-apiVersion: remit.dev/v1alpha1
-kind: ExecutionTask
-metadata: {{name: {name}}}
-spec: {{command: {{argv: [bash, -c, {script!r}]}}{more}}}
-"""
-    up.kubectl("apply", "-f", "-", stdin=text)
 
 
 def ended(up: RemitUp, name: str) -> None:
@@ -49,12 +40,7 @@ def lines(events: Iterator[tuple[str, Any]], last: str) -> str:
 
 
 def test_output_is_shown_while_it_is_written(up: RemitUp, looker: Looker) -> None:
-    submit(
-        up,
-        "talker",
-        "printf '\\033[31mred\\033[0m <b>\\n'; sleep 300",
-        ", timeoutSeconds: 300",
-    )
+    submit(up, "talker", r"printf '\033[31mred\033[0m <b>\n'; sleep 300", timeoutSeconds=300)
     until(lambda: up.phase("talker") == "Running", "the start")
     with looker.live("/tasks/default/talker") as events:
         seen = lines(events, "&lt;b&gt;")
@@ -69,7 +55,7 @@ def test_output_is_shown_while_it_is_written(up: RemitUp, looker: Looker) -> Non
 
 
 def test_a_mebibyte_in_one_line_and_a_flood_are_no_burden(up: RemitUp, looker: Looker) -> None:
-    submit(up, "flood", "head -c 1048576 /dev/zero | tr '\\\\0' x; echo; seq 100000; echo over >&2")
+    submit(up, "flood", r"head -c 1048576 /dev/zero | tr '\0' x; echo; seq 100000; echo over >&2")
     ended(up, "flood")
     assert up.phase("flood") == "Succeeded"
     with looker.live("/tasks/default/flood") as events:
@@ -79,7 +65,7 @@ def test_a_mebibyte_in_one_line_and_a_flood_are_no_burden(up: RemitUp, looker: L
     assert "over" in seen
     assert len(seen) < 1 << 20
     answer = looker.get("/tasks/default/flood/output/1/stdout")
-    assert len(answer.content) == len("x" * 1048576 + "\n") + sum(len(str(number)) + 1 for number in range(1, 100001))
+    assert answer.content == b"x" * 1048576 + b"\n" + b"".join(b"%d\n" % number for number in range(1, 100001))
     assert answer.headers["Content-Disposition"] == 'attachment; filename="flood-1-stdout.log"'
     assert answer.headers["Content-Type"] == "application/octet-stream"
     assert looker.get("/tasks/default/flood/output/2/stdout").status_code == 400
@@ -87,7 +73,8 @@ def test_a_mebibyte_in_one_line_and_a_flood_are_no_burden(up: RemitUp, looker: L
 
 
 def test_attempts_are_on_a_time_line_with_their_usage(up: RemitUp, looker: Looker) -> None:
-    submit(up, "thrice", "echo try; exit 3", ", retry: {maxRetries: 2, backoff: {initialSeconds: 1, jitter: 0}}")
+    retry = {"maxRetries": 2, "backoff": {"initialSeconds": 1, "jitter": 0}}
+    submit(up, "thrice", "echo try; exit 3", retry=retry)
     ended(up, "thrice")
     page = looker.get("/tasks/default/thrice").text
     assert len(re.findall(r"<title>attempt \d for [^;<]*: ExitCode</title>", page)) == 3
@@ -137,14 +124,9 @@ def test_what_is_not_there_is_not_there(looker: Looker, path: str) -> None:
 
 def test_the_list_is_filtered_and_live(up: RemitUp, looker: Looker) -> None:
     with looker.live("/tasks?text=appears") as events:
-        seen = ""
-        while "No task is like that" not in seen:
-            name, data = next(events)
-            seen = data["html"] if name == "region" and data["name"] == "rows" else seen
+        region(events, "rows", "No task is like that")
         submit(up, "appears", "echo")
-        while "/tasks/default/appears" not in seen:
-            name, data = next(events)
-            seen = data["html"] if name == "region" and data["name"] == "rows" else seen
+        region(events, "rows", "/tasks/default/appears")
     ended(up, "appears")
     assert "/tasks/default/appears" not in looker.get("/tasks?phase=Running&text=appears").text
 
