@@ -94,7 +94,7 @@ def shop_image() -> str:
     needs_docker()
     made = docker("import", "-c", f'CMD ["{PYTHON}", "-I", "/app.py"]', "-", IMAGE, input=tree({"/app.py": _APP}))
     assert made.returncode == 0, made.stderr
-    return _loaded(IMAGE)
+    return loaded(IMAGE)
 
 
 @functools.cache
@@ -103,7 +103,7 @@ def busybox_image() -> str:
     needs_docker()
     made = docker("import", "-", BUSYBOX, input=dockers.tree())
     assert made.returncode == 0, made.stderr
-    return _loaded(BUSYBOX)
+    return loaded(BUSYBOX)
 
 
 @functools.cache
@@ -114,7 +114,7 @@ def usual_image() -> str:
         "import", "-", USUAL, input=tree(programs=("sh", "echo", "printenv", "cat", "grep", "sleep", "tail", "ls"))
     )
     assert made.returncode == 0, made.stderr
-    return _loaded(USUAL)
+    return loaded(USUAL)
 
 
 @functools.cache
@@ -123,7 +123,7 @@ def postgres_image() -> str:
     needs_docker()
     made = docker("import", "-", POSTGRES, input=_postgres())
     assert made.returncode == 0, made.stderr
-    return _loaded(POSTGRES)
+    return loaded(POSTGRES)
 
 
 def _postgres() -> bytes:
@@ -145,7 +145,8 @@ def _postgres() -> bytes:
     return archive.getvalue()
 
 
-def _loaded(name: str) -> str:
+def loaded(name: str) -> str:
+    """Make an image of the machine's Docker engine known to every node."""
     load = shlex.split(os.environ.get("REMIT_TEST_LOAD_IMAGE", ""))
     require("cluster", load, "say in REMIT_TEST_LOAD_IMAGE how the nodes get an image of this machine")
     subprocess.run([*load, name], check=True, capture_output=True, timeout=120)

@@ -12,7 +12,6 @@ import importlib.metadata
 import io
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import launchers
+from clusters import loaded
 from dockers import docker, needs_docker, tree
 from image.slim import is_unused
 from parts import require
@@ -57,14 +57,6 @@ _CHANGES = (
 def operator_image() -> str:
     """The image, on every node of the test's cluster; REMIT_TEST_OPERATOR_IMAGE names another one."""
     return loaded(os.environ.get("REMIT_TEST_OPERATOR_IMAGE") or build())
-
-
-def loaded(image: str) -> str:
-    """Make an image of the machine's Docker engine known to every node of the test's cluster."""
-    load = shlex.split(os.environ.get("REMIT_TEST_LOAD_IMAGE", ""))
-    require("cluster", load, "say in REMIT_TEST_LOAD_IMAGE how the nodes get an image of this machine")
-    subprocess.run([*load, image], check=True, capture_output=True, timeout=120)
-    return image
 
 
 def build(checkout: Path = _ROOT, image: str = IMAGE) -> str:

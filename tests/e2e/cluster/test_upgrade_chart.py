@@ -20,7 +20,7 @@ from e2e.cluster.test_services import ROLLBACK, release
 from e2e.cluster.test_takeover import volumes
 from httpload import load
 from lastversions import last_version
-from operatorimage import build, loaded, operator_image
+from operatorimage import build, operator_image
 from ports import free_port
 from support import Kubectl, wait_until
 
@@ -86,7 +86,7 @@ def last(kubectl: str, checkout: Path) -> Iterator[LastVersion]:
     name = f"remit-{uuid.uuid4().hex[:8]}"
     chart = checkout / "charts/remit"
     values: dict[str, Any] = {
-        "image": _image(loaded(build(checkout, "remit-operator:last"))),
+        "image": _image(clusters.loaded(build(checkout, "remit-operator:last"))),
         "namespaces": [name],
         "crds": {"install": False},
         "requestedBy": {"enabled": False},
