@@ -8,45 +8,27 @@ import pytest
 
 import clusters
 from e2e.cluster.conftest import WAITS
+from e2e.cluster.counting import counting
 from e2e.cluster.installation import Installation, command
 from support import repetitions, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 TASKS = 20
 KILLS = repetitions(3, soak=10)
-COUNTS = """
-mkdir -p /tmp/www/cgi-bin
-cat >/tmp/www/cgi-bin/count <<'END'
-#!/bin/sh
-echo "effect $QUERY_STRING" >>/tmp/effects
-printf 'Content-Type: text/plain\\n\\ncounted\\n'
-END
-chmod 755 /tmp/www/cgi-bin/count
-touch /tmp/effects
-httpd -p $PORT -h /tmp/www
-exec tail -f /tmp/effects
-"""
 
 
 def test_twenty_tasks_run_once_each_while_their_operator_is_killed(installation: Installation) -> None:
     """Fewer at a time than there are, so that after each kill some run, and some are yet to be started."""
-    port, names = installation.ports[0], [f"once-{number}" for number in range(TASKS)]
-    image = clusters.busybox_image()
-
-    def effects() -> Counter[str]:
-        told = installation.kubectl.ok("logs", "-n", installation.namespace, "pod/counter").splitlines()
-        return Counter(line.removeprefix("effect ") for line in told)
-
-    with installation.serve("counter", image, ("sh", "-c", COUNTS), port, PORT=str(port)) as address:
-        url = f"http://{address}:{port}/cgi-bin/count"
-        script = f"busybox wget -q -O - '{url}?'$REMIT_TASK_NAME && sleep 3"
+    image, names = clusters.busybox_image(), [f"once-{number}" for number in range(TASKS)]
+    with counting(installation) as counter:
+        script = f"busybox wget -q -O - '{counter.url}/count?'$REMIT_TASK_NAME && sleep 3"
         installation.apply(*(command(name, "sh", "-c", script, image=image) for name in names))
         for number in range(KILLS):
             seen = 1 + number * TASKS // KILLS
-            wait_until(lambda seen=seen: len(effects()) >= seen, f"{seen} of them", seconds=240)  # type: ignore[misc]
+            wait_until(lambda seen=seen: len(counter.effects()) >= seen, f"{seen} of them", seconds=240)  # type: ignore[misc]
             installation.kill()
         ends = {name: installation.finished(name) for name in names}
-        assert effects() == Counter(names)
+        assert counter.effects() == Counter(names)
 
     phases = {name: (end["phase"], end["attemptCount"]) for name, end in ends.items()}
     assert phases == dict.fromkeys(names, ("Succeeded", 1))

@@ -15,6 +15,7 @@ import pytest
 
 import clusters
 from e2e.cluster.conftest import ANYWHERE, ROOT, WAITS
+from e2e.cluster.counting import counting
 from e2e.cluster.installation import API, Installation, command, task
 from e2e.cluster.test_services import ROLLBACK, release
 from e2e.cluster.test_takeover import volumes
@@ -26,24 +27,6 @@ from support import Kubectl, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 LATE_SECONDS = 300
-SERVES = """
-mkdir -p /tmp/www/cgi-bin
-cat >/tmp/www/cgi-bin/count <<'END'
-#!/bin/sh
-echo "effect $QUERY_STRING" >>/tmp/effects
-printf 'Content-Type: text/plain\\n\\ncounted\\n'
-END
-cat >/tmp/www/cgi-bin/hold <<'END'
-#!/bin/sh
-echo "effect $QUERY_STRING" >>/tmp/effects
-until [ -e /tmp/go ]; do sleep 0.1; done
-printf 'Content-Type: text/plain\\n\\nheld\\n'
-END
-chmod 755 /tmp/www/cgi-bin/*
-touch /tmp/effects
-httpd -p $PORT -h /tmp/www
-exec tail -f /tmp/effects
-"""
 POLICY: dict[str, Any] = {
     "selector": {},
     "networks": ["none", "host"],
@@ -120,15 +103,9 @@ def _object(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
 
 async def test_what_is_under_way_goes_on_and_is_never_done_twice(last: LastVersion) -> None:
     its = last.installation
-    kubectl, namespace, port = its.kubectl, its.namespace, its.ports[0]
-    image = clusters.busybox_image()
-
-    def effects() -> Counter[str]:
-        told = kubectl.ok("logs", "-n", namespace, "pod/counter").splitlines()
-        return Counter(line.removeprefix("effect ") for line in told)
-
-    with its.serve("counter", image, ("sh", "-c", SERVES), port, PORT=str(port)) as address:
-        url = f"http://{address}:{port}/cgi-bin"
+    kubectl, namespace = its.kubectl, its.namespace
+    with counting(its) as counter:
+        url, effects = counter.url, counter.effects
         minutely = {"cron": "* * * * *", "startingDeadlineSeconds": LATE_SECONDS, "successfulRunsHistoryLimit": 20}
         retry = {"onInterruption": "Retry", "backoff": {"initialSeconds": 1}}
         its.apply(
@@ -157,7 +134,7 @@ async def test_what_is_under_way_goes_on_and_is_never_done_twice(last: LastVersi
             _see_what_ran(last, job, before)
             once = its.finished("once")
             wait_until(lambda: effects()["again"] == 2, "the second attempt")
-            kubectl.ok("exec", "-n", namespace, "counter", "--", "touch", "/tmp/go")
+            counter.let_go()
             again = its.finished("again")
             _see_policy_and_new_tasks(last)
             its.apply(release("shop", clusters.shop_image(), "v3"))
