@@ -134,7 +134,7 @@ class Attendance:
     def _outcome(self, stopped: ExitReason | None) -> Outcome:
         has_run = self._seen.running or self._seen.terminated is not None or self._records.last
         if stopped is not None and not has_run:
-            return never_started(stopped, self._waits_for, self._request, self._given)
+            return never_started(self._waits_for, self._request, self._given, cancelled=stopped is ExitReason.CANCELLED)
         if not self._pod and (outcome := _told_by(self._job)) is not None:
             return confined(outcome, self._given)
         return outcome_of(
