@@ -13,6 +13,7 @@ import structlog
 
 from remit.backends.base import AttemptRequest, OutputSink
 from remit.backends.filetree import collected
+from remit.backends.kubernetes.ensuring import read
 from remit.backends.kubernetes.manifests import (
     COLLECTING_SECONDS,
     CONTAINER,
@@ -225,13 +226,8 @@ class Attendance:
                     self._tell()
 
     async def _read_job(self) -> Object | None:
-        try:
-            found = await self._kube.get(JOBS, self._namespace, self._name)
-        except ApiError as error:
-            if error.status != _NOT_FOUND:
-                raise
-            return None
-        return found if found["metadata"]["uid"] == self._uid else None
+        found = await read(self._kube, JOBS, self._namespace, self._name)
+        return found if found is not None and found["metadata"]["uid"] == self._uid else None
 
     async def _follow(self) -> None:
         """Take over what the log says, until all of it was read."""
