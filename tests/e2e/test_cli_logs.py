@@ -159,8 +159,15 @@ def test_instances_of_a_release_by_side_and_name_and_before_their_restart(up: Re
 
         previous = ("logs", "deploy/crier", "--instance", "blue-0", "--previous")
         assert up.remit_here(*previous).returncode == 1
+        # Before that a crash is the release's failure, which takes the instance away.
+        up.kubectl("wait", "deployments.remit.dev/crier", "--for=condition=Healthy", "--timeout=60s")
         os.kill(read_state(folders / "blue-0")["process"]["pid"], signal.SIGKILL)
-        until(lambda: read_state(folders / "blue-0").get("restarts") == 1, "the restart")
+
+        def restarted() -> bool:
+            state = read_state(folders / "blue-0")
+            return (state.get("restarts"), state.get("phase")) == (1, "Running")
+
+        until(restarted, "the restart")
         assert up.remit_here(*previous).stdout == "run\n"
         # That of this run alone, as by kubectl.
         until(lambda: up.remit_here("logs", "deploy/crier", "--instance", "blue-0").stdout == "run\n", "the next run")
