@@ -72,9 +72,7 @@ async def release(request: web.Request, session: Session) -> View:
         "possible": possible if may else {},
         "may": may,
         "may_pause": may and str(status.phase) in {"Progressing", "AwaitingPromotion"} and "resume" not in possible,
-        "earlier": [
-            each for each in status.history if each.outcome == "Promoted" and each.revision != status.active_revision
-        ],
+        "earlier": _earlier(status),
         "stages": _stages(deployment, time.time()),
         "reports": _reports(viewer, deployment),
         "health": deployment.spec.health_check,
