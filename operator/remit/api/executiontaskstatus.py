@@ -31,6 +31,10 @@ class Phase(StrEnum):
     def final(self) -> bool:
         return self in {Phase.SUCCEEDED, Phase.FAILED, Phase.TIMED_OUT, Phase.CANCELLED, Phase.DENIED}
 
+    @property
+    def failed(self) -> bool:
+        return self in {Phase.FAILED, Phase.TIMED_OUT, Phase.DENIED}
+
 
 class PolicyStatus(StatusModel):
     """The decision that let the task run, or did not."""

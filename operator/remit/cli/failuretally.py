@@ -15,7 +15,7 @@ Object = Mapping[str, Any]
 MOST_REMEMBERED: Final = 200_000
 """Objects of which it is known that they were counted. Beyond, records of the audit trail are not taken for others."""
 _LONGEST_MESSAGE: Final = 500
-_FAILED_TASKS: Final = frozenset({Phase.FAILED, Phase.TIMED_OUT, Phase.DENIED})
+_FAILED_TASKS: Final = frozenset(phase for phase in Phase if phase.failed)
 _FAILED_RELEASES: Final = frozenset({"Failed", "RolledBack"})
 _SUCCEEDED: Final = frozenset({"Completed", "Cancelled"})
 _REASON: Final = re.compile(r"([A-Z][A-Za-z]+): (.*)", re.DOTALL)

@@ -19,7 +19,7 @@ _LONGEST: Final = 400
 _NO_MATTER_WHEN: Final = datetime.datetime.fromtimestamp(0, datetime.UTC)
 """Durations in a tree are not shown in a row."""
 _FINAL: Final = frozenset(str(phase) for phase in Phase if phase.final)
-_FAILED: Final = frozenset({"Failed", "TimedOut", "Denied"})
+_FAILED: Final = frozenset(str(phase) for phase in Phase if phase.failed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
