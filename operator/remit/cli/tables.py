@@ -307,7 +307,7 @@ def _task(obj: Object, now: datetime.datetime, wide: bool) -> list[Text]:
 def _policy(obj: Object, now: datetime.datetime, wide: bool) -> list[Text]:
     policy = CommandPolicy.parse(obj)
     status = policy.status
-    ready = next((condition for condition in status.conditions if condition.type == "Ready"), None)
+    ready = status.ready
     truth = ready.status if ready else "Unknown"
     row = [
         _plain(policy.metadata.name),

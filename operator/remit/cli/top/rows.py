@@ -183,7 +183,7 @@ def policy_row(obj: Object) -> PolicyRow:
             allowed=0, denied=0, last_denied="", last_denied_at=None,
         )  # fmt: skip
     status = policy.status
-    ready = next((condition for condition in status.conditions if condition.type == "Ready"), None)
+    ready = status.ready
     denial = status.last_denied
     return PolicyRow(
         **_common(obj),

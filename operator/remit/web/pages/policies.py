@@ -27,7 +27,7 @@ _ASKED: Final = ("line", "namespace", "labels", "network", "backend")
 
 def _row(obj: Object) -> dict[str, Any]:
     parsed = CommandPolicy.parse(obj)
-    ready = next((each for each in parsed.status.conditions if each.type == "Ready"), None)
+    ready = parsed.status.ready
     last = parsed.status.last_denied
     metadata = parsed.metadata
     return {
