@@ -12,7 +12,8 @@ from remit import reasons
 from remit.api import CommandPolicy, ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus
 from remit.cli.top.cells import size
-from remit.cli.top.views import short, style_of
+from remit.cli.top.views import style_of
+from remit.describe.ages import short
 from remit.execution.progress import human_duration
 from remit.telemetry import escape
 
