@@ -74,9 +74,9 @@ async def release(request: web.Request, session: Session) -> View:
         "may_pause": may and str(status.phase) in {"Progressing", "AwaitingPromotion"} and "resume" not in possible,
         "earlier": _earlier(status),
         "stages": _stages(deployment, time.time()),
-        "reports": _reports(viewer, deployment),
+        "reports": await asyncio.to_thread(_reports, viewer, deployment),
         "health": deployment.spec.health_check,
-        "instances": sorted(instances.instances(viewer.state_dirs, f"{namespace}/{name}")),
+        "instances": sorted(await asyncio.to_thread(instances.instances, viewer.state_dirs, f"{namespace}/{name}")),
         "chosen": request.query.get("instance", ""),
         "events": [event_row(each) for each in await viewer.events_of(obj)][:12],
     }
@@ -130,7 +130,9 @@ async def report(request: web.Request, session: Session) -> web.StreamResponse:
     namespace, name = place(request)
     number = request.match_info["revision"]
     deployment = Deployment.parse(await session.viewer.fetch(DEPLOYMENTS, namespace, name))
-    if not number.isascii() or not number.isdecimal() or int(number) not in _reports(session.viewer, deployment):
+    if not number.isascii() or not number.isdecimal():
+        raise web.HTTPNotFound
+    if int(number) not in await asyncio.to_thread(_reports, session.viewer, deployment):
         raise web.HTTPNotFound
     for state_dir in session.viewer.state_dirs:
         file = folder.file(folder.of(state_dir, namespace, name), int(number), "html")
