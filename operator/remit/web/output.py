@@ -125,7 +125,12 @@ async def _batches(chunks: AsyncGenerator[LogChunk, None]) -> AsyncGenerator[lis
 
 def _line(painters: dict[tuple[int, str], Painter], chunk: LogChunk) -> dict[str, Any]:
     painter = painters.setdefault((chunk.attempt, chunk.stream), Painter())
-    line: dict[str, Any] = {"html": painter.line(chunk.data), "stream": chunk.stream, "attempt": chunk.attempt}
+    return painted(painter, chunk, attempt=chunk.attempt)
+
+
+def painted(painter: Painter, chunk: LogChunk, **source: Any) -> dict[str, Any]:
+    """A line as the page takes it. `source` says what wrote it."""
+    line: dict[str, Any] = {"html": painter.line(chunk.data), "stream": chunk.stream, **source}
     if chunk.time is not None:
         line["time"] = f"{chunk.time:%H:%M:%S}.{chunk.time.microsecond // 1000:03d}"
     return line | ({"gap": True} if chunk.gap else {})
