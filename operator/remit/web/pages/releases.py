@@ -10,9 +10,8 @@ from typing import Any, Final
 from aiohttp import web
 
 from remit.api import Deployment
-from remit.api.deploymentstatus import DeploymentStatus, RevisionStatus
 from remit.controllers import hooks
-from remit.describe.releasetree import release_tree
+from remit.describe.releasetree import earlier, release_tree
 from remit.errors import ApiError, RemitError
 from remit.kube.client import DEPLOYMENTS, TASKS
 from remit.release.asking import ask
@@ -72,7 +71,7 @@ async def release(request: web.Request, session: Session) -> View:
         "possible": possible if may else {},
         "may": may,
         "may_pause": may and str(status.phase) in {"Progressing", "AwaitingPromotion"} and "resume" not in possible,
-        "earlier": _earlier(status),
+        "earlier": earlier(status),
         "stages": _stages(deployment, time.time()),
         "reports": await asyncio.to_thread(_reports, viewer, deployment),
         "health": deployment.spec.health_check,
@@ -83,11 +82,6 @@ async def release(request: web.Request, session: Session) -> View:
     regions = ("head", "sides", "stages", "history", "told")
     every = _METERED_SECONDS if traffic else 5.0
     return View("release.html", f"{namespace}/{name}", "releases", context, regions, every=every)
-
-
-def _earlier(status: DeploymentStatus) -> list[RevisionStatus]:
-    """What can be returned to."""
-    return [each for each in status.history if each.outcome == "Promoted" and each.revision != status.active_revision]
 
 
 def _stages(deployment: Deployment, now: float) -> list[dict[str, Any]]:
