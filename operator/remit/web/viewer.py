@@ -187,7 +187,7 @@ class Viewer:
         """What was told of an object, the newest first."""
         metadata = obj["metadata"]
         found = await self.few(EVENTS, metadata["namespace"], fields=f"involvedObject.uid={metadata['uid']}")
-        return sorted(found, key=_last_seen, reverse=True)[:_MOST_EVENTS]
+        return sorted(found, key=last_seen, reverse=True)[:_MOST_EVENTS]
 
     @property
     def trail(self) -> Path | None:
@@ -224,5 +224,6 @@ def _key(obj: Object) -> tuple[str, str]:
     return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
 
 
-def _last_seen(event: Object) -> str:
+def last_seen(event: Object) -> str:
+    """When an Event was told last; empty where it does not say."""
     return str(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp") or "")
