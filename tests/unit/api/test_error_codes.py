@@ -20,7 +20,6 @@ STAGES_AND_ENDS = {*STAGES, *get_args(Outcome)}
 """Conditions of a release have its stage for a reason, and Events its end."""
 FOLLOWED = {
     ("backends/ending.py", "ending.stopped"): "an ExitReason, which whoever stops an attempt passes",
-    ("backends/kubernetes/pods.py", "never_started(stopped)"): "the same",
     ("controllers/policies.py", "why[:1024]"): "`lastDenied.reason` of a policy, which is a sentence",
     ("describe/explained.py", "next(conditions, '')"): "a condition's, read back",
     (

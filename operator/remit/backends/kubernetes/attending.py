@@ -13,6 +13,7 @@ import structlog
 
 from remit.backends.base import AttemptRequest, OutputSink
 from remit.backends.filetree import collected
+from remit.backends.kubernetes.ensuring import read
 from remit.backends.kubernetes.manifests import (
     COLLECTING_SECONDS,
     CONTAINER,
@@ -134,7 +135,7 @@ class Attendance:
     def _outcome(self, stopped: ExitReason | None) -> Outcome:
         has_run = self._seen.running or self._seen.terminated is not None or self._records.last
         if stopped is not None and not has_run:
-            return never_started(stopped, self._waits_for, self._request, self._given)
+            return never_started(self._waits_for, self._request, self._given, cancelled=stopped is ExitReason.CANCELLED)
         if not self._pod and (outcome := _told_by(self._job)) is not None:
             return confined(outcome, self._given)
         return outcome_of(
@@ -225,13 +226,8 @@ class Attendance:
                     self._tell()
 
     async def _read_job(self) -> Object | None:
-        try:
-            found = await self._kube.get(JOBS, self._namespace, self._name)
-        except ApiError as error:
-            if error.status != _NOT_FOUND:
-                raise
-            return None
-        return found if found["metadata"]["uid"] == self._uid else None
+        found = await read(self._kube, JOBS, self._namespace, self._name)
+        return found if found is not None and found["metadata"]["uid"] == self._uid else None
 
     async def _follow(self) -> None:
         """Take over what the log says, until all of it was read."""

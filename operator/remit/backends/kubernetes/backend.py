@@ -125,10 +125,8 @@ class KubernetesBackend:
             asking = self._is_isolated(task.namespace, request.image, network)
             isolated = await in_time(asking, cancel, request.timeout_seconds)
             if isolated is None:
-                stopped = ExitReason.CANCELLED if cancel.is_set() else ExitReason.TIMED_OUT
-                return never_started(
-                    stopped, f"it was still being tried whether network: {network} holds", request, given
-                )
+                waited_for = f"it was still being tried whether network: {network} holds"
+                return never_started(waited_for, request, given, cancelled=cancel.is_set())
             given = walls(request.confinement, isolated=isolated)
         run = self._run_restricted if network == "restricted" else self._run
         async with self.workspaces.held(request, task.namespace):
@@ -150,8 +148,8 @@ class KubernetesBackend:
             try:
                 url = await in_time(_started(gateway), cancel, request.timeout_seconds)
                 if url is None:
-                    stopped = ExitReason.CANCELLED if cancel.is_set() else ExitReason.TIMED_OUT
-                    return never_started(stopped, f"its egress gateway: {gateway.waits_for}", request, given)
+                    waited_for = f"its egress gateway: {gateway.waits_for}"
+                    return never_started(waited_for, request, given, cancelled=cancel.is_set())
                 if isinstance(url, Outcome):
                     return confined(replace(url, message=f"its egress gateway: {url.message}"), given)
 
@@ -191,8 +189,8 @@ class KubernetesBackend:
         except ApiError as error:
             return confined(_refused(error), given)
         if not there:
-            stopped = ExitReason.CANCELLED if cancel.is_set() else ExitReason.TIMED_OUT
-            return never_started(stopped, self.workspaces.waits_for(request), request, given)
+            waited_for = self.workspaces.waits_for(request)
+            return never_started(waited_for, request, given, cancelled=cancel.is_set())
         informer = await self._informer(namespace)
         with informer.subscribe(request.id) as news:
             try:

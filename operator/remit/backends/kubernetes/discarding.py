@@ -8,6 +8,7 @@ import structlog
 
 from remit.api.endpoint import Resource
 from remit.backends.base import AttemptRequest
+from remit.backends.kubernetes.ensuring import read
 from remit.backends.kubernetes.fileparts import MOST_PARTS, part_name, parts
 from remit.backends.kubernetes.gatewaymanifests import beside_job
 from remit.backends.kubernetes.manifests import Secrets, belongs_to, is_of_attempt, job_name
@@ -15,7 +16,6 @@ from remit.errors import ApiError
 from remit.kube.client import JOBS, SECRETS, Kube
 
 log = structlog.get_logger(__name__)
-_NOT_FOUND = 404
 
 
 async def discard_of_attempt(kube: Kube, namespace: str, request: AttemptRequest) -> bool:
@@ -27,13 +27,12 @@ async def discard_of_attempt(kube: Kube, namespace: str, request: AttemptRequest
     objects += beside_job(own) if restricted else []
     for resource, name in objects:
         try:
-            found = await kube.get(resource, namespace, name)
-            if request.task is None or belongs_to(found, request.task.uid):
+            found = await read(kube, resource, namespace, name)
+            if found is not None and (request.task is None or belongs_to(found, request.task.uid)):
                 await kube.discard(resource, namespace, name, uid=found["metadata"]["uid"])
         except ApiError as error:
-            if error.status != _NOT_FOUND:
-                clean = False
-                log.info("what is left of an attempt stays for now", name=name, reason=str(error))
+            clean = False
+            log.info("what is left of an attempt stays for now", name=name, reason=str(error))
     return clean
 
 

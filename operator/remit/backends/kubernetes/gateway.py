@@ -15,7 +15,7 @@ import structlog
 from remit.backends.base import AttemptRequest
 from remit.backends.egress import GatewayRecord, NetworkUse
 from remit.backends.kubernetes.attending import remove_job
-from remit.backends.kubernetes.ensuring import ensure, exists
+from remit.backends.kubernetes.ensuring import ensure, exists, read
 from remit.backends.kubernetes.gatewaymanifests import (
     CONTAINER,
     gateway_id,
@@ -186,11 +186,8 @@ class EgressGateway:
                     raise
 
     async def _remove_left(self) -> None:
-        try:
-            found = await self._kube.get(JOBS, self._namespace, self._name)
-        except ApiError as error:
-            if error.status != _NOT_FOUND:
-                raise
+        found = await read(self._kube, JOBS, self._namespace, self._name)
+        if found is None:
             return
         if self._request.task is None or not belongs_to(found, self._request.task.uid):
             raise BackendError(f"{self._namespace} has a Job {self._name} that Remit did not make")
@@ -239,13 +236,8 @@ class EgressGateway:
 
     async def _missing(self) -> str | None:
         """Why there will be no pod; None: there may be one."""
-        try:
-            job = await self._kube.get(JOBS, self._namespace, self._name)
-        except ApiError as error:
-            if error.status == _NOT_FOUND:
-                return "its Job is gone"
-            raise
-        if job["metadata"]["uid"] != self.uid:
+        job = await read(self._kube, JOBS, self._namespace, self._name)
+        if job is None or job["metadata"]["uid"] != self.uid:
             return "its Job is gone"
         for condition in (job.get("status") or {}).get("conditions") or []:
             if condition["status"] == "True" and condition["type"] in {"Complete", "Failed"}:

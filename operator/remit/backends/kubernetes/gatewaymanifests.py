@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import ipaddress
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -20,14 +19,12 @@ from remit.backends.base import AttemptRequest
 from remit.backends.egress import PORT, GatewayConfig, proxy_variables
 from remit.backends.egress.targets import PROXY_USER
 from remit.backends.kubernetes import labels
-from remit.backends.kubernetes.manifests import (
-    COLLECTING_SECONDS,
+from remit.backends.kubernetes.manifests import COLLECTING_SECONDS, SPARE_SECONDS, metadata_of
+from remit.backends.kubernetes.objects import (
     CONTAINER_SECURITY,
-    KEPT_SECONDS,
-    POD_SECURITY,
-    SPARE_SECONDS,
-    metadata_of,
-    pod_options,
+    immutable_secret,
+    one_pod_job,
+    policy_of_network,
 )
 from remit.kube.client import JOBS, NETWORK_POLICIES, SECRETS
 
@@ -58,14 +55,7 @@ def gateway_name(job: str) -> str:
 def gateway_secret(request: AttemptRequest, token: str) -> dict[str, Any]:
     """The rules as they were judged, and the token."""
     config = GatewayConfig(request.egress, token, request.confinement.limits.network_bytes_per_second)
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "type": "Opaque",
-        "metadata": _metadata(request),
-        "immutable": True,
-        "data": {_CONFIG: base64.b64encode(config.dumped()).decode()},
-    }
+    return immutable_secret(_metadata(request), {_CONFIG: base64.b64encode(config.dumped()).decode()})
 
 
 def gateway_policies(request: AttemptRequest) -> list[dict[str, Any]]:
@@ -76,7 +66,7 @@ def gateway_policies(request: AttemptRequest) -> list[dict[str, Any]]:
     ports = [{"protocol": "TCP", "port": PORT}]
     peer = {"podSelector": {"matchLabels": gateway}}
     return [
-        _policy(
+        policy_of_network(
             metadata_of(replace(request, secret_versions={})),
             {
                 "podSelector": {"matchLabels": attempt},
@@ -84,7 +74,7 @@ def gateway_policies(request: AttemptRequest) -> list[dict[str, Any]]:
                 "egress": [{"to": [peer], "ports": ports}],
             },
         ),
-        _policy(
+        policy_of_network(
             _metadata(request),
             {
                 "podSelector": {"matchLabels": gateway},
@@ -101,41 +91,20 @@ def gateway_job(request: AttemptRequest, image: str, architecture: str) -> dict[
     metadata = _metadata(request)
     pod = {name: value for name, value in request.pod.items() if name in _POD_OPTIONS}
     longest = int(request.timeout_seconds + request.grace_seconds) + COLLECTING_SECONDS + 2 * SPARE_SECONDS
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": metadata,
-        "spec": {
-            "backoffLimit": 0,
-            "completions": 1,
-            "parallelism": 1,
-            "podReplacementPolicy": "Failed",
-            "activeDeadlineSeconds": longest,
-            "ttlSecondsAfterFinished": KEPT_SECONDS,
-            "template": {
-                "metadata": {"labels": metadata["labels"]},
-                "spec": {
-                    **pod_options(pod),
-                    "restartPolicy": "Never",
-                    "automountServiceAccountToken": False,
-                    "enableServiceLinks": False,
-                    "terminationGracePeriodSeconds": _GRACE_SECONDS,
-                    # A name with a dot is asked for as it is first: no Service is to answer in the place of a host.
-                    "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]},
-                    "nodeSelector": {
-                        **pod.get("nodeSelector", {}),
-                        "kubernetes.io/arch": architecture,
-                        "kubernetes.io/os": "linux",
-                    },
-                    "securityContext": dict(POD_SECURITY),
-                    "containers": [_container(image)],
-                    "volumes": [
-                        {"name": "config", "secret": {"secretName": metadata["name"], "defaultMode": 0o444}},
-                    ],
-                },
-            },
+    return one_pod_job(
+        metadata,
+        longest,
+        metadata["labels"],
+        pod,
+        architecture,
+        {
+            "terminationGracePeriodSeconds": _GRACE_SECONDS,
+            # A name with a dot is asked for as it is first: no Service is to answer in the place of a host.
+            "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]},
+            "containers": [_container(image)],
+            "volumes": [{"name": "config", "secret": {"secretName": metadata["name"], "defaultMode": 0o444}}],
         },
-    }
+    )
 
 
 def behind_gateway(request: AttemptRequest, url: str = "") -> AttemptRequest:
@@ -168,10 +137,6 @@ def gateway_url(pod_ip: str, token: str) -> str:
 def _metadata(request: AttemptRequest) -> dict[str, Any]:
     metadata = metadata_of(replace(request, id=gateway_id(request.id), secret_versions={}))
     return {**metadata, "labels": {**metadata["labels"], **labels.GATEWAY}}
-
-
-def _policy(metadata: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, Any]:
-    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}
 
 
 def _container(image: str) -> dict[str, Any]:

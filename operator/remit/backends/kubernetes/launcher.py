@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from remit.backends.kubernetes import labels
+from remit.backends.kubernetes.objects import immutable_secret
 from remit.errors import RemitError
 
 FOLDER: Final = Path("/usr/libexec/remit")
@@ -53,15 +54,5 @@ class Launcher:
 
     def secret(self, namespace: str) -> dict[str, Any]:
         """What the pods of `namespace` get it from. It is none, but whoever may write there has a say in what runs."""
-        return {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "type": "Opaque",
-            "metadata": {
-                "name": self.name,
-                "namespace": namespace,
-                "labels": dict(labels.LAUNCHER),
-            },
-            "immutable": True,
-            "data": {KEY: base64.b64encode(self.program).decode()},
-        }
+        metadata = {"name": self.name, "namespace": namespace, "labels": dict(labels.LAUNCHER)}
+        return immutable_secret(metadata, {KEY: base64.b64encode(self.program).decode()})

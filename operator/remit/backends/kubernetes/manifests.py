@@ -14,6 +14,12 @@ from remit.backends.base import JOB_ARTIFACT_BYTES, AttemptRequest
 from remit.backends.filetree import place_of
 from remit.backends.kubernetes import fileparts, labels
 from remit.backends.kubernetes.launcher import INPUT_PATH, KEY, PATH, STDIN_PATH, Launcher
+from remit.backends.kubernetes.objects import (
+    CONTAINER_SECURITY,
+    immutable_secret,
+    one_pod_job,
+    policy_of_network,
+)
 from remit.backends.kubernetes.workspaceclaim import claim_name, claims
 from remit.errors import InvalidInput, SandboxUnavailable
 from remit.sandbox import (
@@ -32,21 +38,6 @@ from remit.sandboxpaths import WORKSPACE
 CONTAINER: Final = "task"
 """The container that the program runs in."""
 _VERSIONS: Final = "remit.dev/secret-versions"
-USER: Final = 65534
-"""Nobody: as whom an attempt runs, whatever the image says."""
-POD_SECURITY: Final[Mapping[str, Any]] = {
-    "runAsNonRoot": True,
-    "runAsUser": USER,
-    "runAsGroup": USER,
-    "fsGroup": USER,
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
-CONTAINER_SECURITY: Final[Mapping[str, Any]] = {
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "readOnlyRootFilesystem": True,
-}
-"""With `POD_SECURITY`: the restricted Pod Security Standard."""
 LAYERS: Final = (Layer.NAMESPACES, Layer.SECCOMP, Layer.CGROUP)
 MISSING: Final = tuple(layer for layer in Layer if layer not in LAYERS)
 MOST_PRIVATE_BYTES: Final = 1 << 20
@@ -57,8 +48,6 @@ _TELLING_SECONDS: Final = 60
 """The same where its pod is to go."""
 SPARE_SECONDS: Final = 300
 """How long after an attempt's own end Kubernetes ends it, should no operator do."""
-KEPT_SECONDS: Final = 24 * 3600
-"""How long a Job stays that no operator has taken the end of."""
 _REQUESTED: Final = {"cpu": 0.1, "memory": 64 << 20}
 """The most that the scheduler keeps free for an attempt. Its limits are the most that it may use."""
 _UNHELD: Final = {
@@ -124,19 +113,9 @@ def network_policy_name(network: Network) -> str:
 
 def network_policy(namespace: str, network: Network) -> dict[str, Any]:
     """The namespace's, for pods of `none` or `restricted`: they neither speak nor hear."""
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {
-            "name": network_policy_name(network),
-            "namespace": namespace,
-            "labels": dict(labels.OURS),
-        },
-        "spec": {
-            "podSelector": {"matchLabels": {labels.NETWORK: network}},
-            "policyTypes": ["Ingress", "Egress"],
-        },
-    }
+    metadata = {"name": network_policy_name(network), "namespace": namespace, "labels": dict(labels.OURS)}
+    spec = {"podSelector": {"matchLabels": {labels.NETWORK: network}}, "policyTypes": ["Ingress", "Egress"]}
+    return policy_of_network(metadata, spec)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,14 +148,8 @@ class Secrets:
 
     def object(self, request: AttemptRequest) -> dict[str, Any]:
         """The Secret, which goes with its task."""
-        return {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "type": "Opaque",
-            "metadata": metadata_of(request),
-            "immutable": True,
-            "data": {key: base64.b64encode(value).decode() for key, value in self.data.items()},
-        }
+        data = {key: base64.b64encode(value).decode() for key, value in self.data.items()}
+        return immutable_secret(metadata_of(request), data)
 
 
 def job(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> dict[str, Any]:
@@ -185,38 +158,18 @@ def job(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> dict[s
     collecting = COLLECTING_SECONDS if request.kept else 0
     telling = _TELLING_SECONDS if any(each.always for each in request.kept) else 0
     metadata = metadata_of(request)
-    pod_labels = {**metadata["labels"], labels.NETWORK: network}
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": metadata,
-        "spec": {
-            "backoffLimit": 0,
-            "completions": 1,
-            "parallelism": 1,
-            "podReplacementPolicy": "Failed",
-            "activeDeadlineSeconds": int(request.timeout_seconds) + grace + collecting + SPARE_SECONDS,
-            "ttlSecondsAfterFinished": KEPT_SECONDS,
-            "template": {
-                "metadata": {"labels": pod_labels},
-                "spec": {
-                    **pod_options(request.pod),
-                    "restartPolicy": "Never",
-                    "automountServiceAccountToken": "serviceAccountName" in request.pod,
-                    "enableServiceLinks": False,
-                    "terminationGracePeriodSeconds": grace + telling,
-                    "nodeSelector": {
-                        **request.pod.get("nodeSelector", {}),
-                        "kubernetes.io/arch": launcher.architecture,
-                        "kubernetes.io/os": "linux",
-                    },
-                    "securityContext": dict(POD_SECURITY),
-                    "containers": [_container(request, secrets)],
-                    "volumes": _volumes(request, secrets, launcher),
-                },
-            },
+    return one_pod_job(
+        metadata,
+        int(request.timeout_seconds) + grace + collecting + SPARE_SECONDS,
+        {**metadata["labels"], labels.NETWORK: network},
+        request.pod,
+        launcher.architecture,
+        {
+            "terminationGracePeriodSeconds": grace + telling,
+            "containers": [_container(request, secrets)],
+            "volumes": _volumes(request, secrets, launcher),
         },
-    }
+    )
 
 
 def runs(job: Mapping[str, Any]) -> Any:
@@ -265,26 +218,9 @@ def secret_versions_of(job: Mapping[str, Any]) -> dict[str, str]:
     return found if isinstance(found, dict) else {"": ""}
 
 
-def pod_options(pod: Mapping[str, Any]) -> dict[str, Any]:
-    """As a pod's spec has them; `nodeSelector` is merged with ours."""
-    names = ("tolerations", "runtimeClassName", "priorityClassName", "serviceAccountName")
-    secrets = [{"name": name} for name in pod.get("imagePullSecrets", ())]
-    return {
-        **{name: pod[name] for name in names if name in pod},
-        **({"imagePullSecrets": secrets} if secrets else {}),
-    }
-
-
 def files_secret(request: AttemptRequest, part: fileparts.Part) -> dict[str, Any]:
     """The Secret with a part of what is mounted, which goes with its task. Blocks; raises OSError."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "type": "Opaque",
-        "metadata": {**metadata_of(request), "name": part.name},
-        "immutable": True,
-        "data": part.read(),
-    }
+    return immutable_secret({**metadata_of(request), "name": part.name}, part.read())
 
 
 def metadata_of(request: AttemptRequest) -> dict[str, Any]:

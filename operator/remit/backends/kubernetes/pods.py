@@ -157,10 +157,10 @@ def over_quota(message: str) -> Outcome:
     return Outcome(ExitReason.QUOTA_EXCEEDED, text, category="Infrastructure")
 
 
-def never_started(stopped: ExitReason, waited_for: str, request: AttemptRequest, walls: Walls) -> Outcome:
+def never_started(waited_for: str, request: AttemptRequest, walls: Walls, *, cancelled: bool) -> Outcome:
     """Its time was over, or it was cancelled, before the container ran."""
-    if stopped is ExitReason.CANCELLED:
-        outcome = Outcome(stopped, CANCELLED_MESSAGE)
+    if cancelled:
+        outcome = Outcome(ExitReason.CANCELLED, CANCELLED_MESSAGE)
     elif is_over_quota(waited_for):
         outcome = over_quota(waited_for)
     else:

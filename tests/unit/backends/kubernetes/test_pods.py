@@ -212,7 +212,7 @@ def test_what_a_pod_waits_for_is_told_when_its_time_is_over() -> None:
         "message": "0/1 nodes are available: 1 Insufficient memory",
     }
     waits = look(pod(None, conditions=[unschedulable])).waits
-    outcome = never_started(ExitReason.TIMED_OUT, waits, REQUEST, Walls())
+    outcome = never_started(waits, REQUEST, Walls(), cancelled=False)
     assert outcome.reason == ExitReason.TIMED_OUT
     assert "before it could be started: 0/1 nodes are available: 1 Insufficient memory" in outcome.message
     assert not look(pod({"waiting": {"reason": "ContainerCreating"}})).running
@@ -225,7 +225,7 @@ def test_a_job_without_a_pod() -> None:
     quota = 'pods "x" is forbidden: exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1'
     assert refusal([]) == (None, "")
     assert refusal([event(quota)]) == (None, quota)
-    outcome = never_started(ExitReason.TIMED_OUT, quota, REQUEST, Walls())
+    outcome = never_started(quota, REQUEST, Walls(), cancelled=False)
     assert outcome.reason == ExitReason.QUOTA_EXCEEDED
     assert "ResourceQuota" in outcome.message
     refused, _ = refusal([event(quota), event('violates PodSecurity "restricted:latest"', "2026-01-01T00:00:01Z")])
