@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Final
@@ -15,3 +16,8 @@ def nearly_full(place: Path | int) -> bool:
     twentieth, are for the audit trail. Raises OSError."""
     disk = os.statvfs(place)
     return disk.f_bavail * disk.f_frsize < min(_RESERVE_BYTES, disk.f_blocks * disk.f_frsize // _RESERVE_SHARE)
+
+
+def no_space_left() -> OSError:
+    """What is raised where it is nearly full."""
+    return OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: what is left is for the audit trail")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -29,11 +29,11 @@ class Phase(StrEnum):
 
     @property
     def final(self) -> bool:
-        return self in {Phase.SUCCEEDED, Phase.FAILED, Phase.TIMED_OUT, Phase.CANCELLED, Phase.DENIED}
+        return self in FINAL_PHASES
 
-    @property
-    def failed(self) -> bool:
-        return self in {Phase.FAILED, Phase.TIMED_OUT, Phase.DENIED}
+
+FINAL_PHASES: Final = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.TIMED_OUT, Phase.CANCELLED, Phase.DENIED})
+FAILED_PHASES: Final = FINAL_PHASES - {Phase.SUCCEEDED, Phase.CANCELLED}
 
 
 class PolicyStatus(StatusModel):

@@ -12,9 +12,10 @@ import itertools
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final, NamedTuple
 
-from remit.api import API_VERSION, Deployment, ExecutionTask, Phase
+from remit.api import API_VERSION, Deployment, ExecutionTask
 from remit.api.controllerref import controller_of, is_controlled_by
 from remit.api.deploymentstatus import STAGES
+from remit.api.executiontaskstatus import FINAL_PHASES
 from remit.errors import ApiError, DeploymentError, InvalidInput
 from remit.kube.client import TASKS, Kube, Object
 from remit.kube.indexer import CONTROLLER
@@ -28,7 +29,6 @@ _LONGEST_NAME: Final = 180
 _ATTEMPTS: Final = 3
 MOST_DELETED: Final = 50
 """Hooks of forgotten revisions that one look deletes. Their deletion brings the next look."""
-_FINAL: Final = frozenset(phase for phase in Phase if phase.final)
 
 
 class CreatedHook(NamedTuple):
@@ -211,7 +211,7 @@ async def prune(kube: Kube, tasks: Reflector, deployment: Object, revisions: Col
 
 
 def _is_over(obj: Object) -> bool:
-    return (obj.get("status") or {}).get("phase") in _FINAL
+    return (obj.get("status") or {}).get("phase") in FINAL_PHASES
 
 
 def _task_name(deployment: str, key: HookKey) -> str:

@@ -7,13 +7,12 @@ import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from remit.api.executiontaskstatus import Phase
+from remit.api.executiontaskstatus import FINAL_PHASES
 from remit.backends.kubernetes.workspaces import Key, Workspaces
 from remit.kube.client import Object
 from remit.kube.indexer import Indexer
 
 _SHORTEST_SECONDS: Final = 1.0
-_FINAL: Final = frozenset(phase for phase in Phase if phase.final)
 
 
 def wanted(tasks: Iterable[Object]) -> set[Key]:
@@ -21,7 +20,7 @@ def wanted(tasks: Iterable[Object]) -> set[Key]:
     return {
         (task["metadata"]["namespace"], workspace["name"])
         for task in tasks
-        if (task.get("status") or {}).get("phase") not in _FINAL and not task["spec"].get("schedule")
+        if (task.get("status") or {}).get("phase") not in FINAL_PHASES and not task["spec"].get("schedule")
         for volume in task["spec"].get("volumes") or []
         if (workspace := volume.get("workspace"))
     }

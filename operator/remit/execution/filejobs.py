@@ -15,9 +15,9 @@ from remit.api.operations import FileOperation
 from remit.api.volumes import VolumeMount
 from remit.backends import AttemptRequest, Command
 from remit.backends.base import TaskReference
+from remit.backends.filetree import is_below
 from remit.execution.mounts import mounts_of
 from remit.execution.resolved import Resolved
-from remit.operations.file.access import is_at_or_below
 from remit.operations.file.handover import Handover, encode
 from remit.operations.file.report import changes
 from remit.sandbox import Confinement, Limits
@@ -55,12 +55,12 @@ def unfit(spec: ExecutionTaskSpec, remit_image: str) -> str | None:
 def _misplaced(mounts: list[VolumeMount]) -> str | None:
     for mount in mounts:
         path = mount.mount_path
-        if any(is_at_or_below(path, own) or is_at_or_below(own, path) for own in _PROGRAM_FILES):
+        if any(is_below(path, own) or is_below(own, path) for own in _PROGRAM_FILES):
             return f"spec.volumeMounts: {path} has Remit's own program in it; choose another mountPath, such as /data"
-        if any(is_at_or_below(path, link) for link in _LINKS):
+        if any(is_below(path, link) for link in _LINKS):
             return f"spec.volumeMounts: {path} is below a link; choose another mountPath, such as /data"
     for outer, inner in permutations((mount.mount_path for mount in mounts), 2):
-        if is_at_or_below(inner, outer):
+        if is_below(inner, outer):
             return (
                 f"spec.volumeMounts: {inner} is in {outer}, which is itself mounted; mount each at a folder of its own"
                 " for a file operation"
@@ -72,7 +72,7 @@ def _out_of_reach(file: FileOperation, mounts: list[VolumeMount]) -> str | None:
     for name, path in (("path", file.path), ("destination", file.destination)):
         if path is None:
             continue
-        mount = next((each for each in mounts if is_at_or_below(path, each.mount_path)), None)
+        mount = next((each for each in mounts if is_below(path, each.mount_path)), None)
         if mount is None:
             there = ", ".join(each.mount_path for each in mounts) or "nothing is"
             return (
@@ -120,7 +120,7 @@ def file_job(
         files={
             path: content
             for path, content in resolved.files.items()
-            if any(is_at_or_below(path, folder) for folder in mounted)
+            if any(is_below(path, folder) for folder in mounted)
         },
         image=judged.image or "",
         pod=judged.pod.model_dump(mode="json", by_alias=True, exclude_unset=True) if judged.pod else {},

@@ -12,7 +12,7 @@ import structlog
 
 from remit.api import ExecutionTask
 from remit.api.executiontaskstatus import VolumeStatus
-from remit.api.volumes import ReleaseVolume, Volume
+from remit.api.volumes import ArtifactVolume, ReleaseVolume
 from remit.errors import InvalidInput, MissingReference
 from remit.execution.artifacts import ArtifactStore, Damaged, StoreUnavailable
 from remit.execution.pruning import Pruner
@@ -70,9 +70,9 @@ class Folders:
                 resolved.folders[volume.name] = str(used.data)
                 if volume.name in writable:
                     written.append(used)
-            elif volume.artifact:
+            elif source := volume.artifact:
                 try:
-                    pins.append(self._artifact(task, volume, pinned.get(volume.name, ""), resolved))
+                    pins.append(self._artifact(task, volume.name, source, pinned.get(volume.name, ""), resolved))
                 except StoreUnavailable as error:
                     if running:
                         raise
@@ -87,28 +87,28 @@ class Folders:
         self._written[uid] = tuple(written)
         return pins
 
-    def _artifact(self, task: ExecutionTask, volume: Volume, digest: str, resolved: Resolved) -> VolumeStatus:
+    def _artifact(
+        self, task: ExecutionTask, volume: str, source: ArtifactVolume, digest: str, resolved: Resolved
+    ) -> VolumeStatus:
         """`digest` is what was pinned."""
-        namespace, source = task.metadata.namespace, volume.artifact
-        if source is None:
-            raise ValueError(volume.name)
+        namespace = task.metadata.namespace
         found = self.artifacts.find(namespace, source.task, source.name, digest)
         if found is None and digest:
             message = f"the artifact {source.name} of task {source.task} with {digest} is not kept any more"
-            raise InvalidInput(message, field=f"spec.volumes[{volume.name}]")
+            raise InvalidInput(message, field=f"spec.volumes[{volume}]")
         if found is None:
             others = ", ".join(each.name for each in self.artifacts.artifacts(namespace, source.task))
             so_far = f"; it has left {others}" if others else ""
             raise MissingReference(f"task {source.task} has left no artifact {source.name} yet{so_far}")
         try:
-            resolved.folders[volume.name] = str(self.artifacts.tree(found, task.metadata.uid))
+            resolved.folders[volume] = str(self.artifacts.tree(found, task.metadata.uid))
         except Damaged as error:
             message = (
                 f"the artifact {source.name} of task {source.task}: {escape(str(error.filename))}: {error.strerror}"
             )
-            raise InvalidInput(message, field=f"spec.volumes[{volume.name}]") from None
-        resolved.artifacts[volume.name] = found
-        return VolumeStatus(name=volume.name, digest=found.digest)
+            raise InvalidInput(message, field=f"spec.volumes[{volume}]") from None
+        resolved.artifacts[volume] = found
+        return VolumeStatus(name=volume, digest=found.digest)
 
     def _released(self, namespace: str, volume: str, wanted: ReleaseVolume) -> tuple[Path, str]:
         if self.find_release is None or wanted.deployment is None or wanted.revision is None:

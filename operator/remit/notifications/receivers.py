@@ -10,7 +10,7 @@ import logging
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import aiohttp
 
@@ -30,11 +30,6 @@ class DeliveryFailed(RemitError):
     """A receiver did not take a message."""
 
     retryable = True
-
-
-class MessageReceiver(Protocol):
-    async def send(self, title: str, body: str, *, failure: bool) -> None:
-        """`failure`: something is wrong, rather than over. Raises `DeliveryFailed`."""
 
 
 class Apprise:
@@ -62,6 +57,7 @@ class Apprise:
         _load(self.urls())
 
     async def send(self, title: str, body: str, *, failure: bool) -> None:
+        """`failure`: something is wrong, rather than over. Raises `DeliveryFailed`."""
         if self._sending is not None and not self._sending.done():
             raise DeliveryFailed("the message before is still on its way")
         self._sending = asyncio.ensure_future(asyncio.to_thread(self._send, title, body, failure))

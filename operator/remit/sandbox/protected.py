@@ -39,12 +39,9 @@ class Protected:
             with contextlib.suppress(OSError):
                 self._above.setdefault(_id(os.stat(folder)), path)  # noqa: PTH116
 
-    def objection(self, descriptor: int, status: os.stat_result) -> str | None:
-        """None, or why what `descriptor` refers to must not be mounted, with all that is mounted beneath it."""
-        return self.objections([(descriptor, status)])[0]
-
     def objections(self, opened: Sequence[tuple[int, os.stat_result]]) -> list[str | None]:
-        """`objection` to each. The kernel writes the table of mounts anew for each reading, so that is read once."""
+        """For each descriptor and its status: None, or why what it refers to must not be mounted, with all that is
+        mounted beneath it. The kernel writes the table of mounts anew for each reading, so that is read once."""
         found = [self._objection_to_itself(*each) for each in opened]
         left = [number for number, objection in enumerate(found) if objection is None]
         for _ in range(_MOST_LOOKS):

@@ -15,13 +15,13 @@ from typing import Any, Final
 from remit.api import API_VERSION
 from remit.api.controllerref import controller_of
 from remit.api.executiontask import OPERATIONS
-from remit.api.executiontaskstatus import Phase
+from remit.api.executiontaskstatus import FAILED_PHASES, Phase
 
 Object = dict[str, Any]
 
 RUNNING: Final = "Running"
 WAITING: Final = ("Pending", "Queued", "Backoff")
-FAILED: Final = tuple(str(phase) for phase in Phase if phase.failed)
+FAILED: Final = tuple(str(phase) for phase in Phase if phase in FAILED_PHASES)
 ENDED: Final = tuple(str(phase) for phase in Phase if phase.final)
 SCHEDULED: Final = "Scheduled"
 PHASES: Final = (RUNNING, *WAITING, *FAILED, "Cancelled", "Succeeded", SCHEDULED)

@@ -301,9 +301,9 @@ def test_nor_are_they_where_a_folder_on_the_way_is_renamed_meanwhile(
     opened = os.open(src, os.O_PATH)
     renamed = itertools.cycle([(src, top / "moved"), (top / "moved", src)])
     try:
-        assert guard.objection(opened, os.fstat(opened))
+        assert guard.objections([(opened, os.fstat(opened))])[0]
         src.rename(top / "moved")
-        assert guard.objection(opened, os.fstat(opened)), "mounts are looked at anew"
+        assert guard.objections([(opened, os.fstat(opened))])[0], "mounts are looked at anew"
         (top / "moved").rename(src)
         read = protected._content
 

@@ -20,7 +20,7 @@ from typing import BinaryIO, Final
 
 from remit.backends.base import JOB_ARTIFACT_BYTES, KeptFiles
 from remit.backends.filetree import FoundFile, TooMuch, too_deep, too_many_names
-from remit.diskspace import nearly_full
+from remit.diskspace import nearly_full, no_space_left
 
 RECORDS: Final = frozenset({b"a", b"b", b"c", b"n"})
 _BLOCK_BYTES: Final = 5952
@@ -160,7 +160,7 @@ class Spool:
     def _write(self, content: bytes) -> bool:
         try:
             if self._error is None and self._length % _LOOK_BYTES < len(content) and nearly_full(self._content):
-                self._error = OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: what is left is for the audit trail")
+                self._error = no_space_left()
             if self._error is None:
                 os.pwrite(self._content, content, self._length)
         except OSError as error:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from remit.api import CommandPolicy, Deployment, Phase
+from remit.api import CommandPolicy, Deployment
 from remit.api.deploymentstatus import DeploymentPhase
 from remit.api.executiontask import OPERATIONS
+from remit.api.executiontaskstatus import FAILED_PHASES, FINAL_PHASES
 from remit.describe.releasetree import Side, release_tree
 from remit.errors import InvalidInput
 
@@ -18,8 +19,6 @@ _LONGEST: Final = 400
 """Characters of a message that are kept."""
 _NO_MATTER_WHEN: Final = datetime.datetime.fromtimestamp(0, datetime.UTC)
 """Durations in a tree are not shown in a row."""
-_FINAL: Final = frozenset(str(phase) for phase in Phase if phase.final)
-_FAILED: Final = frozenset(str(phase) for phase in Phase if phase.failed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +60,11 @@ class TaskRow(Row):
 
     @property
     def over(self) -> bool:
-        return self.phase in _FINAL
+        return self.phase in FINAL_PHASES
 
     @property
     def failed(self) -> bool:
-        return self.phase in _FAILED
+        return self.phase in FAILED_PHASES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from remit.diskspace import nearly_full
+from remit.diskspace import nearly_full, no_space_left
 from remit.execution.artifacts.store import TooLarge
 
 _CHUNK: Final = 1 << 20
@@ -23,7 +21,7 @@ def copied(source: BinaryIO, target: BinaryIO, most: int, folder: Path) -> tuple
         if size >= look_at:
             look_at = size + _LOOK_BYTES
             if nearly_full(folder):
-                raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: what is left is for the audit trail")
+                raise no_space_left()
         size += len(chunk)
         if size > most:
             raise TooLarge

@@ -13,7 +13,6 @@ import errno
 import functools
 import os
 import shutil
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -24,7 +23,7 @@ from remit.execution.artifacts.holding import Holding
 from remit.execution.artifacts.records import Records
 from remit.execution.artifacts.store import Kept, Surplus, find
 from remit.execution.artifacts.stored import Record, StoredArtifact, StoredFile, verified
-from remit.execution.artifacts.trees import Trees
+from remit.execution.artifacts.trees import Trees, new_name
 from remit.libc import call
 
 _SYNCED_ALONE: Final = 200
@@ -130,7 +129,7 @@ class BlobWriter:
 
     def put(self, path: str, source: BinaryIO, *, executable: bool, most: int) -> StoredFile:
         store = self._store
-        temporary = store._blobs / _new_name()
+        temporary = store._blobs / new_name()
         self._hold(temporary)
         try:
             with temporary.open("xb") as target:
@@ -176,10 +175,6 @@ def _sync_filesystem(folder: Path) -> None:
 
 def _unlink(blob: Path, names: list[str]) -> None:
     blob.unlink(missing_ok=True)
-
-
-def _new_name() -> str:
-    return f".new-{uuid.uuid4().hex}"
 
 
 def _blob_name(file: StoredFile) -> str:

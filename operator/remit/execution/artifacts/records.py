@@ -20,7 +20,7 @@ import orjson
 import structlog
 
 from remit.backends.elapsed import ElapsedTime
-from remit.execution.artifacts.stored import Record, StoredArtifact, read_record, record_of
+from remit.execution.artifacts.stored import Record, StoredArtifact, read_mark, read_record, record_of
 from remit.privatefiles import replace_private
 
 log = structlog.get_logger(__name__)
@@ -109,7 +109,7 @@ class Records:
             content = mark.read_bytes()
         except FileNotFoundError:
             return False
-        seconds, stale = self._elapsed.seconds(_parsed(content))
+        seconds, stale = self._elapsed.seconds(read_mark(content))
         if stale:
             replace_private(mark, orjson.dumps(self._elapsed.mark(seconds)))
         return all(seconds >= each.retain_seconds for each in record.artifacts)
@@ -174,12 +174,6 @@ class Records:
 def _key(path: Path) -> tuple[str, str]:
     """The namespace and the uid of the task whose record is at `path`."""
     return path.parent.parent.name, path.stem
-
-
-def _parsed(content: bytes) -> object:
-    with contextlib.suppress(ValueError):
-        return orjson.loads(content)
-    return None
 
 
 def _inside(folders: Iterable[Path], levels: int = 1) -> Iterator[Path]:

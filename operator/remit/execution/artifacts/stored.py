@@ -79,6 +79,14 @@ def read_record(content: bytes) -> list[StoredArtifact]:
         raise ValueError(f"it is no list of artifacts: {error}") from None
 
 
+def read_mark(content: bytes) -> object:
+    """What `ElapsedTime` made, as it is kept; None where it is damaged, which is no mark, either."""
+    try:
+        return orjson.loads(content)
+    except ValueError:
+        return None
+
+
 class Damaged(OSError):
     """A content is not what was kept."""
 

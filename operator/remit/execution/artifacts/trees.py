@@ -36,7 +36,7 @@ class Trees:
             self._mounted.setdefault(user, set()).add(folder)
         if folder.is_dir():
             return folder
-        fresh = self.root / _new_name()
+        fresh = self.root / new_name()
         with self._guard:
             self._mounted.setdefault(user, set()).add(fresh)
         try:
@@ -68,7 +68,7 @@ class Trees:
 
     def drop(self, artifact: StoredArtifact) -> None:
         """Its folder is not what it should be: the next one who wants it gets another."""
-        aside = self.root / _new_name()
+        aside = self.root / new_name()
         with contextlib.suppress(FileNotFoundError):
             (self.root / tree_name(artifact)).rename(aside)
 
@@ -76,7 +76,7 @@ class Trees:
         with self._guard:
             if any(tree in trees for trees in self._mounted.values()):
                 return
-            aside = self.root / _new_name()
+            aside = self.root / new_name()
             tree.rename(aside)
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -87,5 +87,6 @@ def tree_name(artifact: StoredArtifact) -> str:
     return hashlib.sha256(f"{artifact.digest} {modes}".encode()).hexdigest()
 
 
-def _new_name() -> str:
+def new_name() -> str:
+    """Of what is on its way, and that nobody finds."""
     return f".new-{uuid.uuid4().hex}"

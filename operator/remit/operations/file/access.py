@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from remit.api.operations import FileOperation
 from remit.backends.failure import OperationFailed
+from remit.backends.filetree import is_below
 from remit.errors import PolicyDenied
 from remit.operations.file.errors import Stopped, failure, refused
 from remit.policy import Grant
@@ -82,7 +83,7 @@ class Access:
     def place(self, path: str, *, make_parents: bool = False) -> Iterator[Place]:
         """Where `path` is, once it was seen to be allowed there too."""
         root = files.root(self.grant.binding(), self.file.operation, path, self.file.glob)
-        mounted = (mount for mount in self.mounts if is_at_or_below(path, mount))
+        mounted = (mount for mount in self.mounts if is_below(path, mount))
         root = max((root, *mounted), key=len)
         with contextlib.ExitStack() as stack:
             try:
@@ -186,10 +187,6 @@ def shown(path: str) -> str:
     """For people: bytes that are not UTF-8 and what cannot be seen are escaped."""
     text = os.fsencode(path).decode(errors="backslashreplace")
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def is_at_or_below(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(f"{folder}/")
 
 
 def below(path: str, name: str) -> str:

@@ -76,11 +76,10 @@ class ReportedOutput:
 
     def conclude(self, outcome: Outcome) -> Outcome:
         """How the operation ended whose Job ended so."""
-        report, has_run = self._report(), outcome.usage is not None
-        lost = _lost(outcome)
-        if report is None:
-            return self._unreported(replace(outcome, exit_code=None), has_run=has_run)
+        report, lost = self._report(), _lost(outcome)
         outcome = replace(outcome, exit_code=None)
+        if report is None:
+            return self._unreported(outcome)
         if not report.reason and not report.stopped:  # also where it was done before it heard
             return replace(outcome, reason=ExitReason.COMPLETED, message=f"{report.message}{lost}")
         if report.stopped and outcome.reason in {ExitReason.EXIT_CODE, ExitReason.SIGNALED}:
@@ -97,15 +96,15 @@ class ReportedOutput:
             outcome = replace(outcome, message=f"{outcome.message}; {report.message}")
         return doubted(outcome, report.in_doubt) if report.in_doubt else outcome
 
-    def _unreported(self, outcome: Outcome, *, has_run: bool) -> Outcome:
+    def _unreported(self, outcome: Outcome) -> Outcome:
         if outcome.reason == ExitReason.COMPLETED:
             return outcome
         if outcome.reason == ExitReason.EXIT_CODE:
             said = self._said.decode(errors="replace").strip().rpartition("\n")[2][-500:]
             message = f"Remit's own program broke down in its Job{f': {said}' if said else ''}"
             outcome = replace(outcome, reason=ExitReason.INTERNAL_ERROR, message=message)
-        interrupted = outcome.reason in INTERRUPTIONS
-        return doubted(outcome, _MAY_HAVE) if self.changes and (has_run or interrupted) else outcome
+        may_have_run = outcome.usage is not None or outcome.reason in INTERRUPTIONS
+        return doubted(outcome, _MAY_HAVE) if self.changes and may_have_run else outcome
 
     def _report(self) -> Report | None:
         lines = [line for line in self._said.split(b"\n") if line.startswith(_START)]

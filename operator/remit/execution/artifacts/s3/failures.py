@@ -66,9 +66,7 @@ def failure(text: str) -> Failure:
     code = found[1] if (found := _CODE.search(text)) else ""
     status = found[1] if (found := _STATUS.search(text)) else ""
     if _METADATA_SERVICE in text or "metadata endpoint" in text:
-        return Failure(
-            "there are no credentials; give --s3-credentials, or set what the client looks for", lasting=True
-        )
+        return Failure(_NO_CREDENTIALS, lasting=True)
     if code in _BY_CODE:
         return Failure(_BY_CODE[code], code, lasting=code not in _PASSING)
     if status in {"401", "403"}:

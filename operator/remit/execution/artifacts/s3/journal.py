@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import orjson
 import structlog
@@ -40,14 +39,10 @@ class Journal:
         with self._going:
             for path in waiting:
                 try:
-                    command, *arguments = _parsed(path.read_bytes())
+                    command, *arguments = orjson.loads(path.read_bytes())
                     self._commands[command](*arguments)
                 except FileNotFoundError:
                     continue
                 except (ValueError, KeyError, TypeError):
                     log.warning("what was to be done with artifacts cannot be read", path=str(path))
                 path.unlink(missing_ok=True)
-
-
-def _parsed(content: bytes) -> Any:
-    return orjson.loads(content)

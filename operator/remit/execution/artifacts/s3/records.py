@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import orjson
 import structlog
@@ -22,7 +22,7 @@ import structlog
 from remit.backends.elapsed import ElapsedTime
 from remit.execution.artifacts.s3.bucket import Bucket, Entry
 from remit.execution.artifacts.store import StoreUnavailable
-from remit.execution.artifacts.stored import Record, StoredArtifact, read_record, record_of
+from remit.execution.artifacts.stored import Record, StoredArtifact, read_mark, read_record, record_of
 
 log = structlog.get_logger(__name__)
 _STAGED_SECONDS: Final = 7 * 86400.0
@@ -141,7 +141,7 @@ class S3Records:
         mark = f"{folder}/{name.split('.')[0]}.released"
         if mark not in self._marks or (content := self._bucket.get(mark)) is None:
             return False
-        seconds, stale = self._elapsed.seconds(_parsed(content))
+        seconds, stale = self._elapsed.seconds(read_mark(content))
         if stale:
             with contextlib.suppress(StoreUnavailable):  # of one who may only read
                 self._bucket.put(mark, orjson.dumps(self._elapsed.mark(seconds)))
@@ -215,9 +215,3 @@ def _place(entry: Entry) -> _Place | None:
     if len(parts) != 4 or len(names) != 3 or names[2] != "json" or not names[1].isdecimal():
         return None
     return _Place(entry.key, parts[1], parts[2], names[0], int(names[1]), entry.time, entry.etag)
-
-
-def _parsed(content: bytes) -> Any:
-    with contextlib.suppress(ValueError):
-        return orjson.loads(content)
-    return None

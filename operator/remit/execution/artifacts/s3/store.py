@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import time
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from remit.backends.elapsed import ElapsedTime
-from remit.diskspace import nearly_full
+from remit.diskspace import nearly_full, no_space_left
 from remit.execution.artifacts.holding import Holding
 from remit.execution.artifacts.s3 import contents
 from remit.execution.artifacts.s3.bucket import Bucket
@@ -208,7 +207,7 @@ class S3Store(S3Reader):
 
     def _download(self, file: StoredFile, target: Path) -> None:
         if nearly_full(self.folder):
-            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: what is left is for the audit trail")
+            raise no_space_left()
         with contents.read(self._bucket, file) as source, target.open("xb") as copy:
             shutil.copyfileobj(source, copy, _CHUNK)
             copy.flush()
