@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from remit.api.base import Conditions, LabelSelector, Name, Rule, SpecModel, StatusModel, Time
+from remit.api.base import Condition, Conditions, LabelSelector, Name, Rule, SpecModel, StatusModel, Time
 from remit.api.containers import ContainerAction, ContainerOption
 from remit.api.egress import Cidr, Egress, HostName, Port
 from remit.api.executiontask import BackendName, Network
@@ -452,6 +452,11 @@ class CommandPolicyStatus(StatusModel):
     """How many tasks it denied."""
     last_denied: DenialStatus | None = None
     """The latest denial."""
+
+    @property
+    def ready(self) -> Condition | None:
+        """None: no operator has looked at it yet."""
+        return next((condition for condition in self.conditions if condition.type == "Ready"), None)
 
 
 PRINTER_COLUMNS: list[dict[str, Any]] = [

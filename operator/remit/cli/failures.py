@@ -23,7 +23,7 @@ def errors(
         ),
     ] = None,
     since: Annotated[str, typer.Option(metavar="TIME", help="What failed since: RFC 3339, or 1h, 2d ago.")] = "1d",
-    all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="In every namespace.")] = False,
+    all_namespaces: options.AllNamespaces = False,
     output: options.Output = options.TableForm.TABLE,
     namespace: options.Namespace = None,
     kubeconfig: options.Kubeconfig = None,

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from remit import reasons
-from remit.api.executiontaskstatus import Phase
+from remit.api.executiontaskstatus import FAILED_PHASES
 
 Object = Mapping[str, Any]
 MOST_REMEMBERED: Final = 200_000
 """Objects of which it is known that they were counted. Beyond, records of the audit trail are not taken for others."""
 _LONGEST_MESSAGE: Final = 500
-_FAILED_TASKS: Final = frozenset({Phase.FAILED, Phase.TIMED_OUT, Phase.DENIED})
 _FAILED_RELEASES: Final = frozenset({"Failed", "RolledBack"})
 _SUCCEEDED: Final = frozenset({"Completed", "Cancelled"})
 _REASON: Final = re.compile(r"([A-Z][A-Za-z]+): (.*)", re.DOTALL)
@@ -95,7 +94,7 @@ def of_task(obj: Object) -> Failure | None:
     """The failure that the task's status tells of, if it ended so. Also of a status that another version wrote."""
     status, metadata = _dict(obj.get("status")), _dict(obj.get("metadata"))
     ended = moment(status.get("completionTime"))
-    if status.get("phase") not in _FAILED_TASKS or ended is None:
+    if status.get("phase") not in FAILED_PHASES or ended is None:
         return None
     error, decided = _dict(status.get("error")), _dict(status.get("policy"))
     code = str(error.get("reason") or _reason_of(status) or status["phase"])

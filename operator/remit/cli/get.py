@@ -66,10 +66,8 @@ def get(
             metavar="NAME", help="One of them; by default all.", show_default=False, autocompletion=completion.objects
         ),
     ] = None,
-    all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="In every namespace.")] = False,
-    selector: Annotated[
-        str, typer.Option("--selector", "-l", metavar="LABELS", help="Those with these labels, such as team=data.")
-    ] = "",
+    all_namespaces: options.AllNamespaces = False,
+    selector: options.Selector = "",
     phase: Annotated[
         str,
         typer.Option(

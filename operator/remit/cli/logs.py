@@ -11,7 +11,6 @@ import typer
 
 from remit import threads
 from remit.cli import completion, options
-from remit.describe.audittrail import moment
 
 if TYPE_CHECKING:
     from remit.cli.logsources import LogRequest, Target
@@ -163,6 +162,8 @@ def _check(
 
 
 def _since(text: str | None) -> datetime.datetime | None:
+    from remit.describe.audittrail import moment
+
     if text is None:
         return None
     try:

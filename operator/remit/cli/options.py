@@ -84,6 +84,10 @@ Namespace = Annotated[
         callback=_namespace,
     ),
 ]
+AllNamespaces = Annotated[bool, typer.Option("--all-namespaces", "-A", help="In every namespace.")]
+Selector = Annotated[
+    str, typer.Option("--selector", "-l", metavar="LABELS", help="Those with these labels, such as team=data.")
+]
 Output = Annotated[TableForm, typer.Option("--output", "-o", metavar="FORM", help="table or json.")]
 TaskName = Annotated[
     str, typer.Argument(metavar="NAME", help="Name of the ExecutionTask.", autocompletion=completion.tasks)

@@ -17,6 +17,7 @@ from rich.text import Text
 from remit import safeyaml
 from remit.api import CommandPolicy, Deployment, ExecutionTask, Phase
 from remit.api.deploymentstatus import DeploymentPhase
+from remit.describe.ages import age
 from remit.execution.progress import human_duration
 from remit.telemetry import escape
 
@@ -295,7 +296,7 @@ def _task(obj: Object, now: datetime.datetime, wide: bool) -> list[Text]:
         phase,
         _plain(str(status.attempt_count)),
         _plain(duration),
-        _plain(_age(created, now)),
+        _plain(age(created, now)),
     ]
     if wide:
         policy = status.policy
@@ -307,7 +308,7 @@ def _task(obj: Object, now: datetime.datetime, wide: bool) -> list[Text]:
 def _policy(obj: Object, now: datetime.datetime, wide: bool) -> list[Text]:
     policy = CommandPolicy.parse(obj)
     status = policy.status
-    ready = next((condition for condition in status.conditions if condition.type == "Ready"), None)
+    ready = status.ready
     truth = ready.status if ready else "Unknown"
     row = [
         _plain(policy.metadata.name),
@@ -315,7 +316,7 @@ def _policy(obj: Object, now: datetime.datetime, wide: bool) -> list[Text]:
         _plain(policy.spec.enforcement),
         _plain(str(status.allowed)),
         _plain(str(status.denied)),
-        _plain(_age(policy.metadata.creation_timestamp, now)),
+        _plain(age(policy.metadata.creation_timestamp, now)),
     ]
     return [*row, _plain(ready.message if ready else "")] if wide else row
 
@@ -329,19 +330,9 @@ def _deployment(obj: Object, now: datetime.datetime, wide: bool) -> list[Text]:
         _plain(deployment.metadata.name),
         Text(str(phase), style=_RELEASE_COLOURS.get(phase, "yellow")),
         *map(_plain, (status.stage, status.active, status.preview, status.ready)),
-        _plain(_age(deployment.metadata.creation_timestamp, now)),
+        _plain(age(deployment.metadata.creation_timestamp, now)),
     ]
     return [*row, _plain(deployment.spec.strategy.type), _plain(status.message)] if wide else row
-
-
-def _age(since: datetime.datetime | None, now: datetime.datetime) -> str:
-    if since is None:
-        return ""
-    seconds = int((now - since).total_seconds())
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds // size}{unit}"
-    return f"{max(0, seconds)}s"
 
 
 def _plain(text: str) -> Text:

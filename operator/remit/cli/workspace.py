@@ -31,7 +31,7 @@ Backend = Annotated[
 
 @app.command("list", cls=Command, help="List workspaces: folders of this host, and claims of the cluster.")
 def list_all(
-    all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="In every namespace.")] = False,
+    all_namespaces: options.AllNamespaces = False,
     output: options.Output = options.TableForm.TABLE,
     namespace: options.Namespace = None,
     kubeconfig: options.Kubeconfig = None,

@@ -193,7 +193,7 @@ class Policies:
                 again.denied += counted.denied
                 again.last = again.last or counted.last
             raise
-        said = next((each.message for each in before.conditions if each.type == "Ready"), None)
+        said = before.ready.message if before.ready else None
         edited = before.observed_generation != status.observed_generation
         if not compiled.ready and (
             edited or said != ready.message

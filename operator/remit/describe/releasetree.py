@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from remit.api import Deployment, ExecutionTask
-from remit.api.deploymentstatus import DeploymentPhase, RevisionStatus, SlotStatus
+from remit.api.deploymentstatus import DeploymentPhase, DeploymentStatus, RevisionStatus, SlotStatus
 from remit.execution.progress import human_duration
 from remit.release import HookKey
 from remit.release.conclusion import failure
@@ -197,11 +197,11 @@ def _advice(deployment: Deployment) -> list[tuple[str, str]]:
         if last is None or why.reason != last.reason:
             return []  # it cannot even begin, and would not at the next try
         return [("retry", "releases it once more; or apply a spec that is mended")]
-    if status.phase is DeploymentPhase.DEGRADED and _earlier(deployment):
+    if status.phase is DeploymentPhase.DEGRADED and earlier(status):
         return [("rollback", "returns to the last good revision before")]
     return []
 
 
-def _earlier(deployment: Deployment) -> bool:
-    live = deployment.status.active_revision
-    return any(each.outcome == "Promoted" and each.revision != live for each in deployment.status.history)
+def earlier(status: DeploymentStatus) -> list[RevisionStatus]:
+    """What can be returned to."""
+    return [each for each in status.history if each.outcome == "Promoted" and each.revision != status.active_revision]

@@ -89,12 +89,11 @@ class Informer:
         patience: float = 60,
         refusal_patience: float = 0,
         key: Callable[[Object], str] = lambda obj: str(obj["metadata"]["name"]),
-        transform: Callable[[Object], Object] = lambda obj: obj,
+        transform: Callable[[Object], Object] | None = None,
     ) -> None:
         self._kube, self._resource, self._namespace = kube, resource, namespace
         self._field_selector, self._label_selector = field_selector, label_selector
         self._patience, self._refusal_patience, self._key = patience, refusal_patience, key
-        self._transform = transform
         self._reflector = Reflector(
             resource,
             namespaces=[namespace] if namespace else (),
@@ -233,9 +232,9 @@ class Informer:
         async with contextlib.aclosing(changes):
             async for type_, obj in changes:
                 if type_ == "DELETED":
-                    self._reflector.observe_deletion(self._transform(obj))
+                    self._reflector.observe_deletion(obj)
                 elif type_ in {"ADDED", "MODIFIED"}:
-                    self._reflector.observe(self._transform(obj))
+                    self._reflector.observe(obj)
                 yield obj["metadata"]["resourceVersion"]
 
     def _tell(self, change: Change) -> None:

@@ -116,8 +116,8 @@ class Reflector:
         max_tombstones: int = MAX_TOMBSTONES,
         transform: Callable[[Object], Object] | None = None,
     ) -> None:
-        """`transform` makes of each object from a list what is kept of it, as client-go's TransformFunc. What it gives
-        has the object's metadata, but for what nobody here looks at."""
+        """`transform` makes of each object what is kept of it and told, as client-go's TransformFunc. What it gives has
+        the object's metadata, but for what nobody here looks at."""
         self.resource = resource
         self.namespaces = tuple(namespaces)
         self.objects = Indexer(indexers)
@@ -151,6 +151,7 @@ class Reflector:
     def observe(self, obj: Object) -> None:
         """A watch event that is not a deletion, or the answer to a request about an object."""
         if self._in_scope(obj):
+            obj = self._kept(obj)
             now = self._now(obj)
             listed = self._listed.get(self._scope(obj))
             gone = listed is not None and now.version is not None and now.version <= listed
@@ -159,6 +160,7 @@ class Reflector:
     def observe_deletion(self, obj: Object) -> None:
         """A watch event that tells of a deletion. `obj` is the last form of the object."""
         if self._in_scope(obj):
+            obj = self._kept(obj)
             now = self._now(obj)
             self._bury(obj, now)
             if self._was_vanished(obj["metadata"]["uid"]):
@@ -350,6 +352,9 @@ class Reflector:
     def _arrive(self) -> int:
         self._arrivals += 1
         return self._arrivals
+
+    def _kept(self, obj: Object) -> Object:
+        return self._transform(obj) if self._transform is not None else obj
 
     def _in_scope(self, obj: Object) -> bool:
         return not self.namespaces or obj["metadata"].get("namespace") in self.namespaces

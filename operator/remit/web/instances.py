@@ -13,6 +13,7 @@ from remit.errors import RemitError
 from remit.operations.process.record import INSTANCES, process_folders
 from remit.web.ansi import Painter
 from remit.web.live import Events
+from remit.web.output import painted
 
 _TAIL_LINES: Final = 200
 _BATCH: Final = 200
@@ -86,7 +87,4 @@ async def _batch(waiting: asyncio.Queue[LogChunk], within: float) -> list[LogChu
 
 def _line(painters: dict[tuple[str, str], Painter], chunk: LogChunk) -> dict[str, Any]:
     painter = painters.setdefault((chunk.source, chunk.stream), Painter())
-    line: dict[str, Any] = {"html": painter.line(chunk.data), "stream": chunk.stream, "source": chunk.source}
-    if chunk.time is not None:
-        line["time"] = f"{chunk.time:%H:%M:%S}.{chunk.time.microsecond // 1000:03d}"
-    return line | ({"gap": True} if chunk.gap else {})
+    return painted(painter, chunk, source=chunk.source)

@@ -104,16 +104,8 @@ async def _batches(chunks: AsyncGenerator[LogChunk, None]) -> AsyncGenerator[lis
     filling = asyncio.create_task(fill())
     try:
         while (first := await waiting.get()) is not None:
-            batch, size = [first], len(first.data)
-            last = False
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_BATCH_SECONDS):
-                    while len(batch) < _BATCH_LINES and size < _BATCH_BYTES:
-                        if (chunk := await waiting.get()) is None:
-                            last = True
-                            break
-                        batch.append(chunk)
-                        size += len(chunk.data)
+            batch = [first]
+            last = await _fill_up(batch, waiting)
             yield batch
             if last:
                 break
@@ -123,9 +115,27 @@ async def _batches(chunks: AsyncGenerator[LogChunk, None]) -> AsyncGenerator[lis
         await asyncio.gather(filling, return_exceptions=True)
 
 
+async def _fill_up(batch: list[LogChunk], waiting: asyncio.Queue[LogChunk | None]) -> bool:
+    """With what comes soon. Whether the end came."""
+    size = sum(len(chunk.data) for chunk in batch)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_BATCH_SECONDS):
+            while len(batch) < _BATCH_LINES and size < _BATCH_BYTES:
+                if (chunk := await waiting.get()) is None:
+                    return True
+                batch.append(chunk)
+                size += len(chunk.data)
+    return False
+
+
 def _line(painters: dict[tuple[int, str], Painter], chunk: LogChunk) -> dict[str, Any]:
     painter = painters.setdefault((chunk.attempt, chunk.stream), Painter())
-    line: dict[str, Any] = {"html": painter.line(chunk.data), "stream": chunk.stream, "attempt": chunk.attempt}
+    return painted(painter, chunk, attempt=chunk.attempt)
+
+
+def painted(painter: Painter, chunk: LogChunk, **source: Any) -> dict[str, Any]:
+    """A line as the page takes it. `source` says what wrote it."""
+    line: dict[str, Any] = {"html": painter.line(chunk.data), "stream": chunk.stream, **source}
     if chunk.time is not None:
         line["time"] = f"{chunk.time:%H:%M:%S}.{chunk.time.microsecond // 1000:03d}"
     return line | ({"gap": True} if chunk.gap else {})

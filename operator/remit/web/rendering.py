@@ -11,9 +11,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from remit import safeyaml
 from remit.execution.progress import human_duration
 from remit.telemetry import escape as harmless
 
@@ -112,6 +114,11 @@ def size(count: float | None) -> str:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
         count /= 1024
     return ""
+
+
+def as_yaml(document: Any) -> str:
+    text: str = yaml.dump(document, Dumper=safeyaml.Dumper, sort_keys=False, allow_unicode=True)
+    return text
 
 
 def paragraphs(text: str) -> Markup:

@@ -12,20 +12,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from remit.api import API_VERSION
 from remit.api.controllerref import controller_of
+from remit.api.executiontask import OPERATIONS
+from remit.api.executiontaskstatus import FAILED_PHASES, Phase
 
 Object = dict[str, Any]
 
 RUNNING: Final = "Running"
 WAITING: Final = ("Pending", "Queued", "Backoff")
-FAILED: Final = ("Failed", "TimedOut", "Denied")
-ENDED: Final = ("Succeeded", *FAILED, "Cancelled")
+FAILED: Final = tuple(str(phase) for phase in Phase if phase in FAILED_PHASES)
+ENDED: Final = tuple(str(phase) for phase in Phase if phase.final)
 SCHEDULED: Final = "Scheduled"
 PHASES: Final = (RUNNING, *WAITING, *FAILED, "Cancelled", "Succeeded", SCHEDULED)
 _MOST_MESSAGE: Final = 240
 _GENERATED: Final = re.compile(r"(?=[a-z]*[0-9])[a-z0-9]+")
 """The end of a name that was counted or drawn, after a dash: `42`, `x7f2k`."""
-_API_VERSION: Final = "remit.dev/v1alpha1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ def task_row(obj: Object) -> TaskRow:
                 f"{metadata.get('namespace', '')}/"
             )
         ),
-        schedule=sys.intern(controller_of(obj, _API_VERSION, "ExecutionTask") or ""),
+        schedule=sys.intern(controller_of(obj, API_VERSION, "ExecutionTask") or ""),
         attempts=_whole(status.get("attemptCount")) or 0,
         exit_code=_whole(status.get("exitCode")),
         created=moment(metadata.get("creationTimestamp")) or 0.0,
@@ -133,8 +135,7 @@ def moment(text: object) -> float | None:
 
 
 def _operation(spec: Mapping[str, Any]) -> str:
-    kinds = ("command", "script", "file", "process", "http", "redis", "postgres", "container")
-    return next((kind for kind in kinds if kind in spec), "")
+    return next((name for name in OPERATIONS if name in spec), "")
 
 
 def _finished(status: Mapping[str, Any]) -> str:

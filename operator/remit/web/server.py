@@ -26,8 +26,8 @@ log = structlog.get_logger(__name__)
 
 BODY_LIMIT: Final = 256 << 10
 _BODY_SECONDS: Final = 10.0
-_IDLE_SECONDS: Final = 300.0
 _KEEPALIVE_SECONDS: Final = 75.0
+_IDLE_SECONDS: Final = 300.0
 """A viewer at whose page nobody looked for so long is forgotten until somebody does."""
 _LOOK_SECONDS: Final = 30.0
 _STATIC: Final = Path(__file__).parent / "static"
@@ -95,11 +95,11 @@ class PageServer:
         async def handle(request: web.Request) -> web.StreamResponse:
             session = request[SESSION]
             await session.viewer.open()
-            return self._rendered(await show(request, session), session, request)
+            return self._rendered(await show(request, session), session)
 
         return handle
 
-    def _rendered(self, view: rendering.View, session: Session | None, request: web.Request) -> web.Response:
+    def _rendered(self, view: rendering.View, session: Session | None) -> web.Response:
         text = rendering.page(
             view,
             viewer=session.viewer if session else None,
@@ -118,11 +118,11 @@ class PageServer:
         return handle
 
     def _form(self, show: Show) -> Handler:
+        answer = self._page(show)
+
         async def handle(request: web.Request) -> web.StreamResponse:
-            session = request[SESSION]
             await _body(request)
-            await session.viewer.open()
-            return self._rendered(await show(request, session), session, request)
+            return await answer(request)
 
         return handle
 
@@ -163,7 +163,7 @@ class PageServer:
         if request.get(SESSION) is not None and "refused" not in request.query:
             raise web.HTTPSeeOther("/")
         view = rendering.View("login.html", "Log in", "", {"refused": "refused" in request.query})
-        return self._rendered(view, None, request)
+        return self._rendered(view, None)
 
     async def _log_out(self, request: web.Request) -> web.StreamResponse:
         self._sessions.end(request.cookies.get(self._cookie, ""))

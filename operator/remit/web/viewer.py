@@ -153,7 +153,8 @@ class Viewer:
         Raises `ApiError`.
         """
         key = resource.plural, namespace, name
-        cached = next((obj for obj in self._find(resource, namespace, name)), None)
+        informer = self._informers.get(resource)
+        cached = informer.objects.get(f"{namespace}/{name}") if informer is not None else None
         version = cached["metadata"].get("resourceVersion") if cached is not None else None
         known = self._fetched.get(key)
         if known is None or version is None or known["metadata"].get("resourceVersion") != version:
@@ -167,11 +168,6 @@ class Viewer:
             if len(self._fetched) > _MOST_FETCHED:
                 del self._fetched[next(iter(self._fetched))]
         return known
-
-    def _find(self, resource: Resource, namespace: str, name: str) -> list[Object]:
-        informer = self._informers.get(resource)
-        found = informer.objects.get(f"{namespace}/{name}") if informer is not None else None
-        return [found] if found is not None else []
 
     async def few(self, resource: Resource, namespace: str, *, labels: str = "", fields: str = "") -> list[Object]:
         """Objects that are not cached, as two seconds ago or later; none where the viewer may not list them."""
@@ -191,7 +187,7 @@ class Viewer:
         """What was told of an object, the newest first."""
         metadata = obj["metadata"]
         found = await self.few(EVENTS, metadata["namespace"], fields=f"involvedObject.uid={metadata['uid']}")
-        return sorted(found, key=_last_seen, reverse=True)[:_MOST_EVENTS]
+        return sorted(found, key=last_seen, reverse=True)[:_MOST_EVENTS]
 
     @property
     def trail(self) -> Path | None:
@@ -228,5 +224,6 @@ def _key(obj: Object) -> tuple[str, str]:
     return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
 
 
-def _last_seen(event: Object) -> str:
+def last_seen(event: Object) -> str:
+    """When an Event was told last; empty where it does not say."""
     return str(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp") or "")

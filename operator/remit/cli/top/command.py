@@ -8,9 +8,6 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from remit import threads
 from remit.cli import options
@@ -20,10 +17,8 @@ _FORBIDDEN = 403
 
 
 def top(
-    all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="In every namespace.")] = False,
-    selector: Annotated[
-        str, typer.Option("--selector", "-l", metavar="LABELS", help="Those with these labels, such as team=data.")
-    ] = "",
+    all_namespaces: options.AllNamespaces = False,
+    selector: options.Selector = "",
     namespace: options.Namespace = None,
     kubeconfig: options.Kubeconfig = None,
     context: options.Context = None,

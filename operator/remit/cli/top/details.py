@@ -12,7 +12,8 @@ from remit import reasons
 from remit.api import CommandPolicy, ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus
 from remit.cli.top.cells import size
-from remit.cli.top.views import short, style_of
+from remit.cli.top.views import style_of
+from remit.describe.ages import short
 from remit.execution.progress import human_duration
 from remit.telemetry import escape
 
@@ -112,7 +113,7 @@ def policy_lines(obj: dict[str, Any], now: datetime.datetime) -> Iterator[Text]:
     """Raises `InvalidInput` for a policy that cannot be read."""
     policy = CommandPolicy.parse(obj)
     status = policy.status
-    ready = next((condition for condition in status.conditions if condition.type == "Ready"), None)
+    ready = status.ready
     truth = ready.status if ready else "Unknown"
     said = {"True": "ready", "False": "not ready"}.get(truth, "nobody has looked at it yet")
     yield line("state", said, f"bold {style_of(truth)}".strip())

@@ -10,7 +10,7 @@ from typing import Any, Final
 from remit.api import CommandPolicy, Deployment
 from remit.api.deploymentstatus import DeploymentPhase
 from remit.api.executiontask import OPERATIONS
-from remit.api.executiontaskstatus import FINAL_PHASES
+from remit.api.executiontaskstatus import FAILED_PHASES, FINAL_PHASES
 from remit.describe.releasetree import Side, release_tree
 from remit.errors import InvalidInput
 
@@ -19,7 +19,6 @@ _LONGEST: Final = 400
 """Characters of a message that are kept."""
 _NO_MATTER_WHEN: Final = datetime.datetime.fromtimestamp(0, datetime.UTC)
 """Durations in a tree are not shown in a row."""
-_FAILED: Final = frozenset({"Failed", "TimedOut", "Denied"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +64,7 @@ class TaskRow(Row):
 
     @property
     def failed(self) -> bool:
-        return self.phase in _FAILED
+        return self.phase in FAILED_PHASES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +182,7 @@ def policy_row(obj: Object) -> PolicyRow:
             allowed=0, denied=0, last_denied="", last_denied_at=None,
         )  # fmt: skip
     status = policy.status
-    ready = next((condition for condition in status.conditions if condition.type == "Ready"), None)
+    ready = status.ready
     denial = status.last_denied
     return PolicyRow(
         **_common(obj),

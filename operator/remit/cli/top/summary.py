@@ -10,7 +10,8 @@ from rich.text import Text
 from remit.cli.top.board import KINDS, Board
 from remit.cli.top.cells import clipped, sparkline
 from remit.cli.top.rates import Rate
-from remit.cli.top.views import TASKS, VIEWS, View, short, style_of
+from remit.cli.top.views import TASKS, VIEWS, View, style_of
+from remit.describe.ages import short
 
 _PHASES: Final = (
     "Running", "Queued", "Backoff", "Pending", "Succeeded", "Failed", "TimedOut", "Denied", "Cancelled",

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from remit.cli.top.cells import Cell, Column, size
 from remit.cli.top.rows import PolicyRow, ReleaseRow, Row, ScheduleRow, TaskRow
+from remit.describe.ages import age, short
 from remit.execution.progress import human_duration
 
 _STYLES: Final = {
@@ -52,18 +53,6 @@ def style_of(phase: str) -> str:
     return _STYLES.get(phase, "")
 
 
-def ago(since: datetime.datetime | None, now: datetime.datetime) -> str:
-    """Such as `42s`, `5m` or `3d`, as kubectl has ages."""
-    return short((now - since).total_seconds()) if since is not None else ""
-
-
-def short(seconds: float) -> str:
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= 2 * length:
-            return f"{int(seconds) // length}{unit}"
-    return f"{max(0, int(seconds))}s"
-
-
 def _took(row: TaskRow, now: datetime.datetime) -> str:
     if row.started is None:
         return ""
@@ -95,8 +84,8 @@ def _task(row: TaskRow, now: datetime.datetime) -> Sequence[Cell]:
         Cell(row.operation, faint),
         Cell(row.phase, style_of(row.phase)),
         Cell(str(row.attempts) if row.attempts else "", faint),
-        Cell(f"+{ago(waits, now)}" if waits else _took(row, now), "yellow" if waits else faint),
-        Cell(ago(row.ended or row.created, now), faint),
+        Cell(f"+{age(waits, now)}" if waits else _took(row, now), "yellow" if waits else faint),
+        Cell(age(row.ended or row.created, now), faint),
         Cell(f"{row.cpu_seconds:.1f}s" if row.cpu_seconds is not None else "", faint),
         Cell(size(row.memory) if row.memory is not None else "", faint),
         Cell(task_why(row, now), style_of(row.phase) if row.failed else faint),
@@ -162,7 +151,7 @@ def _release(row: ReleaseRow, now: datetime.datetime) -> Sequence[Cell]:
         Cell(row.stage),
         _side(row, "blue"),
         _side(row, "green"),
-        Cell(ago(row.created, now), _DIM),
+        Cell(age(row.created, now), _DIM),
         release_waits(row),
     )
 
@@ -203,7 +192,7 @@ def _schedule(row: ScheduleRow, now: datetime.datetime) -> Sequence[Cell]:
         Cell(row.time_zone, _DIM),
         _next_run(row, now),
         Cell(f"{row.upcoming:%m-%d %H:%MZ}" if row.upcoming and not row.suspended else ""),
-        Cell(f"{ago(row.last, now)} ago" if row.last else "never", "" if row.last else _DIM),
+        Cell(f"{age(row.last, now)} ago" if row.last else "never", "" if row.last else _DIM),
         Cell(f"{row.active} running" if row.active else "–", "cyan" if row.active else _DIM),
         Cell(row.message, "red" if style_of(row.phase) == "red" else _DIM),
     )
@@ -230,7 +219,7 @@ SCHEDULES: Final = View(
 
 
 def _policy(row: PolicyRow, now: datetime.datetime) -> Sequence[Cell]:
-    last = f"{ago(row.last_denied_at, now)} ago {row.last_denied}" if row.last_denied else ""
+    last = f"{age(row.last_denied_at, now)} ago {row.last_denied}" if row.last_denied else ""
     return (
         Cell(row.namespace, _DIM),
         Cell(row.name, "bold"),
@@ -239,7 +228,7 @@ def _policy(row: PolicyRow, now: datetime.datetime) -> Sequence[Cell]:
         Cell(str(row.tasks)),
         Cell(str(row.allowed), "green" if row.allowed else _DIM),
         Cell(str(row.denied), "red" if row.denied else _DIM),
-        Cell(ago(row.created, now), _DIM),
+        Cell(age(row.created, now), _DIM),
         Cell(row.message or last, "red" if row.message else ""),
     )
 

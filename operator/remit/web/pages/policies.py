@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import yaml
 from aiohttp import web
 from pydantic import ValidationError
 
-from remit import safeyaml
 from remit.api import CommandPolicy
 from remit.api.mistakes import first_mistake
 from remit.controllers.policies import compile_object
@@ -16,7 +14,7 @@ from remit.errors import InvalidInput
 from remit.kube.client import POLICIES, Object
 from remit.policy.testing import Case, Expectation, run_case
 from remit.web.pages.place import place
-from remit.web.rendering import View
+from remit.web.rendering import View, as_yaml
 from remit.web.rows import TaskRow, moment
 from remit.web.sessions import Session
 from remit.web.viewer import Viewer
@@ -27,7 +25,7 @@ _ASKED: Final = ("line", "namespace", "labels", "network", "backend")
 
 def _row(obj: Object) -> dict[str, Any]:
     parsed = CommandPolicy.parse(obj)
-    ready = next((each for each in parsed.status.conditions if each.type == "Ready"), None)
+    ready = parsed.status.ready
     last = parsed.status.last_denied
     metadata = parsed.metadata
     return {
@@ -66,7 +64,7 @@ async def policy(request: web.Request, session: Session) -> View:
         "ceiling": ceiling,
         "denied": _latest([row for row in decided if row.phase == "Denied"]),
         "others": _latest([row for row in decided if row.phase != "Denied"]),
-        "yaml": yaml.dump(obj["spec"], Dumper=safeyaml.Dumper, sort_keys=False, allow_unicode=True),
+        "yaml": as_yaml(obj["spec"]),
     }
     return View("policy.html", f"{namespace}/{name}", "policies", context, ("head", "decided"))
 

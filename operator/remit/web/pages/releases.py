@@ -10,9 +10,8 @@ from typing import Any, Final
 from aiohttp import web
 
 from remit.api import Deployment
-from remit.api.deploymentstatus import DeploymentStatus, RevisionStatus
 from remit.controllers import hooks
-from remit.describe.releasetree import release_tree
+from remit.describe.releasetree import earlier, release_tree
 from remit.errors import ApiError, RemitError
 from remit.kube.client import DEPLOYMENTS, TASKS
 from remit.release.asking import ask
@@ -72,24 +71,17 @@ async def release(request: web.Request, session: Session) -> View:
         "possible": possible if may else {},
         "may": may,
         "may_pause": may and str(status.phase) in {"Progressing", "AwaitingPromotion"} and "resume" not in possible,
-        "earlier": [
-            each for each in status.history if each.outcome == "Promoted" and each.revision != status.active_revision
-        ],
+        "earlier": earlier(status),
         "stages": _stages(deployment, time.time()),
-        "reports": _reports(viewer, deployment),
+        "reports": await asyncio.to_thread(_reports, viewer, deployment),
         "health": deployment.spec.health_check,
-        "instances": sorted(instances.instances(viewer.state_dirs, f"{namespace}/{name}")),
+        "instances": sorted(await asyncio.to_thread(instances.instances, viewer.state_dirs, f"{namespace}/{name}")),
         "chosen": request.query.get("instance", ""),
         "events": [event_row(each) for each in await viewer.events_of(obj)][:12],
     }
     regions = ("head", "sides", "stages", "history", "told")
     every = _METERED_SECONDS if traffic else 5.0
     return View("release.html", f"{namespace}/{name}", "releases", context, regions, every=every)
-
-
-def _earlier(status: DeploymentStatus) -> list[RevisionStatus]:
-    """What can be returned to."""
-    return [each for each in status.history if each.outcome == "Promoted" and each.revision != status.active_revision]
 
 
 def _stages(deployment: Deployment, now: float) -> list[dict[str, Any]]:
@@ -132,7 +124,9 @@ async def report(request: web.Request, session: Session) -> web.StreamResponse:
     namespace, name = place(request)
     number = request.match_info["revision"]
     deployment = Deployment.parse(await session.viewer.fetch(DEPLOYMENTS, namespace, name))
-    if not number.isascii() or not number.isdecimal() or int(number) not in _reports(session.viewer, deployment):
+    if not number.isascii() or not number.isdecimal():
+        raise web.HTTPNotFound
+    if int(number) not in await asyncio.to_thread(_reports, session.viewer, deployment):
         raise web.HTTPNotFound
     for state_dir in session.viewer.state_dirs:
         file = folder.file(folder.of(state_dir, namespace, name), int(number), "html")

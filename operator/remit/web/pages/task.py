@@ -8,10 +8,9 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-import yaml
 from aiohttp import web
 
-from remit import reasons, safeyaml
+from remit import reasons
 from remit.api import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus
 from remit.describe import explained, policyyaml
@@ -26,7 +25,7 @@ from remit.web.live import Events
 from remit.web.pages import audit
 from remit.web.pages.events import event_row
 from remit.web.pages.place import place
-from remit.web.rendering import View, kind_of, span
+from remit.web.rendering import View, as_yaml, kind_of, span
 from remit.web.rows import task_row
 from remit.web.sessions import Notice, Session
 from remit.web.timeline import Bar, timeline
@@ -61,7 +60,7 @@ async def task(request: web.Request, session: Session) -> View:
         "streams": STREAMS,
         "events": [event_row(each) for each in await viewer.events_of(obj)],
         "labels": obj["metadata"].get("labels") or {},
-        "yaml": yaml.dump(obj["spec"], Dumper=safeyaml.Dumper, sort_keys=False, allow_unicode=True),
+        "yaml": as_yaml(obj["spec"]),
         "may_cancel": not over and not parsed.spec.cancel and await viewer.may("patch", TASKS, namespace),
         "may_rerun": not scheduled and await viewer.may("create", TASKS, namespace),
         "runs": sorted(runs, key=lambda each: -each.created)[:20],
