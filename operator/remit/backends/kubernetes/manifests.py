@@ -174,16 +174,16 @@ def job(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> dict[s
     )
 
 
-def until_held(network: str) -> list[str]:
-    """What has the launcher start nothing that is to have no network before that is so: a network plugin may know of
-    the pod a moment late."""
-    return [] if network == "host" else ["-w", str(_HELD_SECONDS)]
+def until_held(seconds: int) -> list[str]:
+    """What has the launcher start nothing that is to have no network before that is so, for which it waits so long: a
+    network plugin may know of the pod a moment late."""
+    return ["-w", str(seconds)]
 
 
 def with_held_network(job: dict[str, Any]) -> None:
     """Have the program of a Job wait for that."""
     (container,) = job["spec"]["template"]["spec"]["containers"]
-    container["command"][1:1] = until_held("none")
+    container["command"][1:1] = until_held(_HELD_SECONDS)
 
 
 def runs(job: Mapping[str, Any]) -> Any:

@@ -58,7 +58,7 @@ async def test_one_namespace_says_nothing_of_another() -> None:
     for _ in range(2):
         assert not (await isolation.verdict("open", "image:1")).holds
         assert (await isolation.verdict("held", "image:1")).holds
-    assert len(cluster.asked) == 6
+    assert len(cluster.asked) == 4
 
 
 async def test_an_image_that_cannot_be_pulled_says_nothing_of_the_next() -> None:
