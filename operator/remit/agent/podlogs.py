@@ -27,9 +27,10 @@ from remit.release.targets.kubernetes.identity import SLOT, Identity
 from remit.release.targets.kubernetes.manifests import CONTAINER as INSTANCE_CONTAINER
 
 FORBIDDEN: Final = 403
-NOTHING_YET: Final = frozenset({400, 404})
-"""What the server answers where a pod is gone by now, or its container has not started yet."""
+NOT_STARTED: Final = 400
+"""What the server answers where a pod's container has not started yet."""
 _NOT_FOUND: Final = 404
+NOTHING_THERE: Final = frozenset({NOT_STARTED, _NOT_FOUND})
 _SILENCE_SECONDS: Final = 300.0
 """After which a log that says nothing is asked for anew."""
 _PAUSE_SECONDS: Final = 1.0

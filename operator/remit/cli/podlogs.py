@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from remit.agent.podlogs import FORBIDDEN, NOTHING_YET, JobLog, PushedReader, instance_log, pod_of_attempt
+from remit.agent.podlogs import FORBIDDEN, NOTHING_THERE, JobLog, PushedReader, instance_log, pod_of_attempt
 from remit.api import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus, Stream
 from remit.cli.follow import Selection, Shown
@@ -37,7 +37,7 @@ async def show(
     except ApiError as error:
         if error.status == FORBIDDEN:
             tell(f"the log of the pod of attempt {attempt.number} may not be read: {error}")
-        if error.status == FORBIDDEN or error.status in NOTHING_YET:
+        if error.status == FORBIDDEN or error.status in NOTHING_THERE:
             return False
         raise
     return True

@@ -115,6 +115,12 @@ class Cache:
         """Whether those of all namespaces may not be listed, and of one alone are shown."""
         return self._other in self._informers
 
+    @property
+    def is_everything(self) -> bool:
+        """Whether `objects` are those of all namespaces."""
+        whole = self._informers.get(None)
+        return whole is not None and whole.has_synced and not whole.failed
+
     def objects(self) -> list[Object]:
         return [obj for each in self.shown for obj in each.objects.list()]
 

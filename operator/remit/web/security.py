@@ -50,7 +50,7 @@ def protected(sessions: Sessions, cookie: str) -> Middleware:
         elif not request.path.startswith(OPEN_PATHS):
             if request.method == "GET" and not request.path.startswith("/live/"):
                 raise web.HTTPSeeOther("/login")
-            return web.Response(status=401, text="log in first: run `remit page` on the host")
+            return web.Response(status=401, text="log in first: open the link that `remit page` prints")
         return await handler(request)
 
     return protect

@@ -120,6 +120,14 @@ class Viewer:
     def policies(self) -> list[Object]:
         return sorted(self._caches[POLICIES].objects(), key=_key)
 
+    def sees_all(self, resource: Resource) -> bool:
+        """Whether objects of all namespaces are shown."""
+        return self._caches[resource].is_everything
+
+    @property
+    def usual_namespace(self) -> str:
+        return (*self.scope.namespaces, self.scope.otherwise, "default")[0] or "default"
+
     @property
     def reads_files(self) -> bool:
         """Whether the files of the operator are on this machine."""
@@ -171,6 +179,13 @@ class Viewer:
             if len(self._fetched) > _MOST_FETCHED:
                 del self._fetched[next(iter(self._fetched))]
         return known
+
+    async def policies_of(self, *namespaces: str) -> list[Object]:
+        """All CommandPolicies of these namespaces, also of those that are not shown. Raises `ApiError` where the viewer
+        may not list them: what is decided without some of them is wrong."""
+        if self.sees_all(POLICIES):
+            return [obj for obj in self.policies() if obj["metadata"]["namespace"] in namespaces]
+        return [obj for each in dict.fromkeys(namespaces) for obj in await self.kube.list(POLICIES, each)]
 
     async def few(self, resource: Resource, namespace: str, *, labels: str = "", fields: str = "") -> list[Object]:
         """Objects that are not cached, as two seconds ago or later; none where the viewer may not list them."""
