@@ -26,6 +26,7 @@ from remit.telemetry.metrics import Metrics
 
 Object = dict[str, Any]
 Objects = list[Object]
+Headers = list[tuple[str, str]]
 """Named here, because `Kube` has a method `list`."""
 
 
@@ -337,14 +338,9 @@ class Kube:
         if seconds is not None:
             self._metrics.api_request_duration.labels(method, host).observe(seconds)
 
-    async def _headers(
-        self, content_type: str = "application/json", accept: str = "application/json"
-    ) -> dict[str, str]:
-        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": "remit"}
-        authorization = await self.access.authorization()
-        if authorization:
-            headers["Authorization"] = authorization
-        return headers
+    async def _headers(self, content_type: str = "application/json", accept: str = "application/json") -> Headers:
+        headers = [("Accept", accept), ("Content-Type", content_type), ("User-Agent", "remit")]
+        return [*headers, *await self.access.login()]
 
 
 def abort(response: aiohttp.ClientResponse) -> None:
