@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +15,15 @@ import httpx
 import pytest
 import yaml
 
+import commandline
 from conformance.harness.servers import Server, embedded
 from pages import TIMEOUT
 from remit.api.definitions import crds
+from remit.cli.errors import report
 from remit.kube.kubeconfig import extension
 from remit.web import login
 from remitpage import remit_page
-from remitup import environment, until
+from remitup import until
 from support import Kubectl
 
 TASK = """
@@ -46,18 +49,21 @@ def cluster(server: Server, kubectl: str, tmp_path_factory: pytest.TempPathFacto
     return made
 
 
+def printed(*arguments: str, folder: Path, **env: str) -> tuple[str, str]:
+    """What `remit page` wrote to standard output, and what it complained of."""
+    usual = dict.fromkeys(name for name in os.environ if name.startswith(("KUBE", "REMIT_STATE")))
+    complaints = io.StringIO()
+    with contextlib.redirect_stderr(complaints):
+        done = commandline.invoke("page", *arguments, env={**usual, "HOME": str(folder), **env})
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            assert report(done.exception) == 1
+    return done.stdout, " ".join(f"{done.stderr}{complaints.getvalue()}".replace("│", " ").split())
+
+
 def failed(*arguments: str, folder: Path, **env: str) -> str:
-    """What `remit page` complained of."""
-    done = subprocess.run(
-        [sys.executable, "-m", "remit.cli", "page", *arguments],
-        env=environment(HOME=str(folder), **env),
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-    )
-    assert done.returncode in {1, 2}, done.stdout
-    assert done.stdout == ""
-    return " ".join(done.stderr.replace("│", " ").split())
+    said, complaint = printed(*arguments, folder=folder, **env)
+    assert said == ""
+    return complaint
 
 
 def test_it_is_served_until_ctrl_c_and_its_link_works_once(cluster: Kubectl, server: Server, tmp_path: Path) -> None:
@@ -158,15 +164,8 @@ def test_with_the_kubeconfig_of_remit_up_it_prints_the_link_to_its_page(cluster:
     config["clusters"][0]["cluster"]["extensions"] = [extension(state)]
     (tmp_path / "config").write_text(yaml.safe_dump(config))
     for arguments in (["--kubeconfig", str(tmp_path / "config")], ["--state-dir", str(state)]):
-        done = subprocess.run(
-            [sys.executable, "-m", "remit.cli", "page", *arguments],
-            env=environment(HOME=str(tmp_path)),
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-        )
-        assert done.returncode == 0, done.stderr
-        url, _, token = done.stdout.strip().partition("/login?token=")
+        said, _ = printed(*arguments, folder=tmp_path)
+        url, _, token = said.strip().partition("/login?token=")
         assert url == made.url
         assert login.Logins(made.key, time.time).redeem(token)
     said = failed("--kubeconfig", str(tmp_path / "config"), "-n", "default", folder=tmp_path)
