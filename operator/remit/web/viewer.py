@@ -154,8 +154,10 @@ class Viewer:
         kinds = [resource.plural for resource, cache in self._caches.items() if cache.is_narrowed]
         if not kinds:
             return ""
+        *others, last = kinds
+        told = f"{', '.join(others)} and {last}" if others else last
         return (
-            f"You may not list {' and '.join(kinds)} of all namespaces. Shown: those of {self.scope.otherwise};"
+            f"You may not list {told} of all namespaces. Shown: those of {self.scope.otherwise};"
             " remit page -n NAME shows others."
         )
 
