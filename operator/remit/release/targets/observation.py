@@ -40,7 +40,7 @@ Instances = Mapping[Slot, Mapping[int, InstanceStatus]]
 def observed(
     desired: DesiredState, instances: Instances, proxy: ProxyStatus, prepared: frozenset[int]
 ) -> ObservedState:
-    """`instances` has the wanted ones of each side that holds a revision; `prepared`, the revisions with an artifact."""
+    """`instances`: the wanted ones of each side that holds a revision. `prepared`: the revisions with an artifact."""
     views = {slot: _view(slot, desired, instances, proxy) for slot in SLOTS}
     return ObservedState(
         blue=views["blue"],
