@@ -20,7 +20,7 @@ from remit.backends import Backend, ProcessBackend
 from remit.backends.base import TaskReference
 from remit.backends.docker import NOBODY, OFF, DockerBackend, Staging
 from remit.backends.docker import Engine as DockerEngine
-from remit.backends.egress import Books, Doors
+from remit.backends.egress import EgressListeners, UsageStore
 from remit.backends.kubernetes import KubernetesBackend, Launcher
 from remit.controllers import audithead, gauges, notifying
 from remit.controllers.controller import Controller
@@ -260,17 +260,17 @@ class Operator:
         readable = [str(path) for path in settings.read_only_paths]
         operation_executors = executors(settings.state_dir, host, read_only_paths=readable, engine=engine)
         process_allowed = "process" in settings.backends
-        doors = Doors()
+        listeners = EgressListeners()
         protected = [str(settings.state_dir), str(default_state_dir())]
         protected += [settings.docker_host.removeprefix("unix://")] if engine else []
-        process = ProcessBackend(host, read_only_paths=readable, doors=doors, protected=protected)
+        process = ProcessBackend(host, read_only_paths=readable, listeners=listeners, protected=protected)
         offered: dict[str, Backend] = {"process": process} if process_allowed else {}
         if engine and "docker" in settings.backends:
             identities = (host.bubblewrap and host.bubblewrap.identities) or NOBODY
             staging = Staging(settings.state_dir / "mounts", protected, identities)
             staging.clear()
-            books = Books(settings.state_dir / "egress")
-            offered["docker"] = DockerBackend(engine, doors, books, staging=staging)
+            usage_store = UsageStore(settings.state_dir / "egress")
+            offered["docker"] = DockerBackend(engine, listeners, usage_store, staging=staging)
         if jobs is not None:
             offered["kubernetes"] = jobs
             jobs.workspaces.notify = lambda task, *told: events.record(_object(task), *told)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from remit.api import API_VERSION, Deployment, ExecutionTask
 from remit.api.controllerref import controller_of
-from remit.backends.egress.ledger import OTHERS
+from remit.backends.egress.usage import OTHERS
 from remit.controllers.policies import compile_object
 from remit.controllers.values import Source, secrets_of
 from remit.describe.connection import Connection
