@@ -240,7 +240,7 @@ def _crd(kind: Kind) -> dict[str, Any]:
     }
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
     """YAML without anchors, which people would have to follow."""
 
     def ignore_aliases(self, data: Any) -> bool:
