@@ -12,8 +12,8 @@ from typing import Final, get_args
 import structlog
 
 from remit.api import Phase
-from remit.api.deploymentstatus import DeploymentPhase
 from remit.api.endpoint import Resource
+from remit.api.phases import DeploymentPhase
 from remit.controllers import releasemetrics
 from remit.controllers.releasemetrics import TARGETS, Side
 from remit.controllers.tasks import TaskReconciler

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from remit.api import deployment as api
+from remit.api.deployment import Deployment
 from remit.api.deploymentstatus import PipelineState
-from remit.api.resource import Deployment
 from remit.backends import ProcessBackend
 from remit.errors import DeploymentError, InvalidInput, MissingReference
 from remit.operations.http import HttpExecutor
