@@ -9,9 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
-from pages import TIMEOUT, Looker
+from pages import Looker, logged_in
 from remitup import REMIT, environment, until
 
 
@@ -34,11 +32,8 @@ class RemitPage:
     @contextmanager
     def looking(self) -> Iterator[Looker]:
         """Logged in, once what can be read was read."""
-        with httpx.Client(base_url=self.origin, timeout=TIMEOUT, trust_env=False) as client:
-            answer = client.get(self.link)
-            assert (answer.status_code, answer.headers["Location"]) == (303, "/"), answer.text
-            until(lambda: "Still reading" not in client.get("/").text, "the caches")
-            yield Looker(client, self.origin)
+        with logged_in(self.link) as looker:
+            yield looker
 
 
 @contextmanager

@@ -69,16 +69,19 @@ def test_a_release_is_seen_and_steered(up: RemitUp, looker: Looker, tmp_path: Pa
         assert "/one" in both
         assert "/two" in both
         assert both.count("1 of 1 healthy") == 2
+        led = re.findall(r'(?:href|action|src)="([^"]*)"', both)
+        assert f"{looker.base}/releases/default/site/promote" in led
+        assert [each for each in led if not each.startswith((f"{looker.base}/", "/static/", "#", "?"))] == []
         with looker.live("/releases/default/site") as events:
             _until_output(events, "&lt;b&gt;serving")
             _requests(port, 20)
             region(events, "sides", r"2\d in all|20 in all")
             region(events, "sides", r"<b>0\.0</b>[^§]*<b>0\.0</b>")  # as no more come, which no watch tells of
             promoted = looker.post("/releases/default/site/promote", revision="2")
-            assert promoted.headers["Location"] == "/releases/default/site"
+            assert promoted.headers["Location"] == looker.to("/releases/default/site")
             region(events, "head", "Healthy")
-        report = until(lambda: re.search(r"/releases/default/site/report/2", page()), "the report")
-        answer = looker.get(report[0])
+        report = until(lambda: re.search(r"/s-[\w-]+/releases/default/site/report/2", page()), "the report")
+        answer = looker.outside(report[0])
         assert "sandbox" in answer.headers["Content-Security-Policy"]
         assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
         assert looker.get("/releases/default/site/report/9").status_code == 404

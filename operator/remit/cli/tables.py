@@ -16,9 +16,9 @@ from rich.text import Text
 
 from remit import safeyaml
 from remit.api import CommandPolicy, Deployment, ExecutionTask, Phase
-from remit.api.deploymentstatus import DeploymentPhase
+from remit.api.phases import DeploymentPhase
 from remit.describe.ages import age
-from remit.execution.progress import human_duration
+from remit.execution.durations import human_duration
 from remit.telemetry import escape
 
 Object = dict[str, Any]

@@ -9,15 +9,9 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import structlog
 
-from remit.api.deploymentstatus import (
-    DeploymentPhase,
-    DeploymentStatus,
-    PipelineState,
-    Release,
-    ReleaseReport,
-    RequestAnswer,
-)
-from remit.api.resource import Deployment
+from remit.api.deployment import Deployment
+from remit.api.deploymentstatus import DeploymentStatus, PipelineState, Release, ReleaseReport, RequestAnswer
+from remit.api.phases import DeploymentPhase
 from remit.controllers import hooks, releasemetrics, releasetraces, unreadable
 from remit.controllers.reporting import Reports
 from remit.controllers.values import Source

@@ -15,8 +15,8 @@ from typing import Final
 
 import structlog
 
+from remit.api.deployment import Deployment
 from remit.api.deploymentstatus import PipelineState, Release, ReleaseReport, Slot
-from remit.api.resource import Deployment
 from remit.controllers.probing import Burst
 from remit.errors import DeploymentError
 from remit.execution.recording import NODE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import threading
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from typing import Any, Final
 
 from remit.api import API_VERSION, Deployment, ExecutionTask
 from remit.api.controllerref import controller_of
-from remit.backends.egress.ledger import OTHERS
+from remit.backends.egress.usage import OTHERS
 from remit.controllers.policies import compile_object
 from remit.controllers.values import Source, secrets_of
 from remit.describe.connection import Connection
@@ -263,11 +264,12 @@ def trail_of(state_dirs: Sequence[Path]) -> Path | None:
     return None
 
 
-def reached_by(trail: Path, namespace: str) -> Reached:
-    """Where tasks of the namespace connected to or wanted to, as the ends of their attempts have it on record."""
+def reached_by(trail: Path, namespace: str, stop: threading.Event | None = None) -> Reached:
+    """Where tasks of the namespace connected to or wanted to, as the ends of their attempts have it on record. Raises
+    `ReadingStopped` once `stop` is set."""
     found: dict[str, set[str]] = defaultdict(set)
     ended = Filter(namespace=namespace, kind="execution")
-    for _, record in read(trail):
+    for _, record in read(trail, stop):
         if record is not None and ended(record) and isinstance(record.get("network"), list):
             found[str(record.get("uid"))] |= {str(each.get("destination")) for each in record["network"]}
     return found

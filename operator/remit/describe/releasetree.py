@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from remit.api import Deployment, ExecutionTask
-from remit.api.deploymentstatus import DeploymentPhase, DeploymentStatus, RevisionStatus, SlotStatus
-from remit.execution.progress import human_duration
+from remit.api.deploymentstatus import DeploymentStatus, RevisionStatus, SlotStatus
+from remit.api.phases import DeploymentPhase
+from remit.execution.durations import human_duration
 from remit.release import HookKey
 from remit.release.conclusion import failure
 

@@ -25,7 +25,7 @@ from remit.execution.lifecycle import Finish
 from remit.execution.mounts import empty_bytes, mounts_of, stdin_file_of
 from remit.execution.resolved import Resolved
 from remit.execution.runner import Attempt
-from remit.operations.base import Work
+from remit.operations.base import OperationRequest
 from remit.operations.command import SEARCH_PATH, look_up
 from remit.policy import (
     BY_BACKENDS,
@@ -396,8 +396,10 @@ def _base_environment(backend: str) -> Mapping[str, str]:
     return {name: value for name, value in BASE_ENVIRONMENT.items() if name != "PATH"}
 
 
-def _performed(task: ExecutionTask, admitted: Admitted, number: int, resolved: Resolved, timeout: float) -> Work:
-    return Work(
+def _performed(
+    task: ExecutionTask, admitted: Admitted, number: int, resolved: Resolved, timeout: float
+) -> OperationRequest:
+    return OperationRequest(
         id=attempt_id(task, number),
         namespace=task.metadata.namespace,
         task=task.metadata.name,

@@ -12,7 +12,7 @@ import io
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -22,7 +22,9 @@ from remit.api import GROUP, VERSION
 from remit.api.endpoint import Resource
 from remit.errors import ApiError
 from remit.kube.access import Access
-from remit.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from remit.telemetry.metrics import Metrics
 
 Object = dict[str, Any]
 Objects = list[Object]

@@ -112,10 +112,8 @@ def _named(entries: list[dict[str, Any]], name: str) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    from remit.api.manifest import load_all  # every kind's model comes with it, which a control plane does not need
-
     try:
-        found = load_all(read_text(path))
+        found = safeyaml.load_documents(read_text(path))
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from None
     document = found[0] if len(found) == 1 else None

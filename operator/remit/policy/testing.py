@@ -24,7 +24,6 @@ from remit.api.executiontask import (
     Resources,
     StdinSource,
 )
-from remit.api.manifest import load_all
 from remit.api.mistakes import first_mistake
 from remit.api.operations import (
     Argv,
@@ -49,6 +48,7 @@ from remit.policy.hosts import BadHost, Destination
 from remit.policy.match import Command
 from remit.policy.request import Installation, Request, executed, request_for
 from remit.policy.rules import describe
+from remit.safeyaml import load_documents
 from remit.sandboxpaths import WORKSPACE
 
 DEFAULT_OPERATOR_NAMESPACE = "remit-system"
@@ -193,7 +193,7 @@ class WrittenTask:
 def parse_tasks(text: str, namespace: str = "default") -> list[WrittenTask]:
     """The ExecutionTasks in a YAML text, in `namespace` where they name none; objects of other kinds are passed over.
     Raises `InvalidInput`."""
-    objects = [obj for obj in load_all(text) if isinstance(obj, dict)]
+    objects = [obj for obj in load_documents(text) if isinstance(obj, dict)]
     tasks = []
     for obj in objects:
         if obj.get("kind") == "ExecutionTask":
@@ -256,7 +256,7 @@ def _decoded(value: str) -> str | None:
 def parse_suite(text: str) -> Suite:
     """A test file from its YAML. Raises `InvalidInput` with the line or the field that is wrong."""
     try:
-        return Suite.model_validate(load_all(text)[0])
+        return Suite.model_validate(load_documents(text)[0])
     except IndexError:
         raise InvalidInput("the policy test file is empty") from None
     except ValidationError as error:
@@ -266,7 +266,7 @@ def parse_suite(text: str) -> Suite:
 
 def parse_policies(text: str) -> list[CompiledPolicy]:
     """The CommandPolicies in a YAML text, compiled; objects of other kinds are passed over. Raises `InvalidInput`."""
-    objects = [obj for obj in load_all(text) if isinstance(obj, dict) and obj.get("kind") == "CommandPolicy"]
+    objects = [obj for obj in load_documents(text) if isinstance(obj, dict) and obj.get("kind") == "CommandPolicy"]
     return [compile_policy(CommandPolicy.parse(obj)) for obj in objects]
 
 

@@ -12,8 +12,8 @@ from typing import Final, Literal, Protocol
 
 import structlog
 
+from remit.api.deployment import Deployment
 from remit.api.deploymentstatus import DeploymentStatus, PipelineState, Release, ReleaseReport, RequestAnswer
-from remit.api.resource import Deployment
 from remit.errors import DeploymentError, MissingReference, RemitError
 from remit.execution.taskclock import TaskClock
 from remit.release import configuration, recording

@@ -13,9 +13,8 @@ from typing import Final, Literal
 
 import structlog
 
-from remit.api.deployment import Hook
+from remit.api.deployment import Deployment, Hook
 from remit.api.deploymentstatus import DeploymentStatus, PipelineState, Release, RequestAnswer, RequestKind
-from remit.api.resource import Deployment
 from remit.errors import DeploymentError, RemitError
 from remit.privatefiles import write_private
 from remit.release.model import Desired, HookKey, HookView, ObservedState, Request, Revision, Snapshot

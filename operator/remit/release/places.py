@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from remit.api import deployment as api
+from remit.api.deployment import Deployment
 from remit.api.deploymentstatus import PipelineState
-from remit.api.resource import Deployment
 from remit.backends import ProcessBackend
 from remit.errors import DeploymentError, InvalidInput, MissingReference
-from remit.operations.http import HttpPerformer
+from remit.operations.http import HttpExecutor
 from remit.operations.process import Supervision
 from remit.operations.process.record import INSTANCES
 from remit.release.judging import Judge
@@ -230,7 +230,7 @@ class Places:
         )
 
     def _process(self, deployment: Deployment, revisions: Revisions) -> ProcessTarget:
-        key, metadata, judge, http = deployment.key, deployment.metadata, self.judge, HttpPerformer()
+        key, metadata, judge, http = deployment.key, deployment.metadata, self.judge, HttpExecutor()
 
         def download(revision: Revision, material: Material, address: str) -> AsyncIterator[bytes]:
             self._check_readable()

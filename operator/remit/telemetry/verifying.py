@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,19 +40,22 @@ class Report:
         return not self.problems
 
 
-def verify(path: Path, *, after: Anchor = GENESIS, head: Anchor | None = None) -> Report:
+def verify(
+    path: Path, *, after: Anchor = GENESIS, head: Anchor | None = None, stop: threading.Event | None = None
+) -> Report:
     """Follow the chain through the closed files of the trail and then `path`, its newest; or through `path` alone, when
     it is a copy with all of them in one. At most the first hundred problems are told. The files may be written to
     meanwhile.
 
     `after` is the last record of what was moved away from the front. What Remit removed there itself, a record of kind
     `retention` tells. `head`, when known, is a record that must be there
-    (or be `after`): without it a cut tail cannot be seen. Raises `InvalidInput` when a file cannot be read.
+    (or be `after`): without it a cut tail cannot be seen. Raises `InvalidInput` when a file cannot be read, and
+    `ReadingStopped` once `stop` is set.
     """
     walk = _Walk(last=after, head=head, head_seen=head is None or head == after)
     try:
         walk.joined = not segments(path)
-        for part in opened(path):
+        for part in opened(path, stop):
             walk.file(part.path, part.lines())
     except OSError as error:
         raise InvalidInput(f"{error.filename or path} cannot be read: {error.strerror}") from error

@@ -194,3 +194,30 @@ async def test_an_operator_that_does_not_trust_the_server_says_so_and_does_not_w
             async with running_operator(await Access.load(config), settings, Redactor()):
                 pytest.fail("it started")
     assert asked == 0
+
+
+async def test_a_login_by_a_certificate_that_is_written_in_the_kubeconfig(tmp_path: Path) -> None:
+    served = ensure_tls(tmp_path / "served", ["127.0.0.1"])
+    pem = serialization.Encoding.PEM
+    authority, authority_key = certificate_without_extensions("an authority")
+    client, key = certificate_without_extensions("me", (authority.subject, authority_key))
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    context = served.server_context()
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(cadata=authority.public_bytes(pem).decode())
+
+    async def answer(_: web.BaseRequest) -> web.StreamResponse:
+        return web.json_response({"items": []})
+
+    async with answering(answer, context) as port:
+        login = {"client-certificate-data": client.public_bytes(pem), "client-key-data": private}
+        config = kubeconfig(
+            tmp_path / "config",
+            f"https://127.0.0.1:{port}",
+            served.authority.read_bytes(),
+            **{name: base64.b64encode(data).decode() for name, data in login.items()},
+        )
+        access = await Access.load(config)
+        assert access.configuration is None, "the official client was not needed"
+        async with Kube(access) as kube:
+            assert await kube.list(TASKS, "team") == []

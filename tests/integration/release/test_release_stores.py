@@ -15,8 +15,8 @@ import pytest
 
 from releases import Sim, hook, spec
 from remit.api.definitions import crds
+from remit.api.deployment import Deployment
 from remit.api.deploymentstatus import DeploymentStatus
-from remit.api.resource import Deployment
 from remit.controllers.deployments import DeploymentReconciler
 from remit.controllers.intake import reflectors
 from remit.controllers.reporting import Reports

@@ -14,7 +14,7 @@ from remit.backends import AttemptRequest
 from remit.execution import admission
 from remit.execution.admission import Admission, Admitted, PolicySet
 from remit.execution.resolved import Resolved
-from remit.operations.base import Work
+from remit.operations.base import OperationRequest
 from remit.policy import SCRIPT_PATH, Request, compile_policy, decide
 from support import repetitions
 
@@ -65,7 +65,7 @@ def test_the_executor_is_given_what_was_judged(operation: dict[str, Any], around
     assert isinstance(verdict, Admitted), verdict
     request = admit.attempt(task, verdict, 1, Resolved(env=dict(environment)), None).request
     (asked,) = judged
-    if isinstance(request, Work):
+    if isinstance(request, OperationRequest):
         assert request.subject is asked.subject is verdict.grant.request.subject
         assert request.grant.request is asked
     run = request if isinstance(request, AttemptRequest) else request.run

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from releases import Sim, hook, live, snapshot, spec
-from remit.api.deploymentstatus import DeploymentPhase
+from remit.api.phases import DeploymentPhase
 from remit.release import Decision, Finish, ObservedState, Problem, RunHook, Switch
 from statusreaders import kstatus, waits_for
 from support import repetitions

@@ -12,10 +12,10 @@ from remit.api.deployment import DeploymentSpec, protocol_of
 from remit.policy import Limits
 from remit.release import Material, Revision
 from remit.release.judging import _process
-from remit.release.targets.front import route_of
+from remit.release.targets.desiredstate import DesiredState, Published, Side
 from remit.release.targets.kubernetes import Identity
 from remit.release.targets.kubernetes.manifests import service, workload
-from remit.release.targets.sides import Published, Side, Told
+from remit.release.targets.loadbalancer import route_of
 
 PORTS = [{"name": "http", "containerPort": 8080}, {"name": "db", "containerPort": 5432}]
 
@@ -36,7 +36,7 @@ def test_a_port_that_is_checked_by_a_connection_is_passed_through(
     declared = spec(ports=[PORTS[0], {**PORTS[1], **changes}], healthCheck=check)
     assert [protocol_of(declared, port) for port in declared.ports] == ["http", protocol]
     side = Side.of(Revision(1, snapshot(declared)))
-    route = route_of("default/shop", Told("blue", sides={"blue": side}))
+    route = route_of("default/shop", DesiredState("blue", sides={"blue": side}))
     assert route is not None
     assert {entry.port: entry.protocol for entry in route.entries} == {8080: "http", 5432: protocol}
 
@@ -45,7 +45,7 @@ def test_what_is_live_decides_what_is_spoken_at_a_port() -> None:
     blue, green = (Side(n, (Published("p", 80, protocol),)) for n, protocol in ((1, "http"), (2, "tcp")))  # type: ignore[arg-type]
     for live, protocol in (("blue", "http"), ("green", "tcp")):
         for sides in ({"blue": blue, "green": green}, {"green": green, "blue": blue}):
-            route = route_of("default/shop", Told(live, sides=sides))  # type: ignore[arg-type]
+            route = route_of("default/shop", DesiredState(live, sides=sides))  # type: ignore[arg-type]
             assert route is not None
             assert [entry.protocol for entry in route.entries] == [protocol]
 

@@ -150,7 +150,7 @@ def test_processor_time_is_told_between_samples_and_not_across_restarts() -> Non
     assert series.cores(samples, "green", EPOCH) == []
 
 
-class Seen(HTMLParser):
+class ProxySnapshot(HTMLParser):
     """What a browser would make of a page."""
 
     def __init__(self) -> None:
@@ -193,7 +193,7 @@ def hostile(good: Report, text: str) -> Report:
 @given(st.text(min_size=1, max_size=60) | st.just(HOSTILE))
 def test_nothing_that_others_wrote_is_mark_up(text: str) -> None:
     report = hostile(GOOD, text)
-    plain, seen, usual = page(report), Seen(), Seen()
+    plain, seen, usual = page(report), ProxySnapshot(), ProxySnapshot()
     seen.feed(plain)
     usual.feed(page(hostile(GOOD, "plain")))
     assert seen.tags == usual.tags

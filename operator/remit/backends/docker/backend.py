@@ -34,7 +34,7 @@ from remit.backends.docker.planning import (
     walls,
 )
 from remit.backends.docker.stdin import FileInput, fed
-from remit.backends.egress import Books, Doors, NetworkUse
+from remit.backends.egress import EgressListeners, NetworkUse, UsageStore
 from remit.backends.ending import CANCELLED_MESSAGE
 from remit.backends.failure import OperationFailed
 from remit.backends.filetree import COLLECTING_SECONDS, DescriptorTree, collected
@@ -55,10 +55,10 @@ _NO_HOLDER = (
 
 
 class DockerBackend:
-    """Commands in containers on `engine`, each of the image that the task names.
+    """Runs commands in containers on `engine`, each from the image that its task names.
 
-    `doors` are the way out of containers with a restricted network. What went through is kept in `books`, for an
-    operator that takes them up; without, it counts from there on. Folders of the host can be mounted with `staging`.
+    `listeners` creates the egress listeners of containers with a restricted network. `usage_store` keeps their network
+    use for an operator that adopts them; without it, such an operator counts from zero. `staging` mounts host folders.
     """
 
     name = "docker"
@@ -67,15 +67,15 @@ class DockerBackend:
     def __init__(
         self,
         engine: Engine,
-        doors: Doors | None = None,
-        books: Books | None = None,
+        listeners: EgressListeners | None = None,
+        usage_store: UsageStore | None = None,
         boot: Callable[[], float] = boot_time,
         staging: Staging | None = None,
     ) -> None:
         self._engine, self._staging = engine, staging
         self._links = ImageLinks(engine)
         self._boot = boot
-        self._doors, self._books = doors or Doors(), books
+        self._listeners, self._usage_store = listeners or EgressListeners(), usage_store
 
     async def run(
         self,
@@ -306,8 +306,8 @@ class DockerBackend:
         found = await self._remove_one(handle.container)
         held = await self._remove_one(holder_name(handle.container))
         await self._remove_one(files_name(handle.container))
-        if self._books:
-            self._books.forget(holder_name(handle.container))
+        if self._usage_store:
+            self._usage_store.forget(holder_name(handle.container))
         return found or held
 
     @contextlib.asynccontextmanager
@@ -317,7 +317,7 @@ class DockerBackend:
             yield None
             return
         name = holder_name(container_name(request.id))
-        network = RestrictedNetwork(self._engine, name, request, self._doors, self._books)
+        network = RestrictedNetwork(self._engine, name, request, self._listeners, self._usage_store)
         try:
             yield network
         finally:

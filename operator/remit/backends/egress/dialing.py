@@ -16,8 +16,8 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from remit.backends.egress.ledger import Account, Ledger
 from remit.backends.egress.pacing import Pace
+from remit.backends.egress.usage import DestinationCounter, UsageCounter
 from remit.policy import Address, Destination, Egress, Forbidden, permits, plain_address
 from remit.threads import DaemonThreadPool
 
@@ -77,19 +77,19 @@ class Upstream:
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
-    account: Account
+    counts: DestinationCounter
     pace: Pace
 
     async def read(self) -> bytes:
         """What came, or nothing at the end."""
         data = await self.reader.read(self.pace.chunk)
-        self.account.received_bytes += len(data)
+        self.counts.received_bytes += len(data)
         await self.pace.passed(len(data))
         return data
 
     async def write(self, data: bytes) -> None:
         self.writer.write(data)
-        self.account.sent_bytes += len(data)
+        self.counts.sent_bytes += len(data)
         await self.writer.drain()
         await self.pace.passed(len(data))
 
@@ -102,7 +102,7 @@ class Dialer:
     """Opens connections for one attempt, by its policies' `egress`."""
 
     egress: tuple[Egress, ...]
-    ledger: Ledger
+    counter: UsageCounter
     pace: Pace
     resolve: Resolver
     resolve_seconds: float
@@ -119,11 +119,11 @@ class Dialer:
         if not usable:
             raise self.denied(destination, 403, objection or f"{destination.host} has no address")
         reader, writer = await self._connect(destination, usable)
-        return Upstream(reader, writer, self.ledger.connected(destination), self.pace)
+        return Upstream(reader, writer, self.counter.connected(destination), self.pace)
 
     def denied(self, destination: Destination | None, status: int, message: str) -> Refused:
         """The refusal to raise; it is counted, and logged the first time that a destination is refused."""
-        if self.ledger.denied(destination, message):
+        if self.counter.denied(destination, message):
             log.warning("egress denied", destination=str(destination or ""), reason=message)
         return Refused(status, message)
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from remit.api import CommandPolicy, Deployment
-from remit.api.deploymentstatus import DeploymentPhase
 from remit.api.executiontask import OPERATIONS
-from remit.api.executiontaskstatus import FAILED_PHASES, FINAL_PHASES
+from remit.api.phases import FAILED_PHASES, FINAL_PHASES, DeploymentPhase
 from remit.describe.releasetree import Side, release_tree
 from remit.errors import InvalidInput
 

@@ -1,5 +1,5 @@
 """Containers of a Docker engine: run, looked after and removed."""
 
-from remit.operations.container.performer import ContainerPerformer
+from remit.operations.container.executor import ContainerExecutor
 
-__all__ = ["ContainerPerformer"]
+__all__ = ["ContainerExecutor"]

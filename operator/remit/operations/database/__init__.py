@@ -1,6 +1,6 @@
 """Databases: one transaction on a pooled connection, under policy."""
 
-from remit.operations.database.postgres import PostgresPerformer
-from remit.operations.database.redis import RedisPerformer
+from remit.operations.database.postgres import PostgresExecutor
+from remit.operations.database.redis import RedisExecutor
 
-__all__ = ["PostgresPerformer", "RedisPerformer"]
+__all__ = ["PostgresExecutor", "RedisExecutor"]

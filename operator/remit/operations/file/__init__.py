@@ -1,5 +1,5 @@
 """Files: created, read, changed and removed beneath what policy allows."""
 
-from remit.operations.file.performer import FilePerformer
+from remit.operations.file.executor import FileExecutor
 
-__all__ = ["FilePerformer"]
+__all__ = ["FileExecutor"]

@@ -1,5 +1,5 @@
 """HTTP: one request, its redirects held to policy, connected to no address but the one that was judged."""
 
-from remit.operations.http.performer import HttpPerformer
+from remit.operations.http.executor import HttpExecutor
 
-__all__ = ["HttpPerformer"]
+__all__ = ["HttpExecutor"]

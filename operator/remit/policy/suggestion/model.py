@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from remit.api import CommandPolicy
-from remit.api.base import API_VERSION
+from remit.api.group import API_VERSION
 from remit.policy.commandrules import MOST_VALUES
 from remit.policy.deciding import Decision
 from remit.policy.hosts import Destination

@@ -108,7 +108,7 @@ class Port:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ProxySnapshot:
     """What is in force, as told by the proxy itself."""
 
     pid: int
@@ -207,13 +207,13 @@ async def _connected(folder: Path) -> AsyncIterator[tuple[asyncio.StreamReader, 
         writer.close()
 
 
-async def look(folder: Path) -> Seen:
+async def look(folder: Path) -> ProxySnapshot:
     """Raises as `ask` does."""
     commands = ("show info", "show stat", f"show map {WEIGHTS}", f"show table {COUNTS}")
     return parse(*await ask(folder, *commands))
 
 
-def parse(info: str, stat: str, weights: str, counts: str) -> Seen:
+def parse(info: str, stat: str, weights: str, counts: str) -> ProxySnapshot:
     about = dict(line.partition(": ")[::2] for line in info.splitlines())
     rows = list(csv.DictReader(stat.removeprefix("# ").splitlines()))
     shares = {int(port): int(green) for _, port, green in (line.split() for line in weights.splitlines())}
@@ -230,7 +230,7 @@ def parse(info: str, stat: str, weights: str, counts: str) -> Seen:
         for row in rows
         if row["svname"] == "FRONTEND"
     }
-    return Seen(int(about["Pid"]), int(about["Uptime_sec"]), ports)
+    return ProxySnapshot(int(about["Pid"]), int(about["Uptime_sec"]), ports)
 
 
 def _weights(green: int) -> Mapping[Slot, int]:

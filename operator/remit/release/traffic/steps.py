@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from remit.release.traffic.configuration import WEIGHTS, added, backend, server, weight
 from remit.release.traffic.route import POOLS, Entry, Pool, Route
-from remit.release.traffic.runtime import Seen, Server, Side
+from remit.release.traffic.runtime import ProxySnapshot, Server, Side
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Steps:
     """Replicas go. One that is still in use stays, and is tried again the next time."""
 
 
-def steps(route: Route, seen: Seen) -> Steps:
+def steps(route: Route, seen: ProxySnapshot) -> Steps:
     """Replicas come before the switch, and go after it: at no moment does a request meet a side without replicas.
 
     Nothing is done twice, so the same route again gives no command.
@@ -59,7 +59,7 @@ def _bring_members(result: Steps, entry: Entry, pool: Pool, there: Iterable[Serv
         result.remove.append(f"del server {name}")
 
 
-def unfound(route: Route, seen: Seen) -> set[str]:
+def unfound(route: Route, seen: ProxySnapshot) -> set[str]:
     """The addresses to wait for after `join`: those that no check has found up or down yet, and those that are not up
     on a side whose share of the requests is about to grow."""
     result = set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import time
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from aiohttp import web
 from remit import reasons
 from remit.api import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus
-from remit.describe import explained, policyyaml
+from remit.describe import explained, observedruns, policyyaml
 from remit.describe.connection import Connection
 from remit.describe.selection import unusual
 from remit.errors import InvalidInput
@@ -163,13 +162,13 @@ async def why(request: web.Request, session: Session) -> View:
     obj = await viewer.fetch(TASKS, namespace, name)
     refused = any((each.get("network") or {}).get("denied") for each in (obj.get("status") or {}).get("attempts") or [])
     # The trail says where a task wanted to connect. It is long, so it is read only where that is asked.
-    trails = viewer.state_dirs if refused and await viewer.may("get", audit.TRAIL, None) else ()
-    connection = Connection(viewer.kube, namespace, viewer.state_dirs, trails)
+    trail = viewer.trail if refused and await viewer.may("get", audit.TRAIL, None) else None
+    reached = await audit.in_turn(lambda stop: observedruns.reached_by(trail, namespace, stop)) if trail else None
+    connection = Connection(viewer.kube, namespace, viewer.state_dirs)
     told: explained.Explained | None = None
     unclear = ""
     try:
-        async with audit.turn() if trails else contextlib.nullcontext():
-            told = await explained.explain(connection, name, viewer.operator_namespace)
+        told = await explained.explain(connection, name, viewer.operator_namespace, reached)
     except InvalidInput as error:
         unclear = str(error)
     left_out: Sequence[str] = policyyaml.told(told.suggestion.left_out) if told and told.suggestion else ()

@@ -54,7 +54,7 @@ let source = null;
 
 function listen() {
   if (source || !document.body.hasAttribute("data-live")) return;
-  source = new EventSource("/live" + location.pathname + location.search);
+  source = new EventSource(document.body.dataset.live + location.search);
   source.addEventListener("open", () => tell("on", "live"));
   source.addEventListener("error", () => {
     tell("lost", "not connected");
