@@ -58,7 +58,7 @@ async def test_who_a_kubeconfig_says_is_to_be_acted_as_is_asked_for(tmp_path: Pa
     """kubectl does so, and whoever gave somebody such a kubeconfig counts on it."""
     path = kubeconfig(tmp_path / "config")
     document = yaml.safe_load(path.read_text())
-    acting = {"as": "ana", "as-uid": "7", "as-groups": ["readers", "data"], "as-user-extra": {"example/Team": ["a"]}}
+    acting = {"as": "somebody", "as-uid": "7", "as-groups": ["readers", "data"], "as-user-extra": {"example/Team": ["a"]}}
     document["users"][0]["user"] |= acting
     path.write_text(yaml.safe_dump(document))
     asked: list[tuple[str, str]] = []
@@ -74,7 +74,7 @@ async def test_who_a_kubeconfig_says_is_to_be_acted_as_is_asked_for(tmp_path: Pa
             await kube.list(TASKS)
     assert [each for each in asked if each[0].startswith(("impersonate", "authorization"))] == [
         ("authorization", "Bearer t"),
-        ("impersonate-user", "ana"),
+        ("impersonate-user", "somebody"),
         ("impersonate-uid", "7"),
         ("impersonate-group", "readers"),
         ("impersonate-group", "data"),
@@ -82,7 +82,7 @@ async def test_who_a_kubeconfig_says_is_to_be_acted_as_is_asked_for(tmp_path: Pa
     ]
 
 
-@pytest.mark.parametrize("acting", [{"as": "ana", "as-groups": "one"}, {"as": "ana", "as-user-extra": ["x"]}])
+@pytest.mark.parametrize("acting", [{"as": "somebody", "as-groups": "one"}, {"as": "somebody", "as-user-extra": ["x"]}])
 async def test_who_is_to_be_acted_as_is_read_or_nothing_is_done(tmp_path: Path, acting: dict[str, Any]) -> None:
     with pytest.raises(RemitError, match="is not a kubeconfig"):
         await Access.load(kubeconfig(tmp_path / "config", **acting))
