@@ -58,7 +58,12 @@ async def test_who_a_kubeconfig_says_is_to_be_acted_as_is_asked_for(tmp_path: Pa
     """kubectl does so, and whoever gave somebody such a kubeconfig counts on it."""
     path = kubeconfig(tmp_path / "config")
     document = yaml.safe_load(path.read_text())
-    acting = {"as": "somebody", "as-uid": "7", "as-groups": ["readers", "data"], "as-user-extra": {"example/Team": ["a"]}}
+    acting = {
+        "as": "somebody",
+        "as-uid": "7",
+        "as-groups": ["readers", "data"],
+        "as-user-extra": {"example/Team": ["a"]},
+    }
     document["users"][0]["user"] |= acting
     path.write_text(yaml.safe_dump(document))
     asked: list[tuple[str, str]] = []
