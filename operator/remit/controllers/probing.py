@@ -23,7 +23,7 @@ _START_SECONDS: Final = 0.5
 """How long a step waits for the first answer. A side that does not answer must not hold up the way back."""
 
 
-class Burst:
+class ProbeRun:
     """One probe, for as long as it is told to go on. `ended` is called once it has nothing more to say.
 
     `token` is as `Probe` has it.
