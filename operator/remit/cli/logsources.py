@@ -21,7 +21,7 @@ from remit.errors import RemitError
 from remit.kube.client import DEPLOYMENTS, PODS, TASKS, Object
 from remit.operations.process.logs import NoPreviousRun, RotatingReader, Run
 from remit.operations.process.record import INSTANCES, PROCESSES, process_folders, supervisor_lives
-from remit.release.targets.kubernetes.identity import SLOT, Identity
+from remit.release.targets.kubernetes.identity import SLOT, WorkloadIdentity
 
 Target = Literal["task", "schedule", "process", "deploy"]
 
@@ -241,7 +241,7 @@ async def _instances(connection: Connection, request: LogRequest) -> list[Source
 async def _pods(connection: Connection, request: LogRequest, obj: Object) -> list[Source]:
     metadata = obj["metadata"]
     place = obj["spec"]["target"]["kubernetes"].get("namespace") or metadata["namespace"]
-    identity = Identity(metadata["namespace"], metadata["name"], metadata["uid"], place)
+    identity = WorkloadIdentity(metadata["namespace"], metadata["name"], metadata["uid"], place)
     selector = identity.selector + (f",{SLOT}={request.side}" if request.side else "")
     pods = await connection.kube.list(PODS, place, label_selector=selector)
     wanted = [pod for pod in pods if request.instance in {None, pod["metadata"]["name"]}]

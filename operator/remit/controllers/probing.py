@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from remit.release.traffic import Probe
-from remit.release.traffic.probe import Request
+from remit.release.traffic.probe import ProbeSample
 
 _RATE: Final = 20.0
 """Requests a second."""
@@ -43,7 +43,7 @@ class ProbeRun:
         return self._task.done()
 
     @property
-    def requests(self) -> Sequence[Request]:
+    def requests(self) -> Sequence[ProbeSample]:
         """What came of each request that has ended."""
         return self._probe.requests
 
