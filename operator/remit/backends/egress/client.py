@@ -59,7 +59,7 @@ async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, re
 async def _request(
     reader: asyncio.StreamReader, connection: h11.Connection, dialer: Dialer, patience: Patience, token: str
 ) -> tuple[h11.Request, RequestTarget]:
-    """The head of the request and where it wants to go. Raises `EgressRefused`, and `ConnectionError` when there is none."""
+    """The head of the request, and its target. Raises `EgressRefused`, and `ConnectionError` if none comes."""
     try:
         async with asyncio.timeout(patience.head_seconds):
             while (event := connection.next_event()) is h11.NEED_DATA:
