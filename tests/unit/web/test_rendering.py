@@ -33,6 +33,7 @@ class Tags(HTMLParser):
 class Looking:
     name: str = HOSTILE
     trouble: str = HOSTILE
+    narrowed: str = HOSTILE
 
 
 def overview() -> View:
