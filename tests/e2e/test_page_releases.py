@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from pages import Looker, looking, region
@@ -76,6 +76,8 @@ def test_a_release_is_seen_and_steered(up: RemitUp, looker: Looker, tmp_path: Pa
             _until_output(events, "&lt;b&gt;serving")
             _requests(port, 20)
             region(events, "sides", r"2\d in all|20 in all")
+            _requests(port, 20, b"")  # a POST, which the server does not know: 501
+            region(events, "sides", r"20 failed, \d+\.\d a second</span>")
             region(events, "sides", r"<b>0\.0</b>[^§]*<b>0\.0</b>")  # as no more come, which no watch tells of
             promoted = looker.post("/releases/default/site/promote", revision="2")
             assert promoted.headers["Location"] == looker.to("/releases/default/site")
@@ -102,10 +104,16 @@ def test_a_release_is_seen_and_steered(up: RemitUp, looker: Looker, tmp_path: Pa
     assert looker.get("/live/releases/default/site").status_code == 404
 
 
-def _requests(port: int, count: int) -> None:
+def _requests(port: int, count: int, posted: bytes | None = None) -> None:
     for _ in range(count):
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
-            assert answer.read() == b"one"
+        answer = httpx.request(
+            "GET" if posted is None else "POST",
+            f"http://127.0.0.1:{port}/",
+            content=posted,
+            timeout=60,
+            trust_env=False,
+        )
+        assert (answer.status_code, answer.text) == (200, "one") if posted is None else answer.status_code == 501
 
 
 def _until_output(events: Iterator[tuple[str, Any]], text: str) -> None:

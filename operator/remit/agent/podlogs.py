@@ -23,7 +23,7 @@ from remit.backends.kubernetes.manifests import CONTAINER, job_name
 from remit.backends.kubernetes.records import Records
 from remit.errors import ApiError
 from remit.kube.client import PODS, Kube, Object
-from remit.release.targets.kubernetes.identity import SLOT, Identity
+from remit.release.targets.kubernetes.identity import SLOT, WorkloadIdentity
 from remit.release.targets.kubernetes.manifests import CONTAINER as INSTANCE_CONTAINER
 
 FORBIDDEN: Final = 403
@@ -115,11 +115,11 @@ async def pods_of_release(kube: Kube, deployment: Object, side: Slot | None = No
     return dict(sorted((str(pod["metadata"]["name"]), pod) for pod in found))
 
 
-def identity_of(deployment: Object) -> Identity:
+def identity_of(deployment: Object) -> WorkloadIdentity:
     """Of a Deployment whose target is Kubernetes. Raises `DeploymentError` for a name that no Service can have."""
     metadata = deployment["metadata"]
     place = deployment["spec"]["target"]["kubernetes"].get("namespace") or metadata["namespace"]
-    return Identity(metadata["namespace"], metadata["name"], metadata["uid"], place)
+    return WorkloadIdentity(metadata["namespace"], metadata["name"], metadata["uid"], place)
 
 
 @dataclass

@@ -40,10 +40,10 @@ from remit.policy import (
     Grant,
     Installation,
     Limits,
+    PolicyRequest,
     RateClaim,
     Reason,
     ReleasePlace,
-    Request,
     decide,
     executed,
     request_for,
@@ -133,7 +133,7 @@ class Refused:
     finish: Finish
     status: PolicyStatus | None = None
     command: Command | None = None
-    request: Request | None = None
+    request: PolicyRequest | None = None
     """What policy was asked, unless that is told nowhere."""
     audited: tuple[Denial, ...] = ()
     """As in `Admitted`."""
@@ -385,7 +385,7 @@ def _wanted_artifact(artifact: Artifact, working_dir: str, admitted: Admitted) -
     )
 
 
-def _script(judged: Request) -> Mapping[str, bytes]:
+def _script(judged: PolicyRequest) -> Mapping[str, bytes]:
     return {SCRIPT_PATH: judged.subject.source.encode()} if isinstance(judged.subject, ScriptOperation) else {}
 
 
@@ -474,7 +474,7 @@ def _status(decision: Decision) -> PolicyStatus:
     )
 
 
-def _refused(decision: Decision, request: Request, read_only_paths: Sequence[str]) -> Refused:
+def _refused(decision: Decision, request: PolicyRequest, read_only_paths: Sequence[str]) -> Refused:
     command = request.command
     if decision.reason is Reason.EXECUTABLE_NOT_FOUND:
         hint = explain_absence(command.program, read_only_paths) if command else ""

@@ -35,6 +35,7 @@ class SideTraffic:
     rate: float
     """Requests or connections a second, between the last two looks."""
     failed_rate: float
+    """Those of them a second that were answered with a 5xx status."""
     total: int
     failed: int
     in_flight: int

@@ -26,7 +26,7 @@ from remit.errors import DeploymentError
 from remit.operations.process import Supervision
 from remit.release import Material, ObservedState, Revision, SlotView, Snapshot
 from remit.release.targets import ProcessTarget, localports, process
-from remit.release.targets.desiredstate import Side
+from remit.release.targets.desiredstate import DesiredSide
 from remit.release.targets.process import Permits
 from remit.release.targets.reading import Reading
 from remit.release.traffic import Probe, Traffic
@@ -376,7 +376,7 @@ async def test_a_check_that_policy_allows_no_more_is_told_from_one_that_fails(st
     """A policy that is revoked stops nothing that runs."""
     revision, stage.revoked = stage.revision(1), True
     with pytest.raises(DeploymentError, match="no policy allows it"):
-        await stage.target._ask("blue", Side.of(revision), 0, ["true"])
+        await stage.target._ask("blue", DesiredSide.of(revision), 0, ["true"])
 
 
 async def test_a_check_of_a_port_by_its_number_is_one_of_the_instance_and_not_of_what_is_live(stage: Stage) -> None:
@@ -515,7 +515,7 @@ async def test_a_port_that_only_the_new_side_wants_is_no_trouble_of_the_live_one
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
         ports = [{"name": "http", "containerPort": 8080, "published": taken}]
-        green = Side.of(stage.revision(2, ports=ports))
+        green = DesiredSide.of(stage.revision(2, ports=ports))
         balancer.save(balancer.desired().having("green", green))  # as an operator leaves it that is killed
         observed = await stage.target.observe()
         assert f"port {taken} of default/shop is taken" in observed.green.message

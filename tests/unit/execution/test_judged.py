@@ -15,7 +15,7 @@ from remit.execution import admission
 from remit.execution.admission import Admission, Admitted, PolicySet
 from remit.execution.resolved import Resolved
 from remit.operations.base import OperationRequest
-from remit.policy import SCRIPT_PATH, Request, compile_policy, decide
+from remit.policy import SCRIPT_PATH, PolicyRequest, compile_policy, decide
 from support import repetitions
 
 pytestmark = pytest.mark.no_cover
@@ -48,9 +48,9 @@ POLICY = compile_policy(CommandPolicy.parse({"metadata": {"name": "p", "namespac
 @settings(max_examples=repetitions(40, soak=2000), deadline=None)
 @given(operation=operations, around=surroundings, folder=st.sampled_from(["/workspace", "/workspace/a"]))
 def test_the_executor_is_given_what_was_judged(operation: dict[str, Any], around: dict[str, Any], folder: str) -> None:
-    judged: list[Request] = []
+    judged: list[PolicyRequest] = []
 
-    def recording(request: Request, *rest: Any) -> Any:
+    def recording(request: PolicyRequest, *rest: Any) -> Any:
         judged.append(request)
         return decide(request, *rest)
 

@@ -15,7 +15,7 @@ from remit.errors import BackendError, PolicyDenied
 from remit.execution.operations import execute
 from remit.operations import OperationRequest
 from remit.operations.base import OVERDUE
-from remit.policy import Grant, Request
+from remit.policy import Grant, PolicyRequest
 
 
 class Scripted:
@@ -39,7 +39,7 @@ class Silence:
 
 
 def work(seconds: float = 10.0) -> OperationRequest:
-    grant = Grant(Request(namespace="ns"), (), ())
+    grant = Grant(PolicyRequest(namespace="ns"), (), ())
     return OperationRequest("u-1", "ns", "t", grant, timeout_seconds=seconds)
 
 

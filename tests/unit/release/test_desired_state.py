@@ -7,13 +7,15 @@ from pathlib import Path
 
 import orjson
 
-from remit.release.targets.desiredstate import DesiredState, Published, Side, read, write
+from remit.release.targets.desiredstate import DesiredSide, DesiredState, Published, read, write
 from remit.release.targets.health import Health
 from remit.release.targets.loadbalancer import ProxyStatus, route_of
 from remit.release.targets.observation import InstanceStatus, observed
 
-BLUE = Side(1, (Published("http", 80),), 81, 2, ({"http": 1001}, {"http": 1002}), hosts=("10.0.0.1", "2001:db8::1"))
-GREEN = Side(2, (Published("web", 80), Published("admin", 79)), 81, 1, ({"web": 2001, "admin": 2002},))
+BLUE = DesiredSide(
+    1, (Published("http", 80),), 81, 2, ({"http": 1001}, {"http": 1002}), hosts=("10.0.0.1", "2001:db8::1")
+)
+GREEN = DesiredSide(2, (Published("web", 80), Published("admin", 79)), 81, 1, ({"web": 2001, "admin": 2002},))
 
 
 def test_what_was_told_is_kept(tmp_path: Path) -> None:
@@ -50,7 +52,7 @@ def test_the_order_in_which_sides_came_makes_no_other_proxy() -> None:
 
 
 def test_a_preview_takes_no_port_that_is_published() -> None:
-    swapped = Side(2, (Published("http", 81),), 80, 1, ({"http": 2001},))
+    swapped = DesiredSide(2, (Published("http", 81),), 80, 1, ({"http": 2001},))
     route = route_of("default/shop", DesiredState("blue", preview="green", sides={"blue": BLUE, "green": swapped}))
     assert route is not None
     assert {entry.port: dict(entry.weights) for entry in route.entries} == {

@@ -39,7 +39,7 @@ from remit.release.report import (
 )
 from remit.release.report.probing import entry, summed
 from remit.release.report.wording import duration, size
-from remit.release.traffic.probe import Request
+from remit.release.traffic.probe import ProbeSample
 
 SUBJECT = Subject("default", "shop", "uid-1", "process", "host")
 
@@ -299,9 +299,9 @@ def test_headers_for_the_proxy_are_sent_only_where_it_reads_requests_of_both_sid
 
 def test_requests_are_summed_up_by_second_and_side() -> None:
     requests = [
-        Request(10.1, 10.11, "blue", ""),
-        Request(10.9, 11.9, "", "status 503"),
-        Request(11.0, 11.02, "green", ""),
+        ProbeSample(10.1, 10.11, "blue", ""),
+        ProbeSample(10.9, 11.9, "", "status 503"),
+        ProbeSample(11.0, 11.02, "green", ""),
     ]
     found = summed("http://127.0.0.1:80/h?token=x", requests, EPOCH)
     assert found is not None

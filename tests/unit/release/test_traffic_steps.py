@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from remit.api.deploymentstatus import Slot
 from remit.release.traffic.configuration import FAILOVER, backend
 from remit.release.traffic.route import CLOSED, POOLS, SLOTS, Entry, Pool, Route
-from remit.release.traffic.runtime import Port, ProxySnapshot, Server, Side
+from remit.release.traffic.runtime import Port, ProxySnapshot, Server, SideStatus
 from remit.release.traffic.steps import Steps, steps, unfound
 
 PORTS = (80, 8081)
@@ -85,9 +85,9 @@ class Proxy:
             return dict(CLOSED)
         return {"blue": 100 - green % FAILOVER, "green": green % FAILOVER}
 
-    def _pools(self, port: int) -> dict[Pool, Side]:
+    def _pools(self, port: int) -> dict[Pool, SideStatus]:
         return {
-            pool: Side(
+            pool: SideStatus(
                 tuple(
                     Server(address, True, not ready, 0, backup=name.startswith("backup-"))
                     for name, (address, ready) in self.servers[backend(port, pool)].items()
@@ -155,7 +155,10 @@ def two_ports(first: Server, second: Server, *, green_percent: int = 0) -> Proxy
     return ProxySnapshot(
         1,
         1,
-        {port: Port(weights, {Pool("blue"): Side((BLUE,)), Pool("green"): Side((green,))}) for port, green in greens},
+        {
+            port: Port(weights, {Pool("blue"): SideStatus((BLUE,)), Pool("green"): SideStatus((green,))})
+            for port, green in greens
+        },
     )
 
 

@@ -22,16 +22,16 @@ from remit.backends.docker.imagelinks import ImageLinks
 from remit.backends.docker.network import RestrictedNetwork
 from remit.backends.docker.outcomes import not_started, outcome_of
 from remit.backends.docker.planning import (
+    Enforcement,
     Given,
-    Walls,
     check_links,
     container_name,
     creation,
+    enforcement_of,
     kept_folders,
     missing_working_dir,
     places_to_resolve,
     private_folders,
-    walls,
 )
 from remit.backends.docker.stdin import FileInput, fed
 from remit.backends.egress import EgressListeners, NetworkUse, UsageStore
@@ -87,9 +87,9 @@ class DockerBackend:
     ) -> Outcome:
         """See `Backend.run`. Cancelled itself, as on a shutdown, it lets go of a container that runs: see `adopt`."""
         if cancel.is_set():
-            return not_started(Walls((), (), {}), ExitReason.CANCELLED, CANCELLED_MESSAGE)
+            return not_started(Enforcement((), (), {}), ExitReason.CANCELLED, CANCELLED_MESSAGE)
         info = await self._about_engine()
-        given = walls(request.confinement, info, keeps=request.collector is not None)
+        given = enforcement_of(request.confinement, info, keeps=request.collector is not None)
         if missing := missing_working_dir(request):
             return not_started(given, ExitReason.START_FAILED, f"could not be started: {missing}")
         began = asyncio.get_running_loop().time()
@@ -122,7 +122,7 @@ class DockerBackend:
         seconds: float,
         image: Mapping[str, Any],
         info: Mapping[str, Any],
-        given: Walls,
+        given: Enforcement,
         network: RestrictedNetwork | None,
         found: Folders,
         file: FileInput | None,
@@ -271,7 +271,7 @@ class DockerBackend:
             info = await self._engine.patiently(lambda client: client.info()) or {}  # it may have run: no failure now
             had = time_had(recorded, boot_id(), self._boot(), found["State"]["StartedAt"], info.get("SystemTime", ""))
             on_found(self._handle(name, had))
-            given = walls(replace(request.confinement, require=frozenset()), info)
+            given = enforcement_of(replace(request.confinement, require=frozenset()), info)
             left = request.timeout_seconds - had
             container = Container(self._engine, found["Id"], sink)
             try:
@@ -337,7 +337,7 @@ class DockerBackend:
         output: AsyncIterator[Any] | None,
         cancel: asyncio.Event,
         seconds: float,
-        given: Walls,
+        given: Enforcement,
         network: RestrictedNetwork | None,
         file: FileInput | None = None,
     ) -> Outcome:

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 from remit.backends.base import AttemptRequest
 from remit.backends.docker.container import Container, State
-from remit.backends.docker.planning import Walls
+from remit.backends.docker.planning import Enforcement
 from remit.backends.ending import Ending, conclude
 from remit.backends.exceeded import exceeded
 from remit.backends.outcome import ExitReason, Outcome, Usage
 
 
 def outcome_of(
-    container: Container, request: AttemptRequest, state: State, stopped: ExitReason | None, given: Walls
+    container: Container, request: AttemptRequest, state: State, stopped: ExitReason | None, given: Enforcement
 ) -> Outcome:
     met = exceeded(
         exit_code=state.exit_code,
@@ -38,5 +38,5 @@ def outcome_of(
     )
 
 
-def not_started(given: Walls, reason: ExitReason, message: str) -> Outcome:
+def not_started(given: Enforcement, reason: ExitReason, message: str) -> Outcome:
     return Outcome(reason, message, usage=Usage(), layers=given.layers, missing=given.missing)

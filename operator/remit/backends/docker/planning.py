@@ -36,7 +36,7 @@ _NO_NETWORK_PACE: Final = (
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Walls:
+class Enforcement:
     """What is in force in a container, what is not, and what holds each limit."""
 
     layers: tuple[Layer, ...]
@@ -65,7 +65,7 @@ def container_name(attempt_id: str) -> str:
     return f"remit-{attempt_id}"
 
 
-def walls(confinement: Confinement, info: Mapping[str, Any], *, keeps: bool = False) -> Walls:
+def enforcement_of(confinement: Confinement, info: Mapping[str, Any], *, keeps: bool = False) -> Enforcement:
     """What the engine that says `info` of itself gives; `keeps`: to an attempt of which something is to be kept.
 
     Raises:
@@ -107,7 +107,7 @@ def walls(confinement: Confinement, info: Mapping[str, Any], *, keeps: bool = Fa
         "open_files": "rlimit NOFILE",
         "network_bytes_per_second": pace,
     }
-    return Walls(layers, missing, {field: by for field, by in held.items() if getattr(limits, field) is not None})
+    return Enforcement(layers, missing, {field: by for field, by in held.items() if getattr(limits, field) is not None})
 
 
 def private_folders(request: AttemptRequest) -> list[str]:

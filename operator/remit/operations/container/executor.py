@@ -31,7 +31,7 @@ class ContainerExecutor:
         self._engine = engine
         self._runs = Runs(engine)
         self.breaker = engine.breaker
-        self._existing: Mapping[str, Callable[[OperationRequest, _Found, OutputSink], Awaitable[str]]] = {
+        self._existing: Mapping[str, Callable[[OperationRequest, _ExistingContainer, OutputSink], Awaitable[str]]] = {
             "start": self._start,
             "stop": self._stop,
             "restart": self._restart,
@@ -87,13 +87,13 @@ class ContainerExecutor:
     async def close(self) -> None:
         await self._engine.close()
 
-    async def _find(self, request: OperationRequest, container: ContainerOperation) -> _Found:
+    async def _find(self, request: OperationRequest, container: ContainerOperation) -> _ExistingContainer:
         """The container that is meant, if the task may touch it. A name may also be the start of an id: what counts
         is what the engine makes of it."""
         name = container.name
         if name is None:
             raise invalid("name the container in spec.container.name")
-        found = _Found(container, await self._engine.call(lambda client: client.inspect_container(name)))
+        found = _ExistingContainer(container, await self._engine.call(lambda client: client.inspect_container(name)))
         if not labels.is_own(found.labels, request.namespace):
             if labels.ATTEMPT in found.labels:
                 message = f"container {found.name} is an attempt of task {found.labels.get(labels.TASK)}; cancel that"
@@ -103,25 +103,25 @@ class ContainerExecutor:
                 raise PolicyDenied(decision.message)
         return found
 
-    async def _start(self, request: OperationRequest, found: _Found, output: OutputSink) -> str:
+    async def _start(self, request: OperationRequest, found: _ExistingContainer, output: OutputSink) -> str:
         in_doubt = f"container {found.name} may have been started"
         await once(self._engine, request, in_doubt, lambda client: client.start(found.id))
         return f"started container {found.name}"
 
-    async def _stop(self, request: OperationRequest, found: _Found, output: OutputSink) -> str:
+    async def _stop(self, request: OperationRequest, found: _ExistingContainer, output: OutputSink) -> str:
         await self._engine.call(lambda client: client.stop(found.id, timeout=STOP_SECONDS))
         return f"stopped container {found.name}"
 
-    async def _restart(self, request: OperationRequest, found: _Found, output: OutputSink) -> str:
+    async def _restart(self, request: OperationRequest, found: _ExistingContainer, output: OutputSink) -> str:
         in_doubt = f"container {found.name} may have been restarted"
         await once(self._engine, request, in_doubt, lambda client: client.restart(found.id, timeout=STOP_SECONDS))
         return f"restarted container {found.name}"
 
-    async def _remove(self, request: OperationRequest, found: _Found, output: OutputSink) -> str:
+    async def _remove(self, request: OperationRequest, found: _ExistingContainer, output: OutputSink) -> str:
         await self._engine.call(lambda client: client.remove_container(found.id, v=True))
         return f"removed container {found.name}"
 
-    async def _logs(self, request: OperationRequest, found: _Found, output: OutputSink) -> str:
+    async def _logs(self, request: OperationRequest, found: _ExistingContainer, output: OutputSink) -> str:
         tail = found.asked.tail_lines or "all"
         for name in _STREAMS:
             said = self._engine.stream(
@@ -134,7 +134,7 @@ class ContainerExecutor:
                     output.write(name, chunk)  # type: ignore[arg-type]
         return f"read the log of container {found.name}"
 
-    async def _exec(self, request: OperationRequest, found: _Found, output: OutputSink) -> str:
+    async def _exec(self, request: OperationRequest, found: _ExistingContainer, output: OutputSink) -> str:
         argv, env = found.asked.argv, environment(found.asked, request)
         if not argv:
             raise invalid("say what to execute in spec.container.argv")
@@ -175,11 +175,11 @@ class ContainerExecutor:
         ended: dict[str, Any] = await self._engine.call(lambda client: client.exec_inspect(id_))
         return ended
 
-    async def _inspect(self, request: OperationRequest, found: _Found, output: OutputSink) -> str:
+    async def _inspect(self, request: OperationRequest, found: _ExistingContainer, output: OutputSink) -> str:
         output.write("stdout", line(inspected(found.inspected)))
         return f"inspected container {found.name}"
 
-    async def _stats(self, request: OperationRequest, found: _Found, output: OutputSink) -> str:
+    async def _stats(self, request: OperationRequest, found: _ExistingContainer, output: OutputSink) -> str:
         stats = await self._engine.call(lambda client: client.stats(found.id, stream=False))
         output.write("stdout", line({"name": found.name, **measured(stats)}))
         return f"measured container {found.name}"
@@ -201,7 +201,7 @@ class ContainerExecutor:
         return f"listed {count} containers"
 
 
-class _Found:
+class _ExistingContainer:
     """A container that is there, and what is asked of it."""
 
     def __init__(self, asked: ContainerOperation, inspected: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from remit.backends import AttemptRequest, Command, ExitReason, Handle, Outcome,
 from remit.backends.docker import Engine, create, labels
 from remit.backends.docker.container import ENGINE_ENDS, Container, Ended, time_had
 from remit.backends.docker.outcomes import outcome_of
-from remit.backends.docker.planning import Walls
+from remit.backends.docker.planning import Enforcement
 from remit.backends.failure import OperationFailed
 from remit.errors import OutcomeUnknown
 from remit.operations.base import OperationRequest
@@ -34,7 +34,7 @@ from remit.sandbox.fencing import now as boot_time
 _UNANSWERED: Final = frozenset({"EngineTimeout", "EngineUnavailable"})
 """Reasons after which nobody knows what the engine did."""
 _RETRY_SECONDS = 1.0
-_NO_WALLS: Final = Walls((), (), {})
+_NOTHING_ENFORCED: Final = Enforcement((), (), {})
 """What it is confined by is what its options leave, and no layer of a sandbox's."""
 Answer = TypeVar("Answer")
 
@@ -163,7 +163,7 @@ class Runs:
         state = ended.state
         if not ended.stopped and state.exit_code in ENGINE_ENDS:
             state = await carried.settled(state)
-        outcome = outcome_of(carried, _request(request), state, ended.stopped, _NO_WALLS)
+        outcome = outcome_of(carried, _request(request), state, ended.stopped, _NOTHING_ENFORCED)
         if outcome.reason == ExitReason.COMPLETED:
             request.effect.begin(f"container {name} ran to its end")
         else:

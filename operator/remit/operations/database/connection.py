@@ -15,7 +15,7 @@ from remit.operations.tls import TlsMaterial
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class DatabaseServer:
     """A server to connect to. `name` is that of its Secret and key, with the namespace."""
 
     name: str
@@ -29,7 +29,7 @@ class Target:
         return hashlib.sha256(b"".join(hashlib.sha256(part or b"").digest() for part in parts)).digest()
 
 
-def target(request: OperationRequest, schemes: Set[str], options: Set[str]) -> Target:
+def target(request: OperationRequest, schemes: Set[str], options: Set[str]) -> DatabaseServer:
     """What the connection Secret of a database operation says. Raises `OperationFailed` without ever showing it."""
     operation = request.subject
     assert isinstance(operation, PostgresOperation | RedisOperation)  # noqa: S101  # by its operation
@@ -56,7 +56,7 @@ def target(request: OperationRequest, schemes: Set[str], options: Set[str]) -> T
     tls = TlsMaterial.of(request)
     if not tls.is_empty:
         tls.context()  # what is wrong with it is told before anything is connected to
-    return Target(name, url, tls)
+    return DatabaseServer(name, url, tls)
 
 
 def invalid(message: str) -> OperationFailed:

@@ -22,7 +22,7 @@ from remit.backends import OutputSink
 from remit.backends.breaker import Breaker
 from remit.backends.failure import OperationFailed
 from remit.operations.base import Effect, OperationRequest, held
-from remit.operations.database.connection import Target, invalid, target, untrusted
+from remit.operations.database.connection import DatabaseServer, invalid, target, untrusted
 from remit.operations.database.loaders import ADAPTERS, SETTINGS, json_text
 from remit.operations.database.pools import MOST_CONNECTIONS, Pools
 from remit.operations.database.rows import MeteredConnection
@@ -128,13 +128,13 @@ class _Server:
             await self.pool.close()
 
 
-async def _open(wanted: Target) -> _Server:
+async def _open(wanted: DatabaseServer) -> _Server:
     with contextlib.ExitStack() as files:
         conninfo = _conninfo(wanted, files)
         return _Server(await _pool(conninfo), conninfo, files.pop_all())
 
 
-def _conninfo(wanted: Target, files: contextlib.ExitStack) -> str:
+def _conninfo(wanted: DatabaseServer, files: contextlib.ExitStack) -> str:
     """What libpq is to connect with. `files` are open for as long as it may.
 
     What the URL does not say has libpq's own default, and never what the operator's environment or home says.

@@ -17,7 +17,7 @@ from remit.backends import OutputSink
 from remit.backends.breaker import Breaker
 from remit.backends.failure import OperationFailed
 from remit.operations.base import Effect, OperationRequest
-from remit.operations.database.connection import Target, invalid, target, untrusted
+from remit.operations.database.connection import DatabaseServer, invalid, target, untrusted
 from remit.operations.database.loaders import json_text
 from remit.operations.database.metering import ErrorReply, MeteredConnection, MeteredSSLConnection
 from remit.operations.database.pools import MOST_CONNECTIONS, Pools
@@ -60,7 +60,7 @@ class RedisExecutor:
         await self._pools.close()
 
 
-async def _open(wanted: Target) -> Pool:
+async def _open(wanted: DatabaseServer) -> Pool:
     encrypted = wanted.url.startswith("rediss://")
     if not encrypted and (wanted.tls.authority or wanted.tls.certificate):
         raise invalid("it begins with redis://, which is not encrypted; certificates go with rediss://")

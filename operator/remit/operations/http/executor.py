@@ -19,7 +19,7 @@ from remit.backends.egress import Resolver
 from remit.backends.egress.dialing import system_resolver
 from remit.backends.failure import OperationFailed
 from remit.operations.base import OperationRequest, held
-from remit.operations.http.client import SERVER_ERROR, Answer, JudgedClient
+from remit.operations.http.client import SERVER_ERROR, JudgedClient, StreamedResponse
 from remit.operations.http.download import download
 from remit.operations.http.redirects import MOST, Exchange, following, parse_url
 from remit.operations.http.retryafter import retry_after
@@ -144,7 +144,7 @@ async def _found(pattern: Pattern, body: bytes) -> bool:
     return await asyncio.to_thread(pattern.is_in, body.decode(errors="replace"))
 
 
-def _told(exchange: Exchange, answer: Answer, size: int) -> bytes:
+def _told(exchange: Exchange, answer: StreamedResponse, size: int) -> bytes:
     """An exchange as one JSON line. The request's own headers are not in it: they may be secret."""
     told: dict[str, Any] = {
         "method": exchange.method,

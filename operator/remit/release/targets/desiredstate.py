@@ -32,7 +32,7 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class DesiredSide:
     """One slot: a revision, its published ports, and the ports where each instance listens."""
 
     revision: int
@@ -54,7 +54,7 @@ class Side:
     """Restarts by earlier supervisors of these instances, which were killed, and restarts of those supervisors."""
 
     @classmethod
-    def of(cls, revision: Revision) -> Side:
+    def of(cls, revision: Revision) -> DesiredSide:
         """A side that shall hold `revision` and has no instance yet."""
         spec = revision.snapshot.spec
         published = tuple(
@@ -99,9 +99,9 @@ class DesiredState:
     failover: bool = False
     """Whether requests go to the other side when `live` cannot be reached."""
     preview: Slot | None = None
-    sides: Mapping[Slot, Side] = field(default_factory=dict)
+    sides: Mapping[Slot, DesiredSide] = field(default_factory=dict)
 
-    def having(self, slot: Slot, side: Side | None) -> DesiredState:
+    def having(self, slot: Slot, side: DesiredSide | None) -> DesiredState:
         rest = {name: kept for name, kept in self.sides.items() if name != slot}
         return replace(self, sides=rest if side is None else {**rest, slot: side})
 
@@ -127,7 +127,7 @@ def read(path: Path) -> DesiredState:
     except FileNotFoundError:
         return DesiredState()
     sides = {
-        slot: Side(
+        slot: DesiredSide(
             **{
                 **side,
                 "published": tuple(Published(**port) for port in side["published"]),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from remit.api.deploymentstatus import Slot
 from remit.release.model import SLOTS, InstanceView, ObservedState, SlotView
-from remit.release.targets.desiredstate import DesiredState, Side, address
+from remit.release.targets.desiredstate import DesiredSide, DesiredState, address
 from remit.release.targets.health import Health
 from remit.release.targets.loadbalancer import ProxyStatus
 from remit.telemetry import escape
@@ -86,11 +86,11 @@ def _is_well(instance: InstanceStatus) -> bool:
     return instance.alive and instance.health.healthy
 
 
-def _is_reached(side: Side, index: int, proxy: ProxyStatus) -> bool:
+def _is_reached(side: DesiredSide, index: int, proxy: ProxyStatus) -> bool:
     return proxy.reached is None or side.addresses_of(index) <= proxy.reached
 
 
-def _closed(instance: InstanceStatus, side: Side, index: int, proxy: ProxyStatus) -> str:
+def _closed(instance: InstanceStatus, side: DesiredSide, index: int, proxy: ProxyStatus) -> str:
     """Says at which ports a healthy instance does not listen; empty if at none."""
     if not _is_well(instance):
         return ""

@@ -18,7 +18,7 @@ from remit.backends import AttemptRequest, Backend
 from remit.backends.failure import OperationFailed
 from remit.errors import DeploymentError, RemitError
 from remit.operations.process import State, Supervision, Wanted
-from remit.operations.process.record import Identity
+from remit.operations.process.record import ProcessIdentity
 from remit.release.context import CRASH_LIMIT
 from remit.release.model import SLOTS, ObservedState, Revision
 from remit.release.report.model import Usage
@@ -26,7 +26,7 @@ from remit.release.target import Material
 from remit.release.targets.changes import Changes, Source
 from remit.release.targets.concurrently import all_of
 from remit.release.targets.copies import Copies, Download
-from remit.release.targets.desiredstate import LOOPBACK, DesiredState, Side
+from remit.release.targets.desiredstate import LOOPBACK, DesiredSide, DesiredState
 from remit.release.targets.failing import failed
 from remit.release.targets.health import Check, Health, Watches, check_of
 from remit.release.targets.liveness import Due, Liveness
@@ -146,7 +146,7 @@ class ProcessTarget:
         self._specs[revision.number] = spec
         held = desired.sides.get(slot)
         if held is None or held.revision != revision.number:
-            held = Side.of(revision)
+            held = DesiredSide.of(revision)
         await self._balancer.check(desired.having(slot, held))
         await self._scale(slot, replace(held, draining=False), replicas, revision, material)
 
@@ -215,7 +215,7 @@ class ProcessTarget:
         await self._changes.end()
         await self._copies.stop()
 
-    async def _used(self, slot: Slot, side: Side) -> Usage:
+    async def _used(self, slot: Slot, side: DesiredSide) -> Usage:
         async def measured(name: str) -> Mapping[str, float]:
             with contextlib.suppress(OperationFailed):
                 return (await self._supervision.usage(self._name, name))["now"] or {}
@@ -226,7 +226,9 @@ class ProcessTarget:
             sum(each.get("cpuSeconds", 0) for each in found), int(sum(each.get("memoryBytes", 0) for each in found))
         )
 
-    async def _scale(self, slot: Slot, side: Side, replicas: int, revision: Revision, material: Material) -> None:
+    async def _scale(
+        self, slot: Slot, side: DesiredSide, replicas: int, revision: Revision, material: Material
+    ) -> None:
         """Write the wish down first, then bring it about: killed in between, `observe` goes on with it.
 
         Those that are too many get no more requests from here on. They are stopped once nobody's request is with them.
@@ -268,7 +270,7 @@ class ProcessTarget:
                 with contextlib.suppress(OperationFailed):  # it ended meanwhile, which the next look finds
                     await self._supervision.lift_limit(self._name, name)
 
-    async def _revive(self, slot: Slot, side: Side, *, live: bool) -> Side:
+    async def _revive(self, slot: Slot, side: DesiredSide, *, live: bool) -> DesiredSide:
         """Start again what has no supervisor: it was killed, the machine restarted, or an operator killed in mid-start.
 
         What is down, or has nothing to be started from, gets an intact copy of its artifact first.
@@ -302,7 +304,7 @@ class ProcessTarget:
         return side
 
     async def _start(
-        self, slot: Slot, side: Side, instances: Iterable[int], revision: Revision, material: Material
+        self, slot: Slot, side: DesiredSide, instances: Iterable[int], revision: Revision, material: Material
     ) -> None:
         """Start those of `instances` that do not run yet. What runs is left alone, whatever policy says by now."""
         copy, states = self._copies.of(revision.number), self._supervision.list(self._name)
@@ -354,7 +356,7 @@ class ProcessTarget:
         await self._watches.have(due)
         await self._liveness.have(lively)
 
-    def _check(self, check: HealthCheck, slot: Slot, side: Side, index: int) -> Check:
+    def _check(self, check: HealthCheck, slot: Slot, side: DesiredSide, index: int) -> Check:
         named, argv = side.ports[index], check.command.argv if check.command else []
         # What is published at a port's own number leads to whoever is live.
         ports = self._specs[side.revision].ports
@@ -365,7 +367,7 @@ class ProcessTarget:
         log.warning("an instance is restarted", deployment=self._name, instance=name, reason=why)
         await self._supervision.restart(self._name, name, restarts, why)
 
-    async def _ask(self, slot: Slot, side: Side, index: int, argv: Sequence[str]) -> str:
+    async def _ask(self, slot: Slot, side: DesiredSide, index: int, argv: Sequence[str]) -> str:
         """The command that checks the instance: why it has not passed. Raises RemitError where it may not run."""
         revision, material = await self._load(side.revision)
         admitted = self._permits.check(revision, material, argv)
@@ -373,7 +375,7 @@ class ProcessTarget:
         request = _instance(admitted, f"{slot}-{index}-check", side.ports[index], copy)
         return await run_check(self._backend(copy), request, material.secrets)
 
-    def _found(self, slot: Slot, side: Side, index: int, state: State) -> InstanceStatus:
+    def _found(self, slot: Slot, side: DesiredSide, index: int, state: State) -> InstanceStatus:
         incarnation = _incarnation(state)
         health = self._watches.health((slot, index, incarnation))
         if side.revision not in self._specs:
@@ -425,7 +427,7 @@ async def _started(supervision: Supervision, wanted: Wanted) -> None:
 
 def _incarnation(state: State) -> str:
     """See `InstanceView.incarnation`. A supervisor that was replaced counts its restarts anew."""
-    supervisor = Identity.parse(state.get("supervisor"))
+    supervisor = ProcessIdentity.parse(state.get("supervisor"))
     if supervisor is None or state.get("phase") not in _ALIVE:
         return ""
     return f"{supervisor.boot_id[:8]}-{supervisor.pid}-{supervisor.start_time}-{state.get('restarts', 0)}"

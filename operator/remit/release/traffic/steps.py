@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from remit.release.traffic.configuration import WEIGHTS, added, backend, server, weight
 from remit.release.traffic.route import POOLS, Entry, Pool, Route
-from remit.release.traffic.runtime import ProxySnapshot, Server, Side
+from remit.release.traffic.runtime import ProxySnapshot, Server, SideStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ def steps(route: Route, seen: ProxySnapshot) -> Steps:
     for entry in route.entries:
         port = seen.ports[entry.port]
         for pool in POOLS:
-            _bring_members(result, entry, pool, port.pools.get(pool, Side()).servers)
+            _bring_members(result, entry, pool, port.pools.get(pool, SideStatus()).servers)
         if (dict(port.weights), port.fails_over) != (dict(entry.weights), entry.fails_over):
             result.switch.append(f"set map {WEIGHTS} {entry.port} {weight(entry)}")
     return result
@@ -67,6 +67,8 @@ def unfound(route: Route, seen: ProxySnapshot) -> set[str]:
         port = seen.ports[entry.port]
         for pool in POOLS:
             wanted, grows = entry.members(pool), entry.weights[pool.slot] > port.weights[pool.slot]
-            own = (each for each in port.pools.get(pool, Side()).servers if wanted.get(each.address) == each.backup)
+            own = (
+                each for each in port.pools.get(pool, SideStatus()).servers if wanted.get(each.address) == each.backup
+            )
             result |= {each.address for each in own if not each.checked or (grows and not each.backup and not each.up)}
     return result

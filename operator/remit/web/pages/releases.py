@@ -185,9 +185,9 @@ async def act(request: web.Request, session: Session) -> str:
     async def look() -> Deployment:
         return Deployment.parse(await viewer.kube.get(DEPLOYMENTS, namespace, name))
 
-    await look()  # an error of its own where it is not there
+    deployment = await look()  # an error of its own where it is not there
     try:
-        answer = await ask(viewer.kube, namespace, name, {verb: terms}, look, _PATIENCE)
+        answer = await ask(viewer.kube, deployment, {verb: terms}, look, _PATIENCE)
     except ApiError:
         raise
     except RemitError as error:

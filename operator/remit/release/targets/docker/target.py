@@ -22,7 +22,7 @@ from remit.release.model import ObservedState, Revision
 from remit.release.report.model import Usage
 from remit.release.target import Material
 from remit.release.targets.changes import Changes, Source
-from remit.release.targets.desiredstate import DesiredState, Side
+from remit.release.targets.desiredstate import DesiredSide, DesiredState
 from remit.release.targets.docker import network
 from remit.release.targets.docker.connection import Connection, Secret
 from remit.release.targets.docker.containers import Container, Containers, End, Key
@@ -106,7 +106,7 @@ class DockerTarget:
         """See `Target.provision`."""
         held = self._balancer.desired().sides.get(slot)
         if held is None or held.revision != revision.number:
-            held = Side.of(revision)
+            held = DesiredSide.of(revision)
         with ordering():
             await self._balancer.check(self._balancer.desired().having(slot, held))
         self._revisions[revision.number] = revision, material
@@ -206,7 +206,7 @@ class DockerTarget:
         }
         return observed(desired, instances, proxy, frozenset(await self._images.at_hand()))
 
-    async def _scale(self, slot: Slot, side: Side, replicas: int) -> None:
+    async def _scale(self, slot: Slot, side: DesiredSide, replicas: int) -> None:
         """Save the desired state before applying it: if the operator is killed in between, `observe` completes it.
 
         Superfluous instances get no more requests from here on, and are stopped once they have none.
@@ -301,7 +301,7 @@ class DockerTarget:
         self._ended[container.id] = container.incarnation, why
         await self._containers.end_run(container)
 
-    async def _found(self, slot: Slot, side: Side, index: int, there: Mapping[Key, Container]) -> InstanceStatus:
+    async def _found(self, slot: Slot, side: DesiredSide, index: int, there: Mapping[Key, Container]) -> InstanceStatus:
         container = there.get((slot, index))
         if container is None:
             refused = self._refused.get(slot)

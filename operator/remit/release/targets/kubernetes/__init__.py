@@ -1,8 +1,8 @@
 """The Kubernetes target: two `apps/v1` Deployments, and a Service that selects the pods of one or of both."""
 
 from remit.release.targets.kubernetes.cluster import Cluster
-from remit.release.targets.kubernetes.identity import Identity
+from remit.release.targets.kubernetes.identity import WorkloadIdentity
 from remit.release.targets.kubernetes.revisions import ClusterRevisions
 from remit.release.targets.kubernetes.target import KubernetesTarget
 
-__all__ = ["Cluster", "ClusterRevisions", "Identity", "KubernetesTarget"]
+__all__ = ["Cluster", "ClusterRevisions", "KubernetesTarget", "WorkloadIdentity"]

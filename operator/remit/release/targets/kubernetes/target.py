@@ -31,7 +31,7 @@ from remit.release.targets.kubernetes.cluster import (
     found,
     gone,
 )
-from remit.release.targets.kubernetes.identity import Identity
+from remit.release.targets.kubernetes.identity import WorkloadIdentity
 from remit.release.targets.kubernetes.manifests import DRAINING, SERVING
 from remit.release.targets.kubernetes.observation import OwnedObjects
 from remit.release.targets.kubernetes.revisions import ClusterRevisions, name_taken
@@ -49,7 +49,7 @@ class KubernetesTarget:
 
     def __init__(
         self,
-        identity: Identity,
+        identity: WorkloadIdentity,
         cluster: Cluster,
         revisions: ClusterRevisions,
         admit: Admit,
