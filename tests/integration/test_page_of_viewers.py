@@ -24,7 +24,7 @@ from remit.api.endpoint import Resource
 from remit.backends.kubernetes.manifests import job_name
 from remit.kube.access import Access
 from remit.kube.client import CRDS, DEPLOYMENTS, JOBS, NAMESPACES, PODS, TASKS, Kube, Object
-from remit.release.targets.kubernetes.identity import SLOT, Identity
+from remit.release.targets.kubernetes.identity import SLOT, WorkloadIdentity
 from remitpage import remit_page
 from remitup import until
 
@@ -310,7 +310,7 @@ async def release(kube: Kube, name: str) -> None:
     made = await kube.create(
         DEPLOYMENTS, "data", {"apiVersion": API, "kind": "Deployment", "metadata": {"name": name}, "spec": spec}
     )
-    identity = Identity("data", name, made["metadata"]["uid"], "data")
+    identity = WorkloadIdentity("data", name, made["metadata"]["uid"], "data")
     for slot in ("blue", "green"):
         metadata = {"name": f"{name}-{slot}-x", "labels": {**identity.marks, SLOT: slot}}
         containers = [{"name": "app", "image": "remit-test.invalid/x"}]
