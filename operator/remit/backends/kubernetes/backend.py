@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Final
 
 import structlog
@@ -181,6 +182,7 @@ class KubernetesBackend:
         secrets = Secrets.of(request)
         manifest = job(request, secrets, self._launcher)
         notes = {labels.GATEWAY_UID: gateway, labels.NETWORK_BY: given.enforced_by.get("network", "")}
+        notes[labels.MADE_BY] = token_hex(16)
         manifest["metadata"].setdefault("annotations", {}).update({name: note for name, note in notes.items() if note})
         clock = asyncio.get_running_loop().time
         began = clock() if began is None else began
@@ -341,10 +343,11 @@ class KubernetesBackend:
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _is_ours(self, namespace: str, found: Object, manifest: Object) -> bool:
-        """Whether a Job runs what `manifest` would. The server says what that comes to, with its own defaults and what
-        its webhooks change. One that is not, but says that it belongs to the task, is removed. Raises `ApiError`."""
-        name, owners = found["metadata"]["name"], manifest["metadata"].get("ownerReferences", [])
-        if not all(belongs_to(found, owner["uid"]) for owner in owners):
+        """Whether a Job, of which nobody knows who made it, runs what `manifest` would. The server says what that comes
+        to, with its own defaults and what its webhooks change. One that is not, but says that it belongs to the task,
+        is removed. Raises `ApiError`."""
+        name = found["metadata"]["name"]
+        if not _has_owners_of(found, manifest):
             return False
         metadata = {key: value for key, value in manifest["metadata"].items() if key != "name"}
         trial = {**manifest, "metadata": {**metadata, "generateName": f"{name}-"}}
@@ -354,9 +357,13 @@ class KubernetesBackend:
         except ApiError as error:
             if error.retryable:
                 raise
+        await self._remove_another(namespace, found)
+        return False
+
+    async def _remove_another(self, namespace: str, found: Object) -> None:
+        name = found["metadata"]["name"]
         log.warning("a Job that says that it is an attempt's is another one; it is removed", job=name)
         await remove_for_sure(self._kube, namespace, name, found["metadata"]["uid"])
-        return False
 
     async def _informer(self, namespace: str) -> Informer:
         """That tells of the pods of attempts in `namespace`."""
@@ -414,14 +421,18 @@ class KubernetesBackend:
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _own(self, namespace: str, manifest: Object) -> str | None:
-        """The uid of a Job that is there already, where that is ours."""
+        """The uid of a Job that is there already, where that is ours: nobody else knew what it says of its maker."""
         while True:
             try:
                 found = await self._kube.get(JOBS, namespace, manifest["metadata"]["name"])
-                return found["metadata"]["uid"] if await self._is_ours(namespace, found, manifest) else None
+                ours = _made_by(found) == _made_by(manifest)
+                if not ours and _has_owners_of(found, manifest):
+                    await self._remove_another(namespace, found)
             except ApiError as error:
                 if not error.retryable:
                     return None
+            else:
+                return str(found["metadata"]["uid"]) if ours else None
             await asyncio.sleep(_RETRY_SECONDS)
 
 
@@ -439,6 +450,14 @@ async def _started(gateway: EgressGateway) -> str | Outcome:
         return await gateway.start()
     except ApiError as error:
         return _refused(error)
+
+
+def _made_by(job: Object) -> str:
+    return str((job["metadata"].get("annotations") or {}).get(labels.MADE_BY, ""))
+
+
+def _has_owners_of(found: Object, manifest: Object) -> bool:
+    return all(belongs_to(found, owner["uid"]) for owner in manifest["metadata"].get("ownerReferences", []))
 
 
 def _walls(request: AttemptRequest, *, isolated: bool = True) -> Walls:

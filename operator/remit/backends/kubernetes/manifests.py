@@ -173,13 +173,24 @@ def job(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> dict[s
 
 
 def runs(job: Mapping[str, Any]) -> Any:
-    """What a Job runs and what that is given, without the limits, which policies may change while it runs."""
-    spec = job["spec"]
+    """What a Job runs, how and what that is given, without the limits, which policies may change while it runs, and
+    what the server says for each Job anew."""
+    spec = {name: value for name, value in job["spec"].items() if name not in _OF_EACH_JOB}
+    about = spec["template"].get("metadata") or {}
+    own = {name: value for name, value in (about.get("labels") or {}).items() if not _names_job(name)}
     pod = {**spec["template"]["spec"], "terminationGracePeriodSeconds": 0}
     parts = [name for name in ("containers", "initContainers") if name in pod]
     pod |= {name: [_without_limits(each) for each in pod[name]] for name in parts}
     pod["volumes"] = [{**each, "emptyDir": {}} if "emptyDir" in each else each for each in pod.get("volumes") or []]
-    return pod, [spec.get(name) for name in ("completions", "parallelism", "backoffLimit")]
+    return {**spec, "template": {"labels": own, "annotations": about.get("annotations") or {}, "spec": pod}}
+
+
+def _names_job(label: str) -> bool:
+    return label.removeprefix("batch.kubernetes.io/") in {"controller-uid", "job-name"}
+
+
+_OF_EACH_JOB: Final = frozenset({"selector", "suspend", "activeDeadlineSeconds", "ttlSecondsAfterFinished"})
+"""Which one it is, whether somebody's queue has let it in, and how long it may take."""
 
 
 def _without_limits(container: Mapping[str, Any]) -> dict[str, Any]:
