@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import yaml
@@ -23,11 +24,11 @@ from remit.api.endpoint import Resource
 from remit.backends.kubernetes.manifests import job_name
 from remit.kube.access import Access
 from remit.kube.client import CRDS, DEPLOYMENTS, JOBS, NAMESPACES, PODS, TASKS, Kube, Object
-from remit.release.targets.kubernetes.identity import SLOT, Identity
+from remit.release.targets.kubernetes.identity import SLOT, WorkloadIdentity
 from remitpage import remit_page
 from remitup import until
 
-T = TypeVar("T")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[2]
 API = "remit.dev/v1alpha1"
@@ -168,9 +169,7 @@ async def finish(kube: Kube, name: str, **output: Any) -> None:
 @pytest.fixture
 def look(server: Server, tmp_path: Path) -> Iterator[Callable[..., Looker]]:
     """The page of `remit page` as this user, whose kubeconfig's context has the namespace `data`."""
-    from contextlib import ExitStack
-
-    with ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
 
         def as_user(name: str, *arguments: str) -> Looker:
             config = yaml.safe_load(server.kubeconfig(tmp_path / f"{name}.config").read_text())
@@ -199,7 +198,6 @@ def written(looker: Looker, path: str, until_word: str) -> tuple[list[str], list
     raise AssertionError(f"{until_word!r} did not come: {lines} {notes}")
 
 
-@pytest.mark.slow
 def test_a_viewer_sees_a_namespace_and_changes_nothing(look: Callable[..., Looker], server: Server) -> None:
     looker = look("viewer")
     tasks = looker.get("/tasks").text
@@ -226,11 +224,10 @@ def test_a_viewer_sees_a_namespace_and_changes_nothing(look: Callable[..., Looke
     assert "It cannot be told what policies say" in told
     assert "remit-system" in told
     found = {each["metadata"]["name"]: each for each in as_admin(server, lambda kube: kube.list(TASKS, "data"))}
-    assert "cancel" not in found["seen"]["spec"]
+    assert not found["seen"]["spec"]["cancel"]
     assert [name for name in found if name.startswith("seen")] == ["seen"]
 
 
-@pytest.mark.slow
 def test_who_is_let_edit_cancels_and_runs_again(look: Callable[..., Looker], server: Server) -> None:
     as_admin(server, lambda kube: kube.create(TASKS, "data", task("edited")))
     looker = look("editor", "-n", "data")
@@ -245,7 +242,6 @@ def test_who_is_let_edit_cancels_and_runs_again(look: Callable[..., Looker], ser
     assert looker.post("/tasks/other/unseen-task/cancel").status_code == 403
 
 
-@pytest.mark.slow
 def test_a_viewer_reads_what_a_job_writes_as_it_comes(
     look: Callable[..., Looker], server: Server, kubelet: Kubelet
 ) -> None:
@@ -273,7 +269,6 @@ def test_a_viewer_reads_what_a_job_writes_as_it_comes(
     assert {each["container"] for each in kubelet.asked} == {"task"}
 
 
-@pytest.mark.slow
 def test_without_its_pod_the_end_of_the_output_is_shown_from_status(
     look: Callable[..., Looker], server: Server
 ) -> None:
@@ -288,7 +283,6 @@ def test_without_its_pod_the_end_of_the_output_is_shown_from_status(
     assert notes == ["The end of the output of attempt 1, from status."]
 
 
-@pytest.mark.slow
 def test_who_may_not_read_logs_of_pods_is_told_so(
     look: Callable[..., Looker], server: Server, kubelet: Kubelet
 ) -> None:
@@ -316,7 +310,7 @@ async def release(kube: Kube, name: str) -> None:
     made = await kube.create(
         DEPLOYMENTS, "data", {"apiVersion": API, "kind": "Deployment", "metadata": {"name": name}, "spec": spec}
     )
-    identity = Identity("data", name, made["metadata"]["uid"], "data")
+    identity = WorkloadIdentity("data", name, made["metadata"]["uid"], "data")
     for slot in ("blue", "green"):
         metadata = {"name": f"{name}-{slot}-x", "labels": {**identity.marks, SLOT: slot}}
         containers = [{"name": "app", "image": "remit-test.invalid/x"}]
@@ -324,7 +318,6 @@ async def release(kube: Kube, name: str) -> None:
         await kube.patch(PODS, "data", metadata["name"], {"status": {"phase": "Running"}}, subresource="status")
 
 
-@pytest.mark.slow
 def test_a_viewer_reads_what_the_instances_of_a_release_write(
     look: Callable[..., Looker], server: Server, kubelet: Kubelet
 ) -> None:
@@ -349,7 +342,6 @@ def test_a_viewer_reads_what_the_instances_of_a_release_write(
     assert lines == ["of green"]
 
 
-@pytest.mark.slow
 def test_who_may_see_nothing_sees_nothing(look: Callable[..., Looker]) -> None:
     looker = look("stranger")
     page = looker.get("/tasks").text
