@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, cast, get_args
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import Field
 
@@ -16,12 +16,12 @@ from remit.api.base import (
     map_by,
 )
 from remit.api.executiontaskstatus import ExecutionTaskStatus
+from remit.api.operationnames import OPERATIONS, Operation
 from remit.api.operations import (
     CommandOperation,
     ContainerOperation,
     FileOperation,
     HttpOperation,
-    Operation,
     PostgresOperation,
     ProcessOperation,
     RedisOperation,
@@ -35,7 +35,6 @@ from remit.api.resource import CustomResource
 from remit.api.volumes import MAX_VOLUMES, Artifact, Result, Volume, VolumeFile, VolumeMount
 from remit.sandboxpaths import WORKSPACE
 
-OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 BackendName = Literal["process", "docker", "kubernetes"]
 Network = Literal["none", "restricted", "host"]
 Seconds = Annotated[int, Field(ge=1, le=31_536_000)]

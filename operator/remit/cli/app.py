@@ -92,7 +92,7 @@ class Commands(Mapping[str, Any]):
 class Program(Group):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings | {"commands": {}})
-        self.commands = Commands()
+        self.commands = Commands()  # type: ignore[assignment]  # nothing here changes it
 
 
 app = typer.Typer(

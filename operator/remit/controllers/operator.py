@@ -279,6 +279,7 @@ class Operator:
             store=RunStore(settings.state_dir / "runs"),
             redactor=redactor,
             on_ended=queue.add,
+            on_made=queue.add,
             executors=operation_executors,
             folders=Folders(
                 open_store(settings.state_dir, settings.artifact_store),

@@ -69,6 +69,8 @@ class Attempt:
     results: tuple[WantedResult, ...] = ()
     listener: Listener | None = None
     """Told of its output as it comes."""
+    job_uid: str = ""
+    """Of the Job that it is, where status tells that."""
     effect: Effect = field(default_factory=Effect)
     """Whether it may have run. An operation of Remit's own knows more: see `Attempt.in_doubt`."""
 
@@ -88,11 +90,13 @@ class _Going:
     grace_seconds: float = 0.0
     asked: ExitReason = ExitReason.CANCELLED
     abandoned: bool = False
+    job_uid: str = ""
 
 
 @dataclass
 class Runner:
-    """Attempts in flight, by task uid. `on_ended` is called with the task's key, on the event loop.
+    """Attempts in flight, by task uid. `on_ended` is called with the task's key, on the event loop; `on_made` likewise,
+    as soon as `job_uid` tells which Job an attempt is.
 
     Must live in a thread that lives as long as the process: the kernel ends a sandbox when the thread that started
     it goes.
@@ -106,6 +110,7 @@ class Runner:
     """Of the operations that Remit performs itself, by name."""
     folders: Folders | None = None
     """Where workspaces and artifacts are kept."""
+    on_made: Callable[[str], None] = lambda key: None
     _going: dict[str, _Going] = field(default_factory=dict)
     _results: dict[str, Outcome] = field(default_factory=dict)
     _clearing: set[asyncio.Task[None]] = field(default_factory=set)
@@ -121,6 +126,11 @@ class Runner:
 
     def running(self, uid: str) -> bool:
         return uid in self._going
+
+    def job_uid(self, uid: str) -> str:
+        """Of the Job that the attempt of a task is that runs here; empty: none, or it is not known yet."""
+        going = self._going.get(uid)
+        return going.job_uid if going is not None else ""
 
     def start(self, attempt: Attempt, *, adopt: bool = False) -> None:
         """Start an attempt that status already tells of; or take up one that an earlier process started."""
@@ -252,7 +262,7 @@ class Runner:
         where: Backend | AdoptingExecutor | None = self.backends.get(attempt.backend)
         handle = _handle_of(run) if run is not None else None
         if handle is None and isinstance(where, AdoptingBackend):  # the record may be lost, and it may run all the same
-            handle = where.handle_of(namespace, attempt.id)
+            handle = dataclasses.replace(where.handle_of(namespace, attempt.id), uid=attempt.job_uid)
         if handle is not None and handle.operation:
             where = self._executor_of(handle)
         if handle is not None and where is not None:
@@ -421,6 +431,10 @@ class Runner:
                     run.keep_secret_versions(attempt.secret_versions)
                 run.started(dataclasses.asdict(handle))
             attempt.effect.begin(_MAY_HAVE_RUN)
+            if handle.uid:
+                self._going[attempt.uid].job_uid = handle.uid
+                if handle.uid != attempt.job_uid:
+                    self.on_made(attempt.key)
 
         return started
 
@@ -445,6 +459,9 @@ class Runner:
             async with WorkspaceWatch(written, cancel) as watch:
                 if adopt and isinstance(backend, AdoptingBackend):
                     found, known = self._recorder(attempt, run, adopt=True), _handle_of(run)
+                    if known is None and attempt.job_uid:  # the record is lost; status tells this much of it
+                        handle = backend.handle_of(attempt.namespace, request.id)
+                        known = dataclasses.replace(handle, uid=attempt.job_uid, begun=0.0)
                     if known is not None:
                         attempt.effect.begin(_MAY_HAVE_RUN)
                     adopted = await backend.adopt(request, sink, cancel=cancel, on_found=found, recorded=known)

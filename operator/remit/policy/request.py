@@ -10,7 +10,8 @@ from typing import Final
 from remit.api import ExecutionTask, ExecutionTaskSpec
 from remit.api.base import EnvVar
 from remit.api.executiontask import BackendName, Network
-from remit.api.operations import CommandOperation, Operation, ProcessOperation, Subject
+from remit.api.operationnames import Operation
+from remit.api.operations import CommandOperation, ProcessOperation, Subject
 from remit.api.pods import PodOptions
 from remit.api.volumes import Artifact, Volume, VolumeFile, VolumeMount
 from remit.policy.argv import split_line

@@ -15,16 +15,9 @@ from pydantic import Field, ValidationError
 
 from remit.api import CommandPolicy, ExecutionTask
 from remit.api.base import EnvVar, SpecModel
-from remit.api.executiontask import (
-    OPERATIONS,
-    BackendName,
-    ExecutionTaskSpec,
-    Network,
-    Output,
-    Resources,
-    StdinSource,
-)
+from remit.api.executiontask import BackendName, ExecutionTaskSpec, Network, Output, Resources, StdinSource
 from remit.api.mistakes import first_mistake
+from remit.api.operationnames import OPERATIONS
 from remit.api.operations import (
     Argv,
     CommandOperation,

@@ -10,6 +10,7 @@ from typing import Any
 
 from remit.backends.base import AttemptRequest, Handle, OutputSink
 from remit.backends.beforehand import in_time
+from remit.backends.confinementstatus import ConfinementStatus
 from remit.backends.docker.archives import EngineArchives
 from remit.backends.docker.archivetree import ArchiveTree
 from remit.backends.docker.container import ENGINE_ENDS, Container, time_had
@@ -22,7 +23,6 @@ from remit.backends.docker.imagelinks import ImageLinks
 from remit.backends.docker.network import RestrictedNetwork
 from remit.backends.docker.outcomes import not_started, outcome_of
 from remit.backends.docker.planning import (
-    Enforcement,
     Given,
     check_links,
     container_name,
@@ -87,7 +87,7 @@ class DockerBackend:
     ) -> Outcome:
         """See `Backend.run`. Cancelled itself, as on a shutdown, it lets go of a container that runs: see `adopt`."""
         if cancel.is_set():
-            return not_started(Enforcement((), (), {}), ExitReason.CANCELLED, CANCELLED_MESSAGE)
+            return not_started(ConfinementStatus((), (), {}), ExitReason.CANCELLED, CANCELLED_MESSAGE)
         info = await self._about_engine()
         given = enforcement_of(request.confinement, info, keeps=request.collector is not None)
         if missing := missing_working_dir(request):
@@ -122,7 +122,7 @@ class DockerBackend:
         seconds: float,
         image: Mapping[str, Any],
         info: Mapping[str, Any],
-        given: Enforcement,
+        given: ConfinementStatus,
         network: RestrictedNetwork | None,
         found: Folders,
         file: FileInput | None,
@@ -337,7 +337,7 @@ class DockerBackend:
         output: AsyncIterator[Any] | None,
         cancel: asyncio.Event,
         seconds: float,
-        given: Enforcement,
+        given: ConfinementStatus,
         network: RestrictedNetwork | None,
         file: FileInput | None = None,
     ) -> Outcome:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from remit.api import CommandPolicy, Deployment
-from remit.api.executiontask import OPERATIONS
+from remit.api.operationnames import OPERATIONS
 from remit.api.phases import FAILED_PHASES, FINAL_PHASES, DeploymentPhase
 from remit.describe.releasetree import SideSummary, release_tree
 from remit.errors import InvalidInput

@@ -11,10 +11,10 @@ import docker
 
 from remit.api.operations import ContainerOperation
 from remit.backends import AttemptRequest, Command, ExitReason, Handle, Outcome, OutputSink
+from remit.backends.confinementstatus import ConfinementStatus
 from remit.backends.docker import Engine, create, labels
 from remit.backends.docker.container import ENGINE_ENDS, Container, Ended, time_had
 from remit.backends.docker.outcomes import outcome_of
-from remit.backends.docker.planning import Enforcement
 from remit.backends.failure import OperationFailed
 from remit.errors import OutcomeUnknown
 from remit.operations.base import OperationRequest
@@ -34,7 +34,7 @@ from remit.sandbox.fencing import now as boot_time
 _UNANSWERED: Final = frozenset({"EngineTimeout", "EngineUnavailable"})
 """Reasons after which nobody knows what the engine did."""
 _RETRY_SECONDS = 1.0
-_NOTHING_ENFORCED: Final = Enforcement((), (), {})
+_NOTHING_ENFORCED: Final = ConfinementStatus((), (), {})
 """What it is confined by is what its options leave, and no layer of a sandbox's."""
 Answer = TypeVar("Answer")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from remit.api.operations import Operation
+from remit.api.operationnames import Operation
 from remit.policy.compile import CompiledPolicy
 from remit.policy.request import PolicyRequest
 from remit.policy.rules import commands, containers, databases, files, http, processes, scripts
