@@ -82,7 +82,13 @@ def login_link(up: RemitUp) -> str:
 @contextmanager
 def looking(up: RemitUp) -> Iterator[Looker]:
     """Logged in."""
-    link = login_link(up)
+    with logged_in(login_link(up)) as looker:
+        yield looker
+
+
+@contextmanager
+def logged_in(link: str) -> Iterator[Looker]:
+    """By that link, once what can be read was read."""
     origin = link.partition("/login")[0]
     with httpx.Client(base_url=origin, timeout=TIMEOUT, trust_env=False) as client:
         answer = client.get(link)

@@ -154,7 +154,7 @@ async def _history(
     from remit.api import Deployment
     from remit.cli.connect import connected
     from remit.cli.tables import console, dump, filled
-    from remit.execution.progress import human_duration
+    from remit.execution.durations import human_duration
     from remit.kube.client import DEPLOYMENTS
     from remit.telemetry import escape
 

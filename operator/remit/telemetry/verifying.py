@@ -18,7 +18,7 @@ Kind = Literal["unreadable", "edited", "gap", "reordered", "broken", "torn", "cu
 
 
 @dataclass(frozen=True)
-class Problem:
+class AuditProblem:
     kind: Kind
     line: int
     """Counted from 1."""
@@ -32,7 +32,7 @@ class Report:
 
     records: int
     head: Anchor
-    problems: tuple[Problem, ...]
+    problems: tuple[AuditProblem, ...]
     files: int = 1
 
     @property
@@ -80,17 +80,17 @@ class _Walk:
     before: str = ""
     assumed: Anchor | None = None
     """The record before the first one, where that is not the first of all: is it one of `removed`?"""
-    beginning: Problem | None = None
+    beginning: AuditProblem | None = None
     """What is wrong where it is not."""
     removed: set[str] = field(default_factory=set)
     """The last records of files that a record says were removed."""
     records: int = 0
     files: int = 0
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[AuditProblem] = field(default_factory=list)
 
     def found(self, kind: Kind, message: str) -> None:
         if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(Problem(kind, self.line, message, self.path))
+            self.problems.append(AuditProblem(kind, self.line, message, self.path))
 
     def begin(self, path: Path) -> None:
         self.before, self.path, self.line = self.path.name, path, 0
@@ -120,7 +120,7 @@ class _Walk:
         self.records += 1
         if self.records == 1 and self.last == GENESIS and record["seq"] > 1:
             self.last = self.assumed = Anchor(record["seq"] - 1, str(record.get("prev")))
-            self.beginning = Problem("gap", self.line, f"records 1 to {record['seq'] - 1} are missing", self.path)
+            self.beginning = AuditProblem("gap", self.line, f"records 1 to {record['seq'] - 1} are missing", self.path)
         if sound and record.get("kind") == "retention":
             self.removed |= {str(each).rpartition(" ")[2] for each in record.get("removed", [])}
         seq, prev, last = record["seq"], str(record.get("prev")), self.last

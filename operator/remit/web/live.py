@@ -135,7 +135,8 @@ class Streams:
                 if sent.get(name) != stable:
                     sent[name] = stable
                     await send("region", {"name": name, "html": html})
-            await send("state", {"trouble": viewer.trouble, "now": time.time()})
+            told = {"trouble": viewer.trouble, "narrowed": viewer.narrowed}
+            await send("state", {**told, "now": time.time()})
             if feeding.done() and (error := feeding.exception()) is not None:
                 log.debug("what a page follows broke off", error=repr(error))
                 await send("broken", str(error) if isinstance(error, RemitError) else "what is followed here broke off")

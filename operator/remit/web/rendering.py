@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from remit import safeyaml
-from remit.execution.progress import human_duration
+from remit.execution.durations import human_duration
 from remit.telemetry import escape as harmless
 
 SECTIONS: Final = ("overview", "tasks", "releases", "schedules", "policies", "audit")

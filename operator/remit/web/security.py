@@ -72,7 +72,7 @@ def protected(sessions: Sessions, base: str) -> Middleware:
         elif beneath or not _OPEN_PATHS.fullmatch(request.path):
             if request.method == "GET" and not _STREAMS.fullmatch(request.path):
                 raise web.HTTPSeeOther("/login")
-            return web.Response(status=401, text="log in first: run `remit page` on the host")
+            return web.Response(status=401, text="log in first: open the link that `remit page` prints")
         return await handler(request)
 
     return protect

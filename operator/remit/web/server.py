@@ -166,7 +166,8 @@ class PageServer:
             raise response
         if token:
             raise web.HTTPSeeOther("/login?refused")  # it is of no use any more, and need not stay in the address
-        view = rendering.View("login.html", "Log in", "", {"refused": "refused" in request.query})
+        context = {"refused": "refused" in request.query, "of_up": self._viewer.reads_files}
+        view = rendering.View("login.html", "Log in", "", context)
         return self._rendered(request, view, None)
 
     async def _log_out(self, request: web.Request) -> web.StreamResponse:
@@ -227,7 +228,7 @@ def _answering_errors(renderer: rendering.Renderer) -> Middleware:
             status, text = 504, "It took too long."
         except Exception:
             log.exception("a request failed", path=request[PATH])
-            status, text = 500, "The page has a bug; the log of remit up says more."
+            status, text = 500, "The page has a bug; the log of what serves it says more."
         session = request.get(SESSION)
         if session is None:
             return web.Response(status=status, text=str(text))

@@ -39,6 +39,8 @@ _reading = asyncio.Semaphore(1)
 
 
 async def audit(request: web.Request, session: Session) -> View:
+    if not session.viewer.reads_files:
+        return View("elsewhere.html", "Audit", "audit", {"operator_namespace": session.viewer.operator_namespace})
     trail = await _trail(session)
     words = ("since", "until", "namespace", "task", "verdict")
     asked = {name: request.query.get(name, "").strip()[:200] for name in words}

@@ -18,7 +18,7 @@ from remit.describe.selection import unusual
 from remit.errors import InvalidInput
 from remit.execution.copies import copy_of
 from remit.execution.output import STREAMS
-from remit.kube.client import TASKS, Object
+from remit.kube.client import EVENTS, TASKS, Object
 from remit.web import output
 from remit.web.live import Events
 from remit.web.pages import audit
@@ -54,7 +54,8 @@ async def task(request: web.Request, session: Session) -> View:
         "unusual": unusual(obj),
         "attempts": [_attempt(each, now) for each in reversed(parsed.status.attempts)],
         "plot": _plot(parsed, row.created, now),
-        "may_download": await output.may_read(viewer, namespace),
+        "may_download": viewer.reads_files and await output.may_read(viewer, namespace),
+        "may_events": await viewer.may("list", EVENTS, namespace),
         "chosen": _number(request.query.get("attempt", "")),
         "streams": STREAMS,
         "events": [event_row(each) for each in await viewer.events_of(obj)],

@@ -75,12 +75,14 @@ function listen() {
     count();
   });
   source.addEventListener("state", (event) => {
-    const { trouble, now } = JSON.parse(event.data);
+    const { now, ...told } = JSON.parse(event.data);
     skew = now - Date.now() / 1000;
     tell("on", "live");
-    const place = document.getElementById("trouble");
-    if (place.textContent !== trouble) place.textContent = trouble;
-    place.hidden = !trouble;
+    for (const [name, text] of Object.entries(told)) {
+      const place = document.getElementById(name);
+      if (place.textContent !== text) place.textContent = text;
+      place.hidden = !text;
+    }
   });
   source.addEventListener("gone", () => { source.close(); tell("lost", "it is gone"); });
   document.dispatchEvent(new CustomEvent("remit:stream", { detail: source }));
