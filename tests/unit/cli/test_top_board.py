@@ -94,6 +94,7 @@ def test_of_too_many_those_that_ended_first_are_left_out() -> None:
     assert "3 more are not kept" in summary.counts(board, 200).plain
 
 
+@pytest.mark.no_cover
 def test_ten_thousand_tasks_take_little_memory() -> None:
     """Whole objects would take some 10 KB each and more: their outputs are in them."""
     output = {"stdoutTail": "x" * 4096, "stderrTail": "y" * 4096}

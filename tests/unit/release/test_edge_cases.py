@@ -262,6 +262,7 @@ def test_a_side_is_switched_to_once_it_has_been_healthy_for_min_ready_seconds() 
     assert sim.now >= again.until
 
 
+@pytest.mark.no_cover
 def test_where_nothing_counts_requests_health_decides_the_bake() -> None:
     """As on Kubernetes, where a Service counts none."""
     for behaviour, outcome in (("well", "Promoted"), ("unhealthy", "RolledBack")):
@@ -392,6 +393,7 @@ STAGES_AND_MOMENTS: dict[str, Any] = {
 }
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("kill", ["before", "between"])
 @pytest.mark.parametrize("moment", STAGES_AND_MOMENTS.values(), ids=STAGES_AND_MOMENTS.keys())
 def test_the_operator_killed_at_every_step_comes_to_the_same_end(moment: type, kill: str) -> None:
