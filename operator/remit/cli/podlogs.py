@@ -22,7 +22,7 @@ from remit.cli.follow import Selection, Shown
 from remit.cli.terminal import LogWriter
 from remit.errors import ApiError, RemitError
 from remit.kube.client import PODS, Kube, Object
-from remit.release.targets.kubernetes.manifests import CONTAINER as INSTANCE_CONTAINER
+from remit.release.targets.kubernetes.identity import CONTAINER as INSTANCE_CONTAINER
 
 _FORBIDDEN, _NOT_FOUND, _BAD_REQUEST = 403, 404, 400
 _SILENCE_SECONDS: Final = 300.0

@@ -313,7 +313,7 @@ def _task(obj: Object, now: datetime.datetime, wide: bool) -> list[Text]:
 def _policy(obj: Object, now: datetime.datetime, wide: bool) -> list[Text]:
     spec, status = obj.get("spec") or {}, obj.get("status") or {}
     conditions = status.get("conditions") or []
-    ready = next((condition for condition in conditions if condition.get("type") == "Ready"), {})
+    ready: Object = next((condition for condition in conditions if condition.get("type") == "Ready"), {})
     truth = ready.get("status", "Unknown")
     row = [
         _word(obj["metadata"], "name"),
