@@ -23,8 +23,8 @@ from remit.backends.kubernetes.manifests import CONTAINER, job_name
 from remit.backends.kubernetes.records import Records
 from remit.errors import ApiError
 from remit.kube.client import PODS, Kube, Object
+from remit.release.targets.kubernetes.identity import CONTAINER as INSTANCE_CONTAINER
 from remit.release.targets.kubernetes.identity import SLOT, WorkloadIdentity
-from remit.release.targets.kubernetes.manifests import CONTAINER as INSTANCE_CONTAINER
 
 FORBIDDEN: Final = 403
 NOT_STARTED: Final = 400

@@ -18,14 +18,13 @@ from remit.release.model import Revision
 from remit.release.target import Material
 from remit.release.targets.health import port_of
 from remit.release.targets.kubernetes.cluster import Object
-from remit.release.targets.kubernetes.identity import REVISION, SLOT, WorkloadIdentity
+from remit.release.targets.kubernetes.identity import CONTAINER, REVISION, SLOT, WorkloadIdentity
 from remit.release.targets.kubernetes.revisions import env_key, file_keys
 
 LIVE: Final = f"{GROUP}/live"
 SHARE: Final = f"{GROUP}/share"
 DRAINING: Final = f"{GROUP}/draining"
 SERVING: Final = f"{GROUP}/serving"
-CONTAINER: Final = "app"
 LEAVING_SECONDS: Final = 5
 """How long a pod serves on after it was told to go: until every node has heard that it does."""
 GRACE_SECONDS: Final = 30
