@@ -388,7 +388,7 @@ class RemitClient:
 
         before = await look()
         terms = {} if revision is None else {"revision": revision}
-        answer = await ask(self._kube, place, name, {"rollback": terms}, look, self._patience)
+        answer = await ask(self._kube, before, {"rollback": terms}, look, self._patience)
         if not answer.accepted:
             raise DeploymentError(f"deployment {place}/{name}: {answer.message}", reason="RequestRefused")
         return await self._released(before, timeout, pinned=True)

@@ -12,7 +12,7 @@ from remit.api.egress import Cidr, Egress, HostName, Port
 from remit.api.executiontask import BackendName, Network
 from remit.api.operations import FileAction, HttpMethod
 from remit.api.quantity import Quantity
-from remit.api.resource import Resource
+from remit.api.resource import CustomResource
 from remit.api.volumes import Access
 
 NAMESPACE_LABEL: Final = "kubernetes.io/metadata.name"
@@ -460,7 +460,7 @@ class CommandPolicyStatus(StatusModel):
         return next((condition for condition in self.conditions if condition.type == "Ready"), None)
 
 
-class CommandPolicy(Resource):
+class CommandPolicy(CustomResource):
     """What the tasks that it selects may run, where, how much and how often. Nothing runs without one."""
 
     kind: Literal["CommandPolicy"] = "CommandPolicy"

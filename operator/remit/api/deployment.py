@@ -11,7 +11,7 @@ from remit.api.deploymentstatus import DeploymentStatus
 from remit.api.executiontask import TaskTemplate
 from remit.api.operations import Argv, Path
 from remit.api.quantity import Quantity
-from remit.api.resource import Resource
+from remit.api.resource import CustomResource
 from remit.api.strategy import Strategy
 
 DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
@@ -385,7 +385,7 @@ class DeploymentSpec(SpecModel):
     """Take no further step until it is false again. What is live stays live."""
 
 
-class Deployment(Resource):
+class Deployment(CustomResource):
     """An artifact that should be live on a target: released blue-green, with its history kept for a rollback."""
 
     kind: Literal["Deployment"] = "Deployment"

@@ -31,7 +31,7 @@ from remit.api.operations import (
 from remit.api.pods import PodOptions
 from remit.api.privatefile import MAX_FILES, NO_FILE_IN_A_FILE, PATH_PART, PrivateFile
 from remit.api.quantity import Quantity
-from remit.api.resource import Resource
+from remit.api.resource import CustomResource
 from remit.api.volumes import MAX_VOLUMES, Artifact, Result, Volume, VolumeFile, VolumeMount
 from remit.sandboxpaths import WORKSPACE
 
@@ -382,7 +382,7 @@ class ExecutionTaskSpec(TaskTemplate):
     """Delete the task, its output included, this long after it ended. Not set: never."""
 
 
-class ExecutionTask(Resource):
+class ExecutionTask(CustomResource):
     """One operation to perform, once or on a schedule, under the policies that select it."""
 
     rules = (

@@ -96,6 +96,9 @@ class AttemptStatus(StatusModel):
     election."""
     started_at: MicroTime
     """When it was recorded, just before it started."""
+    job_uid: str = Field(default="", alias="jobUID")
+    """Of an attempt that is a Job, the Job's uid once the API server has given it: no other one of its name is the
+    attempt."""
     finished_at: MicroTime | None = None
     """When nothing of it was alive any more."""
     exit_code: int | None = None

@@ -29,7 +29,7 @@ class ObjectMeta(StatusModel):
     owner_references: list[dict[str, Any]] = []
 
 
-class Resource(BaseModel):
+class CustomResource(BaseModel):
     model_config = ConfigDict(
         defer_build=True, alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True
     )

@@ -139,8 +139,10 @@ def read_standard_input() -> str:
 
 
 async def request_cancel(kube: Kube, task: ExecutionTask) -> None:
-    """Ask for the end of a task."""
-    await kube.patch(TASKS, task.metadata.namespace, task.metadata.name, {"spec": {"cancel": True}})
+    """Ask for the end of the task that was read, and not of another one that has its name by now. Raises `ApiError`."""
+    metadata = task.metadata
+    body = {"metadata": {"uid": metadata.uid}, "spec": {"cancel": True}}
+    await kube.patch(TASKS, metadata.namespace, metadata.name, body)
 
 
 def _checked(task: Object) -> Object:

@@ -125,6 +125,13 @@ def begun(
     )
 
 
+def made(task: ExecutionTask, job_uid: str) -> ExecutionTaskStatus:
+    """The open attempt is this Job, and no other one of its name."""
+    *earlier, attempt = task.status.attempts
+    attempts = [*earlier, attempt.model_copy(update={"job_uid": job_uid})]
+    return task.status.model_copy(update={"attempts": attempts})
+
+
 def attempt_ended(task: ExecutionTask, outcome: Outcome) -> ExecutionTaskStatus:
     """The open attempt is over. What follows is `finished` or `backing_off`, in the same write."""
     status = task.status

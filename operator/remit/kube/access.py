@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 import yaml
 
@@ -55,6 +57,8 @@ class Access:
     namespace: str = "default"
     configuration: Any = field(default=None, repr=False)
     """The official client's configuration, whose hook renews tokens that expire."""
+    impersonation: tuple[tuple[str, str], ...] = ()
+    """Headers that ask to be treated as somebody else, as the kubeconfig says."""
 
     @classmethod
     async def load(cls, kubeconfig: Path | None = None, context: str | None = None) -> Self:
@@ -72,6 +76,7 @@ class Access:
         from kubernetes.aio import client, config
 
         configuration = client.Configuration()
+        impersonation: tuple[tuple[str, str], ...] = ()
         try:
             if in_pod:
                 config.load_incluster_config(client_configuration=configuration)
@@ -87,6 +92,7 @@ class Access:
                     raise RemitError(f"{file} has no context {context!r}; it has {names}")
                 await config.load_kube_config(file, context, client_configuration=configuration)
                 namespace = chosen["context"].get("namespace", "default")
+                impersonation = impersonation_of(files, chosen["context"].get("user"))
         except config.ConfigException as error:
             raise RemitError(
                 f"no API server to talk to: {error}. Start one with 'remit up', or name a kubeconfig with --kubeconfig"
@@ -113,6 +119,7 @@ class Access:
             verify=bool(configuration.verify_ssl),
             namespace=namespace,
             configuration=configuration,
+            impersonation=impersonation,
         )
 
     def ssl_context(self) -> ssl.SSLContext | None:
@@ -144,6 +151,11 @@ class Access:
             context.verify_mode = ssl.CERT_NONE
         return context
 
+    async def login(self) -> list[tuple[str, str]]:
+        """The headers that say who asks."""
+        authorization = await self.authorization()
+        return [*([("Authorization", authorization)] if authorization else []), *self.impersonation]
+
     async def authorization(self) -> str | None:
         """The value of the Authorization header; renewed where the login says how."""
         hook = getattr(self.configuration, "refresh_api_key_hook", None)
@@ -155,6 +167,31 @@ class Access:
         api_key = self.configuration.api_key
         value: str | None = api_key.get("authorization") or api_key.get("BearerToken")
         return value
+
+
+def impersonation_of(files: Sequence[Path], user: object) -> tuple[tuple[str, str], ...]:
+    """Headers for what the entry of `user` says of whom to act as, which the library passes over: with the login's own
+    rights a command would do, and show, more than kubectl. Raises TypeError for what is no such entry."""
+    for path in files:
+        for document in safeyaml.load_all(path.read_bytes()):
+            for entry in document.get("users") or []:
+                if entry["name"] == user:  # the first file that has it, as for kubectl
+                    return tuple(_impersonation(entry.get("user") or {}))
+    return ()
+
+
+def _impersonation(entry: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    groups, extra = entry.get("as-groups") or [], entry.get("as-user-extra") or {}
+    if not isinstance(groups, list) or not isinstance(extra, dict):
+        raise TypeError("as-groups is a list, and as-user-extra a mapping")
+    for name, header in (("as", "Impersonate-User"), ("as-uid", "Impersonate-Uid")):
+        if entry.get(name):
+            yield header, str(entry[name])
+    for group in groups:
+        yield "Impersonate-Group", str(group)
+    for key, values in extra.items():
+        for value in values:
+            yield f"Impersonate-Extra-{quote(str(key), safe='')}", str(value)
 
 
 def _kubeconfigs(named: Path | None) -> list[Path]:

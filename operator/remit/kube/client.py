@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 Objects = list[Object]
+Headers = list[tuple[str, str]]
 """Named here, because `Kube` has a method `list`."""
 
 
@@ -339,14 +340,9 @@ class Kube:
         if seconds is not None:
             self._metrics.api_request_duration.labels(method, host).observe(seconds)
 
-    async def _headers(
-        self, content_type: str = "application/json", accept: str = "application/json"
-    ) -> dict[str, str]:
-        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": "remit"}
-        authorization = await self.access.authorization()
-        if authorization:
-            headers["Authorization"] = authorization
-        return headers
+    async def _headers(self, content_type: str = "application/json", accept: str = "application/json") -> Headers:
+        headers = [("Accept", accept), ("Content-Type", content_type), ("User-Agent", "remit")]
+        return [*headers, *await self.access.login()]
 
 
 def abort(response: aiohttp.ClientResponse) -> None:

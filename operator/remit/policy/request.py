@@ -81,7 +81,7 @@ class ReleasePlace:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class PolicyRequest:
     """One operation that wants to run in `namespace`."""
 
     namespace: str
@@ -166,7 +166,7 @@ def request_for(
     command: Command | None,
     environment: Mapping[str, str | None] = _UNREAD,
     installation: Installation = _ANYWHERE,
-) -> Request:
+) -> PolicyRequest:
     """The request that a task makes of `installation`. `command` is what it executes (`executed`) with the program
     looked up; `environment` has the variables that `env` and `envFrom` come to, once they are read."""
     spec = task.spec
@@ -174,7 +174,7 @@ def request_for(
     if not spec.image:  # it was the installation's own when its attempt was started
         installation = replace(installation, image=image or "")
     inside = spec.container.env if spec.container else []
-    return Request(
+    return PolicyRequest(
         namespace=task.metadata.namespace,
         labels=task.metadata.labels,
         operation=spec.operation,

@@ -39,7 +39,7 @@ from remit.policy.compile import CompiledPolicy, compile_policy
 from remit.policy.deciding import Decision, decide
 from remit.policy.hosts import BadHost, Destination
 from remit.policy.match import Command
-from remit.policy.request import Installation, Request, executed, request_for
+from remit.policy.request import Installation, PolicyRequest, executed, request_for
 from remit.policy.rules import describe
 from remit.safeyaml import load_documents
 from remit.sandboxpaths import WORKSPACE
@@ -292,7 +292,7 @@ def request_of(
     resolved: str | None = None,
     environment: Mapping[str, str | None] | None = None,
     defaults: InstallationDefaults | None = None,
-) -> Request:
+) -> PolicyRequest:
     """What `task` asks of policy, on a host where programs are where they usually are, or at `resolved`. `environment`
     as `request_for` takes it. Raises `InvalidInput`."""
     installation = defaults.installation if defaults else Installation(remit_image=_REMIT_IMAGE)
@@ -303,7 +303,7 @@ def request_of(
     return replace(request, command=Command(argv, found))
 
 
-def decide_on(request: Request, policies: Sequence[CompiledPolicy], operator_namespace: str) -> Decision:
+def decide_on(request: PolicyRequest, policies: Sequence[CompiledPolicy], operator_namespace: str) -> Decision:
     """As the operator would, with the policies of `operator_namespace` as ceilings."""
     own = [policy for policy in policies if policy.namespace == request.namespace]
     ceilings = [policy for policy in policies if policy.namespace == operator_namespace != request.namespace]

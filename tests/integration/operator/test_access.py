@@ -54,6 +54,45 @@ async def test_of_several_files_those_that_are_there_count_and_the_others_are_no
     assert capfd.readouterr() == ("", "")
 
 
+async def test_who_a_kubeconfig_says_is_to_be_acted_as_is_asked_for(tmp_path: Path) -> None:
+    """kubectl does so, and whoever gave somebody such a kubeconfig counts on it."""
+    path = kubeconfig(tmp_path / "config")
+    document = yaml.safe_load(path.read_text())
+    acting = {
+        "as": "somebody",
+        "as-uid": "7",
+        "as-groups": ["readers", "data"],
+        "as-user-extra": {"example/Team": ["a"]},
+    }
+    document["users"][0]["user"] |= acting
+    path.write_text(yaml.safe_dump(document))
+    asked: list[tuple[str, str]] = []
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        asked.extend((name.lower(), value) for name, value in request.headers.items())
+        return web.json_response({"items": [], "metadata": {}})
+
+    async with answering(answer) as port:
+        document["clusters"][0]["cluster"]["server"] = f"http://127.0.0.1:{port}"
+        path.write_text(yaml.safe_dump(document))
+        async with Kube(await Access.load(path)) as kube:
+            await kube.list(TASKS)
+    assert [each for each in asked if each[0].startswith(("impersonate", "authorization"))] == [
+        ("authorization", "Bearer t"),
+        ("impersonate-user", "somebody"),
+        ("impersonate-uid", "7"),
+        ("impersonate-group", "readers"),
+        ("impersonate-group", "data"),
+        ("impersonate-extra-example%2fteam", "a"),
+    ]
+
+
+@pytest.mark.parametrize("acting", [{"as": "somebody", "as-groups": "one"}, {"as": "somebody", "as-user-extra": ["x"]}])
+async def test_who_is_to_be_acted_as_is_read_or_nothing_is_done(tmp_path: Path, acting: dict[str, Any]) -> None:
+    with pytest.raises(RemitError, match="is not a kubeconfig"):
+        await Access.load(kubeconfig(tmp_path / "config", **acting))
+
+
 async def test_a_context_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(RemitError, match=r"config has no context 'two'; it has one$"):
         await Access.load(kubeconfig(tmp_path / "config"), "two")

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from remit.lazily import lazily
 
 if TYPE_CHECKING:
-    from remit.operations.container.performer import ContainerPerformer
+    from remit.operations.container.executor import ContainerExecutor
 else:
     __getattr__ = lazily(__name__, __file__)
 
-__all__ = ["ContainerPerformer"]
+__all__ = ["ContainerExecutor"]

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 from remit.lazily import lazily
 
 if TYPE_CHECKING:
-    from remit.operations.database.postgres import PostgresPerformer
-    from remit.operations.database.redis import RedisPerformer
+    from remit.operations.database.postgres import PostgresExecutor
+    from remit.operations.database.redis import RedisExecutor
 else:
     __getattr__ = lazily(__name__, __file__)
 
-__all__ = ["PostgresPerformer", "RedisPerformer"]
+__all__ = ["PostgresExecutor", "RedisExecutor"]

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from remit.lazily import lazily
 
 if TYPE_CHECKING:
-    from remit.operations.file.performer import FilePerformer
+    from remit.operations.file.executor import FileExecutor
 else:
     __getattr__ = lazily(__name__, __file__)
 
-__all__ = ["FilePerformer"]
+__all__ = ["FileExecutor"]

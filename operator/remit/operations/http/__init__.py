@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from remit.lazily import lazily
 
 if TYPE_CHECKING:
-    from remit.operations.http.performer import HttpPerformer
+    from remit.operations.http.executor import HttpExecutor
 else:
     __getattr__ = lazily(__name__, __file__)
 
-__all__ = ["HttpPerformer"]
+__all__ = ["HttpExecutor"]

@@ -20,7 +20,7 @@ _LONGEST_NAME: Final = 63 - len("-preview")
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class WorkloadIdentity:
     """The Deployment `name` of remit.dev in `namespace`, whose pods run in the namespace `place`.
 
     Raises DeploymentError for a name that no Service can have.
