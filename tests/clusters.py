@@ -8,19 +8,28 @@ REMIT_TEST_AUDIT_LOG is where its API server logs the requests that tests/e2e/cl
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
 import io
+import json
 import os
 import shlex
 import subprocess
 import tarfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 import dockers
+import parts
 from dockers import docker, needs_docker
 from parts import require
 from pythonimage import PYTHON, linked, tree
 from servers import postgres_wheel
+from support import Kubectl
 
 IMAGE = "remit-test-shop:v1"
 BUSYBOX = "remit-test-busybox:v1"
@@ -151,3 +160,90 @@ def loaded(name: str) -> str:
     require("cluster", load, "say in REMIT_TEST_LOAD_IMAGE how the nodes get an image of this machine")
     subprocess.run([*load, name], check=True, capture_output=True, timeout=120)
     return name
+
+
+@contextlib.asynccontextmanager
+async def in_time(seconds: float, namespace: str, late: Callable[[], str]) -> AsyncIterator[None]:
+    """What is awaited in a namespace for so many seconds at most. Then the test fails, with `late` and `state`."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        pytest.fail(f"{late()}\n{await asyncio.to_thread(state, namespace)}", pytrace=False)
+
+
+def state(namespace: str) -> str:
+    """For people, where something of a namespace does not come about: what its pods wait for, the latest Events, and
+    how the nodes fare. Raises nothing."""
+    kubectl = Kubectl(parts.kubectl() or "kubectl", kubeconfig())
+    told: list[str] = []
+    for name, where, lines in _TOLD:
+        arguments = [each.format(namespace=namespace) for each in where]
+        try:
+            said = kubectl.ok("get", *arguments, "-o", "json", "--request-timeout=10s")
+            found = list(lines(json.loads(said)["items"])) or ["none"]
+        except (AssertionError, OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
+            found = [f"nobody can tell: {error}"]
+        told += [f"{name}:", *(f"  {line}" for line in found)]
+    return "\n".join(told)
+
+
+def _objects(items: list[Any]) -> Iterator[str]:
+    for each in items:
+        yield f"{each['kind']} {each['metadata']['name']}: {_short(each.get('status'))}"
+
+
+def _pods(items: list[Any]) -> Iterator[str]:
+    for pod in items:
+        status = pod.get("status") or {}
+        conditions = [each for each in status.get("conditions") or () if each["status"] != "True"]
+        waits = [f"{each['type']}: {each.get('reason')} {each.get('message', '')}" for each in conditions]
+        states = [f"{each['name']}: {_short(each.get('state'))}" for each in status.get("containerStatuses") or ()]
+        node = (pod.get("spec") or {}).get("nodeName") or "no node"
+        said = "; ".join([*(each.strip() for each in (status.get("reason"), status.get("message")) if each)])
+        yield f"{pod['metadata']['name']} on {node}: {status.get('phase')} {said} {'; '.join(states + waits)}"
+
+
+def _events(items: list[Any]) -> Iterator[str]:
+    def last(event: Any) -> str:
+        return str(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"])
+
+    for event in sorted(items, key=last)[-_MOST_EVENTS:]:
+        about, count = event["involvedObject"], event.get("count") or 1
+        message = str(event.get("message") or "")[:_MOST_CHARACTERS]
+        yield f"{last(event)} {about.get('kind')} {about.get('name')} {event.get('reason')} ({count} times): {message}"
+
+
+def _nodes(items: list[Any]) -> Iterator[str]:
+    for node in items:
+        name, status = node["metadata"]["name"], node.get("status") or {}
+        for each in status.get("conditions") or ():
+            yield (
+                f"{name} {each['type']}: {each['status']} {each.get('reason')}, {each.get('message')}, said at"
+                f" {each.get('lastHeartbeatTime')}"
+            )
+        images = [image["names"][-1] for image in status.get("images") or () if image.get("names")]
+        taints = (node.get("spec") or {}).get("taints")
+        yield f"{name} has taints {taints}, can give {_short(status.get('allocatable'))}, and has images {images}"
+
+
+def _leases(items: list[Any]) -> Iterator[str]:
+    for lease in items:
+        yield f"{lease['metadata']['name']} was alive at {lease['spec'].get('renewTime')}"
+
+
+def _short(value: Any) -> str:
+    return json.dumps(value)[:_MOST_CHARACTERS]
+
+
+_MOST_EVENTS = 25
+_MOST_CHARACTERS = 500
+_TOLD = (
+    ("pods", ("pods", "-n", "{namespace}"), _pods),
+    ("what makes pods", ("jobs,replicasets,persistentvolumeclaims", "-n", "{namespace}"), _objects),
+    ("Events", ("events", "-n", "{namespace}"), _events),
+    ("nodes", ("nodes",), _nodes),
+    ("kubelets", ("leases", "-n", "kube-node-lease"), _leases),
+    ("Events of nodes", ("events", "-n", "default", "--field-selector=involvedObject.kind=Node"), _events),
+)
+"""What is told: its name, what is asked for, and the lines of what that finds."""

@@ -94,11 +94,11 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
 
-    def secret(self, name: str = "client") -> Mapping[str, bytes]:
+    def secret(self, name: str = "client", address: str = "127.0.0.1") -> Mapping[str, bytes]:
         """The data of a Secret: `ca.crt`, `tls.crt` and `tls.key`."""
         key = ec.generate_private_key(ec.SECP256R1())
         purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        here = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        here = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
         certificate = (
             self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

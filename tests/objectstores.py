@@ -42,14 +42,14 @@ class Swift:
         where = S3Location(
             f"bucket-{next(self._buckets)}",
             "some/prefix",
-            f"http://127.0.0.1:{self.server.port}",
+            f"http://{self.server.host}:{self.server.port}",
             credentials=self.credentials,
         )
         self._make(where)
         return where
 
     def encrypted(self, where: S3Location) -> S3Location:
-        return replace(where, endpoint=f"https://127.0.0.1:{self.tls_port}", ca_file=self.authority)
+        return replace(where, endpoint=f"https://{self.server.host}:{self.tls_port}", ca_file=self.authority)
 
     def client(self, where: S3Location) -> Client:
         """Of the whole bucket, for what Remit does not do."""
@@ -71,11 +71,12 @@ class Swift:
 
 
 @contextmanager
-def swift(folder: Path) -> Iterator[Swift]:
+def swift(folder: Path, host: str = "127.0.0.1") -> Iterator[Swift]:
+    """`host`: the address of this machine on which it listens."""
     require("swift", importlib.util.find_spec("swift"), "pip install -e '.[test]' brings OpenStack Swift on Linux")
     authority = Authority()
     certificate, trusted = folder / "server.pem", folder / "authority.pem"
-    made = authority.secret("store")
+    made = authority.secret("store", host)
     certificate.write_bytes(made["tls.crt"] + made["tls.key"])
     trusted.write_bytes(made["ca.crt"])
     users = {"owner": ("test:tester", SECRET), "guest": ("test:guest", "guesting")}
@@ -84,8 +85,8 @@ def swift(folder: Path) -> Iterator[Swift]:
         (folder / name / "access-key-id").write_text(f"{key}\n")
         (folder / name / "secret-access-key").write_text(secret)
     port, tls_port = free_port(), free_port()
-    argv = [sys.executable, str(_SERVER), str(folder / "data"), str(port), str(tls_port), str(certificate)]
-    server = Server(argv, port, folder / "log", announces="ready")
+    argv = [sys.executable, str(_SERVER), str(folder / "data"), host, str(port), str(tls_port), str(certificate)]
+    server = Server(argv, port, folder / "log", announces="ready", host=host)
     server.start()
     try:
         yield Swift(server, tls_port, trusted, folder / "owner", folder / "guest")

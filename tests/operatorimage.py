@@ -139,7 +139,7 @@ def _add_packages(tar: tarfile.TarFile, checkout: Path, folder: Path) -> None:
     compiled = [sys.executable, "-m", "compileall", "-q", "-s", str(own), "-p", _PACKAGES, str(own)]
     subprocess.run(compiled, check=True, timeout=100)
     tar.add(own, _PACKAGES.lstrip("/"))
-    for name in sorted(_closure("remit-operator", frozenset({"otel"})) - {"remit-operator"}):
+    for name in sorted(_closure("remit-operator", frozenset({"otel", "s3"})) - {"remit-operator"}):
         distribution = importlib.metadata.distribution(name)
         for file in distribution.files or ():
             if ".." not in file.parts and not is_unused(file) and (path := Path(str(file.locate()))).is_file():

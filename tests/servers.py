@@ -29,6 +29,7 @@ class Server:
     log: Path
     announces: str = ""
     """What it logs once it does not turn anybody away."""
+    host: str = "127.0.0.1"
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def start(self) -> None:
@@ -52,7 +53,7 @@ class Server:
             self._process = None
 
     def _listens(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+        with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), 1):
             return True
         return False
 

@@ -1,6 +1,6 @@
 """OpenStack Swift with its S3 API, all its servers in one process.
 
-    python swiftserver.py FOLDER PORT TLS-PORT CERTIFICATE
+    python swiftserver.py FOLDER HOST PORT TLS-PORT CERTIFICATE
 
 says `ready` when it answers. Its users are `test:tester` with the secret `testing`, and `test:guest` with `guesting`,
 who may do nothing.
@@ -44,7 +44,8 @@ def _configuration(sections: dict[str, dict[str, object]]) -> str:
 
 
 def main() -> None:
-    root, port, tls_port, certificate = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    root, host, certificate = Path(sys.argv[1]), sys.argv[2], sys.argv[5]
+    port, tls_port = int(sys.argv[3]), int(sys.argv[4])
     devices = root / "devices"
     (devices / "d1").mkdir(parents=True, exist_ok=True)
     utils.SWIFT_CONF_FILE = str(root / "swift.conf")
@@ -83,7 +84,7 @@ def main() -> None:
         "app:proxy-server": {"use": "egg:swift#proxy", "account_autocreate": "true"},
     }
     proxy |= {f"filter:{name}": {"use": f"egg:swift#{name}"} | more for name, more in _FILTERS.items()}
-    plain, encrypted = (eventlet.listen(("127.0.0.1", number)) for number in (port, tls_port))
+    plain, encrypted = (eventlet.listen((host, number)) for number in (port, tls_port))
     _serve(root, "proxy", proxy, plain, eventlet.wrap_ssl(encrypted, certfile=certificate, server_side=True))
     print("ready", flush=True)
     eventlet.Event().wait()

@@ -30,11 +30,13 @@ class DescribedJsonSchema(GenerateJsonSchema):
 
 def _described(generated: Schema, cls: type) -> Schema:
     properties = generated.get("properties", {})
+    fields = getattr(cls, "model_fields", {})
     for base in cls.__mro__:
         if base.__module__.startswith("remit."):
             for name, text in _docstrings(base.__module__).get(base.__qualname__, {}).items():
-                if to_camel(name) in properties:
-                    properties[to_camel(name)].setdefault("description", text)
+                written = (fields[name].alias if name in fields else None) or to_camel(name)
+                if written in properties:
+                    properties[written].setdefault("description", text)
     return generated
 
 

@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from remit.api.base import Conditions, MicroTime, StatusModel, StatusRecord, Time, map_by
+from remit.api.phases import Phase
 
 Stream = Literal["stdout", "stderr"]
-
-
-class Phase(StrEnum):
-    """Where a task stands, for people. Machines read the conditions."""
-
-    PENDING = "Pending"
-    QUEUED = "Queued"
-    RUNNING = "Running"
-    BACKOFF = "Backoff"
-    SUCCEEDED = "Succeeded"
-    FAILED = "Failed"
-    TIMED_OUT = "TimedOut"
-    CANCELLED = "Cancelled"
-    DENIED = "Denied"
-    SCHEDULED = "Scheduled"
-
-    @property
-    def final(self) -> bool:
-        return self in FINAL_PHASES
-
-
-FINAL_PHASES: Final = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.TIMED_OUT, Phase.CANCELLED, Phase.DENIED})
-FAILED_PHASES: Final = FINAL_PHASES - {Phase.SUCCEEDED, Phase.CANCELLED}
 
 
 class PolicyStatus(StatusModel):
@@ -119,6 +96,9 @@ class AttemptStatus(StatusModel):
     election."""
     started_at: MicroTime
     """When it was recorded, just before it started."""
+    job_uid: str = Field(default="", alias="jobUID")
+    """Of an attempt that is a Job, the Job's uid once the API server has given it: no other one of its name is the
+    attempt."""
     finished_at: MicroTime | None = None
     """When nothing of it was alive any more."""
     exit_code: int | None = None

@@ -52,7 +52,7 @@ from remit.policy.deciding import MAX_MESSAGE
 from remit.policy.verdict import HELPED_BY_A_RULE
 from remit.sandbox.fencing import now as boot_time
 from remit.telemetry import AuditEvent, AuditLog, escape
-from remit.telemetry.spellings import MIN_LENGTH
+from remit.telemetry.encodings import MIN_LENGTH
 
 log = structlog.get_logger(__name__)
 _GIVEN_OTHERS = "a Secret that it was given has changed since, so that the old value could not be redacted"
@@ -196,6 +196,8 @@ class TaskDriver:
             case Idle(until=until):
                 if not running:
                     self.leave(task.key)
+                elif (job_uid := self._unknown_job(task)) and not self.stopping:
+                    await self.store.write_status(stored, progress.made(task, job_uid))
                 return (until - now).total_seconds() if until else None
             case Stop():
                 self.runner.stop(task.metadata.uid)
@@ -351,6 +353,12 @@ class TaskDriver:
         message = finish.message if len(finish.message) <= room else f"{finish.message[: room - 2]} …"
         return replace(finish, message=f"{message}{advice}")
 
+    def _unknown_job(self, task: ExecutionTask) -> str:
+        """The uid of the Job that the open attempt is, where status does not tell it yet. An operator that has lost
+        its records takes up no other Job."""
+        attempt, job_uid = _open_attempt(task), self.runner.job_uid(task.metadata.uid)
+        return job_uid if attempt is not None and attempt.job_uid != job_uid else ""
+
     def _seconds_until_over(self, task: ExecutionTask, attempt: AttemptStatus) -> float:
         """How long an earlier leader may still be at work on the open attempt."""
         if self.leadership is None:
@@ -379,7 +387,7 @@ class TaskDriver:
                 again = self.admission.attempt(task, verdict, attempt.number, resolved, allowed)
             except (InvalidInput, MissingReference) as error:
                 return await self._collect(stored, attempt, str(error))
-            self.runner.start(self.store.prepare(stored, again), adopt=True)
+            self.runner.start(replace(self.store.prepare(stored, again), job_uid=attempt.job_uid), adopt=True)
             log.info("took up an attempt of the operator before", attempt=attempt.id)
         return None
 

@@ -179,9 +179,11 @@ class Installation:
         return self.kubectl("get", "--raw", path).stdout
 
     def logs(self) -> str:
-        """What there is to tell of an operator that does not do its work."""
+        """What there is to tell of an operator that does not do its work, and of pods that do not come about."""
         parts = (("describe", "pods"), ("logs", f"deployment/{self.release}", "--tail=40"), ("get", "events"))
-        return "\n".join(self.kubectl("-n", self.system, *part).stdout for part in parts)
+        return "\n".join(
+            [*(self.kubectl("-n", self.system, *part).stdout for part in parts), clusters.state(self.namespace)]
+        )
 
     @contextlib.contextmanager
     def disk(self) -> Iterator[None]:

@@ -45,6 +45,7 @@ from support import pauses
 
 from .conftest import PATIENCE, truth
 
+pytestmark = pytest.mark.timeout(300)  # longer than what it waits for, whose end says why
 VOLUMES = Resource("", "v1", "persistentvolumes", namespaced=False)
 SECRET = "s3cret-of-jobs"
 EXAMPLES = Path(__file__).parents[3] / "manifests" / "examples"
@@ -97,13 +98,10 @@ class Cluster:
     async def until(self, name: str, condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         status: dict[str, Any] = {}
         pause = pauses()
-        try:
-            async with asyncio.timeout(2 * PATIENCE):
-                while not condition(status):
-                    await asyncio.sleep(next(pause))
-                    status = (await self.kube.get(TASKS, self.namespace, name)).get("status") or {}
-        except TimeoutError:
-            pytest.fail(f"{name} never came so far: {status}")
+        async with clusters.in_time(2 * PATIENCE, self.namespace, lambda: f"{name} never came so far: {status}"):
+            while not condition(status):
+                await asyncio.sleep(next(pause))
+                status = (await self.kube.get(TASKS, self.namespace, name)).get("status") or {}
         return status
 
     async def finished(self, name: str) -> dict[str, Any]:
@@ -114,7 +112,7 @@ class Cluster:
         status = await self.until(name, lambda status: status.get("phase") == "Running")
         label = f"remit.dev/attempt={status['attempts'][-1]['id']}"
         pause = pauses()
-        async with asyncio.timeout(PATIENCE):
+        async with clusters.in_time(PATIENCE, self.namespace, lambda: f"no pod with {label} runs"):
             while True:
                 for pod in await self.kube.list(PODS, self.namespace, label_selector=label):
                     if pod["status"].get("phase") == "Running":
@@ -132,7 +130,7 @@ class Cluster:
 
     async def gone(self, resource: Any, name: str) -> None:
         pause = pauses()
-        async with asyncio.timeout(PATIENCE):
+        async with clusters.in_time(PATIENCE, self.namespace, lambda: f"{resource.plural} {name} is still there"):
             while await self.left(resource, name):
                 await asyncio.sleep(next(pause))
 
@@ -172,6 +170,21 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
             await kube.delete(NAMESPACES, None, namespace)
 
 
+async def test_what_does_not_come_about_is_told_with_its_reason(cluster: Cluster) -> None:
+    spec = {"containers": [{"name": "task", "image": cluster.settings.image}], "nodeSelector": {"no": "such"}}
+    spec["securityContext"] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    spec["containers"][0]["securityContext"] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    await cluster.create(PODS, "Pod", "nowhere", {"spec": spec})
+    with pytest.raises(pytest.fail.Exception) as failed:
+        async with clusters.in_time(5, cluster.namespace, lambda: "it is late"):
+            await asyncio.Event().wait()
+    said = str(failed.value)
+    assert said.startswith("it is late\npods:\n  nowhere on no node: Pending")
+    assert "FailedScheduling (1 times): 0/" in said
+    assert "Ready: True" in said
+    assert clusters.BUSYBOX in said
+
+
 async def test_what_says_nothing_of_where_runs_as_a_job(cluster: Cluster) -> None:
     """In a namespace of the restricted Pod Security Standard."""
     await cluster.create(SECRETS, "Secret", "s", {"stringData": {"key": SECRET}})
@@ -202,7 +215,7 @@ async def _seen(cluster: Cluster, name: str) -> Object:
     """The pod of a task as soon as there is one."""
     status = await cluster.until(name, lambda status: status.get("attempts"))
     label = f"remit.dev/attempt={status['attempts'][-1]['id']}"
-    async with asyncio.timeout(PATIENCE):
+    async with clusters.in_time(PATIENCE, cluster.namespace, lambda: f"there is no pod with {label}"):
         async for _, pod in cluster.kube.watch(PODS, cluster.namespace, label_selector=label):
             return pod
     raise AssertionError
@@ -466,6 +479,69 @@ async def test_what_strangers_put_in_the_way_is_not_what_runs(cluster: Cluster) 
         assert (status["phase"], status["output"]["stdoutTail"]) == ("Succeeded", "ours\n")
 
 
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_job_that_a_stranger_put_in_the_place_of_ours_is_not_it(
+    cluster: Cluster, tmp_path: Path, known: bool
+) -> None:
+    """While no operator is there, whose records are lost then. It runs what ours ran, with a network where nobody knows
+    which Job ours was."""
+    async with cluster.operator():
+        name = await cluster.sh("sleep 600", retry={"onInterruption": "Fail"})
+        await cluster.running(name)
+        status = await cluster.until(name, lambda status: status["attempts"][0].get("jobUID") if status else None)
+    job = f"remit-{status['attempts'][0]['id']}"
+    ours = await cluster.kube.get(JOBS, cluster.namespace, job)
+    assert status["attempts"][0]["jobUID"] == ours["metadata"]["uid"]
+    await cluster.kube.discard(JOBS, cluster.namespace, job, uid=ours["metadata"]["uid"])
+    await cluster.gone(JOBS, job)
+    forged = _copy(ours)
+    if not known:
+        (attempt,) = status["attempts"]
+        without = {key: value for key, value in attempt.items() if key != "jobUID"}
+        await cluster.kube.patch(
+            TASKS, cluster.namespace, name, {"status": {"attempts": [without]}}, subresource="status"
+        )
+        del forged["spec"]["template"]["metadata"]["labels"]["remit.dev/network"]
+    await cluster.kube.create(JOBS, cluster.namespace, forged)
+    async with cluster.operator(state_dir=tmp_path / "other"):
+        status = await cluster.finished(name)
+        assert [each["reason"] for each in status["attempts"]] == ["Interrupted"], status
+        await cluster.gone(JOBS, job)
+
+
+def _copy(job: Object) -> Object:
+    """What somebody who has read a Job can make again, but its uid."""
+    metadata = {key: job["metadata"][key] for key in ("name", "labels", "annotations", "ownerReferences")}
+    spec = {key: value for key, value in job["spec"].items() if key not in ("selector", "template")}
+    template = job["spec"]["template"]
+    labels = {key: value for key, value in template["metadata"]["labels"].items() if "job" not in key}
+    own = {key: value for key, value in labels.items() if "controller-uid" not in key}
+    spec["template"] = {"metadata": {"labels": own}, "spec": template["spec"]}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
+
+
+async def test_a_job_that_a_stranger_copied_for_the_next_attempt_is_not_it(cluster: Cluster) -> None:
+    """It runs what that would run."""
+    retry = {"maxRetries": 1, "backoff": {"initialSeconds": 10, "jitter": 0}}
+    async with cluster.operator():
+        name = await cluster.sh("until [ -e /tmp/go ]; do sleep 0.1; done; exit 1", retry=retry)
+        pod = await cluster.running(name)
+        first = pod["metadata"]["labels"]["batch.kubernetes.io/job-name"]
+        ours = _copy(await cluster.kube.get(JOBS, cluster.namespace, first))
+        assert first.endswith("-1")
+        variable = '"name": "REMIT_ATTEMPT", "value": "{}"'
+        text = json.dumps(ours).replace(first.removeprefix("remit-"), f"{first.removeprefix('remit-')[:-1]}2")
+        assert variable.format(1) in text
+        forged = json.loads(text.replace(variable.format(1), variable.format(2)))
+        await _execute(pod, "touch", "/tmp/go")
+        await cluster.until(name, lambda status: status.get("phase") == "Backoff")
+        await cluster.kube.create(JOBS, cluster.namespace, forged)
+        status = await cluster.finished(name)
+        assert [each["reason"] for each in status["attempts"]] == ["ExitCode", "BackendError"], status
+        assert f"has a Job {forged['metadata']['name']} that Remit did not make" in status["message"]
+        await cluster.gone(JOBS, forged["metadata"]["name"])
+
+
 async def test_a_job_that_a_stranger_made_for_the_next_attempt_is_not_it(cluster: Cluster) -> None:
     retry = {"maxRetries": 1, "backoff": {"initialSeconds": 10, "jitter": 0}}
     async with cluster.operator():
@@ -580,7 +656,7 @@ async def _tells_files(cluster: Cluster, pod: Object) -> None:
     """Until the launcher is about it."""
     where = PODS.path(cluster.namespace, pod["metadata"]["name"], "log")
     said = bytearray()
-    async with asyncio.timeout(PATIENCE):
+    async with clusters.in_time(PATIENCE, cluster.namespace, lambda: f"no files were told: {said[-2000:]!r}"):
         async for chunk in cluster.kube.stream(where, params={"follow": "true"}, silence_seconds=PATIENCE):
             said += chunk
             if b"\nb 0 9 " in said:

@@ -33,6 +33,7 @@ from support import repetitions
 
 from .conftest import truth
 
+pytestmark = pytest.mark.timeout(300)  # longer than what it waits for, whose end says why
 PATIENCE = 90
 SWITCHES = repetitions(3, soak=20)
 ROLLBACKS = repetitions(3, soak=5)
@@ -100,13 +101,10 @@ class Shop:
 
     async def until(self, condition: Any, name: str = "shop") -> dict[str, Any]:
         status: dict[str, Any] = {}
-        try:
-            async with asyncio.timeout(PATIENCE):
-                while not condition(status):
-                    await asyncio.sleep(0.1)
-                    status = (await self.kube.get(DEPLOYMENTS, self.namespace, name)).get("status") or {}
-        except TimeoutError:
-            pytest.fail(f"it never came so far: {status}")
+        async with clusters.in_time(PATIENCE, self.namespace, lambda: f"{name} never came so far: {status}"):
+            while not condition(status):
+                await asyncio.sleep(0.1)
+                status = (await self.kube.get(DEPLOYMENTS, self.namespace, name)).get("status") or {}
         return status
 
     async def live(self, revision: int) -> dict[str, Any]:
@@ -146,7 +144,7 @@ class Shop:
         return said.rpartition("\r\n\r\n")[2]
 
     async def eventually(self, version: str, service: str = "shop") -> None:
-        async with asyncio.timeout(PATIENCE):
+        async with clusters.in_time(PATIENCE, self.namespace, lambda: f"{service} never answered {version}"):
             while True:  # the nodes hear of a change a moment later
                 with contextlib.suppress(OSError, ApiError):
                     if await self.answer(service) == version:

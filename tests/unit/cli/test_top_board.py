@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 import commandline
-from remit.api.executiontaskstatus import Phase
+from remit.api.phases import Phase
 from remit.cli.top import details, summary
 from remit.cli.top.board import Board, Sight
 from remit.cli.top.rates import Rate

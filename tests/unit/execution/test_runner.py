@@ -18,9 +18,9 @@ from remit.errors import BackendError, SandboxUnavailable
 from remit.execution import runner
 from remit.execution.runner import Attempt, Runner
 from remit.execution.store import Run, RunStore
-from remit.operations import Work
+from remit.operations import OperationRequest
 from remit.operations.file.report import Report
-from remit.policy import Grant, Request
+from remit.policy import Grant, PolicyRequest
 from remit.sandbox import Confinement, Limits
 from remit.telemetry import Redactor
 from simulatedtime import simulate
@@ -233,7 +233,7 @@ async def test_a_shutdown_during_an_effect_tells_what_may_have_taken_place_and_l
     class Posting:
         breaker = None
 
-        async def perform(self, work: Work, output: Any) -> str:
+        async def execute(self, work: OperationRequest, output: Any) -> str:
             work.effect.begin("the request may have arrived")
             began.set()
             await asyncio.Event().wait()
@@ -243,9 +243,11 @@ async def test_a_shutdown_during_an_effect_tells_what_may_have_taken_place_and_l
             pass
 
     began, bench = asyncio.Event(), Bench(tmp_path, at_once)
-    bench.runner.performers = {"http": Posting()}
+    bench.runner.executors = {"http": Posting()}
     http = HttpOperation(url="http://api.test/", method="POST")
-    work = Work("u-1", "ns", "t", Grant(Request(namespace="ns", subject=http), (), ()), timeout_seconds=60)
+    work = OperationRequest(
+        "u-1", "ns", "t", Grant(PolicyRequest(namespace="ns", subject=http), (), ()), timeout_seconds=60
+    )
     bench.runner.start(replace(attempt(), operation="http", request=work))
     await asyncio.wait_for(began.wait(), 10)
     await bench.runner.shutdown()
@@ -310,6 +312,51 @@ async def test_what_is_not_on_record_is_looked_for_by_its_name(tmp_path: Path) -
     bench.backend.recovered += bench.backend.recovered * 2
     assert (await bench.runner.collect("ns", "u", recorded(), 100)).reason == "Interrupted"
     assert {handle.container for handle in bench.backend.recovered} == {"ns/u-1"}
+
+
+class Maker(Lasting):
+    """One that tells which Job an attempt is, and remembers which one it was asked to take up."""
+
+    def __init__(self, act: Callable[[asyncio.Event], Any]) -> None:
+        super().__init__(act)
+        self.asked: list[Handle | None] = []
+
+    async def run(
+        self, request: AttemptRequest, sink: Any, *, cancel: asyncio.Event, on_started: Any = None
+    ) -> Outcome:
+        handle = self.handle_of("ns", request.id)
+        on_started(handle)
+        on_started(replace(handle, uid="of-the-job"))
+        await self.act(cancel)
+        return Outcome(ExitReason.COMPLETED, "", 0, usage=Usage())
+
+    async def adopt(self, *_: Any, recorded: Handle | None, **__: Any) -> Outcome | None:
+        self.asked.append(recorded)
+        return None
+
+
+async def test_which_job_an_attempt_is_is_told_while_it_runs(tmp_path: Path) -> None:
+    bench, made = Bench(tmp_path, until_cancelled, Maker), list[str]()
+    bench.runner.on_made = made.append
+    bench.runner.start(attempt())
+    async with asyncio.timeout(10):
+        while not made:
+            await asyncio.sleep(0.001)
+    assert (made, bench.runner.job_uid("u")) == (["ns/t"], "of-the-job")
+    bench.runner.stop("u")
+    assert await bench.reason() == "Completed"
+    assert bench.runner.job_uid("u") == ""
+
+
+@pytest.mark.parametrize("uid", ["of-the-job", ""])
+async def test_without_a_record_the_job_that_status_tells_of_is_taken_up(tmp_path: Path, uid: str) -> None:
+    bench = Bench(tmp_path, at_once, Maker)
+    bench.runner.start(replace(attempt(), job_uid=uid), adopt=True)
+    assert await bench.reason() == "Interrupted"
+    assert isinstance(bench.backend, Maker)
+    (asked,) = bench.backend.asked
+    assert (asked.uid if asked else "") == uid
+    assert asked is None or (asked.container, asked.begun) == ("ns/u-1", 0.0)
 
 
 @pytest.mark.parametrize("ended_first", [False, True])

@@ -171,3 +171,20 @@ async def test_nothing_is_kept_of_a_task_that_is_gone(timed: Timed) -> None:
     await timed.step(ExecutionTask.parse(FINISHED))
     timed.driver.deleted("default/t", "default", "u")
     assert timed.driver._clock._offsets == {}
+
+
+async def test_which_job_the_running_attempt_is_is_written_to_status_once(
+    timed: Timed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = {"number": 1, "id": "u-1", "backend": "kubernetes", "startedAt": "2026-01-01T00:00:00.000000Z"}
+    status = {"phase": "Running", "attemptCount": 1, "attempts": [attempt]}
+    task = ExecutionTask.parse({**FINISHED, "spec": {**FINISHED["spec"], "backend": "kubernetes"}, "status": status})
+    execution = Execution(task, Resolved({}))
+    monkeypatch.setattr(timed.driver.runner, "running", lambda uid: True)
+    for known in ("", "of-the-job", "of-the-job"):
+        monkeypatch.setattr(timed.driver.runner, "job_uid", lambda uid, known=known: known)
+        before = execution.task
+        assert await timed.driver.step(StoredTask(before, execution)) is None
+        assert execution.task.status.attempts[0].job_uid == known
+    assert execution.task is before  # it is not written again
+    assert execution.task.status.phase == "Running"

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from remit.api import API_VERSION
 from remit.backends.base import JOB_ARTIFACT_BYTES, AttemptRequest
+from remit.backends.confinementstatus import ConfinementStatus
 from remit.backends.filetree import place_of
 from remit.backends.kubernetes import fileparts, labels
 from remit.backends.kubernetes.launcher import INPUT_PATH, KEY, PATH, STDIN_PATH, Launcher
@@ -66,16 +67,7 @@ def job_name(attempt_id: str) -> str:
     return f"remit-{attempt_id}"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Walls:
-    """What is in force in a pod, what is not, and what holds each limit."""
-
-    layers: tuple[Layer, ...] = LAYERS
-    missing: tuple[Layer, ...] = MISSING
-    enforced_by: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-
-def walls(confinement: Confinement, *, isolated: bool | None = True) -> Walls:
+def enforcement_of(confinement: Confinement, *, isolated: bool | None = True) -> ConfinementStatus:
     """`isolated`: whether NetworkPolicies hold here, and with them `network: none` and `restricted`; None: nobody has
     tried.
 
@@ -104,7 +96,7 @@ def walls(confinement: Confinement, *, isolated: bool | None = True) -> Walls:
     if network != "host" and isolated is not None:
         by = f"NetworkPolicy {network_policy_name(network)}"
         given["network"] = NOT_ENFORCED if not isolated else by if network == "none" else f"{by}, {_BUT_THE_GATEWAY}"
-    return Walls(enforced_by=given)
+    return ConfinementStatus(LAYERS, MISSING, given)
 
 
 def network_policy_name(network: Network) -> str:
@@ -173,13 +165,24 @@ def job(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> dict[s
 
 
 def runs(job: Mapping[str, Any]) -> Any:
-    """What a Job runs and what that is given, without the limits, which policies may change while it runs."""
-    spec = job["spec"]
+    """What a Job runs, how and what that is given, without the limits, which policies may change while it runs, and
+    what the server says for each Job anew."""
+    spec = {name: value for name, value in job["spec"].items() if name not in _OF_EACH_JOB}
+    about = spec["template"].get("metadata") or {}
+    own = {name: value for name, value in (about.get("labels") or {}).items() if not _names_job(name)}
     pod = {**spec["template"]["spec"], "terminationGracePeriodSeconds": 0}
     parts = [name for name in ("containers", "initContainers") if name in pod]
     pod |= {name: [_without_limits(each) for each in pod[name]] for name in parts}
     pod["volumes"] = [{**each, "emptyDir": {}} if "emptyDir" in each else each for each in pod.get("volumes") or []]
-    return pod, [spec.get(name) for name in ("completions", "parallelism", "backoffLimit")]
+    return {**spec, "template": {"labels": own, "annotations": about.get("annotations") or {}, "spec": pod}}
+
+
+def _names_job(label: str) -> bool:
+    return label.removeprefix("batch.kubernetes.io/") in {"controller-uid", "job-name"}
+
+
+_OF_EACH_JOB: Final = frozenset({"selector", "suspend", "activeDeadlineSeconds", "ttlSecondsAfterFinished"})
+"""Which one it is, whether somebody's queue has let it in, and how long it may take."""
 
 
 def _without_limits(container: Mapping[str, Any]) -> dict[str, Any]:
