@@ -33,7 +33,8 @@
  * and a process that is not dumpable lends nobody its descriptors or its memory.
  *
  * With -p it tries to connect to the cluster's API server, and exits with 0 where it could, with 1 where it could not, and
- * with 2 where that cannot be tried.
+ * with 2 where that cannot be tried. With -w before, it tries again for so many seconds, until it cannot. With -w the
+ * program, too, is started only when that is so: whoever keeps a pod from the network may know of it a moment late.
  */
 
 #define _GNU_SOURCE
@@ -66,6 +67,8 @@ enum {
   LOG_LOST = SIGNALLED + SIGKILL,
   FLUSH_MILLISECONDS = 100,
   CONNECT_MILLISECONDS = 3000,
+  HELD_MILLISECONDS = 1000, /* After which nobody answers where the answer is awaited that nobody does. */
+  AGAIN_MILLISECONDS = 100,
   MOST_INHERITED = 1024,
   MOST_RESULTS = 32,
   RESULT_BYTES = 4097, /* One more than a result may have, so that a larger one is told from it. */
@@ -416,9 +419,10 @@ static int listen_to_signals(void) {
   return signalfd(-1, &handled, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-/* Whether the API server accepts a connection: its address is in the environment of every container. */
-static int try_to_connect(void) {
-  enum { CONNECTED, REFUSED, NOT_TRIED };
+enum { CONNECTED, REFUSED, NOT_TRIED };
+
+/* Whether the API server accepts a connection in so much time: its address is in the environment of every container. */
+static int try_to_connect(int most_milliseconds) {
   const char *host = getenv("KUBERNETES_SERVICE_HOST"), *port = getenv("KUBERNETES_SERVICE_PORT");
   if (!host || !port || atoi(port) <= 0 || atoi(port) > UINT16_MAX) return NOT_TRIED;
   struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
@@ -428,20 +432,30 @@ static int try_to_connect(void) {
   int fd = socket(is_v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return NOT_TRIED;
   int connected = is_v4 ? connect(fd, (struct sockaddr *)&v4, sizeof v4) : connect(fd, (struct sockaddr *)&v6, sizeof v6);
-  if (connected == 0) return CONNECTED;
-  if (errno != EINPROGRESS) return REFUSED;
-  struct pollfd ready = {fd, POLLOUT, 0};
-  long long ends = milliseconds() + CONNECT_MILLISECONDS;
-  int count, error = 0;
-  do {
-    long long left = ends - milliseconds();
-    count = poll(&ready, 1, left > 0 ? (int)left : 0);
-  } while (count < 0 && errno == EINTR);
+  int error = connected == 0 ? 0 : errno, count = 1;
+  if (error == EINPROGRESS) {
+    struct pollfd ready = {fd, POLLOUT, 0};
+    long long ends = milliseconds() + most_milliseconds;
+    do {
+      long long left = ends - milliseconds();
+      count = poll(&ready, 1, left > 0 ? (int)left : 0);
+    } while (count < 0 && errno == EINTR);
+    socklen_t length = sizeof error;
+    if (count > 0 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0) count = -1;
+  }
+  close(fd);
   if (count < 0) return NOT_TRIED;
-  if (count == 0) return REFUSED;
-  socklen_t length = sizeof error;
-  if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0) return NOT_TRIED;
-  return error ? REFUSED : CONNECTED;
+  return count == 0 || error ? REFUSED : CONNECTED;
+}
+
+/* The same, until it does not; for so much time at most, and until a signal comes. */
+static int until_refused(long long most_milliseconds) {
+  long long ends = milliseconds() + most_milliseconds;
+  struct pollfd told = {signals, POLLIN, 0};
+  int found;
+  do found = try_to_connect(HELD_MILLISECONDS);
+  while (found == CONNECTED && milliseconds() < ends && poll(&told, 1, AGAIN_MILLISECONDS) == 0);
+  return found;
 }
 
 int main(int argc, char **argv) {
@@ -454,10 +468,12 @@ int main(int argc, char **argv) {
   const char *folder = NULL, *from = "/dev/null", *below = NULL, *place = NULL, *results[MOST_RESULTS];
   unsigned long long most = 0;
   int option, wanted = 0;
+  long held = 0;
   opterr = 0;
-  while ((option = getopt(argc, argv, "+C:i:I:k:r:P:m:a:A:p")) != -1) {
-    if (option == 'p') return try_to_connect();
-    if (option == 'C') folder = optarg;
+  while ((option = getopt(argc, argv, "+C:i:I:k:r:P:m:a:A:w:p")) != -1) {
+    if (option == 'p') return held ? until_refused(held) : try_to_connect(CONNECT_MILLISECONDS);
+    if (option == 'w') held = strtol(optarg, NULL, 10) * 1000;
+    else if (option == 'C') folder = optarg;
     else if (option == 'i') from = optarg;
     else if (option == 'I') below = optarg;
     else if (option == 'k') grace = strtol(optarg, NULL, 10) * 1000;
@@ -468,6 +484,7 @@ int main(int argc, char **argv) {
     else return fail("usage", EINVAL);
   }
   if (optind >= argc) return fail("usage", EINVAL);
+  if (held && until_refused(held) != REFUSED) return fail("network", ETIMEDOUT);
 
   int output[2], errors[2], told[2];
   int input = below ? open_file_in(below, from) : open(from, O_RDONLY | O_CLOEXEC);

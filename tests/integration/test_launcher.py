@@ -407,6 +407,35 @@ def test_it_says_whether_it_can_connect_to_the_api_server() -> None:
     assert subprocess.run([launcher(), "-p"], env={}, timeout=SECONDS).returncode == 2
 
 
+@pytest.mark.parametrize("argv", [["-p"], ["-C", "/", "--", "/bin/echo", "began"]])
+def test_it_waits_until_it_cannot_connect(argv: list[str]) -> None:
+    """As where a network plugin knows of a pod a moment after that has begun."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(SECONDS)
+        given = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(server.getsockname()[1])}
+        waits = subprocess.Popen([launcher(), "-w", str(SECONDS), *argv], env=given, stdout=subprocess.PIPE)
+        for _ in range(3):
+            server.accept()[0].close()
+        assert waits.poll() is None
+    said, _ = waits.communicate(timeout=SECONDS)
+    assert (waits.returncode, b"o began\n" in said) == ((1, False) if argv == ["-p"] else (0, True))
+
+
+def test_what_is_to_have_no_network_does_not_start_where_it_has_one() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as server:
+        given = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(server.getsockname()[1])}
+        told = subprocess.run(
+            [launcher(), "-w", "1", "-C", "/", "--", "/bin/echo", "began"],
+            env=given,
+            capture_output=True,
+            timeout=SECONDS,
+        )
+        assert subprocess.run([launcher(), "-w", "1", "-p"], env=given, timeout=SECONDS).returncode == 0
+    assert told.returncode == 126
+    assert b'"error":"network"' in told.stdout
+    assert b"began" not in told.stdout
+
+
 def test_the_beginning_of_files_is_told_once_all_is_dead(tmp_path: Path) -> None:
     for name, content in (("small", b"hi\n"), ("large", b"x" * 5000), ("empty", b""), ("other", b"\xff" * 4)):
         (tmp_path / name).write_bytes(content)

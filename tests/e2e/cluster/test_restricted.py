@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
-import shutil
-import socket
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +12,7 @@ import pytest
 import clusters
 from e2e.cluster.conftest import POLICY, WAITS
 from e2e.cluster.installation import Installation, Status, command
-from parts import require
+from e2e.cluster.network import pods_reach_each_other
 from support import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -47,36 +43,6 @@ def web(installation: Installation) -> Iterator[str]:
         installation.apply(POLICY | {"metadata": {"name": "restricted"}, "spec": {**POLICY["spec"], **spec}})
         yield f"{address}:{port}"
         installation.kubectl.ok("delete", "-n", installation.namespace, "commandpolicy/restricted")
-
-
-@contextlib.contextmanager
-def pods_reach_each_other(installation: Installation, node: str) -> Iterator[None]:
-    """Where the node is this machine, and Docker has its firewall drop what one pod sends to another."""
-    with socket.socket(socket.AF_INET6 if ":" in node else socket.AF_INET) as trying:
-        try:
-            trying.bind((node, 0))
-        except OSError:  # another machine
-            yield
-            return
-    pod = installation.get("pods", "-l", "remit-test=neighbour")["items"]
-    assert not pod
-    spec = {"containers": [{"name": "it", "image": clusters.busybox_image(), "command": ["sleep", "600"]}]}
-    metadata = {"name": "neighbour", "labels": {"remit-test": "neighbour"}}
-    installation.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
-    installation.kubectl.ok(
-        "wait", "-n", installation.namespace, "--for=condition=Ready", "pod/neighbour", "--timeout=80s"
-    )
-    address = installation.get("pod", "neighbour")["status"]["podIP"]
-    installation.kubectl.ok("delete", "-n", installation.namespace, "pod/neighbour", "--force", "--grace-period=0")
-    iptables = shutil.which("iptables")
-    require("cluster", iptables, "install iptables, by which pods of this machine are let to reach each other")
-    (route,) = json.loads(subprocess.check_output(["ip", "-j", "route", "get", address], timeout=20))
-    rule = ["FORWARD", "-i", route["dev"], "-o", route["dev"], "-j", "ACCEPT"]
-    subprocess.run([str(iptables), "-w", "-I", *rule], check=True, timeout=20)
-    try:
-        yield
-    finally:
-        subprocess.run([str(iptables), "-w", "-D", *rule], check=True, timeout=20)
 
 
 def restricted(installation: Installation, name: str, script: str, **spec: Any) -> None:

@@ -37,6 +37,7 @@ from remit.backends.kubernetes.manifests import (
     network_policy,
     runs,
     secret_versions_of,
+    with_held_network,
 )
 from remit.backends.kubernetes.pods import confined, is_over_quota, moment, never_started, over_quota, refused
 from remit.backends.kubernetes.spool import Spool
@@ -183,6 +184,8 @@ class KubernetesBackend:
         """`gateway`: the uid of its gateway's Job. `began`: since when its time counts, by the loop's clock."""
         secrets = Secrets.of(request)
         manifest = job(request, secrets, self._launcher)
+        if enforcement.enforced_by.get("network", NOT_ENFORCED) != NOT_ENFORCED and request.task is not None:
+            with_held_network(manifest)
         notes = {labels.GATEWAY_UID: gateway, labels.NETWORK_BY: enforcement.enforced_by.get("network", "")}
         notes[labels.MADE_BY] = token_hex(16)
         manifest["metadata"].setdefault("annotations", {}).update({name: note for name, note in notes.items() if note})

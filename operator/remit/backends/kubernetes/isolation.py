@@ -12,6 +12,7 @@ import structlog
 
 from remit.backends.base import AttemptRequest, Command
 from remit.backends.kubernetes.launcher import PATH
+from remit.backends.kubernetes.manifests import until_held
 from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import RemitError
 from remit.sandbox import Confinement, Limits
@@ -90,7 +91,7 @@ class Isolation:
     async def _connects(self, namespace: str, image: str, network: str) -> tuple[bool, str]:
         request = AttemptRequest(
             id=f"probe-{secrets.token_hex(8)}",
-            command=Command((PATH, "-p"), PATH),
+            command=Command((PATH, *until_held(network), "-p"), PATH),
             confinement=Confinement(
                 limits=Limits(memory_bytes=64 << 20, disk_bytes=1 << 20),
                 network="host" if network == "host" else "none",

@@ -51,6 +51,8 @@ SPARE_SECONDS: Final = 300
 """How long after an attempt's own end Kubernetes ends it, should no operator do."""
 _REQUESTED: Final = {"cpu": 0.1, "memory": 64 << 20}
 """The most that the scheduler keeps free for an attempt. Its limits are the most that it may use."""
+_HELD_SECONDS: Final = 30
+"""For a network plugin to know of a new pod."""
 _UNHELD: Final = {
     "pids": "spec.resources.pids",
     "file_bytes": "spec.resources.fileSize",
@@ -164,6 +166,18 @@ def job(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> dict[s
     )
 
 
+def until_held(network: str) -> list[str]:
+    """What has the launcher start nothing that is to have no network before that is so: a network plugin may know of
+    the pod a moment late."""
+    return [] if network == "host" else ["-w", str(_HELD_SECONDS)]
+
+
+def with_held_network(job: dict[str, Any]) -> None:
+    """Have the program of a Job wait for that."""
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    container["command"][1:1] = until_held("none")
+
+
 def runs(job: Mapping[str, Any]) -> Any:
     """What a Job runs, how and what that is given, without the limits, which policies may change while it runs, and
     what the server says for each Job anew."""
@@ -191,6 +205,8 @@ def _without_limits(container: Mapping[str, Any]) -> dict[str, Any]:
     for at in range(options - 1):
         if command[at] in {"-m", "-k"}:
             command[at + 1] = ""
+    if command[1:2] == ["-w"] and options:  # as it was found whether networks are held
+        del command[1:3]
     return {**container, "resources": {}, "command": command}
 
 

@@ -56,6 +56,7 @@ _WHAT_FAILED: Final = {
     "exec": "spec.command: the image has no such program, or it cannot be run",
     "chdir": "spec.workingDir: there is no such folder",
     "stdin": "its input cannot be read",
+    "network": "a pod that a NetworkPolicy allows no connection could still connect",
 }
 
 
@@ -215,7 +216,8 @@ def _end(
         said = terminated.message or records.unexpected.decode(errors="replace").strip() or terminated.reason
         return Outcome(ExitReason.START_FAILED, f"could not be started: {said}")
     if stopped is None and ended is not None and ended.error:
-        return Outcome(ExitReason.START_FAILED, f"could not be started: {_why_not(ended, request)}")
+        reason = ExitReason.SANDBOX_UNAVAILABLE if ended.error == "network" else ExitReason.START_FAILED
+        return Outcome(reason, f"could not be started: {_why_not(ended, request)}")
     code = ended.exit_code if ended is not None else terminated.exit_code if terminated is not None else None
     if stopped is None and not by_itself and (taken := _taken_away(pod, seen, code, request)) is not None:
         return replace(taken, exit_code=code)
