@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import axe_playwright_python
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -48,17 +50,30 @@ class Tab:
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self.page.on("console", lambda told: self.problems.append(told.text) if told.type == "error" else None)
         self.page.goto(link)
+        self.base = re.sub(r"^(/s-[^/]+)?/.*$", r"\1", urlsplit(self.page.url).path)
+        """Beneath which the views are."""
 
     def _asked(self, url: str) -> None:
         if not url.startswith((self.origin, "data:", "blob:", "about:")):
             self.outside.append(url)
 
     def go(self, path: str) -> Page:
-        self.page.goto(self.origin + path)
+        """To a view."""
+        self.page.goto(self.origin + self.base + path)
         return self.page
 
     def close(self) -> None:
         self._context.close()
+
+
+def links(page: Page) -> list[str]:
+    """Whole addresses of all that a page leads to or loads."""
+    found: list[str] = page.evaluate(
+        """() => [...document.querySelectorAll("[href], [src], [action], [formaction]")].flatMap(each =>
+            ["href", "src", "action", "formaction"].filter(name => each.hasAttribute(name))
+                .map(name => new URL(each.getAttribute(name), document.baseURI).href))"""
+    )
+    return found
 
 
 def axe(page: Page) -> list[str]:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 import parts
 from distribution import Distribution, longest_first
-from progress import Progress
+from progress import Progress, tell_what_is_shown
 from support import repetitions, soaking, unmeasured
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ def pytest_configure(config: pytest.Config) -> None:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if hasattr(config, "workerinput"):
         _stop_measuring()
+        if config.getoption("progress"):
+            tell_what_is_shown(config)
     elif config.getoption("progress") and reporter:
         config.pluginmanager.register(Progress(reporter))
 

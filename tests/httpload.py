@@ -9,7 +9,6 @@ makes RATE requests a second there until its stdin is closed, and then prints wh
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import sys
 import time
@@ -46,7 +45,7 @@ class Load:
 
 
 @asynccontextmanager
-async def load(port: int, connections: str, rate: int = 200, host: str = "127.0.0.1") -> AsyncIterator[Load]:
+async def load(port: int, connections: str, rate: int = 100, host: str = "127.0.0.1") -> AsyncIterator[Load]:
     """Load from a process of its own for as long as the block takes; it has begun when the block is entered."""
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, __file__, host, str(port), connections, str(rate)),
@@ -112,8 +111,7 @@ async def main(host: str, port: int, connections: str, rate: int) -> None:
         client = Client(host, port, keep=connections == "keep")
         turn = number
         while not over.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(over.wait(), began + turn / rate - time.monotonic())
+            await asyncio.sleep(began + turn / rate - time.monotonic())
             turn = max(turn + WORKERS, int((time.monotonic() - began) * rate) - 50 * WORKERS)
             sent, body, error = time.monotonic(), "", ""
             try:

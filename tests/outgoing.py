@@ -49,7 +49,7 @@ def egress(port: int, **rule: Any) -> Egress:
     return policy(networks=["restricted"], egress={"allow": [rule]}).egress
 
 
-async def open_door(holder: str) -> None:
+async def open_listener(holder: str) -> None:
     """Wait until somebody listens where the proxy does, in the network of the container `holder`."""
     found = docker("inspect", "--format", "{{.State.Pid}}", holder)
     assert found.returncode == 0, found.stderr

@@ -18,10 +18,20 @@ TIMEOUT = 60.0
 
 @dataclass(frozen=True)
 class Looker:
-    """A session. Use `get` and `post` with paths."""
+    """A session. Use `get` and `post` with the paths of views."""
 
     client: httpx.Client
     origin: str
+    base: str
+    """The path beneath which the views are."""
+
+    def to(self, path: str) -> str:
+        """The address by which the page links to a view."""
+        return self.base + path
+
+    def outside(self, path: str) -> httpx.Response:
+        """What is at a path that is not beneath the base."""
+        return self.client.get(self.origin + path)
 
     def get(self, path: str, **headers: str) -> httpx.Response:
         return self.client.get(path, headers=headers)
@@ -72,11 +82,19 @@ def login_link(up: RemitUp) -> str:
 @contextmanager
 def looking(up: RemitUp) -> Iterator[Looker]:
     """Logged in."""
-    link = login_link(up)
+    with logged_in(login_link(up)) as looker:
+        yield looker
+
+
+@contextmanager
+def logged_in(link: str) -> Iterator[Looker]:
+    """By that link, once what can be read was read."""
     origin = link.partition("/login")[0]
     with httpx.Client(base_url=origin, timeout=TIMEOUT, trust_env=False) as client:
         answer = client.get(link)
         assert answer.status_code == 303, answer.text
-        assert answer.headers["Location"] == "/"
+        base = answer.headers["Location"].removesuffix("/")
+        assert re.fullmatch(r"/s-[\w-]{22}", base)
+        client.base_url = httpx.URL(origin + base)
         until(lambda: "Still reading" not in client.get("/").text, "the caches")
-        yield Looker(client, origin)
+        yield Looker(client, origin, base)

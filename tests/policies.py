@@ -1,7 +1,7 @@
 """Makes compiled policies and requests for tests, in the words of the YAML."""
 
 from remit.api import CommandPolicy
-from remit.policy import Command, CompiledPolicy, Grant, Limits, Request, compile_policy
+from remit.policy import Command, CompiledPolicy, Grant, Limits, PolicyRequest, compile_policy
 from remit.release.targets.reading import Reading
 
 
@@ -15,14 +15,18 @@ def allowing(*patterns: str, name: str = "p", namespace: str = "data", **spec: o
     return policy(name, namespace, commands=commands, **spec)
 
 
-def request(*argv: str, resolved: str | None = "", real: str | None = None, **fields: object) -> Request:
+def request(*argv: str, resolved: str | None = "", real: str | None = None, **fields: object) -> PolicyRequest:
     if resolved == "":
         resolved = argv[0] if "/" in argv[0] else f"/usr/bin/{argv[0]}"
-    return Request(**{"namespace": "data", "command": Command(argv, resolved, real), "limits": Limits(), **fields})
+    return PolicyRequest(
+        **{"namespace": "data", "command": Command(argv, resolved, real), "limits": Limits(), **fields}
+    )
 
 
 def reading(*paths: str, deny: str = "", protected: str = "") -> Reading:
     """Leave to read artifacts at these paths."""
     denied = {"deny": [{"paths": [deny], "operations": ["read"]}]} if deny else {}
     given = policy(files={"allow": [{"paths": list(paths), "operations": ["read"]}], **denied})
-    return Reading(Grant(Request(namespace="data", operation="file"), [given], []), [protected] if protected else [])
+    return Reading(
+        Grant(PolicyRequest(namespace="data", operation="file"), [given], []), [protected] if protected else []
+    )

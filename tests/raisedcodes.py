@@ -38,6 +38,11 @@ class Module:
     methods: set[ast.AST] = field(default_factory=set)
 
     @cached_property
+    def nodes(self) -> Sequence[ast.AST]:
+        """All of its tree. Walking takes long, so it is done once."""
+        return list(ast.walk(self.tree))
+
+    @cached_property
     def name(self) -> str:
         return ".".join(("remit", *self.path.with_suffix("").parts)).removesuffix(".__init__")
 
@@ -62,6 +67,7 @@ class Scan:
         self.other_methods: set[str] = set()
         self.codes: set[Found] = set()
         self.unknown: set[Found] = set()
+        self._walked: dict[ast.AST, Sequence[ast.AST]] = {}
         for module in self.modules:
             self._index(module)
         for module in self.modules:
@@ -72,8 +78,14 @@ class Scan:
                     self._dict(module, scope, node)
             self._families(module)
 
+    def _walk(self, function: ast.FunctionDef | ast.AsyncFunctionDef) -> Sequence[ast.AST]:
+        """All of a function. Each of its variables is looked for in it."""
+        if function not in self._walked:
+            self._walked[function] = list(ast.walk(function))
+        return self._walked[function]
+
     def _index(self, module: Module) -> None:
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             match node:
                 case ast.ClassDef():
                     self._index_class(module, node)
@@ -108,7 +120,7 @@ class Scan:
 
     def _families(self, module: Module) -> None:
         """The codes of exceptions that are raised without a reason of their own."""
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             match node:
                 case (
                     ast.Assign(targets=[ast.Name(id="default_code")], value=value)
@@ -189,7 +201,7 @@ class Scan:
                 follow = self._table(module, table)
             case ast.Call(func=function) if called := module.functions.get(_name(function)):
                 for each in called:
-                    for value in _returned(each):
+                    for value in _returned(self._walk(each)):
                         self._value(module, (*scope, each), value, seen, part)
             case ast.Name(id=name):
                 self._variable(module, scope, name, seen)
@@ -210,11 +222,11 @@ class Scan:
                 if name not in PARAMETERS:
                     self.unknown.add(Found(f"{function.name}({name})", str(module.path)))
                 return
-            if assigned := list(_assigned(function, name)):
+            if assigned := list(_assigned(self._walk(function), name)):
                 for value, part in assigned:
                     self._value(module, scope, value, seen, part)
                 return
-            if any(isinstance(each, ast.MatchAs) and each.name == name for each in ast.walk(function)):
+            if any(isinstance(each, ast.MatchAs) and each.name == name for each in self._walk(function)):
                 return  # taken from a value that has its reason already
         origin = next((each for each in self.modules if each.name == module.imports.get(name)), None)
         if origin is not None and name in origin.values:
@@ -227,7 +239,7 @@ class Scan:
 
 def _module(path: Path, root: Path) -> Module:
     module = Module(path.relative_to(root), ast.parse(path.read_text()))
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             module.functions[node.name].append(node)
     for statement in module.tree.body:
@@ -292,15 +304,15 @@ def _members(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
                 yield name, text
 
 
-def _returned(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast.expr]:
-    for node in ast.walk(function):
+def _returned(function: Iterable[ast.AST]) -> Iterator[ast.expr]:
+    for node in function:
         if isinstance(node, ast.Return) and node.value is not None:
             yield node.value
 
 
-def _assigned(function: ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> Iterator[tuple[ast.expr, int | None]]:
+def _assigned(function: Iterable[ast.AST], name: str) -> Iterator[tuple[ast.expr, int | None]]:
     """What is assigned to the variable, and which part of that."""
-    for node in ast.walk(function):
+    for node in function:
         match node:
             case ast.Assign(targets=targets, value=value):
                 for target in targets:

@@ -20,15 +20,15 @@ from remit.release import (
     ObservedState,
     Prepare,
     Preview,
-    Problem,
     Provision,
-    Request,
+    ReleaseRequest,
     Retire,
     Revision,
     RunHook,
     Scale,
     SlotView,
     Snapshot,
+    SpecProblem,
     Step,
     StepError,
     Switch,
@@ -76,10 +76,10 @@ class Sim:
     revisions: dict[int, Revision] = field(default_factory=dict)
     behaviour: dict[str, str] = field(default_factory=dict)
     hooks_fail: set[str] = field(default_factory=set)
-    request: Request | None = None
+    request: ReleaseRequest | None = None
     deleted: bool = False
-    problem: Problem | None = None
-    obstacles: dict[int, Problem] = field(default_factory=dict)
+    problem: SpecProblem | None = None
+    obstacles: dict[int, SpecProblem] = field(default_factory=dict)
     abandon_at: datetime.datetime | None = None
     errors: dict[type, StepError] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
@@ -125,7 +125,7 @@ class Sim:
 
     def ask(self, kind: Any, **details: Any) -> Sim:
         self.requests += 1
-        self.request = Request(f"r{self.requests}", kind, **details)
+        self.request = ReleaseRequest(f"r{self.requests}", kind, **details)
         return self
 
     def decide(self) -> Decision:

@@ -21,7 +21,7 @@ import supervised
 from dockers import MARK, docker, engine_to_itself, needs_docker
 from ports import free_port
 from remit.kube.client import DEPLOYMENTS, POLICIES, Kube, Object
-from remit.release.targets import sides
+from remit.release.targets import desiredstate
 from remit.release.traffic import Traffic
 from support import pauses
 
@@ -260,7 +260,7 @@ class Shop:
 
     async def crash(self, state: Path, slot: str) -> None:
         """End the program of every instance of a side; `state` is the operator's."""
-        side = sides.read(state / "releases" / "default" / "shop" / "told.json").sides[slot]  # type: ignore[index]
+        side = desiredstate.read(state / "releases" / "default" / "shop" / "told.json").sides[slot]  # type: ignore[index]
         for index, ports in enumerate(side.ports):
             reader, writer = await asyncio.open_connection(side.host(index), ports["http"])
             writer.write(b"GET /exit HTTP/1.0\r\n\r\n")

@@ -51,18 +51,22 @@ class Kubectl:
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
     """Come back when `condition` holds; fail, naming `what` was awaited, when it does not in time."""
-    deadline = time.monotonic() + seconds
+    deadline, pause = time.monotonic() + seconds, pauses()
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come about in {seconds} s"
-        time.sleep(0.1)
+        time.sleep(next(pause))
 
 
 def pauses() -> Iterator[float]:
-    """Seconds between looks at what is awaited, short ones first: a look at an API server takes milliseconds of CPU."""
-    pause = 0.02
+    """Seconds between looks at what is awaited, short ones first, and longer ones where a look takes long: it may be a
+    kubectl, or keep the operator from its work that is looked for."""
+    pause = least = 0.02
     while True:
+        begun = time.monotonic()
         yield pause
-        pause = min(pause * 1.5, 0.1)
+        look = time.monotonic() - begun - pause
+        least = min(least * 1.5, 0.1)
+        pause = min(max(least, 3 * look), 0.3)
 
 
 def soaking() -> bool:

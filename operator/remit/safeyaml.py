@@ -15,6 +15,8 @@ from typing import Any, ClassVar, Final
 
 import yaml
 
+from remit.errors import InvalidInput
+
 DEEPEST: Final = 250
 """Levels of nesting. An object that is nested deeper cannot be written as JSON by the embedded control plane."""
 MOST_VALUES: Final = 100_000
@@ -89,6 +91,18 @@ def load_all(text: str | bytes) -> list[Any]:
     _check(text)
     with _values_as_errors():
         return list(yaml.load_all(text, Loader=_Loader))
+
+
+def load_documents(text: str) -> list[Any]:
+    """The documents in YAML text, empty ones left out. Raises `InvalidInput` with the line and the column."""
+    try:
+        return [document for document in load_all(text) if document is not None]
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise InvalidInput(f"not valid YAML: {where}{error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise InvalidInput(f"not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def compose(text: str | bytes) -> yaml.Node | None:

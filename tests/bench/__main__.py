@@ -17,6 +17,7 @@ from bench.figures import machine
 
 SECTIONS = (
     "startup",
+    "commands",
     "output",
     "system",
     "apiserver",

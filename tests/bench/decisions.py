@@ -10,7 +10,7 @@ import yaml
 
 from bench.figures import Figures, percentile
 from remit.api import CommandPolicy
-from remit.policy import Command, CompiledPolicy, Limits, Request, compile_policy, decide
+from remit.policy import Command, CompiledPolicy, Limits, PolicyRequest, compile_policy, decide
 
 STARTER = Path(__file__).parents[2] / "manifests/examples/00-starter-policy.yaml"
 RUNS = 2000
@@ -35,7 +35,7 @@ def compiled(manifest: dict[str, object], name: str) -> CompiledPolicy:
 
 
 def elapsed(argv: tuple[str, ...], policies: Sequence[CompiledPolicy], allowed: bool) -> float:
-    request = Request(namespace="default", command=Command(argv, f"/usr/bin/{argv[0]}"), limits=Limits())
+    request = PolicyRequest(namespace="default", command=Command(argv, f"/usr/bin/{argv[0]}"), limits=Limits())
     start = time.perf_counter()
     decision = decide(request, policies)
     seconds = time.perf_counter() - start

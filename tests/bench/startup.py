@@ -33,7 +33,7 @@ from remit.sandbox import (
     rlimits,
     shared_memory,
 )
-from remit.sandbox.bubblewrap import released, walls
+from remit.sandbox.bubblewrap import namespace_arguments, released
 from remit.sandbox.filesystem import private_mounts
 from remit.sandbox.rlimits import RESOURCES
 from remit.sandbox.seccomp import compile_filter
@@ -162,7 +162,11 @@ def bare_bubblewrap(host: Host) -> list[str]:
     """The same walls, made by nobody but bubblewrap: no cgroup, no limits, no seccomp, nothing read."""
     if host.bubblewrap is None:
         raise RuntimeError("bubblewrap confines nothing on this host; see `remit doctor`")
-    arguments = [*walls("none"), *private_mounts(256 << 20), *released(network="none", read_only_paths=())]
+    arguments = [
+        *namespace_arguments("none"),
+        *private_mounts(256 << 20),
+        *released(network="none", read_only_paths=()),
+    ]
     return [host.bubblewrap.path, *arguments, "--", TRUE]
 
 

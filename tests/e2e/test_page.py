@@ -31,10 +31,12 @@ def test_a_link_logs_in_once_and_its_token_stays_nowhere(up: RemitUp) -> None:
         assert browser.head(link).status_code == 503  # a preview does not use it up
         assert browser.get(link, headers={"Sec-Purpose": "prefetch;prerender"}).status_code == 503
         first = browser.get(link)
-        assert (first.status_code, first.headers["Location"], token in str(first.headers)) == (303, "/", False)
+        base = first.headers["Location"].removesuffix("/")
+        assert re.fullmatch(r"/s-[\w-]{22}", base)
+        assert (first.status_code, token in str(first.headers)) == (303, False)
         cookie = first.headers["Set-Cookie"]
-        assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
-        page = browser.get("/")
+        assert {"HttpOnly", "SameSite=Strict", f"Path={base}"} <= set(cookie.split("; "))
+        page = browser.get(f"{base}/")
         assert page.status_code == 200
         assert token not in page.text
     with stranger(up) as other:
@@ -51,21 +53,59 @@ def test_the_log_and_what_is_printed_have_no_token(up: RemitUp) -> None:
     assert "token=" not in up.log.read_text()
 
 
-def test_nobody_sees_anything_without_a_session(up: RemitUp) -> None:
+def test_nobody_sees_anything_without_a_session(up: RemitUp, looker: Looker) -> None:
     with stranger(up) as browser:
-        for path in ("/", "/nothing"):
-            answer = browser.get(path)
-            assert (answer.status_code, answer.headers["Location"]) == (303, "/login")
-        assert browser.get("/live/").status_code == 401
-        assert browser.post("/logout", headers={"Origin": str(browser.base_url).rstrip("/")}).status_code == 401
-        browser.cookies.set(f"remit-session-{browser.base_url.port}", "guess")
-        assert browser.get("/").status_code == 303
-        assert browser.get("/live/").status_code == 401
+        for base in ("", looker.base):
+            for path in ("/", "/nothing"):
+                answer = browser.get(base + path)
+                assert (answer.status_code, answer.headers["Location"]) == (303, "/login")
+            origin = str(browser.base_url).rstrip("/")
+            assert browser.post(f"{base}/logout", headers={"Origin": origin}).status_code == 401
+        assert browser.get(f"{looker.base}/live/").status_code == 401
+        browser.cookies.set("remit-session", "guess")
+        assert browser.get(f"{looker.base}/").status_code == 303
+        assert browser.get(f"{looker.base}/live/").status_code == 401
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "OPTIONS"])
+@pytest.mark.parametrize("headers", [{}, {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Dest": "document"}])
+def test_the_base_is_answered_as_any_other_path_is(
+    up: RemitUp, looker: Looker, method: str, headers: dict[str, str]
+) -> None:
+    """So nobody finds out by asking which one it is, and an address from before a restart leads to the login."""
+    other = "/s-" + "A" * (len(looker.base) - 3)
+    with stranger(up) as browser:
+        headers = {**headers, "Origin": looker.origin}
+        for path in ("", "/", "/tasks", "/nothing", "/live", "/live/", "/live/tasks", "/login", "/static/page.css"):
+            right, wrong = (browser.request(method, base + path, headers=headers) for base in (looker.base, other))
+            assert right.status_code in {303, 401, 403}, path
+            for answer in (right, wrong):
+                answer.headers.pop("Date")
+            assert (right.status_code, right.headers, right.text) == (wrong.status_code, wrong.headers, wrong.text), (
+                path
+            )
+
+
+def test_outside_the_base_a_session_is_none(looker: Looker) -> None:
+    """What another port has a browser ask for, or somebody types, says nothing of the base."""
+    session = "; ".join(f"{each.name}={each.value}" for each in looker.client.cookies.jar)
+    assert session
+    for path in ("/", "/login", "/tasks", "/nothing", "/static/page.css", "/static/page.js", "/login?token=x"):
+        answer = looker.client.get(looker.origin + path, headers={"Cookie": session})
+        assert answer.status_code in {200, 303}
+        assert answer.headers.get("Location", "/login").partition("?")[0] == "/login"
+        assert looker.base.strip("/") not in answer.text + str(answer.headers)
+
+
+def test_the_log_has_no_base(up: RemitUp, looker: Looker) -> None:
+    looker.get("/tasks/default/none")
+    assert looker.base.strip("/") not in up.log.read_text()
 
 
 def test_every_answer_forbids_what_a_page_does_not_need(up: RemitUp, looker: Looker) -> None:
-    for path in ("/", "/nothing", "/static/page.css", "/login?token=x", "/static/none", "/logout"):
-        headers = looker.get(path).headers
+    outside = ("/", "/nothing", "/static/page.css", "/login?token=x", "/static/none", "/logout")
+    for answer in (*map(looker.get, ("/", "/nothing", "/logout")), *map(looker.outside, outside)):
+        headers, path = answer.headers, answer.url
         policy = headers["Content-Security-Policy"]
         assert "default-src 'none'" in policy, path
         assert "frame-ancestors 'none'" in policy
@@ -120,7 +160,7 @@ def test_a_name_that_somebody_pointed_here_is_refused(looker: Looker, host: str)
     ],
 )
 def test_static_files_are_those_and_no_others(looker: Looker, path: str) -> None:
-    answer = looker.client.send(looker.client.build_request("GET", httpx.URL(looker.origin + path)))
+    answer = looker.outside(path)
     assert answer.status_code in {303, 404}, answer.text
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from browsers import SECONDS, Tab, axe, browser
+from browsers import SECONDS, Tab, axe, browser, links
 from pages import login_link
 from remitup import RemitUp, until
 
@@ -27,7 +27,15 @@ VIEWS = (
         "/tasks/default/push/why",
         "/tasks/default/nightly",
     ),
-    *("/releases", "/schedules", "/policies", "/policies/default/tests", "/audit", "/nothing"),
+    *(
+        "/releases",
+        "/schedules",
+        "/policies",
+        "/policies/default/tests",
+        "/policies/default/none",
+        "/audit",
+        "/nothing",
+    ),
 )
 WIDE, NARROW = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
 SCREENS = {"light": ("light", WIDE), "narrow": ("dark", NARROW)}
@@ -62,12 +70,14 @@ def test_every_view_is_sound(
     findings = {}
     for path in VIEWS:
         page = one.go(path)
-        if path == "/nothing":
+        if path in {"/nothing", "/policies/default/none"}:
             one.problems.clear()  # the browser's own word on a 404
         elif page.locator("body[data-live]").count():
             expect(page.locator("#connection")).to_have_text("live")
         if path.endswith("colours"):
             expect(page.locator("#output-lines")).to_contain_text("orange")
+        beneath = (f"{one.origin}{one.base}/", f"{one.origin}/static/")
+        assert [each for each in links(page) if not each.startswith(beneath)] == []
         if found := axe(page):
             findings[path] = found
         wide = page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
@@ -181,7 +191,7 @@ def test_fifty_tasks_run_while_the_page_is_open(up: RemitUp, tab: Tab) -> None:
         return most > before
 
     until(seen, "tasks that run")
-    page.goto(f"{tab.origin}/tasks?text=sleeper-&phase=Succeeded")
+    page.goto(f"{tab.origin}{tab.base}/tasks?text=sleeper-&phase=Succeeded")
     expect(page.locator(".counts")).to_contain_text("1–50 of 50")
     assert page.locator("table.tasks tbody tr").count() == 50
     tab.go("/")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from pages import Looker, looking, region
@@ -69,16 +69,21 @@ def test_a_release_is_seen_and_steered(up: RemitUp, looker: Looker, tmp_path: Pa
         assert "/one" in both
         assert "/two" in both
         assert both.count("1 of 1 healthy") == 2
+        led = re.findall(r'(?:href|action|src)="([^"]*)"', both)
+        assert f"{looker.base}/releases/default/site/promote" in led
+        assert [each for each in led if not each.startswith((f"{looker.base}/", "/static/", "#", "?"))] == []
         with looker.live("/releases/default/site") as events:
             _until_output(events, "&lt;b&gt;serving")
             _requests(port, 20)
             region(events, "sides", r"2\d in all|20 in all")
+            _requests(port, 20, b"")  # a POST, which the server does not know: 501
+            region(events, "sides", r"20 failed, \d+\.\d a second</span>")
             region(events, "sides", r"<b>0\.0</b>[^§]*<b>0\.0</b>")  # as no more come, which no watch tells of
             promoted = looker.post("/releases/default/site/promote", revision="2")
-            assert promoted.headers["Location"] == "/releases/default/site"
+            assert promoted.headers["Location"] == looker.to("/releases/default/site")
             region(events, "head", "Healthy")
-        report = until(lambda: re.search(r"/releases/default/site/report/2", page()), "the report")
-        answer = looker.get(report[0])
+        report = until(lambda: re.search(r"/s-[\w-]+/releases/default/site/report/2", page()), "the report")
+        answer = looker.outside(report[0])
         assert "sandbox" in answer.headers["Content-Security-Policy"]
         assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
         assert looker.get("/releases/default/site/report/9").status_code == 404
@@ -99,10 +104,16 @@ def test_a_release_is_seen_and_steered(up: RemitUp, looker: Looker, tmp_path: Pa
     assert looker.get("/live/releases/default/site").status_code == 404
 
 
-def _requests(port: int, count: int) -> None:
+def _requests(port: int, count: int, posted: bytes | None = None) -> None:
     for _ in range(count):
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
-            assert answer.read() == b"one"
+        answer = httpx.request(
+            "GET" if posted is None else "POST",
+            f"http://127.0.0.1:{port}/",
+            content=posted,
+            timeout=60,
+            trust_env=False,
+        )
+        assert (answer.status_code, answer.text) == (200, "one") if posted is None else answer.status_code == 501
 
 
 def _until_output(events: Iterator[tuple[str, Any]], text: str) -> None:

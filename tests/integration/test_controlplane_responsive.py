@@ -21,9 +21,9 @@ from crdcorpus import small_crd
 from loopwatch import watch_loop
 from remit.controlplane import ControlPlane
 from remit.controlplane.http.dispatch import LONG_BYTES
-from remit.controlplane.http.request import Request
+from remit.controlplane.http.request import ApiRequest
 from remit.controlplane.verbs import write
-from remit.controlplane.verbs.cluster import Target, Writer
+from remit.controlplane.verbs.cluster import RequestInfo, Writer
 
 pytestmark = pytest.mark.no_cover
 
@@ -93,7 +93,9 @@ async def test_a_write_that_is_decided_aside_does_not_lose_to_small_ones_for_eve
         for _ in range(3):
             await client.get("/readyz")
 
-    def patched_slowly(cluster: Writer, target: Target, media: str, body: bytes, request: Request) -> write.Written:
+    def patched_slowly(
+        cluster: Writer, target: RequestInfo, media: str, body: bytes, request: ApiRequest
+    ) -> write.Written:
         written = patch(cluster, target, media, body, request)
         if len(body) > LONG_BYTES:
             asyncio.run_coroutine_threadsafe(send_another(), loop).result(PATIENCE)
@@ -112,7 +114,7 @@ async def test_a_kind_changes_while_a_write_is_decided_aside(
     """Nothing is stored of a kind that is gone, or by a schema that is not in force any more."""
     create, decided, changed = write.create, threading.Event(), threading.Event()
 
-    def created_slowly(cluster: Writer, target: Target, *more: Any) -> write.Written:
+    def created_slowly(cluster: Writer, target: RequestInfo, *more: Any) -> write.Written:
         written = create(cluster, target, *more)
         if target.resource.custom:
             decided.set()

@@ -12,7 +12,7 @@ from controlplanes import CONFIGMAPS, PATIENCE, Client, client_of, configmap
 from remit.controlplane import ControlPlane
 from remit.controlplane import server as server_module
 from remit.controlplane.http.dispatch import Answer, Dispatcher
-from remit.controlplane.http.request import Request
+from remit.controlplane.http.request import ApiRequest
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ async def test_stopping_the_server_ends_watches_that_were_asked_for_before(
     asked, go_on = asyncio.Event(), asyncio.Event()
     answer = Dispatcher.answer
 
-    async def held(self: Dispatcher, request: Request) -> Answer:
+    async def held(self: Dispatcher, request: ApiRequest) -> Answer:
         asked.set()
         await go_on.wait()
         return await answer(self, request)

@@ -71,6 +71,24 @@ def test_one_worker_computes_while_the_others_wait(tmp_path: Path) -> None:
     assert worker["unita"] == worker["unitb"] != worker["e2ea"] == worker["e2eb"]
 
 
+def test_workers_tell_how_each_test_has_ended(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\n"
+        "@pytest.fixture\ndef bad(): raise KeyError('set-up')\n"
+        "@pytest.fixture\ndef left(): yield; raise KeyError('teardown')\n"
+        "def test_good(): print('unseen')\n"
+        "def test_wrong(): print('seen'); assert 1 == 2\n"
+        "def test_bad(bad): pass\n"
+        "def test_left(left): pass\n"
+        "def test_skipped(): pytest.skip('why')\n"
+        "@pytest.mark.xfail\ndef test_expected(): assert False\n"
+    )
+    told = told_of(tmp_path, "--progress", "--numprocesses=1", "--dist=loadfile")
+    for each in ("KeyError: 'set-up'", "KeyError: 'teardown'", "assert 1 == 2", "seen", "why", "(6 of 6 tests)"):
+        assert each in told
+    assert "1 failed, 2 passed, 1 skipped, 1 xfailed, 2 errors" in told
+
+
 @pytest.mark.parametrize(("soak", "outcome"), [("0", "1 passed, 1 deselected"), ("1", "2 passed")])
 def test_only_soak_runs_what_is_marked_so(tmp_path: Path, soak: str, outcome: str) -> None:
     (tmp_path / "test_it.py").write_text(

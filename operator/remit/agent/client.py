@@ -17,10 +17,10 @@ from remit.agent.logs import LogChunk, TaskLogs, Wanted, process_logs
 from remit.agent.pool import TaskPool
 from remit.api import Deployment, ExecutionTask
 from remit.api.controllerref import is_controlled_by
-from remit.api.deploymentstatus import DeploymentPhase
 from remit.api.executiontask import ExecutionTaskSpec
 from remit.api.executiontaskstatus import OutputStatus, Stream
 from remit.api.manifest import DeploymentManifest, TaskManifest, deployment_object, task_object
+from remit.api.phases import DeploymentPhase
 from remit.errors import ApiError, DeploymentError, InvalidInput, WaitTimeout
 from remit.execution.output import STREAMS
 from remit.execution.schedule import PARENT_LABEL
@@ -388,7 +388,7 @@ class RemitClient:
 
         before = await look()
         terms = {} if revision is None else {"revision": revision}
-        answer = await ask(self._kube, place, name, {"rollback": terms}, look, self._patience)
+        answer = await ask(self._kube, before, {"rollback": terms}, look, self._patience)
         if not answer.accepted:
             raise DeploymentError(f"deployment {place}/{name}: {answer.message}", reason="RequestRefused")
         return await self._released(before, timeout, pinned=True)

@@ -25,7 +25,7 @@ from remit.execution.store import RunStore
 from remit.execution.taskdriver import TaskDriver
 from remit.execution.taskstore import StoredTask
 from remit.execution.workspaces import WorkspaceStore
-from remit.operations import performers
+from remit.operations import executors
 from remit.policy import CompiledPolicy
 from remit.sandbox import probe_host
 from remit.telemetry import AuditLog, Redactor
@@ -82,16 +82,18 @@ class Engine:
         self._done = sorted(store.tasks(), key=lambda task: (store.root / task[0] / task[1]).stat().st_mtime)
         self._folders = Folders(FolderStore(folder.path / "artifacts"), WorkspaceStore(folder.path / "workspaces"))
         self._folders.artifacts.prune(ARTIFACT_BYTES)
-        performing = performers(folder.path, host)
+        operation_executors = executors(folder.path, host)
         self._runner = Runner(
             {"process": self.backend or ProcessBackend(host, protected=[str(folder.path), str(default_state_dir())])},
             store,
             self._redactor,
             self._wake,
-            performing,
+            operation_executors,
             self._folders,
         )
-        self._admission = Admission(defaults=default_limits(host), performed=frozenset(performing), memory=host.memory)
+        self._admission = Admission(
+            defaults=default_limits(host), performed=frozenset(operation_executors), memory=host.memory
+        )
         self._driver = TaskDriver(
             ExecutionStore(self.who, self.output_cap),
             self._runner,

@@ -18,7 +18,7 @@ from remit.execution import mountwords
 from remit.execution.resolved import Resolved
 from remit.operations.command import look_up
 from remit.policy import CompiledPolicy, compile_policy, split_line
-from remit.telemetry.spellings import excess, told_as
+from remit.telemetry.encodings import excess, told_as
 
 
 def task_of_command(

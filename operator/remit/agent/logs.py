@@ -72,14 +72,14 @@ async def process_logs(
 
     Raises `InvalidInput` where there is no such run of one.
     """
-    opened: dict[str, _Reading] = {}
+    opened: dict[str, Reading] = {}
     try:
         for source, folder in folders.items():
             try:
                 readers = {stream: RotatingReader(folder, stream, run) for stream in wanted.streams}
             except NoPreviousRun as error:
                 raise InvalidInput(f"{source}: {error}", field="previous") from None
-            opened[source] = _Reading(readers, 0, wanted, source)
+            opened[source] = Reading(readers, 0, wanted, source)
         while opened:
             for source, reading in list(opened.items()):
                 at_end = not follow or run == "previous" or not supervisor_lives(folders[source])
@@ -102,7 +102,7 @@ class TaskLogs:
 
     async def once(self, task: ExecutionTask, number: int | None) -> AsyncGenerator[LogChunk, None]:
         """What there is now of attempt `number`, or of the latest. Raises as `RemitClient.logs` does."""
-        attempt = _chosen(task, number)
+        attempt = chosen(task, number)
         reading = self._open(task, attempt) if attempt else None
         if reading is not None:
             with contextlib.closing(reading):
@@ -116,10 +116,10 @@ class TaskLogs:
         task comes to."""
         newest = _Newest()
         watching = asyncio.create_task(newest.keep(states))
-        opened: dict[int, _Reading] = {}
+        opened: dict[int, Reading] = {}
         done: set[int] = set()
         try:
-            attempt = _chosen(await newest.changed(), number)
+            attempt = chosen(await newest.changed(), number)
             first = attempt.number if attempt else 1
             while True:
                 task = newest.task()
@@ -146,14 +146,14 @@ class TaskLogs:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
 
-    def _open(self, task: ExecutionTask, attempt: AttemptStatus) -> _Reading | None:
+    def _open(self, task: ExecutionTask, attempt: AttemptStatus) -> Reading | None:
         """None where there is nothing to read, or not yet."""
         metadata = task.metadata
         directory = run_directory(self._state_dirs, metadata.namespace, metadata.uid, attempt.id)
         if directory is not None:
             directory = directory / RAW if task.spec.output.raw else directory
             readers = {stream: OutputReader(directory, stream) for stream in self._wanted.streams}
-            return _Reading(readers, attempt.number, self._wanted)
+            return Reading(readers, attempt.number, self._wanted)
         output, latest = task.status.output, task.status.attempts[-1].number == attempt.number
         is_silent = latest and output is not None and not output.stdout_bytes and not output.stderr_bytes
         is_to_come = attempt.finished_at is None and any((folder / "runs").is_dir() for folder in self._state_dirs)
@@ -165,7 +165,7 @@ class TaskLogs:
         )
 
 
-def _chosen(task: ExecutionTask, number: int | None) -> AttemptStatus | None:
+def chosen(task: ExecutionTask, number: int | None) -> AttemptStatus | None:
     attempts = task.status.attempts
     if number is None:
         return attempts[-1] if attempts else None
@@ -208,7 +208,7 @@ class _Newest:
         return self.task()
 
 
-class _Reading:
+class Reading:
     """Of the files of one attempt or process. They are on a disk of this machine, and read a little at a time."""
 
     def __init__(self, readers: Mapping[Stream, Reader], attempt: int, wanted: Wanted, source: str = "") -> None:

@@ -17,7 +17,7 @@ from remit.agent.releaseworker import ReleaseWorker
 from remit.agent.targets import ReleaseTarget
 from remit.api import Deployment, ExecutionTask
 from remit.api.deployment import Hook
-from remit.api.deploymentstatus import DeploymentPhase
+from remit.api.phases import DeploymentPhase
 from remit.api.result import ExecutionResult
 from remit.errors import DeploymentError, InvalidInput, MissingReference, ResourceError, SecurityError
 from remit.execution.admission import PolicySet

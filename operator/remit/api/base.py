@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import (
     AwareDatetime,
@@ -17,10 +17,6 @@ from pydantic import (
     model_validator,
 )
 from pydantic.alias_generators import to_camel
-
-GROUP: Final = "remit.dev"
-VERSION: Final = "v1alpha1"
-API_VERSION: Final = "remit.dev/v1alpha1"
 
 
 class Rule(NamedTuple):

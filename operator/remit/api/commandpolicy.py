@@ -12,6 +12,7 @@ from remit.api.egress import Cidr, Egress, HostName, Port
 from remit.api.executiontask import BackendName, Network
 from remit.api.operations import FileAction, HttpMethod
 from remit.api.quantity import Quantity
+from remit.api.resource import CustomResource
 from remit.api.volumes import Access
 
 NAMESPACE_LABEL: Final = "kubernetes.io/metadata.name"
@@ -367,18 +368,18 @@ class CommandPolicySpec(SpecModel):
         ),
     )
 
-    selector: LabelSelector = LabelSelector()
+    selector: LabelSelector = LabelSelector.model_construct()
     """The tasks that it speaks for, by label; empty: all tasks of its namespace. Policies in the operator's own
     namespace speak for every namespace, as a ceiling."""
-    namespace_selector: LabelSelector = LabelSelector()
+    namespace_selector: LabelSelector = LabelSelector.model_construct()
     """For a ceiling, the namespaces that it speaks for, by the label `kubernetes.io/metadata.name`, which every
     namespace has and nobody can change; empty: all. Whoever creates a task chooses its labels, but not its
     namespace."""
     enforcement: Literal["Enforce", "Audit"] = "Enforce"
     """Whether a denial stops the task, or is only recorded."""
-    commands: Commands = Commands()
+    commands: Commands = Commands.model_construct()
     """Rules for commands."""
-    scripts: Scripts = Scripts()
+    scripts: Scripts = Scripts.model_construct()
     """Rules for scripts."""
     backends: (
         Annotated[
@@ -392,37 +393,37 @@ class CommandPolicySpec(SpecModel):
         list[Network], Field(min_length=1, max_length=3, json_schema_extra={"x-kubernetes-list-type": "set"})
     ] = ["none"]
     """What tasks may see of the network: `none`, `restricted` (what `egress` lists) or `host` (all of it)."""
-    egress: Egress = Egress()
+    egress: Egress = Egress.model_construct()
     """Rules for the connections of tasks with `network: restricted`."""
-    environment: Environment = Environment()
+    environment: Environment = Environment.model_construct()
     """Rules for environment variables."""
-    private_files: PrivateFiles = PrivateFiles()
+    private_files: PrivateFiles = PrivateFiles.model_construct()
     """Rules for private files."""
-    volumes: VolumeRules = VolumeRules()
+    volumes: VolumeRules = VolumeRules.model_construct()
     """Rules for volumes and artifacts."""
-    output: OutputRules = OutputRules()
+    output: OutputRules = OutputRules.model_construct()
     """Rules for what is kept of the output."""
-    images: Images = Images()
+    images: Images = Images.model_construct()
     """Rules for container images."""
-    pods: Pods = Pods()
+    pods: Pods = Pods.model_construct()
     """Rules for the pods of Jobs."""
-    files: Files = Files()
+    files: Files = Files.model_construct()
     """Rules for file operations."""
-    processes: Processes = Processes()
+    processes: Processes = Processes.model_construct()
     """Rules for supervised processes."""
-    http: Http = Http()
+    http: Http = Http.model_construct()
     """Rules for HTTP requests."""
-    databases: Databases = Databases()
+    databases: Databases = Databases.model_construct()
     """Rules for databases."""
-    containers: Containers = Containers()
+    containers: Containers = Containers.model_construct()
     """Rules for container operations."""
-    releases: Releases = Releases()
+    releases: Releases = Releases.model_construct()
     """Rules for where Deployments are released to."""
-    limits: PolicyLimits = PolicyLimits()
+    limits: PolicyLimits = PolicyLimits.model_construct()
     """How much."""
-    sandbox: SandboxRule = SandboxRule()
+    sandbox: SandboxRule = SandboxRule.model_construct()
     """The confinement that is required."""
-    rate: Rate = Rate()
+    rate: Rate = Rate.model_construct()
     """How often."""
 
 
@@ -457,6 +458,14 @@ class CommandPolicyStatus(StatusModel):
     def ready(self) -> Condition | None:
         """None: no operator has looked at it yet."""
         return next((condition for condition in self.conditions if condition.type == "Ready"), None)
+
+
+class CommandPolicy(CustomResource):
+    """What the tasks that it selects may run, where, how much and how often. Nothing runs without one."""
+
+    kind: Literal["CommandPolicy"] = "CommandPolicy"
+    spec: CommandPolicySpec = CommandPolicySpec.model_construct()
+    status: CommandPolicyStatus = CommandPolicyStatus.model_construct()
 
 
 PRINTER_COLUMNS: list[dict[str, Any]] = [

@@ -24,9 +24,12 @@ from typing import Any, Final
 import yaml
 
 from remit.api import commandpolicy, deployment, executiontask
-from remit.api.base import GROUP, VERSION
+from remit.api.commandpolicy import CommandPolicy
+from remit.api.deployment import Deployment
 from remit.api.descriptions import DescribedJsonSchema
-from remit.api.resource import CommandPolicy, Deployment, ExecutionTask, Resource
+from remit.api.executiontask import ExecutionTask
+from remit.api.group import GROUP, VERSION
+from remit.api.resource import CustomResource
 
 Schema = dict[str, Any]
 
@@ -42,7 +45,7 @@ _DROPPED: Final = {"title", "propertyNames"}
 class Kind:
     """How a kind presents itself to an API server and to kubectl."""
 
-    model: type[Resource]
+    model: type[CustomResource]
     plural: str
     short_names: tuple[str, ...]
     columns: list[dict[str, Any]]
@@ -240,7 +243,7 @@ def _crd(kind: Kind) -> dict[str, Any]:
     }
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
     """YAML without anchors, which people would have to follow."""
 
     def ignore_aliases(self, data: Any) -> bool:

@@ -7,9 +7,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from remit.api.base import EnvFromSource, EnvVar, Name, Rule, SpecModel, map_by
+from remit.api.deploymentstatus import DeploymentStatus
 from remit.api.executiontask import TaskTemplate
 from remit.api.operations import Argv, Path
 from remit.api.quantity import Quantity
+from remit.api.resource import CustomResource
 from remit.api.strategy import Strategy
 
 DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
@@ -349,7 +351,7 @@ class DeploymentSpec(SpecModel):
     """ConfigMaps as files."""
     secrets: Annotated[list[Mount], Field(max_length=16)] = []
     """Secrets as files."""
-    resources: ReplicaResources = ReplicaResources()
+    resources: ReplicaResources = ReplicaResources.model_construct()
     """What each replica may use."""
     health_check: HealthCheck | None = None
     """When a replica counts as healthy, which is when it gets requests: Kubernetes' readiness probe. Not set: as soon
@@ -365,13 +367,13 @@ class DeploymentSpec(SpecModel):
     drain_seconds: Seconds = 30
     """How long requests in flight, WebSockets and connections may go on at a side that gets no new ones. They are cut
     after that. On the process and docker targets."""
-    proxy: Proxy = Proxy()
+    proxy: Proxy = Proxy.model_construct()
     """The proxy in front."""
-    strategy: Strategy = Strategy()
+    strategy: Strategy = Strategy.model_construct()
     """How the new side takes over from the old one."""
-    stages: Stages = Stages()
+    stages: Stages = Stages.model_construct()
     """What happens around the switch."""
-    rollback: Rollback = Rollback()
+    rollback: Rollback = Rollback.model_construct()
     """What happens when a release fails."""
     rollback_to: RollbackTo | None = None
     """Return to an earlier revision: its artifact, its configuration and its secrets."""
@@ -381,6 +383,14 @@ class DeploymentSpec(SpecModel):
     """How many old revisions are kept for a rollback."""
     paused: bool = False
     """Take no further step until it is false again. What is live stays live."""
+
+
+class Deployment(CustomResource):
+    """An artifact that should be live on a target: released blue-green, with its history kept for a rollback."""
+
+    kind: Literal["Deployment"] = "Deployment"
+    spec: DeploymentSpec
+    status: DeploymentStatus = DeploymentStatus.model_construct()
 
 
 PRINTER_COLUMNS: list[dict[str, Any]] = [

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from remit.api.base import Conditions, StatusModel, StatusRecord, Time, map_by
+from remit.api.phases import DeploymentPhase
 
 Slot = Literal["blue", "green"]
 StageName = Literal[
@@ -26,21 +26,6 @@ RequestKind = Literal["promote", "abort", "rollback", "retry", "pause", "resume"
 _Part = TypeVar("_Part")
 _Beside = Annotated[SkipJsonSchema[_Part], Field(exclude=True)]
 """Part of the pipeline's state that has a place of its own in status, and is written only there."""
-
-
-class DeploymentPhase(StrEnum):
-    """Where a release stands, for people. Machines read the conditions."""
-
-    PENDING = "Pending"
-    PROGRESSING = "Progressing"
-    AWAITING_PROMOTION = "AwaitingPromotion"
-    PAUSED = "Paused"
-    ROLLING_BACK = "RollingBack"
-    HEALTHY = "Healthy"
-    PINNED = "Pinned"
-    DEGRADED = "Degraded"
-    FAILED = "Failed"
-    TERMINATING = "Terminating"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

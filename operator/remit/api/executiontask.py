@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, cast, get_args
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import Field
 
@@ -15,12 +15,13 @@ from remit.api.base import (
     SpecModel,
     map_by,
 )
+from remit.api.executiontaskstatus import ExecutionTaskStatus
+from remit.api.operationnames import OPERATIONS, Operation
 from remit.api.operations import (
     CommandOperation,
     ContainerOperation,
     FileOperation,
     HttpOperation,
-    Operation,
     PostgresOperation,
     ProcessOperation,
     RedisOperation,
@@ -30,10 +31,10 @@ from remit.api.operations import (
 from remit.api.pods import PodOptions
 from remit.api.privatefile import MAX_FILES, NO_FILE_IN_A_FILE, PATH_PART, PrivateFile
 from remit.api.quantity import Quantity
+from remit.api.resource import CustomResource
 from remit.api.volumes import MAX_VOLUMES, Artifact, Result, Volume, VolumeFile, VolumeMount
 from remit.sandboxpaths import WORKSPACE
 
-OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 BackendName = Literal["process", "docker", "kubernetes"]
 Network = Literal["none", "restricted", "host"]
 Seconds = Annotated[int, Field(ge=1, le=31_536_000)]
@@ -57,7 +58,7 @@ class Retry(SpecModel):
 
     max_retries: Annotated[int, Field(ge=0, le=100)] = 0
     """How many further attempts are made after one that failed or timed out. What a policy denied is never retried."""
-    backoff: Backoff = Backoff()
+    backoff: Backoff = Backoff.model_construct()
     """How long to wait in between."""
     on_interruption: Literal["Fail", "Retry"] = "Fail"
     """What follows when the operator itself was lost in mid-run, so that nobody can say whether the operation took
@@ -316,14 +317,14 @@ class TaskTemplate(SpecModel):
     """How long the whole task may take, waiting and retries included."""
     termination_grace_period_seconds: Annotated[int, Field(ge=0, le=3600)] = 5
     """How long a program that is timed out or cancelled has after SIGTERM, before everything it started is killed."""
-    retry: Retry = Retry()
+    retry: Retry = Retry.model_construct()
     """When a failed attempt is followed by another."""
-    resources: Resources = Resources()
+    resources: Resources = Resources.model_construct()
     """The most that an attempt may use."""
     network: Network = "none"
     """What the program sees of the network: nothing; the hosts that a policy lists in `egress`, through a proxy that
     `HTTPS_PROXY` and its kin lead to; or what the operator itself sees."""
-    output: Output = Output()
+    output: Output = Output.model_construct()
     """What is kept of its output."""
 
     @property
@@ -379,6 +380,22 @@ class ExecutionTaskSpec(TaskTemplate):
     """Set to true to end the task, whatever it is doing: queued, running or waiting to be retried."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=315_360_000)] | None = None
     """Delete the task, its output included, this long after it ended. Not set: never."""
+
+
+class ExecutionTask(CustomResource):
+    """One operation to perform, once or on a schedule, under the policies that select it."""
+
+    rules = (
+        Rule(
+            "!has(self.spec.schedule) || size(self.metadata.name) <= 52",
+            "a scheduled task's name has at most 52 characters: its runs are named after it and the minute",
+            ".metadata.name",
+        ),
+    )
+
+    kind: Literal["ExecutionTask"] = "ExecutionTask"
+    spec: ExecutionTaskSpec
+    status: ExecutionTaskStatus = ExecutionTaskStatus.model_construct()
 
 
 PRINTER_COLUMNS: list[dict[str, Any]] = [

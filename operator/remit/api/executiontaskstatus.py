@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from remit.api.base import Conditions, MicroTime, StatusModel, StatusRecord, Time, map_by
+from remit.api.phases import Phase
 
 Stream = Literal["stdout", "stderr"]
-
-
-class Phase(StrEnum):
-    """Where a task stands, for people. Machines read the conditions."""
-
-    PENDING = "Pending"
-    QUEUED = "Queued"
-    RUNNING = "Running"
-    BACKOFF = "Backoff"
-    SUCCEEDED = "Succeeded"
-    FAILED = "Failed"
-    TIMED_OUT = "TimedOut"
-    CANCELLED = "Cancelled"
-    DENIED = "Denied"
-    SCHEDULED = "Scheduled"
-
-    @property
-    def final(self) -> bool:
-        return self in FINAL_PHASES
-
-
-FINAL_PHASES: Final = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.TIMED_OUT, Phase.CANCELLED, Phase.DENIED})
-FAILED_PHASES: Final = FINAL_PHASES - {Phase.SUCCEEDED, Phase.CANCELLED}
 
 
 class PolicyStatus(StatusModel):

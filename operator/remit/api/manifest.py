@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from remit import safeyaml
-from remit.api.base import API_VERSION
-from remit.api.resource import Deployment, ExecutionTask
+from remit.api.deployment import Deployment
+from remit.api.executiontask import ExecutionTask
+from remit.api.group import API_VERSION
 from remit.errors import InvalidInput
 from remit.regularfile import read_text
+from remit.safeyaml import load_documents
 
 TaskManifest = ExecutionTask | Mapping[str, Any] | str | Path
 """An ExecutionTask: a model, a dict such as `{"spec": {"command": {"line": "ls"}}}`, YAML text, or a file's path."""
@@ -28,22 +27,10 @@ def documents(given: str | Path) -> list[dict[str, Any]]:
         text = read_text(given) if isinstance(given, Path) else given
     except OSError as error:
         raise InvalidInput(f"cannot be read: {given}: {error.strerror}") from None
-    found = load_all(text)
+    found = load_documents(text)
     if not all(isinstance(document, dict) for document in found):
         raise InvalidInput("is YAML, but not an object")
     return found
-
-
-def load_all(text: str) -> list[Any]:
-    """The documents in YAML text, empty ones left out. Raises `InvalidInput` with the line and the column."""
-    try:
-        return [document for document in safeyaml.load_all(text) if document is not None]
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise InvalidInput(f"not valid YAML: {where}{error.problem or error.context}") from None
-    except yaml.YAMLError as error:
-        raise InvalidInput(f"not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def task_object(given: TaskManifest) -> dict[str, Any]:

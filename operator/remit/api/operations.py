@@ -22,7 +22,6 @@ FileAction = Literal[
     "list", "stat", "chmod", "chown", "checksum", "mkdir",
 ]  # fmt: skip
 HttpMethod = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-Operation = Literal["command", "script", "file", "process", "http", "redis", "postgres", "container"]
 
 
 class CommandOperation(SpecModel):

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from remit.api.base import API_VERSION, GROUP
 from remit.api.crd import crds
+from remit.api.group import API_VERSION, GROUP
 
 Schema = dict[str, Any]
 

@@ -7,12 +7,8 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from remit.api.base import API_VERSION, Rule, StatusModel, Time
-from remit.api.commandpolicy import CommandPolicySpec, CommandPolicyStatus
-from remit.api.deployment import DeploymentSpec
-from remit.api.deploymentstatus import DeploymentStatus
-from remit.api.executiontask import ExecutionTaskSpec
-from remit.api.executiontaskstatus import ExecutionTaskStatus
+from remit.api.base import Rule, StatusModel, Time
+from remit.api.group import API_VERSION
 from remit.api.mistakes import first_mistake
 from remit.errors import InvalidInput
 
@@ -33,7 +29,7 @@ class ObjectMeta(StatusModel):
     owner_references: list[dict[str, Any]] = []
 
 
-class Resource(BaseModel):
+class CustomResource(BaseModel):
     model_config = ConfigDict(
         defer_build=True, alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True
     )
@@ -57,35 +53,3 @@ class Resource(BaseModel):
     def key(self) -> str:
         """`namespace/name`."""
         return f"{self.metadata.namespace}/{self.metadata.name}"
-
-
-class ExecutionTask(Resource):
-    """One operation to perform, once or on a schedule, under the policies that select it."""
-
-    rules = (
-        Rule(
-            "!has(self.spec.schedule) || size(self.metadata.name) <= 52",
-            "a scheduled task's name has at most 52 characters: its runs are named after it and the minute",
-            ".metadata.name",
-        ),
-    )
-
-    kind: Literal["ExecutionTask"] = "ExecutionTask"
-    spec: ExecutionTaskSpec
-    status: ExecutionTaskStatus = ExecutionTaskStatus()
-
-
-class CommandPolicy(Resource):
-    """What the tasks that it selects may run, where, how much and how often. Nothing runs without one."""
-
-    kind: Literal["CommandPolicy"] = "CommandPolicy"
-    spec: CommandPolicySpec = CommandPolicySpec()
-    status: CommandPolicyStatus = CommandPolicyStatus()
-
-
-class Deployment(Resource):
-    """An artifact that should be live on a target: released blue-green, with its history kept for a rollback."""
-
-    kind: Literal["Deployment"] = "Deployment"
-    spec: DeploymentSpec
-    status: DeploymentStatus = DeploymentStatus()

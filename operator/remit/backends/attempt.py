@@ -40,7 +40,7 @@ from remit.sandbox.inside import open_inside
 from remit.sandboxpaths import WORKSPACE
 
 if TYPE_CHECKING:
-    from remit.backends.egress import Door
+    from remit.backends.egress import EgressListener
 
 _BUILDING_SECONDS = 0.001
 BUBBLEWRAP_TASKS = 2
@@ -57,16 +57,16 @@ class ProcessAttempt:
         bubblewrap: Bubblewrap,
         sink: OutputSink,
         read_only_paths: Sequence[str] = (),
-        door: Door | None = None,
+        listener: EgressListener | None = None,
         protected: Sequence[str] = (),
     ) -> None:
-        """`door` is the way out of a sandbox whose network is restricted; of `protected` nothing is mounted."""
+        """`listener` is the way out of a sandbox whose network is restricted; of `protected` nothing is mounted."""
         self._request = request
         self._plan = chosen
         self._bubblewrap = bubblewrap
         self._sink = sink
         self._read_only_paths = read_only_paths
-        self._door = door
+        self._listener = listener
         self._protected = protected
         self._sink_failed = asyncio.Event()
         self.may_have_run = False
@@ -91,7 +91,7 @@ class ProcessAttempt:
                 self._bubblewrap,
                 executable=command.executable,
                 argv=command.argv,
-                env={**command.env, **self._door.environment} if self._door else command.env,
+                env={**command.env, **self._listener.environment} if self._listener else command.env,
                 files=self._request.files,
                 network=confinement.network,
                 disk_bytes=confinement.limits.disk_bytes,
@@ -129,8 +129,8 @@ class ProcessAttempt:
                 await first_of((status.reported, child.exited, cancel, self._sink_failed), timeout)
                 if status.init:
                     record(with_init(handle, status.init.pid))
-                    if self._door:
-                        await self._door.open(status.init)
+                    if self._listener:
+                        await self._listener.open(status.init)
                     if self._request.collector:
                         mounted = [mount.mount_path for mount in confinement.mounts]
                         places = await _open_places(status, child, [WORKSPACE, *mounted])
@@ -151,7 +151,7 @@ class ProcessAttempt:
                     if sampler:
                         await sampler.stop()
                 finally:
-                    network = await self._door.close() if self._door else None
+                    network = await self._listener.close() if self._listener else None
             finished_at, wall = datetime.now(UTC), time.monotonic() - started
             await child.drain()
             if child.failure:

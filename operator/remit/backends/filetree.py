@@ -93,7 +93,7 @@ class _Bounded:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _FoundFile:
     path: str
     size: int
     executable: bool
@@ -173,7 +173,7 @@ class _Walk:
     pattern: PathPattern
     names: int = 0
 
-    def matching(self, folder: int, state: State, names: tuple[str, ...]) -> Iterator[_Found]:
+    def matching(self, folder: int, state: State, names: tuple[str, ...]) -> Iterator[_FoundFile]:
         """What matches in `folder`, which was reached by `names`."""
         only = self.pattern.only(state)
         for name in self._names(folder) if only is None else (only,):
@@ -191,17 +191,17 @@ class _Walk:
         if self.names > MAX_NAMES:
             raise too_many_names()
 
-    def _file(self, parent: int, name: str, path: str) -> Iterator[_Found]:
+    def _file(self, parent: int, name: str, path: str) -> Iterator[_FoundFile]:
         if (descriptor := self._opened(parent, name, _FILE)) is None:
             return
         try:
             info = os.fstat(descriptor)
             if stat.S_ISREG(info.st_mode):
-                yield _Found(path, info.st_size, bool(info.st_mode & stat.S_IXUSR), descriptor)
+                yield _FoundFile(path, info.st_size, bool(info.st_mode & stat.S_IXUSR), descriptor)
         finally:
             os.close(descriptor)
 
-    def _within(self, parent: int, name: str, state: State, names: tuple[str, ...]) -> Iterator[_Found]:
+    def _within(self, parent: int, name: str, state: State, names: tuple[str, ...]) -> Iterator[_FoundFile]:
         if len(names) > MAX_DEPTH:
             raise too_deep("/".join(names))
         if (folder := self._opened(parent, name, _FOLDER)) is None:

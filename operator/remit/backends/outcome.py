@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Literal
 
-from remit.backends.egress.ledger import NetworkUse
+from remit.backends.egress.usage import NetworkUse
 
 if TYPE_CHECKING:
     # Supervisors of processes import this module, and run without pydantic.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from remit.backends.attempt import ProcessAttempt
 from remit.backends.bare import BareAttempt
 from remit.backends.base import AttemptRequest, Handle, OutputSink
-from remit.backends.egress.doors import Doors
+from remit.backends.egress.listeners import EgressListeners
 from remit.backends.ending import CANCELLED_MESSAGE
 from remit.backends.outcome import ExitReason, Outcome, Usage
 from remit.backends.recovery import recover
@@ -19,17 +19,18 @@ from remit.errors import BackendError, OutcomeUnknown
 from remit.sandbox import Host, Plan, explain_absence, plan, probe_host
 
 if TYPE_CHECKING:
-    from remit.backends.egress import Door
+    from remit.backends.egress import EgressListener
 
 
 class ProcessBackend:
-    """Commands in bubblewrap, each in a pid namespace and, where writable, a cgroup of its own; or in Landlock, where
-    there are no namespaces and a policy is content with that.
+    """Runs commands in bubblewrap, each in its own PID namespace and, if cgroups are writable, its own cgroup.
 
-    `read_only_paths` are folders outside /usr that every attempt may read and execute from (such as /opt, or a
-    Python installation): the operator's choice, none by default. `host` is probed when not given. `doors` are the way
-    out of sandboxes with a restricted network; an operator has one for all its backends. `protected` are files and
-    folders of the operator's own, of which nothing is mounted.
+    Where the host has no namespaces and the policy accepts that, it runs them under Landlock.
+
+    `read_only_paths` are folders outside /usr that every attempt may read and execute, such as /opt or a Python
+    installation; the operator chooses them, and the default is none. `host` is probed if it is not given. `listeners`
+    creates the egress listeners of sandboxes with a restricted network; all backends of an operator share one.
+    `protected` are the operator's own files and folders, which are never mounted.
     """
 
     name = "process"
@@ -39,12 +40,12 @@ class ProcessBackend:
         host: Host | None = None,
         *,
         read_only_paths: Sequence[str] = (),
-        doors: Doors | None = None,
+        listeners: EgressListeners | None = None,
         protected: Sequence[str] = (),
     ) -> None:
         self.host = host or probe_host()
         self._read_only_paths = tuple(read_only_paths)
-        self._doors = doors or Doors()
+        self._listeners = listeners or EgressListeners()
         self._protected = tuple(protected)
 
     async def run(
@@ -75,18 +76,18 @@ class ProcessBackend:
 
     def _attempt(self, request: AttemptRequest, chosen: Plan, sink: OutputSink) -> ProcessAttempt | BareAttempt:
         if chosen.bubblewrap:
-            door = self._door(request)
+            listener = self._listener(request)
             return ProcessAttempt(
-                request, chosen, chosen.bubblewrap, sink, self._read_only_paths, door, self._protected
+                request, chosen, chosen.bubblewrap, sink, self._read_only_paths, listener, self._protected
             )
         if chosen.bare:
             return BareAttempt(request, chosen, chosen.bare, sink, self._read_only_paths, self._protected)
         raise BackendError("the plan names no engine")
 
-    def _door(self, request: AttemptRequest) -> Door | None:
+    def _listener(self, request: AttemptRequest) -> EgressListener | None:
         if request.confinement.network != "restricted":
             return None
-        return self._doors.door(request.egress, request.confinement.limits.network_bytes_per_second)
+        return self._listeners.create(request.egress, request.confinement.limits.network_bytes_per_second)
 
     async def recover(self, handle: Handle) -> bool:
         """See `Backend.recover`."""

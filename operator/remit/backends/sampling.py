@@ -30,7 +30,7 @@ class _Used:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _Sample:
     """After a look: by pid and start what each process used that was alive, and what all others did together."""
 
     alive: Mapping[tuple[int, float], _Used] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Sampler:
     """
 
     def __init__(self) -> None:
-        self._seen = _Seen()
+        self._seen = _Sample()
 
     def __len__(self) -> int:
         """How many processes there were at the last look."""
@@ -66,7 +66,7 @@ class Sampler:
         ended = replace(before.ended)
         for key in before.alive.keys() - alive.keys():
             ended.add(before.alive[key])
-        self._seen = _Seen(alive, ended, max(before.memory, memory))
+        self._seen = _Sample(alive, ended, max(before.memory, memory))
 
     def usage(self) -> Usage:
         seen = self._seen

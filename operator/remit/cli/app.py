@@ -3,75 +3,104 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from pkgutil import resolve_name
+from typing import Annotated, Any, Final
 
 import typer
 
 from remit import __version__
-from remit.cli import audit, policy, releases, workspace
-from remit.cli.artifacts import artifacts, cp
-from remit.cli.backup import backup, restore
-from remit.cli.cancel import cancel
-from remit.cli.crds import crds
-from remit.cli.demo import demo
-from remit.cli.doctor import doctor
 from remit.cli.errors import INTERRUPTED, report
-from remit.cli.explain import explain
-from remit.cli.failures import errors
-from remit.cli.get import get
 from remit.cli.helptext import command
-from remit.cli.logs import logs
-from remit.cli.notify import notify
-from remit.cli.operator import operator
-from remit.cli.page import page
-from remit.cli.prune import prune
-from remit.cli.report import report as release_report
-from remit.cli.rerun import rerun
-from remit.cli.run import run
-from remit.cli.top.command import top
-from remit.cli.uninstall import uninstall
-from remit.cli.up import up
 from remit.cli.usage import Group
 
+PANELS: Final = {
+    "Tasks": {
+        "run": "remit.cli.run:run",
+        "rerun": "remit.cli.rerun:rerun",
+        "logs": "remit.cli.logs:logs",
+        "get": "remit.cli.get:get",
+        "top": "remit.cli.top.command:top",
+        "explain": "remit.cli.explain:explain",
+        "cancel": "remit.cli.cancel:cancel",
+        "artifacts": "remit.cli.artifacts:artifacts",
+        "cp": "remit.cli.artifacts:cp",
+        "workspace": "remit.cli.workspace:app",
+    },
+    "Releases": {
+        "promote": "remit.cli.releases:promote",
+        "abort": "remit.cli.releases:abort",
+        "rollback": "remit.cli.releases:rollback",
+        "retry": "remit.cli.releases:retry",
+        "pause": "remit.cli.releases:pause",
+        "resume": "remit.cli.releases:resume",
+        "history": "remit.cli.releases:history",
+        "report": "remit.cli.report:report",
+    },
+    "Policies and records": {
+        "errors": "remit.cli.failures:errors",
+        "policy": "remit.cli.policy:app",
+        "audit": "remit.cli.audit:app",
+    },
+    "Services": {
+        "up": "remit.cli.up:up",
+        "page": "remit.cli.page:page",
+        "demo": "remit.cli.demo:demo",
+        "backup": "remit.cli.backup:backup",
+        "restore": "remit.cli.backup:restore",
+        "operator": "remit.cli.operator:operator",
+        "prune": "remit.cli.prune:prune",
+        "crds": "remit.cli.crds:crds",
+        "uninstall": "remit.cli.uninstall:uninstall",
+        "doctor": "remit.cli.doctor:doctor",
+        "notify": "remit.cli.notify:notify",
+    },
+}
+"""Where each command is, as an entry point names it: a function, or the Typer of a group of commands."""
+
+
+class Commands(Mapping[str, Any]):
+    """Click's commands by their names. One is imported and built when it is asked for: `remit get` needs no other, and
+    `--help` needs all."""
+
+    def __init__(self) -> None:
+        self._places = {name: (panel, place) for panel, places in PANELS.items() for name, place in places.items()}
+        self._built: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._built:
+            panel, place = self._places[name]
+            holder, found = (
+                typer.Typer(add_completion=False, rich_markup_mode=app.rich_markup_mode),
+                resolve_name(place),
+            )
+            if isinstance(found, typer.Typer):
+                holder.add_typer(found, name=name, rich_help_panel=panel)
+            else:
+                command(holder, panel)(found)
+            self._built |= typer.main.get_group(holder).commands
+        return self._built[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+class Program(Group):
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings | {"commands": {}})
+        self.commands = Commands()  # type: ignore[assignment]  # nothing here changes it
+
+
 app = typer.Typer(
-    cls=Group,
+    cls=Program,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-
-_TASKS, _RELEASES, _POLICIES, _SERVICES = "Tasks", "Releases", "Policies and records", "Services"
-
-
-command(app, _TASKS)(run)
-command(app, _TASKS)(rerun)
-command(app, _TASKS)(logs)
-command(app, _TASKS)(get)
-command(app, _TASKS)(top)
-command(app, _TASKS)(explain)
-command(app, _TASKS)(cancel)
-command(app, _TASKS)(artifacts)
-command(app, _TASKS)(cp)
-app.add_typer(workspace.app, name="workspace", rich_help_panel=_TASKS)
-for request in (releases.promote, releases.abort, releases.rollback, releases.retry, releases.pause, releases.resume):
-    command(app, _RELEASES)(request)
-command(app, _RELEASES)(releases.history)
-command(app, _RELEASES)(release_report)
-command(app, _POLICIES)(errors)
-app.add_typer(policy.app, name="policy", rich_help_panel=_POLICIES)
-app.add_typer(audit.app, name="audit", rich_help_panel=_POLICIES)
-command(app, _SERVICES)(up)
-command(app, _SERVICES)(page)
-command(app, _SERVICES)(demo)
-command(app, _SERVICES)(backup)
-command(app, _SERVICES)(restore)
-command(app, _SERVICES)(operator)
-command(app, _SERVICES)(prune)
-command(app, _SERVICES)(crds)
-command(app, _SERVICES)(uninstall)
-command(app, _SERVICES)(doctor)
-command(app, _SERVICES)(notify)
 
 
 def _print_version(wanted: bool) -> None:

@@ -23,7 +23,7 @@ from remit.cli.failuretally import (
     of_task_record,
 )
 from remit.errors import ApiError
-from remit.execution.progress import human_duration
+from remit.execution.durations import human_duration
 from remit.kube.client import DEPLOYMENTS, TASKS, Kube
 from remit.telemetry import escape
 from remit.telemetry.trail import Filter, read

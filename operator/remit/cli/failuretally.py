@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from remit import reasons
-from remit.api.executiontaskstatus import FAILED_PHASES
+from remit.api.phases import FAILED_PHASES
 
 Object = Mapping[str, Any]
 MOST_REMEMBERED: Final = 200_000

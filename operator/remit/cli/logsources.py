@@ -9,7 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from remit.agent.podlogs import identity_of, pods_of_release
 from remit.api import ExecutionTask
+from remit.api.deploymentstatus import Slot
 from remit.backends.docker.labels import DEPLOYMENT_UID
 from remit.cli import podlogs
 from remit.cli.follow import POLL_SECONDS, Follower, Selection, Shown, chosen_attempt, show_once
@@ -18,10 +20,9 @@ from remit.cli.tasks import newest_run, runs_of
 from remit.cli.terminal import Labelled, LogWriter, note
 from remit.describe.connection import Connection
 from remit.errors import RemitError
-from remit.kube.client import DEPLOYMENTS, PODS, TASKS, Object
+from remit.kube.client import DEPLOYMENTS, TASKS, Object
 from remit.operations.process.logs import NoPreviousRun, RotatingReader, Run
 from remit.operations.process.record import INSTANCES, PROCESSES, process_folders, supervisor_lives
-from remit.release.targets.kubernetes.identity import SLOT, Identity
 
 Target = Literal["task", "schedule", "process", "deploy"]
 
@@ -33,7 +34,7 @@ class _Options:
     all_runs: bool = False
     prefix: bool = False
     attempt: int | None = None
-    side: str | None = None
+    side: Slot | None = None
     instance: str | None = None
     previous: bool = False
     most_followed: int = 5
@@ -239,19 +240,16 @@ async def _instances(connection: Connection, request: LogRequest) -> list[Source
 
 
 async def _pods(connection: Connection, request: LogRequest, obj: Object) -> list[Source]:
-    metadata = obj["metadata"]
-    place = obj["spec"]["target"]["kubernetes"].get("namespace") or metadata["namespace"]
-    identity = Identity(metadata["namespace"], metadata["name"], metadata["uid"], place)
-    selector = identity.selector + (f",{SLOT}={request.side}" if request.side else "")
-    pods = await connection.kube.list(PODS, place, label_selector=selector)
-    wanted = [pod for pod in pods if request.instance in {None, pod["metadata"]["name"]}]
+    pods = await pods_of_release(connection.kube, obj, request.side)
+    wanted = {name: pod for name, pod in pods.items() if request.instance in {None, name}}
     if not wanted:
         meant = request.instance or (f"on side {request.side}" if request.side else "")
-        there = ", ".join(pod["metadata"]["name"] for pod in pods) or "none"
+        there = ", ".join(pods) or "none"
+        place = identity_of(obj).place
         raise RemitError(f"deployment {request.name} has no instance {meant} in {place}; there are: {there}")
     return [
         podlogs.PodSource(f"deploy/{request.name}/{name}", connection.kube, pod, request.previous)
-        for name, pod in sorted((pod["metadata"]["name"], pod) for pod in wanted)
+        for name, pod in wanted.items()
     ]
 
 

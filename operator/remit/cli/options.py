@@ -22,7 +22,7 @@ class TableForm(StrEnum):
     JSON = "json"
 
 
-_SERVER = "API server"
+SERVER = "API server"
 _SERVICE = "Operator"
 DEFAULT_LEASE_NAME = "remit-operator"
 DEFAULT_DOCKER_HOST = "unix:///var/run/docker.sock"
@@ -33,6 +33,17 @@ def _namespace(given: str | None) -> str | None:
     if given and not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", given):
         raise typer.BadParameter(f"{given!r} is not the name of a namespace: small letters, digits and '-', at most 63")
     return given or None
+
+
+MOST_NAMESPACES = 16
+
+
+def namespaces(given: list[str] | None) -> list[str]:
+    """Several, each once. Raises typer's usage error."""
+    named = list(dict.fromkeys(filter(None, map(_namespace, given or ()))))
+    if len(named) > MOST_NAMESPACES:
+        raise typer.BadParameter(f"{len(named)} are too many; name {MOST_NAMESPACES} at most, or none for all")
+    return named
 
 
 def _lease_name(given: str) -> str:
@@ -60,7 +71,7 @@ Kubeconfig = Annotated[
         metavar="FILE",
         help="Kubeconfig to use instead of $KUBECONFIG or ~/.kube/config.",
         dir_okay=False,
-        rich_help_panel=_SERVER,
+        rich_help_panel=SERVER,
     ),
 ]
 Context = Annotated[
@@ -68,7 +79,7 @@ Context = Annotated[
     typer.Option(
         metavar="NAME",
         help="Context of the kubeconfig.",
-        rich_help_panel=_SERVER,
+        rich_help_panel=SERVER,
         autocompletion=completion.contexts,
     ),
 ]
@@ -79,7 +90,7 @@ Namespace = Annotated[
         "-n",
         metavar="NAME",
         help="Namespace; by default the context's.",
-        rich_help_panel=_SERVER,
+        rich_help_panel=SERVER,
         autocompletion=completion.namespaces,
         callback=_namespace,
     ),

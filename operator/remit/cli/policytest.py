@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
 from remit.api import CommandPolicy, format_bytes
-from remit.api.manifest import load_all
 from remit.api.mistakes import first_mistake
 from remit.cli import manifests
 from remit.cli.terminal import counted
@@ -34,6 +33,7 @@ from remit.policy.testing import (
     run_case,
     run_cases,
 )
+from remit.safeyaml import load_documents
 from remit.telemetry import escape
 
 T = TypeVar("T")
@@ -58,14 +58,14 @@ def read(paths: Sequence[Path]) -> tuple[list[CompiledPolicy], list[Suite]]:
 
 def _is_suite(text: str) -> bool:
     try:
-        return any(isinstance(doc, dict) and doc.get("kind") == "CommandPolicyTest" for doc in load_all(text))
+        return any(isinstance(doc, dict) and doc.get("kind") == "CommandPolicyTest" for doc in load_documents(text))
     except InvalidInput:
         return False  # whoever parses it next says where
 
 
 def _instead(texts: Iterable[str]) -> str:
     """What kinds there are, as the end of a sentence that says which is not there."""
-    kinds = {str(doc.get("kind")) for text in texts for doc in load_all(text) if isinstance(doc, dict)}
+    kinds = {str(doc.get("kind")) for text in texts for doc in load_documents(text) if isinstance(doc, dict)}
     like = [kind for kind in sorted(kinds) if did_you_mean(kind, [CommandPolicy.__name__])]
     return f", but {' and '.join(like)}; did you mean {CommandPolicy.__name__}?" if like else ""
 

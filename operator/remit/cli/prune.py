@@ -121,7 +121,7 @@ def _print_table(removals: list[Removal], *, dry_run: bool) -> None:
     from remit.api import format_bytes
     from remit.cli.tables import console, listing
     from remit.cli.terminal import counted
-    from remit.execution.progress import human_duration
+    from remit.execution.durations import human_duration
     from remit.telemetry import escape
 
     now = datetime.datetime.now(datetime.UTC)

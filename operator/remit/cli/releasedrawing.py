@@ -7,7 +7,7 @@ from typing import Final
 from rich.text import Text
 from rich.tree import Tree
 
-from remit.describe.releasetree import Hook, ReleaseTree, RevisionBranch, Side
+from remit.describe.releasetree import Hook, ReleaseTree, RevisionBranch, SideSummary
 from remit.telemetry import escape
 
 _COLOURS: Final = {
@@ -57,7 +57,7 @@ def _revision(root: Tree, revision: RevisionBranch) -> None:
         branch.add(_hook(hook))
 
 
-def _side(side: Side) -> Text:
+def _side(side: SideSummary) -> Text:
     restarts = (f"{side.restarts} restarts" if side.restarts != 1 else "1 restart") if side.restarts else ""
     ready = (f"{side.ready}/{side.wanted} ready", "green" if side.whole else "yellow")
     return _line((side.slot, "blue" if side.slot == "blue" else "green"), ready, *side.marks, restarts, side.message)

@@ -143,8 +143,7 @@ async def _answer(
         async def look() -> Deployment:
             return Deployment.parse(await connection.find(DEPLOYMENTS, name))
 
-        await look()  # an error of its own where it is not there
-        return await ask(connection.kube, connection.namespace, name, asked, look, _PATIENCE)
+        return await ask(connection.kube, await look(), asked, look, _PATIENCE)
 
 
 async def _history(
@@ -155,7 +154,7 @@ async def _history(
     from remit.api import Deployment
     from remit.cli.connect import connected
     from remit.cli.tables import console, dump, filled
-    from remit.execution.progress import human_duration
+    from remit.execution.durations import human_duration
     from remit.kube.client import DEPLOYMENTS
     from remit.telemetry import escape
 

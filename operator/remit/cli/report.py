@@ -14,8 +14,8 @@ from remit.cli import completion, options
 from remit.cli.releases import Name
 
 if TYPE_CHECKING:
+    from remit.api.deployment import Deployment
     from remit.api.deploymentstatus import ReleaseReport
-    from remit.api.resource import Deployment
 
 Output = Literal["md", "html", "json", "path"]
 

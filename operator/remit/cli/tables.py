@@ -7,18 +7,15 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-import yaml
 from rich import box
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from remit import safeyaml
-from remit.api import CommandPolicy, Deployment, ExecutionTask, Phase
-from remit.api.deploymentstatus import DeploymentPhase
+from remit.api.operationnames import OPERATIONS
+from remit.api.phases import DeploymentPhase, Phase
 from remit.describe.ages import age
-from remit.execution.progress import human_duration
+from remit.execution.durations import human_duration
 from remit.telemetry import escape
 
 Object = dict[str, Any]
@@ -66,6 +63,8 @@ class Watch:
     def __init__(self, *, wide: bool, namespaces: bool, in_order: bool = False) -> None:
         self._wide, self._namespaces, self._in_order = wide, namespaces, in_order
         self._console = console()
+        from rich.live import Live
+
         self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="crop")
         self._shown: dict[str, str] = {}
         self._headed = ""
@@ -146,13 +145,18 @@ def show(plural: str, objects: Sequence[Object], *, wide: bool, namespaces: bool
 def table(plural: str, objects: Sequence[Object], *, wide: bool, namespaces: bool, one_line: bool = False) -> Table:
     """The objects in the order in which they are given. `one_line`: messages are cut off instead of folded."""
     now = datetime.datetime.now(datetime.UTC)
-    titles, row = _TABLES[plural]
-    headers = [*(["NAMESPACE"] if namespaces else []), *titles[wide]]
+    headers = [*(["NAMESPACE"] if namespaces else []), *_TABLES[plural][0][wide]]
     rows = [
-        [*([_plain(obj["metadata"].get("namespace", ""))] if namespaces else []), *row(obj, now, wide)]
+        [*([_plain(obj["metadata"].get("namespace", ""))] if namespaces else []), *row(plural, obj, now, wide=wide)]
         for obj in objects
     ]
     return filled(headers, rows, one_line=one_line)
+
+
+def row(plural: str, obj: Object, now: datetime.datetime, *, wide: bool) -> list[Text]:
+    """The cells of one object, as an API server gave it: to build the models of its kind takes longer than all else
+    that a table needs."""
+    return _TABLES[plural][1](obj, now, wide)
 
 
 def filled(headers: Sequence[str], rows: Sequence[Sequence[Text]], *, one_line: bool = False) -> Table:
@@ -247,6 +251,10 @@ def dump(document: Any, form: str) -> str:
 def _dumped(document: Any, form: str, *, ascii_only: bool) -> str:
     if form == "json":
         return json.dumps(document, indent=2, ensure_ascii=ascii_only)
+    import yaml
+
+    from remit import safeyaml
+
     text: str = yaml.dump(document, Dumper=safeyaml.Dumper, sort_keys=False, allow_unicode=not ascii_only)
     return text.rstrip("\n")
 
@@ -285,54 +293,63 @@ _DEPLOYMENT: Final = {
 
 
 def _task(obj: Object, now: datetime.datetime, wide: bool) -> list[Text]:
-    task = ExecutionTask.parse(obj)
-    status, created = task.status, task.metadata.creation_timestamp
-    duration = status.duration or (human_duration(now - status.start_time) if status.start_time else "")
-    phase = Text(str(status.phase or Phase.PENDING), style=_COLOURS.get(status.phase or Phase.PENDING, ""))
+    spec, status = obj.get("spec") or {}, obj.get("status") or {}
+    phase, started = status.get("phase") or Phase.PENDING, _moment(status.get("startTime"))
     row = [
-        _plain(task.metadata.name),
-        _plain(status.operation or task.spec.operation),
-        _plain(status.backend or task.spec.backend or ""),
-        phase,
-        _plain(str(status.attempt_count)),
-        _plain(duration),
-        _plain(age(created, now)),
+        _word(obj["metadata"], "name"),
+        _plain(status.get("operation") or next((name for name in OPERATIONS if name in spec), "")),
+        _plain(status.get("backend") or spec.get("backend") or ""),
+        Text(escape(str(phase)), style=_COLOURS.get(phase, "")),
+        _plain(str(status.get("attemptCount", 0))),
+        _plain(status.get("duration") or (human_duration(now - started) if started else "")),
+        _age(obj, now),
     ]
     if wide:
-        policy = status.policy
-        exit_code = "" if status.exit_code is None else str(status.exit_code)
-        row += [_plain(policy.name if policy else ""), _plain(policy.rule if policy else ""), _plain(exit_code)]
-    return [*row, _plain(status.message)]
+        policy, exit_code = status.get("policy") or {}, status.get("exitCode")
+        row += [_word(policy, "name"), _word(policy, "rule"), _plain("" if exit_code is None else str(exit_code))]
+    return [*row, _word(status, "message")]
 
 
 def _policy(obj: Object, now: datetime.datetime, wide: bool) -> list[Text]:
-    policy = CommandPolicy.parse(obj)
-    status = policy.status
-    ready = status.ready
-    truth = ready.status if ready else "Unknown"
+    spec, status = obj.get("spec") or {}, obj.get("status") or {}
+    conditions = status.get("conditions") or []
+    ready: Object = next((condition for condition in conditions if condition.get("type") == "Ready"), {})
+    truth = ready.get("status", "Unknown")
     row = [
-        _plain(policy.metadata.name),
-        Text(truth, style={"True": "green", "False": "red"}.get(truth, "yellow")),
-        _plain(policy.spec.enforcement),
-        _plain(str(status.allowed)),
-        _plain(str(status.denied)),
-        _plain(age(policy.metadata.creation_timestamp, now)),
+        _word(obj["metadata"], "name"),
+        Text(escape(truth), style={"True": "green", "False": "red"}.get(truth, "yellow")),
+        _plain(spec.get("enforcement", "Enforce")),
+        _plain(str(status.get("allowed", 0))),
+        _plain(str(status.get("denied", 0))),
+        _age(obj, now),
     ]
-    return [*row, _plain(ready.message if ready else "")] if wide else row
+    return [*row, _word(ready, "message")] if wide else row
 
 
 def _deployment(obj: Object, now: datetime.datetime, wide: bool) -> list[Text]:
     """As kubectl shows it: these are the printer columns of its kind."""
-    deployment = Deployment.parse(obj)
-    status = deployment.status
-    phase = status.phase or DeploymentPhase.PENDING
+    spec, status = obj.get("spec") or {}, obj.get("status") or {}
+    phase = status.get("phase") or DeploymentPhase.PENDING
     row = [
-        _plain(deployment.metadata.name),
-        Text(str(phase), style=_RELEASE_COLOURS.get(phase, "yellow")),
-        *map(_plain, (status.stage, status.active, status.preview, status.ready)),
-        _plain(age(deployment.metadata.creation_timestamp, now)),
+        _word(obj["metadata"], "name"),
+        Text(escape(str(phase)), style=_RELEASE_COLOURS.get(phase, "yellow")),
+        *(_word(status, name) for name in ("stage", "active", "preview", "ready")),
+        _age(obj, now),
     ]
-    return [*row, _plain(deployment.spec.strategy.type), _plain(status.message)] if wide else row
+    strategy = (spec.get("strategy") or {}).get("type", "BlueGreen")
+    return [*row, _plain(strategy), _word(status, "message")] if wide else row
+
+
+def _word(mapping: Object, key: str) -> Text:
+    return _plain(str(mapping.get(key) or ""))
+
+
+def _age(obj: Object, now: datetime.datetime) -> Text:
+    return _plain(age(_moment(obj["metadata"].get("creationTimestamp")), now))
+
+
+def _moment(text: str | None) -> datetime.datetime | None:
+    return datetime.datetime.fromisoformat(text) if text else None
 
 
 def _plain(text: str) -> Text:

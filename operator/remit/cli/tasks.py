@@ -11,13 +11,13 @@ from typing import Any
 
 from remit.api import API_VERSION, ExecutionTask
 from remit.api.controllerref import is_controlled_by
-from remit.api.manifest import load_all
 from remit.cli import manifests
 from remit.describe.connection import Connection
 from remit.errors import InvalidInput
 from remit.execution import schedule
 from remit.execution.copies import copy_of
 from remit.kube.client import TASKS, Kube, Object
+from remit.safeyaml import load_documents
 
 MAX_STDIN = 262_144
 
@@ -109,7 +109,7 @@ def from_file(path: Path, name: str | None = None) -> Object:
     """The one ExecutionTask in a YAML file; `-` is standard input. Raises `InvalidInput`."""
     text = manifests.read(path)
     try:
-        documents = load_all(text)
+        documents = load_documents(text)
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from None
     if len(documents) != 1 or not isinstance(documents[0], dict) or documents[0].get("kind") != "ExecutionTask":
@@ -139,8 +139,10 @@ def read_standard_input() -> str:
 
 
 async def request_cancel(kube: Kube, task: ExecutionTask) -> None:
-    """Ask for the end of a task."""
-    await kube.patch(TASKS, task.metadata.namespace, task.metadata.name, {"spec": {"cancel": True}})
+    """Ask for the end of the task that was read, and not of another one that has its name by now. Raises `ApiError`."""
+    metadata = task.metadata
+    body = {"metadata": {"uid": metadata.uid}, "spec": {"cancel": True}}
+    await kube.patch(TASKS, metadata.namespace, metadata.name, body)
 
 
 def _checked(task: Object) -> Object:

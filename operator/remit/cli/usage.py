@@ -1,9 +1,10 @@
-"""Commands whose help and errors have no names of Python's types in them."""
+"""Commands whose help and errors have no names of Python's types in them, and which convert only what needs it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from enum import Enum
 from typing import Any
 
 import typer
@@ -12,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 class Command(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
-        return _untyped(super().get_params(ctx))
+        return _untyped(_quickly_converted(super().get_params(ctx)))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         with _plain():
@@ -21,7 +22,7 @@ class Command(TyperCommand):
 
 class Group(TyperGroup):
     def get_params(self, ctx: Any) -> list[Any]:
-        return _untyped(super().get_params(ctx))
+        return _untyped(_quickly_converted(super().get_params(ctx)))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         with _plain():
@@ -35,6 +36,43 @@ def _untyped(params: list[Any]) -> list[Any]:
             param.display_type_rich = lambda ctx: None  # typer has no setting for it
         elif param.is_flag and param.metavar is None:
             param.metavar = ""
+    return params
+
+
+class Conversion:
+    """From the text of a parameter to its value: as typer does it, with the same results and errors.
+
+    typer asks pydantic, for which it builds a validator for each parameter, also for one that is not given. To import
+    that and to build those takes longer than all else that `remit get` does before it asks the server.
+    """
+
+    def __init__(self, param: Any) -> None:
+        self._by_typer = param.get_runtime_param
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        annotation, several = param.type_descriptor.annotation, param.multiple or param.nargs == -1
+        parser = param.type_descriptor.parameter_info.parser
+        if value is None or (several and value in ((), [])):
+            return () if several else None
+        if several:
+            texts = isinstance(value, list | tuple) and all(type(each) is str for each in value)
+            if texts and parser is None and annotation == list[str]:
+                return list(value)
+        elif parser is not None:
+            with suppress(ValueError):  # typer words the error
+                return parser(value)
+        elif type(value) is annotation and (annotation is str or issubclass(annotation, Enum)):
+            return value
+        return self._by_typer().coerce(value, param=param, ctx=ctx)
+
+    def itself(self) -> Conversion:
+        return self
+
+
+def _quickly_converted(params: list[Any]) -> list[Any]:
+    for param in params:
+        if not isinstance(getattr(param.get_runtime_param, "__self__", None), Conversion):
+            param.get_runtime_param = Conversion(param).itself  # typer has no setting for it
     return params
 
 

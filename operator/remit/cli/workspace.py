@@ -80,7 +80,7 @@ def _columns(found: list[Place], *, all_namespaces: bool) -> list[str]:
 
 def _row(place: Place) -> dict[str, str]:
     from remit.api import format_bytes
-    from remit.execution.progress import human_duration
+    from remit.execution.durations import human_duration
 
     ago = datetime.datetime.now(datetime.UTC) - place.last_used if place.last_used else None
     row = {

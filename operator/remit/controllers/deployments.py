@@ -9,15 +9,9 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import structlog
 
-from remit.api.deploymentstatus import (
-    DeploymentPhase,
-    DeploymentStatus,
-    PipelineState,
-    Release,
-    ReleaseReport,
-    RequestAnswer,
-)
-from remit.api.resource import Deployment
+from remit.api.deployment import Deployment
+from remit.api.deploymentstatus import DeploymentStatus, PipelineState, Release, ReleaseReport, RequestAnswer
+from remit.api.phases import DeploymentPhase
 from remit.controllers import hooks, releasemetrics, releasetraces, unreadable
 from remit.controllers.reporting import Reports
 from remit.controllers.values import Source
@@ -35,10 +29,10 @@ from remit.release import (
     MalformedRequest,
     Material,
     ObservedState,
-    Problem,
-    Request,
+    ReleaseRequest,
     RunHook,
     Snapshot,
+    SpecProblem,
     Switch,
     Target,
     configuration,
@@ -69,7 +63,7 @@ class ApiStore:
     deployment: Deployment
     _created: dict[HookKey, str] = field(default_factory=dict)
     """The uids of the tasks that were created for hooks of the release that goes on, until status has them."""
-    denied: Problem | None = None
+    denied: SpecProblem | None = None
     """The last denial, which is counted once and not at every look."""
 
     @property
@@ -81,7 +75,7 @@ class ApiStore:
         return requestannotation.requester(self.obj)
 
     @property
-    def request(self) -> Request | MalformedRequest | None:
+    def request(self) -> ReleaseRequest | MalformedRequest | None:
         return requestannotation.pending(self.obj)
 
     async def configuration(self) -> tuple[Snapshot, Material]:
@@ -184,7 +178,7 @@ class DeploymentReconciler:
     metrics: Metrics
     events: Recorder
     places: Places
-    problem: Callable[[Deployment, Material], Problem | None]
+    problem: Callable[[Deployment, Material], SpecProblem | None]
     """What keeps a Deployment from being released as it is."""
     audit: AuditLog
     redactor: Redactor
@@ -248,7 +242,7 @@ class DeploymentReconciler:
         driven[0].obj, driven[0].deployment = obj, deployment
         return driven
 
-    def _problem(self, deployment: Deployment, material: Material) -> Problem | None:
+    def _problem(self, deployment: Deployment, material: Material) -> SpecProblem | None:
         """With what prints the policy that would help, where one would."""
         found, metadata = self.problem(deployment, material), deployment.metadata
         store = self._driven[deployment.key][0]

@@ -12,8 +12,8 @@ from typing import Final, get_args
 import structlog
 
 from remit.api import Phase
-from remit.api.deploymentstatus import DeploymentPhase
 from remit.api.endpoint import Resource
+from remit.api.phases import DeploymentPhase
 from remit.controllers import releasemetrics
 from remit.controllers.releasemetrics import TARGETS, Side
 from remit.controllers.tasks import TaskReconciler
@@ -50,11 +50,11 @@ def expose(
         metrics.tasks_running.labels(backend).set_function(partial(runner.count, backend))
     for reason in WaitReason:
         metrics.tasks_queued.labels(reason).set_function(partial(tasks.queued, reason))
-    for operation, performer in runner.performers.items():
-        if performer.breaker is not None:
-            metrics.circuits_open.labels(operation).set_function(performer.breaker.open_count)
+    for operation, executor in runner.executors.items():
+        if executor.breaker is not None:
+            metrics.circuits_open.labels(operation).set_function(executor.breaker.open_count)
             trips = metrics.circuit_trips.labels(operation)
-            performer.breaker.on_trip = trips.inc
+            executor.breaker.on_trip = trips.inc
     if "process" in runner.backends:
         abilities = probe_host().abilities
         for layer in Layer:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from remit.api import API_VERSION, Deployment, ExecutionTask
 from remit.api.controllerref import controller_of, is_controlled_by
 from remit.api.deploymentstatus import STAGES
-from remit.api.executiontaskstatus import FINAL_PHASES
+from remit.api.phases import FINAL_PHASES
 from remit.errors import ApiError, DeploymentError, InvalidInput
 from remit.kube.client import TASKS, Kube, Object
 from remit.kube.indexer import CONTROLLER

@@ -20,7 +20,7 @@ from remit.backends import Backend, ProcessBackend
 from remit.backends.base import TaskReference
 from remit.backends.docker import NOBODY, OFF, DockerBackend, Staging
 from remit.backends.docker import Engine as DockerEngine
-from remit.backends.egress import Books, Doors
+from remit.backends.egress import EgressListeners, UsageStore
 from remit.backends.kubernetes import KubernetesBackend, Launcher
 from remit.controllers import audithead, gauges, notifying
 from remit.controllers.controller import Controller
@@ -56,7 +56,7 @@ from remit.kube.lease import LeaderElector
 from remit.kube.reflector import Reflector
 from remit.kube.workqueue import WorkQueue
 from remit.notifications.notifier import Notifier
-from remit.operations import load_drivers, performers
+from remit.operations import executors, load_drivers
 from remit.policy import WITH_IMAGES, Installation
 from remit.privatefiles import private_directory
 from remit.release.judging import Judge
@@ -258,19 +258,19 @@ class Operator:
         queue, releases = WorkQueue("executiontask", metrics), WorkQueue("deployment", metrics)
         engine = None if settings.docker_host == OFF else DockerEngine(settings.docker_host)
         readable = [str(path) for path in settings.read_only_paths]
-        performing = performers(settings.state_dir, host, read_only_paths=readable, engine=engine)
+        operation_executors = executors(settings.state_dir, host, read_only_paths=readable, engine=engine)
         process_allowed = "process" in settings.backends
-        doors = Doors()
+        listeners = EgressListeners()
         protected = [str(settings.state_dir), str(default_state_dir())]
         protected += [settings.docker_host.removeprefix("unix://")] if engine else []
-        process = ProcessBackend(host, read_only_paths=readable, doors=doors, protected=protected)
+        process = ProcessBackend(host, read_only_paths=readable, listeners=listeners, protected=protected)
         offered: dict[str, Backend] = {"process": process} if process_allowed else {}
         if engine and "docker" in settings.backends:
             identities = (host.bubblewrap and host.bubblewrap.identities) or NOBODY
             staging = Staging(settings.state_dir / "mounts", protected, identities)
             staging.clear()
-            books = Books(settings.state_dir / "egress")
-            offered["docker"] = DockerBackend(engine, doors, books, staging=staging)
+            usage_store = UsageStore(settings.state_dir / "egress")
+            offered["docker"] = DockerBackend(engine, listeners, usage_store, staging=staging)
         if jobs is not None:
             offered["kubernetes"] = jobs
             jobs.workspaces.notify = lambda task, *told: events.record(_object(task), *told)
@@ -280,7 +280,7 @@ class Operator:
             redactor=redactor,
             on_ended=queue.add,
             on_made=queue.add,
-            performers=performing,
+            executors=operation_executors,
             folders=Folders(
                 open_store(settings.state_dir, settings.artifact_store),
                 WorkspaceStore(settings.state_dir / "workspaces"),
@@ -303,7 +303,7 @@ class Operator:
             settings.search_path,
             readable,
             default_limits(host),
-            frozenset(performing) - (frozenset() if process_allowed else BESIDE_THE_OPERATOR),
+            frozenset(operation_executors) - (frozenset() if process_allowed else BESIDE_THE_OPERATOR),
             frozenset(offered),
             memory=host.memory,
             host_paths=not settings.in_pod,

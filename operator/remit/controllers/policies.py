@@ -26,7 +26,7 @@ from remit.kube.indexer import key_of
 from remit.kube.reflector import Reflector, ResourceEventHandler
 from remit.kube.status import Outdated, StatusWriter
 from remit.kube.workqueue import WorkQueue
-from remit.policy import CompiledPolicy, Problem, compile_policy
+from remit.policy import CompiledPolicy, PolicyProblem, compile_policy
 from remit.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
@@ -203,11 +203,11 @@ class Policies:
             if edited or str(warning) not in (said or ""):  # another version, or another set of flags, warns of more
                 self.events.record(obj, "Warning", _WARNINGS[warning.field], str(warning))
 
-    def _warnings(self, policy: CompiledPolicy) -> tuple[Problem, ...]:
+    def _warnings(self, policy: CompiledPolicy) -> tuple[PolicyProblem, ...]:
         listed = policy.spec.backends
-        absent: tuple[Problem, ...] = ()
+        absent: tuple[PolicyProblem, ...] = ()
         if self.backends and listed is not None and not set(listed) & set(self.backends):
-            absent = (Problem("spec.backends", _NOT_OFFERED.format(", ".join(self.backends), self.backends[0])),)
+            absent = (PolicyProblem("spec.backends", _NOT_OFFERED.format(", ".join(self.backends), self.backends[0])),)
         if self.namespaces == (self.operator_namespace,):
             return absent  # there a policy is no ceiling of another one
         return (*policy.warnings(self.operator_namespace), *absent)
@@ -259,4 +259,4 @@ def compile_object(obj: Object) -> CompiledPolicy:
         return compile_policy(CommandPolicy.parse(obj))
     except InvalidInput as error:
         blank = compile_policy(CommandPolicy.parse({**obj, "spec": {}, "status": {}}))
-        return dataclasses.replace(blank, problems=(Problem(error.field or "spec", str(error)),))
+        return dataclasses.replace(blank, problems=(PolicyProblem(error.field or "spec", str(error)),))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from remit.release.traffic import Probe
-from remit.release.traffic.probe import Request
+from remit.release.traffic.probe import ProbeSample
 
 _RATE: Final = 20.0
 """Requests a second."""
@@ -23,7 +23,7 @@ _START_SECONDS: Final = 0.5
 """How long a step waits for the first answer. A side that does not answer must not hold up the way back."""
 
 
-class Burst:
+class ProbeRun:
     """One probe, for as long as it is told to go on. `ended` is called once it has nothing more to say.
 
     `token` is as `Probe` has it.
@@ -43,7 +43,7 @@ class Burst:
         return self._task.done()
 
     @property
-    def requests(self) -> Sequence[Request]:
+    def requests(self) -> Sequence[ProbeSample]:
         """What came of each request that has ended."""
         return self._probe.requests
 

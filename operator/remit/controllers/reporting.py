@@ -15,9 +15,9 @@ from typing import Final
 
 import structlog
 
+from remit.api.deployment import Deployment
 from remit.api.deploymentstatus import PipelineState, Release, ReleaseReport, Slot
-from remit.api.resource import Deployment
-from remit.controllers.probing import Burst
+from remit.controllers.probing import ProbeRun
 from remit.errors import DeploymentError
 from remit.execution.recording import NODE
 from remit.kube.client import Object
@@ -68,7 +68,7 @@ class _Recording:
     under_way: float | None = None
     """The moment of the last command to switch, in seconds of `time.monotonic`, until it was seen to hold."""
     restarts: int | None = None
-    bursts: list[Burst] = field(default_factory=list)
+    probe_runs: list[ProbeRun] = field(default_factory=list)
     url: str = ""
     out_of_reach: bool = False
     """Where `url` leads, nothing answers the operator."""
@@ -86,7 +86,7 @@ class _Recording:
         """Whether more is about to be known of it."""
         in_time = self.asked_at is not None and (now - self.asked_at).total_seconds() < _USAGE_SECONDS
         asking = self.asking is not None and not self.asking.done() and in_time
-        return asking or any(not burst.over for burst in self.bursts)
+        return asking or any(not probe_run.over for probe_run in self.probe_runs)
 
     def add(self, sample: Sample) -> None:
         self.samples.append(sample)
@@ -95,7 +95,7 @@ class _Recording:
             self.every *= 2
 
     def evidence(self, now: datetime.datetime) -> Evidence:
-        requests = [request for burst in self.bursts for request in burst.requests]
+        requests = [request for probe_run in self.probe_runs for request in probe_run.requests]
         origin = now - datetime.timedelta(seconds=time.monotonic())
         return Evidence(
             samples=tuple(sorted(self.samples, key=lambda sample: sample.at)),
@@ -160,23 +160,23 @@ class Reports:
             return
         if recording.out_of_reach:
             return
-        if recording.bursts and not recording.bursts[-1].over:
-            recording.bursts[-1].go_on()
+        if recording.probe_runs and not recording.probe_runs[-1].over:
+            recording.probe_runs[-1].go_on()
             return
         at = _entry(desired, observed, release)
         if at is None:
             recording.note(_unprobed(observed))
             return
         recording.url = at.url
-        burst = Burst(at.url, lambda: self.wake(deployment.key), _token(at, target))
-        await burst.began()
-        if deployment.spec.target.kubernetes is not None and not burst.answered:
+        probe_run = ProbeRun(at.url, lambda: self.wake(deployment.key), _token(at, target))
+        await probe_run.began()
+        if deployment.spec.target.kubernetes is not None and not probe_run.answered:
             recording.out_of_reach = True
             recording.note(f"No probe ran: nothing answered the operator at {at.url.partition('?')[0]}.")
-            self._ending.add(ending := burst.stop())
+            self._ending.add(ending := probe_run.stop())
             ending.add_done_callback(self._ending.discard)
             return
-        recording.bursts.append(burst)
+        recording.probe_runs.append(probe_run)
 
     def switching(self, key: str, step: Switch, observed: ObservedState) -> None:
         """The command to switch is given now. The same one again is still the first one.
@@ -251,10 +251,10 @@ class Reports:
         if new.revision == release.revision:
             recording.restarts = max(recording.restarts or 0, new.restarts)
         whole = observed.live is not None and observed.converged and observed.slot(observed.live).healthy > 0
-        if not whole and recording.bursts and not recording.bursts[-1].over:
-            recording.bursts[-1].go_on()
-        if release.stage in {"PostPromotion", "Bake"} and recording.bursts and not recording.bursts[-1].over:
-            recording.bursts[-1].watch()
+        if not whole and recording.probe_runs and not recording.probe_runs[-1].over:
+            recording.probe_runs[-1].go_on()
+        if release.stage in {"PostPromotion", "Bake"} and recording.probe_runs and not recording.probe_runs[-1].over:
+            recording.probe_runs[-1].watch()
         last = recording.switchings[-1] if recording.switchings else None
         if recording.under_way is None or last is None:
             return
@@ -346,4 +346,4 @@ async def _end(recording: _Recording) -> None:
     recording.over = True
     if recording.asking is not None:
         recording.asking.cancel()  # and is not waited for
-    await asyncio.gather(*(burst.end() for burst in recording.bursts if not burst.over))
+    await asyncio.gather(*(probe_run.end() for probe_run in recording.probe_runs if not probe_run.over))

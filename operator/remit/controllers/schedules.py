@@ -122,7 +122,8 @@ class ScheduleReconciler:
         for child in children:
             if not child.spec.cancel:
                 metadata = child.metadata
-                await self.kube.patch(TASKS, metadata.namespace, metadata.name, {"spec": {"cancel": True}})
+                body = {"metadata": {"uid": metadata.uid}, "spec": {"cancel": True}}
+                await self.kube.patch(TASKS, metadata.namespace, metadata.name, body)
                 self.metrics.api_writes.labels("patch", "ExecutionTask").inc()
 
     async def _delete(self, child: ExecutionTask) -> None:

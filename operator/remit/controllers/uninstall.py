@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from remit.api.endpoint import Resource
-from remit.api.executiontaskstatus import Phase
+from remit.api.phases import Phase
 from remit.controllers.deployments import FINALIZER
 from remit.errors import ApiError, RemitError
 from remit.kube.client import DEPLOYMENTS, LEASES, TASKS, Kube, Object, Objects

@@ -14,7 +14,7 @@ from remit.errors import ApiError, InvalidInput, MissingReference
 from remit.execution.mounts import mounted_files
 from remit.execution.resolved import Resolved
 from remit.kube.client import CONFIG_MAPS, SECRETS, Kube
-from remit.telemetry.spellings import MIN_LENGTH, excess, told_as
+from remit.telemetry.encodings import MIN_LENGTH, excess, told_as
 
 
 async def resolve(kube: Kube, namespace: str, spec: ExecutionTaskSpec) -> Resolved:

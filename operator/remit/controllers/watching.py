@@ -141,10 +141,9 @@ class Watcher:
 
         @kopf.on.login(registry=registry)
         async def login(**_: Any) -> kopf.AiohttpSession:
-            authorization = await access.authorization()
             session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(ssl=access.ssl_context() or True, limit=0, socket_factory=make_socket),
-                headers={"Authorization": authorization} if authorization else {},
+                headers=await access.login(),
                 trace_configs=[self._tracing(home)],
             )
             sessions.push_async_callback(session.close)

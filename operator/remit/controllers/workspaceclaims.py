@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from remit.api.executiontaskstatus import FINAL_PHASES
+from remit.api.phases import FINAL_PHASES
 from remit.backends.kubernetes.workspaces import Key, Workspaces
 from remit.kube.client import Object
 from remit.kube.indexer import Indexer

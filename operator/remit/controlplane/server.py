@@ -19,7 +19,7 @@ from remit.controlplane.http.listener import Listener
 from remit.controlplane.http.metrics import RequestMetrics
 from remit.controlplane.http.reviews import Reviews
 from remit.controlplane.kubeconfig import ensure_token, write_kubeconfig
-from remit.controlplane.resources import Registry, Resource
+from remit.controlplane.resources import Registry, ServedResource
 from remit.controlplane.resources.builtin import builtin_resources, check_stored
 from remit.controlplane.schema.celworker import WORKER
 from remit.controlplane.startup import DATABASE, lock_state, open_sockets, raise_descriptor_limit
@@ -94,7 +94,7 @@ class ControlPlane:
             await self.stop()
             raise
 
-    async def _serve(self, store: Store, builtin: list[Resource]) -> None:
+    async def _serve(self, store: Store, builtin: list[ServedResource]) -> None:
         registry = Registry()
         for resource in builtin:
             registry.replace(resource.group, resource.plural, [resource])

@@ -8,6 +8,7 @@ import io
 import json
 import re
 import shlex
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
@@ -107,6 +108,8 @@ class Selection:
     wanted: Filter
     last: int | None = None
     """Only so many, from the end."""
+    stop: threading.Event | None = None
+    """Once it is set, the reading ends with `ReadingStopped`."""
     records: int = 0
     whole: bool = True
     """Nothing was left out between the first record and the last."""
@@ -125,7 +128,7 @@ class Selection:
             yield raw, record
 
     def _selected(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
-        for raw, record in read(self.path):
+        for raw, record in read(self.path, self.stop):
             if record is None:
                 self.unreadable += 1
             elif self.wanted(record):

@@ -8,7 +8,6 @@ from pathlib import Path
 from remit.api.endpoint import Resource
 from remit.didyoumean import did_you_mean
 from remit.errors import ApiError, RemitError
-from remit.execution.reading import run_directory
 from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Kube, Object
 
 _KINDS = {
@@ -53,6 +52,8 @@ class Connection:
 
     def run_directory(self, namespace: str, uid: str, attempt_id: str) -> Path | None:
         """Where the output of an attempt is kept, if that is on this machine and may be read."""
+        from remit.execution.reading import run_directory  # with the models of tasks, which a table does not need
+
         return run_directory(self.state_dirs, namespace, uid, attempt_id)
 
 

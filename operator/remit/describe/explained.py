@@ -69,13 +69,16 @@ class Explained:
         }
 
 
-async def explain(connection: Connection, name: str, operator_namespace: str) -> Explained:
-    """Of the task of that name in the connection's namespace. Raises `RemitError`, and for a task that is not there,
-    too."""
+async def explain(
+    connection: Connection, name: str, operator_namespace: str, reached: observedruns.Reached | None = None
+) -> Explained:
+    """Of the task of that name in the connection's namespace. `reached` is where its namespace's tasks connected to;
+    without it, that is read of the connection's own trail. Raises `RemitError`, and for a task that is not there, too.
+    """
     task = await connection.find(TASKS, name)
     today = await observedruns.policies_of(connection, operator_namespace)
-    trail = observedruns.trail_of(connection.own_state_dirs)
-    reached = await asyncio.to_thread(observedruns.reached_by, trail, connection.namespace) if trail else None
+    if reached is None and (trail := observedruns.trail_of(connection.own_state_dirs)):
+        reached = await asyncio.to_thread(observedruns.reached_by, trail, connection.namespace)
     seen = await observedruns.task_of(connection, task, reached)
     if not seen.runs:
         why = "; ".join(each.why for each in seen.unclear)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import threading
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from typing import Any, Final
 
 from remit.api import API_VERSION, Deployment, ExecutionTask
 from remit.api.controllerref import controller_of
-from remit.backends.egress.ledger import OTHERS
+from remit.backends.egress.usage import OTHERS
 from remit.controllers.policies import compile_object
 from remit.controllers.values import Source, secrets_of
 from remit.describe.connection import Connection
@@ -21,7 +22,7 @@ from remit.errors import ApiError, InvalidInput, MissingReference, RemitError
 from remit.execution.recording import request_on_record
 from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Object
 from remit.operations.command import look_up
-from remit.policy import BadHost, CompiledPolicy, Destination, Request
+from remit.policy import BadHost, CompiledPolicy, Destination, PolicyRequest
 from remit.policy.suggestion import LeftOut, Options, Run, Suggestion, suggest, written
 from remit.policy.testing import request_of
 from remit.release import configuration
@@ -29,7 +30,7 @@ from remit.release.judging import requests
 from remit.telemetry.redact import MASK, Redactor
 from remit.telemetry.trail import Filter, read
 
-_NOTHING: Final = Request(namespace="")
+_NOTHING: Final = PolicyRequest(namespace="")
 _NOT_HERE: Final = (
     "where it wanted to connect is on the audit trail, which is not on this machine; suggest on the operator's host, or"
     " list what lastDenied of its status says"
@@ -55,7 +56,7 @@ class Wanted:
 
 
 @dataclass
-class Seen:
+class ObservedRuns:
     """The runs that were found, and those of which too little is known."""
 
     runs: list[Run] = field(default_factory=list)
@@ -113,10 +114,10 @@ async def policies_of(connection: Connection, operator_namespace: str) -> Today:
     return Today([compile_object(obj) for obj in objects], [compile_object(obj) for obj in ceilings])
 
 
-async def tasks_of(connection: Connection, wanted: Wanted, reached: Reached | None = None) -> Seen:
+async def tasks_of(connection: Connection, wanted: Wanted, reached: Reached | None = None) -> ObservedRuns:
     """The tasks on the API server, with the names that `envFrom` brings, and their Secrets looked for. `reached` is
     None where it is not known where they connected to."""
-    seen, source = Seen(), Source(connection.kube, connection.namespace)
+    seen, source = ObservedRuns(), Source(connection.kube, connection.namespace)
     objects = await connection.kube.list(TASKS, connection.namespace)
     with_runs = {controller_of(obj, API_VERSION, "ExecutionTask") for obj in objects}
     for obj in sorted(objects, key=lambda each: str(each["metadata"]["name"])):
@@ -132,14 +133,14 @@ async def tasks_of(connection: Connection, wanted: Wanted, reached: Reached | No
     return seen
 
 
-async def task_of(connection: Connection, obj: Object, reached: Reached | None) -> Seen:
+async def task_of(connection: Connection, obj: Object, reached: Reached | None) -> ObservedRuns:
     """The run of one task alone."""
-    seen = Seen()
+    seen = ObservedRuns()
     await _add(seen, Source(connection.kube, connection.namespace), obj, reached)
     return seen
 
 
-async def _add(seen: Seen, source: Source, obj: Object, reached: Reached | None) -> None:
+async def _add(seen: ObservedRuns, source: Source, obj: Object, reached: Reached | None) -> None:
     name = _name(obj)
     if reached is None and any((each.get("network") or {}).get("denied") for each in _attempts(obj)):
         seen.leave_out(name, _NOT_HERE)
@@ -155,7 +156,7 @@ async def _add(seen: Seen, source: Source, obj: Object, reached: Reached | None)
 
 
 @contextlib.contextmanager
-def _unreadable_left_out(seen: Seen, name: str) -> Iterator[None]:
+def _unreadable_left_out(seen: ObservedRuns, name: str) -> Iterator[None]:
     """What cannot be read of `name` is told as the reason why it is left out."""
     try:
         yield
@@ -171,7 +172,7 @@ def _attempts(obj: Object) -> list[dict[str, Any]]:
     return (obj.get("status") or {}).get("attempts") or []
 
 
-def _destinations(seen: Seen, name: str, recorded: Collection[str] | None) -> frozenset[Destination]:
+def _destinations(seen: ObservedRuns, name: str, recorded: Collection[str] | None) -> frozenset[Destination]:
     """Those that rules can name. A request that named none is refused whatever policies say."""
     found = set()
     for text in recorded or ():
@@ -182,7 +183,7 @@ def _destinations(seen: Seen, name: str, recorded: Collection[str] | None) -> fr
     return frozenset(found)
 
 
-async def add_deployments(seen: Seen, connection: Connection, wanted: Wanted) -> None:
+async def add_deployments(seen: ObservedRuns, connection: Connection, wanted: Wanted) -> None:
     """What Deployments run, or are kept from running, as they are declared now; none for who may not list them."""
     try:
         objects = await connection.kube.list(DEPLOYMENTS, connection.namespace)
@@ -197,7 +198,7 @@ async def add_deployments(seen: Seen, connection: Connection, wanted: Wanted) ->
             await _add_deployment(seen, Source(connection.kube, connection.namespace), obj)
 
 
-async def _add_deployment(seen: Seen, source: Source, obj: Object) -> None:
+async def _add_deployment(seen: ObservedRuns, source: Source, obj: Object) -> None:
     name = f"Deployment {obj['metadata']['name']}"
     with _unreadable_left_out(seen, name):
         deployment = Deployment.parse(obj)
@@ -225,7 +226,7 @@ def _text(value: bytes) -> str | None:
         return None
 
 
-def _as_found(request: Request) -> Request:
+def _as_found(request: PolicyRequest) -> PolicyRequest:
     """With the program as it is found here, where it is: on the operator's own host, `deny` rules know its links."""
     command = request.command
     if command is None or not request.beside_the_operator:
@@ -263,17 +264,20 @@ def trail_of(state_dirs: Sequence[Path]) -> Path | None:
     return None
 
 
-def reached_by(trail: Path, namespace: str) -> Reached:
-    """Where tasks of the namespace connected to or wanted to, as the ends of their attempts have it on record."""
+def reached_by(trail: Path, namespace: str, stop: threading.Event | None = None) -> Reached:
+    """Where tasks of the namespace connected to or wanted to, as the ends of their attempts have it on record. Raises
+    `ReadingStopped` once `stop` is set."""
     found: dict[str, set[str]] = defaultdict(set)
     ended = Filter(namespace=namespace, kind="execution")
-    for _, record in read(trail):
+    for _, record in read(trail, stop):
         if record is not None and ended(record) and isinstance(record.get("network"), list):
             found[str(record.get("uid"))] |= {str(each.get("destination")) for each in record["network"]}
     return found
 
 
-def add_recorded(seen: Seen, trail: Path, namespace: str, wanted: Wanted, reached: Reached | None = None) -> None:
+def add_recorded(
+    seen: ObservedRuns, trail: Path, namespace: str, wanted: Wanted, reached: Reached | None = None
+) -> None:
     """What the audit trail has of tasks that are not there any more: the last decision on each."""
     wanted_records = Filter(since=wanted.since, namespace=namespace, task=wanted.task, kind="decision")
     last = {

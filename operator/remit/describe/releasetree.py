@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from remit.api import Deployment, ExecutionTask
-from remit.api.deploymentstatus import DeploymentPhase, DeploymentStatus, RevisionStatus, SlotStatus
-from remit.execution.progress import human_duration
+from remit.api.deploymentstatus import DeploymentStatus, RevisionStatus, SlotStatus
+from remit.api.phases import DeploymentPhase
+from remit.execution.durations import human_duration
 from remit.release import HookKey
 from remit.release.conclusion import failure
 
@@ -30,7 +31,7 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class SideSummary:
     """Blue or green, with a revision on it."""
 
     slot: str
@@ -67,7 +68,7 @@ class RevisionBranch:
     marks: tuple[str, ...] = ()
     """Of live, preview and pinned."""
     took: str = ""
-    sides: tuple[Side, ...] = ()
+    sides: tuple[SideSummary, ...] = ()
     hooks: tuple[Hook, ...] = ()
 
 
@@ -156,7 +157,7 @@ def _began(task: ExecutionTask) -> tuple[bool, str, str]:
     return created is None, created.isoformat() if created else "", task.metadata.name
 
 
-def _side(deployment: Deployment, slot: SlotStatus) -> Side:
+def _side(deployment: Deployment, slot: SlotStatus) -> SideSummary:
     status = deployment.status
     live = slot.name == status.active_slot
     marks = {
@@ -164,7 +165,7 @@ def _side(deployment: Deployment, slot: SlotStatus) -> Side:
         "preview": not live and slot.revision == status.preview_revision,
         "draining": slot.draining,
     }
-    return Side(
+    return SideSummary(
         slot=slot.name,
         ready=slot.ready_replicas,
         wanted=slot.replicas,

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from remit.api.deploymentstatus import DeploymentPhase
-from remit.api.executiontaskstatus import Phase
+from remit.api.phases import DeploymentPhase, Phase
 from remit.didyoumean import did_you_mean
 
 Object = dict[str, Any]

@@ -25,7 +25,7 @@ from remit.execution.lifecycle import Finish
 from remit.execution.mounts import empty_bytes, mounts_of, stdin_file_of
 from remit.execution.resolved import Resolved
 from remit.execution.runner import Attempt
-from remit.operations.base import Work
+from remit.operations.base import OperationRequest
 from remit.operations.command import SEARCH_PATH, look_up
 from remit.policy import (
     BY_BACKENDS,
@@ -40,10 +40,10 @@ from remit.policy import (
     Grant,
     Installation,
     Limits,
+    PolicyRequest,
     RateClaim,
     Reason,
     ReleasePlace,
-    Request,
     decide,
     executed,
     request_for,
@@ -133,7 +133,7 @@ class Refused:
     finish: Finish
     status: PolicyStatus | None = None
     command: Command | None = None
-    request: Request | None = None
+    request: PolicyRequest | None = None
     """What policy was asked, unless that is told nowhere."""
     audited: tuple[Denial, ...] = ()
     """As in `Admitted`."""
@@ -385,7 +385,7 @@ def _wanted_artifact(artifact: Artifact, working_dir: str, admitted: Admitted) -
     )
 
 
-def _script(judged: Request) -> Mapping[str, bytes]:
+def _script(judged: PolicyRequest) -> Mapping[str, bytes]:
     return {SCRIPT_PATH: judged.subject.source.encode()} if isinstance(judged.subject, ScriptOperation) else {}
 
 
@@ -396,8 +396,10 @@ def _base_environment(backend: str) -> Mapping[str, str]:
     return {name: value for name, value in BASE_ENVIRONMENT.items() if name != "PATH"}
 
 
-def _performed(task: ExecutionTask, admitted: Admitted, number: int, resolved: Resolved, timeout: float) -> Work:
-    return Work(
+def _performed(
+    task: ExecutionTask, admitted: Admitted, number: int, resolved: Resolved, timeout: float
+) -> OperationRequest:
+    return OperationRequest(
         id=attempt_id(task, number),
         namespace=task.metadata.namespace,
         task=task.metadata.name,
@@ -472,7 +474,7 @@ def _status(decision: Decision) -> PolicyStatus:
     )
 
 
-def _refused(decision: Decision, request: Request, read_only_paths: Sequence[str]) -> Refused:
+def _refused(decision: Decision, request: PolicyRequest, read_only_paths: Sequence[str]) -> Refused:
     command = request.command
     if decision.reason is Reason.EXECUTABLE_NOT_FOUND:
         hint = explain_absence(command.program, read_only_paths) if command else ""

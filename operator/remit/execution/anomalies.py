@@ -23,7 +23,7 @@ from typing import Final
 from remit.api import Condition, ExecutionTaskStatus, Phase
 from remit.api.executiontaskstatus import RecentRun
 from remit.api.quantity import format_bytes
-from remit.execution.progress import human_duration
+from remit.execution.durations import human_duration
 
 WINDOW: Final = 20
 """Runs that one is compared with: the latest that succeeded before it."""

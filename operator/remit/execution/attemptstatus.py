@@ -20,7 +20,7 @@ from remit.api.executiontaskstatus import (
     UsageStatus,
 )
 from remit.backends import KeptArtifact, NetworkUse, Outcome, Usage
-from remit.backends.egress.ledger import DestinationUse
+from remit.backends.egress.usage import DestinationUse
 
 _LIMITS: Final[Mapping[str, str]] = {
     "memory_bytes": "memory",

@@ -9,7 +9,7 @@ from remit.api import format_bytes
 from remit.api.volumes import Volume, VolumeMount, WorkspaceVolume
 from remit.errors import InvalidInput
 from remit.execution.artifacts import StoredArtifact
-from remit.policy import CompiledPolicy, Request
+from remit.policy import CompiledPolicy, PolicyRequest
 from remit.policy.volumes import workspace_bytes
 from remit.sandbox import ClaimMount, FilesMount, MountedFile
 
@@ -54,7 +54,7 @@ def files_mount(
 
 
 def stdin_volume_of(
-    request: Request,
+    request: PolicyRequest,
     policies: Sequence[CompiledPolicy],
     folders: Mapping[str, str],
     artifacts: Mapping[str, StoredArtifact],

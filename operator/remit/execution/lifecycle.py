@@ -13,7 +13,8 @@ from typing import Final
 
 from remit import reasons
 from remit.api import ExecutionTask
-from remit.api.executiontaskstatus import AttemptStatus, Phase
+from remit.api.executiontaskstatus import AttemptStatus
+from remit.api.phases import Phase
 from remit.backends import ExitReason, Outcome
 from remit.backends.failure import LONGEST_RETRY_AFTER
 from remit.backends.outcome import INTERRUPTIONS

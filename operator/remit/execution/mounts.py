@@ -11,13 +11,13 @@ from remit.api.volumes import Volume, VolumeMount
 from remit.errors import InvalidInput
 from remit.execution.artifacts import StoredArtifact
 from remit.execution.jobmounts import claim_mount, files_mount
-from remit.policy import CompiledPolicy, Request
+from remit.policy import CompiledPolicy, PolicyRequest
 from remit.policy.volumes import host_path_terms
 from remit.sandbox import EmptyMount, HostMount, Mount
 
 
 def mounts_of(
-    request: Request,
+    request: PolicyRequest,
     policies: Sequence[CompiledPolicy],
     folders: Mapping[str, str],
     artifacts: Mapping[str, StoredArtifact] = MappingProxyType({}),
@@ -39,7 +39,9 @@ def mounts_of(
     return tuple(sorted((mount for mount in found if mount), key=lambda mount: mount.mount_path))
 
 
-def stdin_file_of(request: Request, policies: Sequence[CompiledPolicy], folders: Mapping[str, str]) -> HostMount | None:
+def stdin_file_of(
+    request: PolicyRequest, policies: Sequence[CompiledPolicy], folders: Mapping[str, str]
+) -> HostMount | None:
     """The file that is read as standard input, if it is one of a volume. The arguments are those of `mounts_of`.
 
     Raises `InvalidInput` where the volume cannot be had here.
@@ -56,7 +58,7 @@ def stdin_file_of(request: Request, policies: Sequence[CompiledPolicy], folders:
     return found
 
 
-def _check_mounted_once(request: Request, volumes: Mapping[str, Volume]) -> None:
+def _check_mounted_once(request: PolicyRequest, volumes: Mapping[str, Volume]) -> None:
     """Each mount of an empty folder would be another one."""
     names = [mount.name for mount in request.mounts if volumes[mount.name].empty_dir]
     for name in names:
@@ -64,7 +66,7 @@ def _check_mounted_once(request: Request, volumes: Mapping[str, Volume]) -> None
             raise InvalidInput("is mounted twice; an emptyDir is mounted once", field=f"spec.volumes[{name}]")
 
 
-def empty_bytes(request: Request, default: int) -> int:
+def empty_bytes(request: PolicyRequest, default: int) -> int:
     """How large the empty folders are together, where one that says nothing has `default` bytes."""
     limits = [volume.empty_dir.size_limit for volume in request.volumes if volume.empty_dir]
     return sum(default if limit is None else parse_bytes(limit) for limit in limits)

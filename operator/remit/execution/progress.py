@@ -18,6 +18,7 @@ from remit.backends import Outcome
 from remit.backends.outcome import INTERRUPTIONS
 from remit.execution.attemptstatus import artifact_statuses, closed, result_statuses, sandbox_status
 from remit.execution.conditions import conditions_for
+from remit.execution.durations import human_duration
 from remit.execution.lifecycle import Finish, RetryAt
 from remit.execution.queue import Place, WaitReason
 from remit.telemetry import escape
@@ -193,20 +194,6 @@ def finished(
         error=error,
         policy=policy or task.status.policy,
     )
-
-
-def human_duration(span: datetime.timedelta) -> str:
-    """As kubectl writes durations, with tenths below ten seconds: `0.4s`, `42s`, `3m12s`, `2h5m`."""
-    seconds = max(0.0, span.total_seconds())
-    if seconds < 10:
-        return f"{seconds:.1f}s"
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h{minute}m" if minute else f"{hours}h"
-    if minutes:
-        return f"{minutes}m{second}s" if second else f"{minutes}m"
-    return f"{second}s"
 
 
 def _moved(

@@ -20,7 +20,7 @@ from remit.api.volumes import Artifact, Volume, VolumeFile, VolumeMount
 from remit.backends import Outcome
 from remit.execution.admission import Admitted, Refused
 from remit.execution.attemptstatus import destinations, usage_status
-from remit.policy import Command, Denial, Limits, Request, describe, request_for
+from remit.policy import Command, Denial, Limits, PolicyRequest, describe, request_for
 from remit.sandboxpaths import WORKSPACE
 from remit.telemetry import AuditEvent
 from remit.telemetry.chain import MAX_TEXT
@@ -73,7 +73,7 @@ def execution(task: ExecutionTask, who: str, attempt: str, outcome: Outcome) -> 
     )
 
 
-def request_on_record(record: Mapping[str, Any]) -> Request | None:
+def request_on_record(record: Mapping[str, Any]) -> PolicyRequest | None:
     """What was asked of policy in the decision `record`; None where it does not tell enough of that."""
     try:
         return _request(record)
@@ -81,7 +81,7 @@ def request_on_record(record: Mapping[str, Any]) -> Request | None:
         return None
 
 
-def _request(record: Mapping[str, Any]) -> Request | None:
+def _request(record: Mapping[str, Any]) -> PolicyRequest | None:
     asks, argv, operation = record.get("asks"), record.get("argv"), record.get("operation")
     if not isinstance(asks, dict) or asks.get("network") not in get_args(Network) or "argv_digest" in record:
         return None
@@ -94,7 +94,7 @@ def _request(record: Mapping[str, Any]) -> Request | None:
         return None
     limits = asks.get("limits")
     numbers = {name: limits[name] for name in _LIMITS if name in limits} if isinstance(limits, dict) else {}
-    return Request(
+    return PolicyRequest(
         namespace=str(record.get("namespace")),
         labels={str(key): str(value) for key, value in (asks.get("labels") or {}).items()},
         operation="command" if command else "http",
@@ -127,7 +127,7 @@ def _would_be(denial: Denial, namespace: str) -> dict[str, str]:
     return {name: text for name, text in told.items() if text}
 
 
-def _asks(request: Request | None) -> dict[str, Any]:
+def _asks(request: PolicyRequest | None) -> dict[str, Any]:
     """What else rules look at. Left out where it is more than any other text on record may be."""
     if request is None:
         return {}
@@ -150,7 +150,7 @@ def _asks(request: Request | None) -> dict[str, Any]:
     return found if len(json.dumps(found)) <= MAX_TEXT else {}
 
 
-def _working_dir(request: Request) -> str:
+def _working_dir(request: PolicyRequest) -> str:
     """Where its program is started, in a container or in its sandbox; empty for what it is unless a task says so."""
     if isinstance(request.subject, ContainerOperation):
         return request.subject.working_dir or ""

@@ -22,11 +22,11 @@ from remit.backends.base import KeptFiles
 from remit.errors import BackendError, InvalidInput, OutcomeUnknown, RemitError, SandboxUnavailable
 from remit.execution.artifacts import WantedArtifact, WantedResult, collector
 from remit.execution.folders import Folders
+from remit.execution.operations import attend, execute
 from remit.execution.output import Listener, OutputWriter, recovered
-from remit.execution.performing import attend, perform
 from remit.execution.store import Run, RunStore
 from remit.execution.workspacewatch import WorkspaceWatch
-from remit.operations.base import AdoptingPerformer, Effect, Performer, Work, not_retried
+from remit.operations.base import AdoptingExecutor, Effect, OperationExecutor, OperationRequest, not_retried
 from remit.operations.file.report import ReportedOutput
 from remit.sandbox import fence
 from remit.telemetry import Redactor
@@ -52,7 +52,7 @@ class Attempt:
     namespace: str
     uid: str
     backend: str
-    request: AttemptRequest | Work
+    request: AttemptRequest | OperationRequest
     max_output_bytes: int
     tail_bytes: int
     raw_output: bool = False
@@ -77,7 +77,7 @@ class Attempt:
     @property
     def in_doubt(self) -> str:
         """What may have taken place, for the user; empty while a failure may be retried."""
-        return self.request.effect.in_doubt if isinstance(self.request, Work) else self.effect.in_doubt
+        return self.request.effect.in_doubt if isinstance(self.request, OperationRequest) else self.effect.in_doubt
 
 
 @dataclass(slots=True)
@@ -106,7 +106,7 @@ class Runner:
     store: RunStore
     redactor: Redactor
     on_ended: Callable[[str], None]
-    performers: Mapping[str, Performer] = field(default_factory=dict)
+    executors: Mapping[str, OperationExecutor] = field(default_factory=dict)
     """Of the operations that Remit performs itself, by name."""
     folders: Folders | None = None
     """Where workspaces and artifacts are kept."""
@@ -162,10 +162,10 @@ class Runner:
     ) -> bool:
         """Whether an open attempt that is not running here may be running all the same."""
         adopting = isinstance(self.backends.get(attempt.backend), AdoptingBackend)
-        performer = self.performers.get(operation)
+        executor = self.executors.get(operation)
         is_job = operation == "file" and attempt.backend in self.backends
-        if subject is not None and performer is not None and not is_job:
-            adopting = isinstance(performer, AdoptingPerformer) and performer.outlives(subject)
+        if subject is not None and executor is not None and not is_job:
+            adopting = isinstance(executor, AdoptingExecutor) and executor.outlives(subject)
         return adopting and not self.has_ended(namespace, uid, attempt)
 
     def has_secrets_of(self, namespace: str, uid: str, attempt: AttemptStatus, versions: Mapping[str, str]) -> bool:
@@ -178,9 +178,9 @@ class Runner:
         return (recorded or {}) == versions
 
     def _lasting(self, attempt: Attempt) -> bool:
-        if isinstance(attempt.request, Work):
-            performer = self.performers.get(attempt.operation)
-            return isinstance(performer, AdoptingPerformer) and performer.outlives(attempt.request.subject)
+        if isinstance(attempt.request, OperationRequest):
+            executor = self.executors.get(attempt.operation)
+            return isinstance(executor, AdoptingExecutor) and executor.outlives(attempt.request.subject)
         return isinstance(self.backends.get(attempt.backend), AdoptingBackend)
 
     def stop(self, uid: str, reason: ExitReason = ExitReason.CANCELLED) -> None:
@@ -232,15 +232,15 @@ class Runner:
     async def _ended(self, lost: Sequence[Handle]) -> None:
         for handle in lost:
             if handle.operation:
-                await _recovered(self._performer_of(handle), handle)
+                await _recovered(self._executor_of(handle), handle)
                 continue
             for backend in self.backends.values():
                 if isinstance(backend, AdoptingBackend) == bool(handle.container):
                     await _recovered(backend, handle)
 
-    def _performer_of(self, handle: Handle) -> AdoptingPerformer | None:
-        performer = self.performers.get(handle.operation)
-        return performer if isinstance(performer, AdoptingPerformer) else None
+    def _executor_of(self, handle: Handle) -> AdoptingExecutor | None:
+        executor = self.executors.get(handle.operation)
+        return executor if isinstance(executor, AdoptingExecutor) else None
 
     def _in_background(self, clearing: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(clearing)
@@ -259,12 +259,12 @@ class Runner:
         if run is not None and (outcome := run.outcome) is not None:
             await self._put_in_place(uid, attempt.id, outcome)
             return outcome
-        where: Backend | AdoptingPerformer | None = self.backends.get(attempt.backend)
+        where: Backend | AdoptingExecutor | None = self.backends.get(attempt.backend)
         handle = _handle_of(run) if run is not None else None
         if handle is None and isinstance(where, AdoptingBackend):  # the record may be lost, and it may run all the same
             handle = dataclasses.replace(where.handle_of(namespace, attempt.id), uid=attempt.job_uid)
         if handle is not None and handle.operation:
-            where = self._performer_of(handle)
+            where = self._executor_of(handle)
         if handle is not None and where is not None:
             await where.recover(handle)
         lost = Outcome(ExitReason.INTERRUPTED, f"{_LOST}; {cause}" if cause else _LOST)
@@ -304,9 +304,9 @@ class Runner:
             task.cancel()
 
     async def close(self) -> None:
-        """Let go of what the performers hold. After `shutdown`."""
-        for performer in self.performers.values():
-            await performer.close()
+        """Close the executors. Call it after `shutdown`."""
+        for executor in self.executors.values():
+            await executor.close()
 
     async def _run(self, attempt: Attempt, cancel: asyncio.Event, adopt: bool) -> None:
         try:
@@ -392,7 +392,7 @@ class Runner:
         """Run it. What keeps it from running is an outcome too."""
         try:
             fence.check()
-            if isinstance(attempt.request, Work):
+            if isinstance(attempt.request, OperationRequest):
                 return await self._performed(attempt, attempt.request, run, writer, cancel, adopt)
             return await self._confined(attempt, attempt.request, run, writer, cancel, adopt)
         except SandboxUnavailable as error:
@@ -405,13 +405,19 @@ class Runner:
             return Outcome(ExitReason.BACKEND_ERROR, str(error))
 
     async def _performed(
-        self, attempt: Attempt, work: Work, run: Run, writer: OutputWriter, cancel: asyncio.Event, adopt: bool
+        self,
+        attempt: Attempt,
+        work: OperationRequest,
+        run: Run,
+        writer: OutputWriter,
+        cancel: asyncio.Event,
+        adopt: bool,
     ) -> Outcome:
-        performer = self.performers[attempt.operation]
-        if not isinstance(performer, AdoptingPerformer) or not performer.outlives(work.subject):
-            return await perform(performer, work, writer, cancel)
+        executor = self.executors[attempt.operation]
+        if not isinstance(executor, AdoptingExecutor) or not executor.outlives(work.subject):
+            return await execute(executor, work, writer, cancel)
         started, known = self._recorder(attempt, run, adopt), _handle_of(run) if adopt else None
-        outcome = await attend(performer, work, writer, cancel, on_started=started, adopt=adopt, recorded=known)
+        outcome = await attend(executor, work, writer, cancel, on_started=started, adopt=adopt, recorded=known)
         return outcome or Outcome(ExitReason.INTERRUPTED, _LOST)
 
     def _recorder(self, attempt: Attempt, run: Run, adopt: bool) -> Callable[[Handle], None]:
@@ -542,11 +548,11 @@ def _with_refusals(outcome: Outcome) -> Outcome:
     return dataclasses.replace(outcome, message=f"{outcome.message}; {count}: {use.last_denied}")
 
 
-def _interrupted(outcome: Outcome, request: AttemptRequest | Work) -> Outcome:
+def _interrupted(outcome: Outcome, request: AttemptRequest | OperationRequest) -> Outcome:
     """Of an attempt that a shutdown cancelled. Whether it is retried, the task's `onInterruption` says, as for one
     that was lost with the operator."""
     message = "the operator was shut down while this attempt was running; nothing of it is alive"
-    if isinstance(request, Work) and request.effect.in_doubt:
+    if isinstance(request, OperationRequest) and request.effect.in_doubt:
         message = f"{message}; {request.effect.in_doubt}"
     return dataclasses.replace(outcome, reason=ExitReason.INTERRUPTED, message=message, retryable=True)
 
@@ -574,7 +580,7 @@ def _is_being_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-async def _recovered(where: Backend | AdoptingPerformer | None, handle: Handle) -> None:
+async def _recovered(where: Backend | AdoptingExecutor | None, handle: Handle) -> None:
     """Nothing is left, as soon as its place can be reached. None: this operator has no such place."""
     while where is not None:
         try:

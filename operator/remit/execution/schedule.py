@@ -14,7 +14,7 @@ from typing import Any, Final
 from remit.api import ExecutionTask
 from remit.api.controllerref import is_controlled_by
 from remit.api.executiontask import Schedule
-from remit.api.executiontaskstatus import Phase
+from remit.api.phases import Phase
 from remit.errors import InvalidInput
 from remit.execution import cron
 from remit.execution.lifecycle import Finish

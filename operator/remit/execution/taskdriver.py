@@ -52,7 +52,7 @@ from remit.policy.deciding import MAX_MESSAGE
 from remit.policy.verdict import HELPED_BY_A_RULE
 from remit.sandbox.fencing import now as boot_time
 from remit.telemetry import AuditEvent, AuditLog, escape
-from remit.telemetry.spellings import MIN_LENGTH
+from remit.telemetry.encodings import MIN_LENGTH
 
 log = structlog.get_logger(__name__)
 _GIVEN_OTHERS = "a Secret that it was given has changed since, so that the old value could not be redacted"

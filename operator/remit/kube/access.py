@@ -1,6 +1,7 @@
 """How to reach an API server, and as whom.
 
-That comes from the official client's loader: kubeconfigs with all their ways of logging in, or a pod's service account.
+That comes from a kubeconfig with a static login, or else from the official client's loader: kubeconfigs with all other
+ways of logging in, or a pod's service account.
 """
 
 from __future__ import annotations
@@ -8,14 +9,17 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 import yaml
 
 from remit import safeyaml
 from remit.errors import RemitError
+from remit.kube.staticlogin import static_login
 from remit.userpaths import NO_HOME, default_state_dir, home
 
 
@@ -47,10 +51,14 @@ class Access:
     token: str | None = field(default=None, repr=False)
     cert_file: str | None = None
     key_file: str | None = None
+    login_data: str | None = field(default=None, repr=False)
+    """A certificate to log in with and its private key as text, in PEM."""
     verify: bool = True
     namespace: str = "default"
     configuration: Any = field(default=None, repr=False)
     """The official client's configuration, whose hook renews tokens that expire."""
+    impersonation: tuple[tuple[str, str], ...] = ()
+    """Headers that ask to be treated as somebody else, as the kubeconfig says."""
 
     @classmethod
     async def load(cls, kubeconfig: Path | None = None, context: str | None = None) -> Self:
@@ -58,20 +66,25 @@ class Access:
 
         Raises `RemitError` that says which file was looked into, and what it lacks.
         """
+        in_pod = kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ
+        files = [] if in_pod else _kubeconfigs(kubeconfig)
+        if len(files) == 1 and (login := static_login(files[0], context)):
+            return cls(**login)
         if home() == NO_HOME:  # the client looks for one when it is imported
             os.environ["HOME"] = str(NO_HOME)
-        # Imported here: it takes a second, and `remit --help` needs none of it.
+        # Imported here: it takes longer than most commands run, and few of them need it.
         from kubernetes.aio import client, config
 
         configuration = client.Configuration()
+        impersonation: tuple[tuple[str, str], ...] = ()
         try:
-            if kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+            if in_pod:
                 config.load_incluster_config(client_configuration=configuration)
                 namespace = pod_namespace()
             else:
+                _check(files)
                 # Said, because the library looks at the environment when it is imported and never again.
-                file = _existing(str(kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"))
-                _check(file)
+                file = os.pathsep.join(map(str, files))
                 contexts, active = config.list_kube_config_contexts(file)
                 chosen = next((item for item in contexts if item["name"] == context), None) if context else active
                 if chosen is None:
@@ -79,6 +92,7 @@ class Access:
                     raise RemitError(f"{file} has no context {context!r}; it has {names}")
                 await config.load_kube_config(file, context, client_configuration=configuration)
                 namespace = chosen["context"].get("namespace", "default")
+                impersonation = impersonation_of(files, chosen["context"].get("user"))
         except config.ConfigException as error:
             raise RemitError(
                 f"no API server to talk to: {error}. Start one with 'remit up', or name a kubeconfig with --kubeconfig"
@@ -105,6 +119,7 @@ class Access:
             verify=bool(configuration.verify_ssl),
             namespace=namespace,
             configuration=configuration,
+            impersonation=impersonation,
         )
 
     def ssl_context(self) -> ssl.SSLContext | None:
@@ -124,6 +139,8 @@ class Access:
                 context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
             if self.cert_file:
                 context.load_cert_chain(self.cert_file, self.key_file)
+            elif self.login_data:
+                _load_login(context, self.login_data)
         except OSError as error:  # ssl's own errors are among them
             why = getattr(error, "reason", None) or error.strerror or error
             raise RemitError(
@@ -133,6 +150,11 @@ class Access:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         return context
+
+    async def login(self) -> list[tuple[str, str]]:
+        """The headers that say who asks."""
+        authorization = await self.authorization()
+        return [*([("Authorization", authorization)] if authorization else []), *self.impersonation]
 
     async def authorization(self) -> str | None:
         """The value of the Authorization header; renewed where the login says how."""
@@ -147,18 +169,52 @@ class Access:
         return value
 
 
-def _existing(files: str) -> str:
-    """Those of the kubeconfigs that are there: about the others the library would write on the user's terminal."""
-    existing = [path for path in files.split(os.pathsep) if path and Path(os.path.expanduser(path)).is_file()]  # noqa: PTH111  # never raises
-    if not existing:
+def impersonation_of(files: Sequence[Path], user: object) -> tuple[tuple[str, str], ...]:
+    """Headers for what the entry of `user` says of whom to act as, which the library passes over: with the login's own
+    rights a command would do, and show, more than kubectl. Raises TypeError for what is no such entry."""
+    for path in files:
+        for document in safeyaml.load_all(path.read_bytes()):
+            for entry in document.get("users") or []:
+                if entry["name"] == user:  # the first file that has it, as for kubectl
+                    return tuple(_impersonation(entry.get("user") or {}))
+    return ()
+
+
+def _impersonation(entry: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    groups, extra = entry.get("as-groups") or [], entry.get("as-user-extra") or {}
+    if not isinstance(groups, list) or not isinstance(extra, dict):
+        raise TypeError("as-groups is a list, and as-user-extra a mapping")
+    for name, header in (("as", "Impersonate-User"), ("as-uid", "Impersonate-Uid")):
+        if entry.get(name):
+            yield header, str(entry[name])
+    for group in groups:
+        yield "Impersonate-Group", str(group)
+    for key, values in extra.items():
+        for value in values:
+            yield f"Impersonate-Extra-{quote(str(key), safe='')}", str(value)
+
+
+def _kubeconfigs(named: Path | None) -> list[Path]:
+    """Those of the kubeconfigs in use that are there: about the others the official client would write on the user's
+    terminal. Raises `RemitError` where there is none."""
+    names = str(named or os.environ.get("KUBECONFIG") or "~/.kube/config")
+    paths = [Path(os.path.expanduser(name)) for name in names.split(os.pathsep) if name]  # noqa: PTH111  # never raises
+    if not (existing := [path for path in paths if path.is_file()]):
         raise RemitError(
-            f"no API server to talk to: there is no kubeconfig {files}. Start one with 'remit up', or name a "
+            f"no API server to talk to: there is no kubeconfig {names}. Start one with 'remit up', or name a "
             "kubeconfig with --kubeconfig"
         )
-    return os.pathsep.join(existing)
+    return existing
 
 
-def _check(files: str) -> None:
-    """Raises `yaml.YAMLError` for what the library's own loader should not be given: it sets itself no bounds."""
-    for path in files.split(os.pathsep):
-        safeyaml.load_all(Path(path).expanduser().read_bytes())
+def _check(paths: list[Path]) -> None:
+    """Raises `yaml.YAMLError` for what the official client's loader should not be given: it sets itself no bounds."""
+    for path in paths:
+        safeyaml.load_all(path.read_bytes())
+
+
+def _load_login(context: ssl.SSLContext, pem: str) -> None:
+    """Log in with a certificate and its key. OpenSSL reads them from a file, and this one is on no disk."""
+    with os.fdopen(os.memfd_create("login"), "wb", buffering=0) as file:  # closed on exec
+        file.write(pem.encode("ascii"))
+        context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")

@@ -12,7 +12,7 @@ import io
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -22,10 +22,13 @@ from remit.api import GROUP, VERSION
 from remit.api.endpoint import Resource
 from remit.errors import ApiError
 from remit.kube.access import Access
-from remit.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from remit.telemetry.metrics import Metrics
 
 Object = dict[str, Any]
 Objects = list[Object]
+Headers = list[tuple[str, str]]
 """Named here, because `Kube` has a method `list`."""
 
 
@@ -337,14 +340,9 @@ class Kube:
         if seconds is not None:
             self._metrics.api_request_duration.labels(method, host).observe(seconds)
 
-    async def _headers(
-        self, content_type: str = "application/json", accept: str = "application/json"
-    ) -> dict[str, str]:
-        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": "remit"}
-        authorization = await self.access.authorization()
-        if authorization:
-            headers["Authorization"] = authorization
-        return headers
+    async def _headers(self, content_type: str = "application/json", accept: str = "application/json") -> Headers:
+        headers = [("Accept", accept), ("Content-Type", content_type), ("User-Agent", "remit")]
+        return [*headers, *await self.access.login()]
 
 
 def abort(response: aiohttp.ClientResponse) -> None:

@@ -165,18 +165,25 @@ class Informer:
             if not self._subscriptions[name]:
                 del self._subscriptions[name]
 
-    async def __aenter__(self) -> Self:
+    def start(self) -> None:
         where = f"in {self._namespace}" if self._namespace else "everywhere"
         self._running = asyncio.create_task(self._keep(), name=f"watch {self._resource.plural} {where}")
+
+    async def stop(self) -> None:
+        """End the watch. Whoever still reads gets an error."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+        self._fail(RemitError("the watch was closed"))
+
+    async def __aenter__(self) -> Self:
+        self.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
-        self._fail(RemitError("the watch was closed"))
+        await self.stop()
 
     async def _keep(self) -> None:
         clock = asyncio.get_running_loop().time

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,22 @@ EXTENSION = "remit.dev"
 
 
 def state_dir_of(kubeconfig: Path | None, context: str | None = None) -> Path | None:
-    """The state directory that the kubeconfig in use speaks of, if any."""
+    """The state directory that the kubeconfig in use speaks of, if any. Of several files, the first that has an entry
+    counts, as for kubectl."""
+    documents = []
     for path in [kubeconfig] if kubeconfig else _usual():
-        with contextlib.suppress(OSError, InvalidInput, KeyError, TypeError):
-            document = _read(path)
-            active = _named(document["contexts"], context or document["current-context"])["context"]
-            cluster = _named(document["clusters"], active["cluster"])["cluster"]
-            return Path(_named(cluster["extensions"], EXTENSION)["extension"]["stateDir"])
+        with contextlib.suppress(OSError, InvalidInput):
+            documents.append(_read(path))
+    with contextlib.suppress(KeyError, TypeError, StopIteration):
+        name = context or next(found for document in documents if (found := document.get("current-context")))
+        active = _named(_entries(documents, "contexts"), name)["context"]
+        cluster = _named(_entries(documents, "clusters"), active["cluster"])["cluster"]
+        return Path(_named(cluster["extensions"], EXTENSION)["extension"]["stateDir"])
     return None
+
+
+def _entries(documents: Sequence[dict[str, Any]], section: str) -> list[dict[str, Any]]:
+    return [entry for document in documents for entry in document.get(section) or []]
 
 
 def is_of_server(state_dir: Path, server: str) -> bool:
@@ -103,10 +112,8 @@ def _named(entries: list[dict[str, Any]], name: str) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    from remit.api.manifest import load_all  # every kind's model comes with it, which a control plane does not need
-
     try:
-        found = load_all(read_text(path))
+        found = safeyaml.load_documents(read_text(path))
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from None
     document = found[0] if len(found) == 1 else None

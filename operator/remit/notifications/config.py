@@ -9,11 +9,11 @@ from pydantic import Field, ValidationError, model_validator
 
 from remit.api.base import LabelSelector, SpecModel
 from remit.api.duration import Duration, seconds_of
-from remit.api.manifest import load_all
 from remit.api.mistakes import first_mistake
 from remit.errors import InvalidInput
 from remit.notifications.alert import AlertName
 from remit.regularfile import read_text
+from remit.safeyaml import load_documents
 
 _ReceiverName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 _Glob = Annotated[str, Field(pattern=r"^[-a-z0-9*?]{1,63}$")]
@@ -114,7 +114,7 @@ class NotificationConfig(SpecModel):
     def load(cls, path: Path) -> Self:
         """Raises `InvalidInput` with the field that is wrong, and where the file cannot be read."""
         try:
-            documents = load_all(read_text(path))
+            documents = load_documents(read_text(path))
         except OSError as error:
             raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from None
         if len(documents) != 1:

@@ -8,8 +8,8 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
-from remit.api.base import API_VERSION
 from remit.api.duration import seconds_of
+from remit.api.group import API_VERSION
 from remit.notifications.alert import Alert, AlertKey, AlertName
 from remit.notifications.config import NotificationConfig
 

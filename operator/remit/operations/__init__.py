@@ -1,4 +1,4 @@
-"""What can be run."""
+"""The operations that Remit runs itself, without a backend."""
 
 from __future__ import annotations
 
@@ -10,39 +10,41 @@ from remit.lazily import lazily
 
 if TYPE_CHECKING:
     from remit.backends.docker import Engine
-    from remit.operations.base import Performer, Work
+    from remit.operations.base import OperationExecutor, OperationRequest
     from remit.sandbox import Host
 else:
     __getattr__ = lazily(__name__, __file__)
 
-__all__ = ["Performer", "Work", "load_drivers", "performers"]
+__all__ = ["OperationExecutor", "OperationRequest", "executors", "load_drivers"]
 
 
 def load_drivers() -> None:
-    """Import what `performers` will use. It takes long, and who waits for the lease has the time."""
-    from remit.operations.database import PostgresPerformer, RedisPerformer  # noqa: F401
+    """Import what `executors` uses. It takes long, so a standby does it while it waits for the lease."""
+    from remit.operations.database import PostgresExecutor, RedisExecutor  # noqa: F401
 
 
-def performers(
+def executors(
     state_dir: Path, host: Host, *, read_only_paths: Sequence[str] = (), engine: Engine | None = None
-) -> Mapping[str, Performer]:
-    """What performs each of the operations that no backend runs. `state_dir` is the operator's own and closed to all of
-    them; `read_only_paths` are what supervised processes may read besides; without an `engine` there are no containers.
+) -> Mapping[str, OperationExecutor]:
+    """The executor of each operation that no backend runs, by the operation's name.
+
+    No operation reaches into `state_dir`, which is the operator's own. Supervised processes may also read
+    `read_only_paths`. Without an `engine` there is no `container` operation.
     """
-    # The drivers take long to import, and who only asks policy does not need them.
-    from remit.operations.container import ContainerPerformer
-    from remit.operations.database import PostgresPerformer, RedisPerformer
-    from remit.operations.file import FilePerformer
-    from remit.operations.http import HttpPerformer
-    from remit.operations.process import ProcessPerformer, Supervision
+    # Imported here because the drivers take long to import, and callers that only judge by policy do not need them.
+    from remit.operations.container import ContainerExecutor
+    from remit.operations.database import PostgresExecutor, RedisExecutor
+    from remit.operations.file import FileExecutor
+    from remit.operations.http import HttpExecutor
+    from remit.operations.process import ProcessExecutor, Supervision
     from remit.operations.process.record import PROCESSES
 
-    http = HttpPerformer()
+    http = HttpExecutor()
     return {
-        **({"container": ContainerPerformer(engine)} if engine else {}),
-        "file": FilePerformer([state_dir], http.download),
+        **({"container": ContainerExecutor(engine)} if engine else {}),
+        "file": FileExecutor([state_dir], http.download),
         "http": http,
-        "postgres": PostgresPerformer(),
-        "process": ProcessPerformer(Supervision(state_dir / PROCESSES, host, read_only_paths)),
-        "redis": RedisPerformer(),
+        "postgres": PostgresExecutor(),
+        "process": ProcessExecutor(Supervision(state_dir / PROCESSES, host, read_only_paths)),
+        "redis": RedisExecutor(),
     }

@@ -1,6 +1,6 @@
-"""What operations that Remit performs itself have in common: a file copied, a request sent, rows read.
+"""The interface of operations that Remit executes itself, such as file copies, HTTP requests and SQL statements.
 
-Commands and scripts are not among them: a backend runs those, behind the walls of the sandbox.
+Commands and scripts are not among them. A backend runs those in a sandbox.
 """
 
 from __future__ import annotations
@@ -21,20 +21,19 @@ from remit.policy import Grant, Limits
 
 OVERDUE: Final = "its time is over"
 MOST_HELD: Final = 64 << 20
-"""Bytes of one answer that an operation holds in memory, however much a task would like."""
+"""The most bytes of one answer that an operation holds in memory."""
 
 
 @dataclass(slots=True)
 class Effect:
-    """Whether an operation may have taken place, so that a failure from now on must not be retried.
+    """Records whether an operation may have taken effect, because a failure after that must not be retried.
 
-    A performer calls `begin` right before the step that cannot be taken back, and `settle` where it knows the outcome
-    of that step, so that a failure may be retried again. A failure of any kind in between, or after an operation that
-    never settles, is final: see `remit.execution.performing`.
+    An executor calls `begin` right before a step that cannot be undone, and `settle` once it knows the outcome of that
+    step, after which a failure may be retried again. A failure in between is final: see `remit.execution.operations`.
     """
 
     in_doubt: str = ""
-    """What may have taken place, for the user; empty while a failure may be retried."""
+    """For the user: what may have taken effect. Empty while a failure may be retried."""
 
     def begin(self, in_doubt: str) -> None:
         self.in_doubt = in_doubt
@@ -44,12 +43,12 @@ class Effect:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """One operation to perform once.
+class OperationRequest:
+    """One operation to execute once.
 
-    `values` holds what it refers to, by the path of the reference in the operation: `connection`,
-    `headers[0].valueFrom`, `contentFrom.secretKeyRef` … An optional reference that is not there is not in it.
-    `grant` is asked again about whatever only shows while it is performed.
+    `values` holds the referenced values by the path of the reference in the operation, such as `connection`,
+    `headers[0].valueFrom` or `contentFrom.secretKeyRef`. It lacks optional references that do not exist. `grant` also
+    judges what only becomes known during the execution, such as a redirect.
     """
 
     id: str
@@ -60,21 +59,21 @@ class Work:
     limits: Limits = field(default_factory=Limits)
     values: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     run: AttemptRequest | None = field(default=None, repr=False)
-    """What it is to execute and how that is confined, for an operation that executes something."""
+    """For an operation that starts a program: the command and its confinement."""
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
-    """What no kept output may show."""
+    """Texts to redact from all output that is kept."""
     effect: Effect = field(default_factory=Effect)
 
     @property
     def subject(self) -> Subject:
-        """The operation as policy has judged it."""
+        """The operation as policy judged it."""
         subject = self.grant.request.subject
         assert subject is not None  # noqa: S101  # every task has one
         return subject
 
 
 def held(wanted: str | int, field: str, instead: str) -> int:
-    """The bytes that `field` asks to be held in memory. Raises `OperationFailed` for more than may be."""
+    """The number of bytes that `field` asks to hold in memory. Raises `OperationFailed` if it exceeds `MOST_HELD`."""
     size = parse_bytes(wanted)
     if size > MOST_HELD:
         message = f"{field}: {wanted} is more than {MOST_HELD >> 20}Mi, the most that is held in memory; {instead}"
@@ -83,7 +82,7 @@ def held(wanted: str | int, field: str, instead: str) -> int:
 
 
 def failed(error: RemitError) -> Outcome:
-    """How an operation ended that raised `error`."""
+    """The outcome of an operation that raised `error`."""
     if isinstance(error, OperationFailed):
         return Outcome(
             error.reason,
@@ -99,83 +98,88 @@ def failed(error: RemitError) -> Outcome:
 
 
 def not_retried(outcome: Outcome, in_doubt: str) -> Outcome:
-    """A failure after what was asked for may have taken place: a retry could do it a second time."""
+    """The outcome of a failure after which the operation may have taken effect. A retry could repeat the effect."""
     if not outcome.retryable:
         return outcome
     return replace(outcome, message=f"{outcome.message}; {in_doubt}", retryable=False)
 
 
 def doubted(outcome: Outcome, in_doubt: str) -> Outcome:
-    """The same for work that outlives the operator. What follows an interruption, the task's `onInterruption` says."""
+    """Like `not_retried`, for operations that outlive the operator: `onInterruption` decides about interruptions."""
     if outcome.reason in INTERRUPTIONS:
         return replace(outcome, message=f"{outcome.message}; {in_doubt}")
     return not_retried(outcome, in_doubt)
 
 
-class Performer(Protocol):
-    """Performs one kind of operation."""
+class OperationExecutor(Protocol):
+    """Executes one kind of operation."""
 
     @property
     def breaker(self) -> Breaker | None:
-        """What keeps it from servers that fail again and again; None where it talks to none."""
+        """The circuit breaker for the servers that it calls; None if it calls none."""
         ...
 
-    async def perform(self, work: Work, output: OutputSink) -> str:
-        """Do it; what it found goes to `output` as `stdout`. Gives one sentence on what was done.
+    async def execute(self, request: OperationRequest, output: OutputSink) -> str:
+        """Execute the operation. Write its results to `output` as `stdout`. Return one sentence about what was done.
 
-        It is cancelled when its time is over (then with the message `OVERDUE`) or the user cancels; it then leaves
-        nothing half done that it can undo, and returns only when nothing of it goes on. It tells `work.effect` before
-        it does what a retry would do a second time.
+        The call is cancelled when the operation's time is over (with the message `OVERDUE`) or when the user cancels.
+        It then undoes what it can, and returns only when nothing of the operation goes on. It calls
+        `request.effect.begin` before each step that a retry would repeat.
 
         Raises:
-            OperationFailed: it did not succeed.
-            PolicyDenied: what showed only now is not allowed.
-            RemitError: anything else that users can understand; in place of a cancellation, what it was waiting for.
+            OperationFailed: the operation did not succeed.
+            PolicyDenied: policy refuses something that became known only now.
+            RemitError: another failure that users can understand; after a cancellation, what the call was waiting for.
         """
         ...
 
     async def close(self) -> None:
-        """Let go of connections; called once, when the operator stops."""
+        """Close all connections. Called once, when the operator stops."""
         ...
 
 
 @runtime_checkable
-class AdoptingPerformer(Performer, Protocol):
-    """A performer of which some work outlives the operator, and is found again by the attempt's id.
+class AdoptingExecutor(OperationExecutor, Protocol):
+    """An executor of operations that outlive the operator. A later operator finds them by the attempt's id.
 
-    Its `run` and `adopt`, when they are cancelled themselves, leave what runs alone. They keep to the work's time
-    themselves, and tell `work.effect` as `perform` does.
+    Cancelling `run` or `adopt` leaves the operation running. Both enforce the operation's timeout themselves, and call
+    `request.effect` as `execute` does.
     """
 
     def outlives(self, subject: Subject) -> bool:
-        """Whether work on `subject` does; other work is for `perform`."""
+        """Whether the operation `subject` outlives the operator. If not, `execute` is called for it."""
         ...
 
     async def run(
-        self, work: Work, output: OutputSink, *, cancel: asyncio.Event, on_started: Callable[[Handle], None]
+        self,
+        request: OperationRequest,
+        output: OutputSink,
+        *,
+        cancel: asyncio.Event,
+        on_started: Callable[[Handle], None],
     ) -> Outcome:
-        """Do it to its end; return only when nothing of it is alive. `on_started` is called before anything runs.
+        """Run the operation to its end, and return once nothing of it is alive. Calls `on_started` before it starts.
 
-        Raises as `Performer.perform` does.
+        Raises as `OperationExecutor.execute` does.
         """
         ...
 
     async def adopt(
         self,
-        work: Work,
+        request: OperationRequest,
         output: OutputSink,
         *,
         cancel: asyncio.Event,
         on_found: Callable[[Handle], None],
         recorded: Handle | None = None,
     ) -> Outcome | None:
-        """Take up what an earlier operator started: all of its output, and its end. The time that it has had counts.
-        `recorded` is what `on_started` was called with, as far as it is known.
+        """Follow an operation that an earlier operator started: all of its output, and its end. Its timeout still
+        counts from its start. `recorded` is what `on_started` was called with, if known.
 
-        None where nothing of it is there, and then `on_found` was not called. Raises as `run` does.
+        Returns None if the operation is not found, without having called `on_found`. Raises as `run` does.
         """
         ...
 
     async def recover(self, handle: Handle) -> bool:
-        """Leave nothing of it alive. True if something still was. Raises `OperationFailed`."""
+        """End the operation. True if anything of it was still alive. Raises `OperationFailed`."""
         ...

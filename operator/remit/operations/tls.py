@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from remit.backends.failure import OperationFailed
-from remit.operations.base import Work
+from remit.operations.base import OperationRequest
 from remit.sandbox.memory import sealed_memory
 
 
@@ -25,10 +25,10 @@ class TlsMaterial:
     """The operation's field, for messages."""
 
     @classmethod
-    def of(cls, work: Work) -> TlsMaterial:
+    def of(cls, request: OperationRequest) -> TlsMaterial:
         """Raises `OperationFailed` where something is referred to and not there."""
-        authority, certificate, key = (_value(work, name) for name in ("ca_from", "cert_from", "key_from"))
-        return cls(authority, certificate, key, where=_field(work))
+        authority, certificate, key = (_value(request, name) for name in ("ca_from", "cert_from", "key_from"))
+        return cls(authority, certificate, key, where=_field(request))
 
     @property
     def is_empty(self) -> bool:
@@ -68,18 +68,18 @@ def in_memory(content: bytes) -> Iterator[str]:
         os.close(descriptor)
 
 
-def _value(work: Work, name: str) -> bytes | None:
-    info = type(work.subject).model_fields[name]
-    if getattr(work.subject, name) is None:
+def _value(request: OperationRequest, name: str) -> bytes | None:
+    info = type(request.subject).model_fields[name]
+    if getattr(request.subject, name) is None:
         return None
-    value = next((value for path, value in work.values.items() if path.startswith(f"{info.alias}.")), None)
+    value = next((value for path, value in request.values.items() if path.startswith(f"{info.alias}.")), None)
     if value is None:  # optional, and not there: to go on without it would be to trust others
-        raise _invalid(f"{_field(work)}.{info.alias}: what it refers to is not there")
+        raise _invalid(f"{_field(request)}.{info.alias}: what it refers to is not there")
     return value
 
 
-def _field(work: Work) -> str:
-    return f"spec.{work.grant.request.operation}"
+def _field(request: OperationRequest) -> str:
+    return f"spec.{request.grant.request.operation}"
 
 
 def _invalid(message: str) -> OperationFailed:

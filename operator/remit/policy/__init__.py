@@ -6,7 +6,7 @@ from remit.lazily import lazily
 
 if TYPE_CHECKING:
     from remit.policy.argv import canonical, split_line, unacceptable
-    from remit.policy.compile import CompiledPolicy, Problem, compile_policy
+    from remit.policy.compile import CompiledPolicy, PolicyProblem, compile_policy
     from remit.policy.deciding import Decision, decide
     from remit.policy.egress import Egress, Forbidden, Permit, permits
     from remit.policy.grant import Grant
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
         SCRIPT_PATH,
         WITH_IMAGES,
         Installation,
+        PolicyRequest,
         ReleasePlace,
-        Request,
         argv_of,
         executed,
         request_for,
@@ -55,12 +55,12 @@ __all__ = [
     "Installation",
     "Limits",
     "Permit",
-    "Problem",
+    "PolicyProblem",
+    "PolicyRequest",
     "RateClaim",
     "RateSpec",
     "Reason",
     "ReleasePlace",
-    "Request",
     "Url",
     "argv_of",
     "canonical",

@@ -48,7 +48,7 @@ _SELECTORS: Final = ("spec.selector", "spec.namespaceSelector")
 
 
 @dataclass(frozen=True)
-class Problem:
+class PolicyProblem:
     """Why a policy is not ready. `field` is a path such as `spec.commands.allow[2].pattern`."""
 
     field: str
@@ -104,7 +104,7 @@ class CompiledPolicy:
     """By the name of the field of `spec.pods`."""
     bounds: Bounds
     rate: RateSpec | None
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[PolicyProblem, ...] = ()
 
     @property
     def ready(self) -> bool:
@@ -124,12 +124,12 @@ class CompiledPolicy:
         own_name = {NAMESPACE_LABEL: namespace}
         return unmet(self.spec.namespace_selector, own_name) or unmet(self.spec.selector, labels)
 
-    def warnings(self, ceiling_namespace: str) -> tuple[Problem, ...]:
+    def warnings(self, ceiling_namespace: str) -> tuple[PolicyProblem, ...]:
         """What is in force as it is written, and likely not what was meant."""
         if self.namespace != ceiling_namespace:
             useless = self.spec.namespace_selector != LabelSelector()
-            return (Problem("spec.namespaceSelector", _NO_CEILING),) if useless else ()
-        return (Problem("spec.selector", _CEILING_SELECTOR),) if self.spec.selector != LabelSelector() else ()
+            return (PolicyProblem("spec.namespaceSelector", _NO_CEILING),) if useless else ()
+        return (PolicyProblem("spec.selector", _CEILING_SELECTOR),) if self.spec.selector != LabelSelector() else ()
 
     @property
     def key(self) -> str:
@@ -142,7 +142,7 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
     What comes back depends on `metadata` and `spec` alone, so it can be kept by uid and generation.
     """
     spec = policy.spec
-    problems: list[Problem] = []
+    problems: list[PolicyProblem] = []
     allow = tuple(_rules("commands.allow", spec.commands.allow, problems))
     deny = tuple(_rules("commands.deny", spec.commands.deny, problems))
     environment = tuple(_globs("spec.environment.allow", spec.environment.allow, problems))
@@ -160,7 +160,7 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
     pods = {name: tuple(_globs(f"spec.pods.{name}", globs, problems)) for name, globs in allowed.items()}
 
     def report(field: str, message: str) -> None:
-        problems.append(Problem(field, message))
+        problems.append(PolicyProblem(field, message))
 
     file_allow = tuple(compile_file_rules("files.allow", spec.files.allow, report))
     file_deny = tuple(compile_file_rules("files.deny", spec.files.deny, report))
@@ -175,10 +175,12 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
     hosts = tuple(_egress_rules("http.allow", spec.http.allow, problems))
     requests = tuple(compile_http_rules(spec.http.allow, hosts, report))
     if reachable and "restricted" not in spec.networks:
-        problems.append(Problem("spec.egress.allow", "is about network: restricted; add restricted to spec.networks"))
+        problems.append(
+            PolicyProblem("spec.egress.allow", "is about network: restricted; add restricted to spec.networks")
+        )
     bounds = bounds_of(spec.limits)
     problems += [
-        Problem(f"spec.limits.{name}", "the default is above the maximum; lower one or raise the other")
+        PolicyProblem(f"spec.limits.{name}", "the default is above the maximum; lower one or raise the other")
         for name in contradictions(bounds)
     ]
     problems += _selector_problems("spec.selector", spec.selector)
@@ -187,7 +189,9 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
     size = sum(rule.matcher.size + _PATTERN_OVERHEAD for rule in (*allow, *deny))
     size += sum(pattern.size + _PATTERN_OVERHEAD for pattern in scripts)
     if size > MAX_PROGRAM:
-        problems.append(Problem("spec.commands", "all patterns together are too big; use shorter or fewer repetitions"))
+        problems.append(
+            PolicyProblem("spec.commands", "all patterns together are too big; use shorter or fewer repetitions")
+        )
     return CompiledPolicy(
         name=policy.metadata.name,
         namespace=policy.metadata.namespace,
@@ -219,22 +223,24 @@ def compile_policy(policy: CommandPolicy) -> CompiledPolicy:
     )
 
 
-def _rules(name: str, rules: Sequence[CommandRule], problems: list[Problem]) -> Iterator[CompiledRule]:
+def _rules(name: str, rules: Sequence[CommandRule], problems: list[PolicyProblem]) -> Iterator[CompiledRule]:
     for index, rule in enumerate(rules):
         matcher = _matcher(f"spec.{name}[{index}]", rule, problems)
         if matcher is not None:
             yield CompiledRule(f"{name}[{index}]", matcher, rule.reason)
 
 
-def _matcher(field: str, rule: CommandRule, problems: list[Problem]) -> Matcher | None:
+def _matcher(field: str, rule: CommandRule, problems: list[PolicyProblem]) -> Matcher | None:
     if rule.pattern is not None:
         if rule.args is not None:
-            problems.append(Problem(f"{field}.args", "goes with executable; a pattern already covers the arguments"))
+            problems.append(
+                PolicyProblem(f"{field}.args", "goes with executable; a pattern already covers the arguments")
+            )
         pattern = _pattern(f"{field}.pattern", rule.pattern, problems)
         return None if pattern is None else PatternMatcher(pattern)
     executable = rule.executable or ""
     if mistake := _executable_mistake(executable):
-        problems.append(Problem(f"{field}.executable", mistake))
+        problems.append(PolicyProblem(f"{field}.executable", mistake))
         return None
     if rule.args is None:
         return ExecutableMatcher(executable)
@@ -244,7 +250,7 @@ def _matcher(field: str, rule: CommandRule, problems: list[Problem]) -> Matcher 
     for index, source in enumerate(sources):
         where = f"{field}.args[{index}]"
         if source in _ELLIPSES:
-            problems.append(Problem(where, f"{source} stands for all further arguments, so it must be the last"))
+            problems.append(PolicyProblem(where, f"{source} stands for all further arguments, so it must be the last"))
         elif pattern := _pattern(where, source, problems):
             patterns.append(pattern)
     return ExecutableMatcher(executable, tuple(patterns), more) if len(patterns) == len(sources) else None
@@ -260,32 +266,32 @@ def _executable_mistake(executable: str) -> str | None:
     return None
 
 
-def _pattern(field: str, source: str, problems: list[Problem]) -> Pattern | None:
+def _pattern(field: str, source: str, problems: list[PolicyProblem]) -> Pattern | None:
     try:
         return Pattern(source)
     except BadPattern as error:
-        problems.append(Problem(field, str(error)))
+        problems.append(PolicyProblem(field, str(error)))
         return None
 
 
-def _patterns(field: str, sources: Sequence[str], problems: list[Problem]) -> Iterator[Pattern]:
+def _patterns(field: str, sources: Sequence[str], problems: list[PolicyProblem]) -> Iterator[Pattern]:
     for index, source in enumerate(sources):
         if pattern := _pattern(f"{field}[{index}]", source, problems):
             yield pattern
 
 
 def _globs(
-    field: str, globs: Sequence[str], problems: list[Problem], compiled: Callable[[str], Pattern] = glob
+    field: str, globs: Sequence[str], problems: list[PolicyProblem], compiled: Callable[[str], Pattern] = glob
 ) -> Iterator[Pattern]:
     for index, text in enumerate(globs):
         try:
             yield compiled(text)
         except BadPattern as error:
-            problems.append(Problem(f"{field}[{index}]", str(error)))
+            problems.append(PolicyProblem(f"{field}[{index}]", str(error)))
 
 
 def _egress_rules(
-    field: str, rules: Sequence[egress.EgressRule | HttpRule], problems: list[Problem]
+    field: str, rules: Sequence[egress.EgressRule | HttpRule], problems: list[PolicyProblem]
 ) -> Iterator[EgressRule]:
     for index, rule in enumerate(rules):
         name = f"{field}[{index}]"
@@ -295,26 +301,26 @@ def _egress_rules(
 
 
 def _each(
-    field: str, texts: Sequence[str], parse: Callable[[str], Parsed], problems: list[Problem]
+    field: str, texts: Sequence[str], parse: Callable[[str], Parsed], problems: list[PolicyProblem]
 ) -> Iterator[Parsed]:
     for index, text in enumerate(texts):
         try:
             yield parse(text)
         except ValueError as error:
-            problems.append(Problem(f"{field}[{index}]", str(error)))
+            problems.append(PolicyProblem(f"{field}[{index}]", str(error)))
 
 
-def _namespace_labels(selector: LabelSelector) -> Iterator[Problem]:
+def _namespace_labels(selector: LabelSelector) -> Iterator[PolicyProblem]:
     for key in (*selector.match_labels, *(each.key for each in selector.match_expressions)):
         if key != NAMESPACE_LABEL:
             message = f"the label {key} of namespaces is not read; select by {NAMESPACE_LABEL}"
-            yield Problem("spec.namespaceSelector", message)
+            yield PolicyProblem("spec.namespaceSelector", message)
 
 
-def _selector_problems(name: str, selector: LabelSelector) -> Iterator[Problem]:
+def _selector_problems(name: str, selector: LabelSelector) -> Iterator[PolicyProblem]:
     for index, requirement in enumerate(selector.match_expressions):
         field = f"{name}.matchExpressions[{index}].values"
         if requirement.operator in {"In", "NotIn"} and not requirement.values:
-            yield Problem(field, f"{requirement.operator} needs at least one value")
+            yield PolicyProblem(field, f"{requirement.operator} needs at least one value")
         if requirement.operator in {"Exists", "DoesNotExist"} and requirement.values:
-            yield Problem(field, f"{requirement.operator} takes no values")
+            yield PolicyProblem(field, f"{requirement.operator} takes no values")

@@ -26,7 +26,7 @@ from remit.policy.hosts import Destination
 from remit.policy.limits import Bounds, Limits, effective
 from remit.policy.match import Command
 from remit.policy.rate import RateClaim
-from remit.policy.request import Request
+from remit.policy.request import PolicyRequest
 from remit.policy.rules import describe
 from remit.policy.rules import unacceptable as unacceptable_operation
 from remit.policy.verdict import Allowance, Denial, Reason
@@ -78,7 +78,9 @@ class _Verdict:
     outcome: Allowance | Denial
 
 
-def decide(request: Request, policies: Sequence[CompiledPolicy], ceilings: Sequence[CompiledPolicy] = ()) -> Decision:
+def decide(
+    request: PolicyRequest, policies: Sequence[CompiledPolicy], ceilings: Sequence[CompiledPolicy] = ()
+) -> Decision:
     """Decide on `request`, given the policies of its namespace and, as `ceilings`, those of the operator's own.
 
     Among `policies`, those of other namespaces are passed over. The order of either does not matter: where several
@@ -119,7 +121,7 @@ def decide(request: Request, policies: Sequence[CompiledPolicy], ceilings: Seque
 
 
 def _audited(
-    request: Request,
+    request: PolicyRequest,
     policies: Sequence[CompiledPolicy],
     verdicts: Sequence[_Verdict],
     ceilings: Sequence[_Verdict],
@@ -130,7 +132,7 @@ def _audited(
     return (strict,) if isinstance(strict, Denial) and strict.policy in keys else ()
 
 
-def _never_allowed(request: Request) -> Denial | None:
+def _never_allowed(request: PolicyRequest) -> Denial | None:
     """What is refused before any policy is asked."""
     command = request.command
     wrong = unacceptable(command.argv if command else ()) if request.operation == "command" or command else None
@@ -150,7 +152,7 @@ def _never_allowed(request: Request) -> Denial | None:
     return None
 
 
-def _invisible(request: Request) -> str | None:
+def _invisible(request: PolicyRequest) -> str | None:
     """What is not seen where a text is shown, though rules were written for what is seen. Operations look at their
     own."""
     texts = {"image": request.image or "", "workingDir": request.working_dir}
@@ -161,7 +163,7 @@ def _invisible(request: Request) -> str | None:
     return None
 
 
-def _limits(request: Request, chosen: CompiledPolicy, binding: Sequence[CompiledPolicy]) -> Limits:
+def _limits(request: PolicyRequest, chosen: CompiledPolicy, binding: Sequence[CompiledPolicy]) -> Limits:
     """Under the policy that allowed and every ceiling. An Audit policy only suggests defaults."""
     bounds = [policy.bounds for policy in binding]
     if not chosen.enforced:
@@ -169,7 +171,7 @@ def _limits(request: Request, chosen: CompiledPolicy, binding: Sequence[Compiled
     return effective(request.limits, bounds)
 
 
-def _verdicts(request: Request, policies: Sequence[CompiledPolicy]) -> list[_Verdict]:
+def _verdicts(request: PolicyRequest, policies: Sequence[CompiledPolicy]) -> list[_Verdict]:
     selecting = (policy for policy in policies if policy.selects(request.namespace, request.labels))
     chosen = sorted(selecting, key=lambda policy: policy.key)
     share = MAX_WORK // max(1, len(chosen))
@@ -181,7 +183,7 @@ def _enforced(verdicts: Sequence[_Verdict]) -> list[_Verdict]:
 
 
 def _judge(
-    request: Request,
+    request: PolicyRequest,
     policies: Sequence[CompiledPolicy],
     verdicts: Sequence[_Verdict],
     ceilings: Sequence[_Verdict],
@@ -216,7 +218,7 @@ def _nearest(denials: Sequence[Denial]) -> Denial:
     return replace(nearest, message=f"{nearest.message}. Also asked, and not allowing it: {listed}")
 
 
-def _no_policy(request: Request, policies: Sequence[CompiledPolicy]) -> str:
+def _no_policy(request: PolicyRequest, policies: Sequence[CompiledPolicy]) -> str:
     what = describe(request)
     if not policies:
         return f"nothing allows {what}: there is no CommandPolicy in namespace {request.namespace}"
@@ -231,7 +233,7 @@ def _no_policy(request: Request, policies: Sequence[CompiledPolicy]) -> str:
     )
 
 
-def _denied(request: Request, denial: Denial, audited: tuple[Denial, ...]) -> Decision:
+def _denied(request: PolicyRequest, denial: Denial, audited: tuple[Denial, ...]) -> Decision:
     return Decision(
         allowed=False,
         reason=denial.reason,
@@ -249,5 +251,5 @@ def _warnings(command: Command | None) -> tuple[str, ...]:
     return tuple(f"{word!r} is handed to {command.program} as it is: there is no shell to act on it" for word in words)
 
 
-def _name(request: Request, key: str) -> str:
+def _name(request: PolicyRequest, key: str) -> str:
     return key.removeprefix(f"{request.namespace}/")

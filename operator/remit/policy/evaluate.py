@@ -10,7 +10,7 @@ from remit.policy.environment import unlisted_files, unlisted_names, unlisted_na
 from remit.policy.limits import excess
 from remit.policy.patterns import TooMuchWork, at_most
 from remit.policy.pods import judge_pod
-from remit.policy.request import WITH_IMAGES, Request
+from remit.policy.request import WITH_IMAGES, PolicyRequest
 from remit.policy.rules import RULES
 from remit.policy.verdict import Allowance, Denial, Reason
 from remit.policy.volumes import judge_volumes
@@ -22,7 +22,7 @@ MAX_WORK: Final = 32_000_000
 """Of all patterns in one decision, see `at_most`: under a tenth of a second, in which nothing else is decided."""
 
 
-def evaluate(policy: CompiledPolicy, request: Request, most_work: int = MAX_WORK) -> Allowance | Denial:
+def evaluate(policy: CompiledPolicy, request: PolicyRequest, most_work: int = MAX_WORK) -> Allowance | Denial:
     """What `policy` alone says to `request`, which it selects."""
     try:
         with at_most(most_work):
@@ -35,7 +35,7 @@ def evaluate(policy: CompiledPolicy, request: Request, most_work: int = MAX_WORK
         return Denial(Reason.TOO_COSTLY, message, policy.key)
 
 
-def _evaluate(policy: CompiledPolicy, request: Request) -> Allowance | Denial:
+def _evaluate(policy: CompiledPolicy, request: PolicyRequest) -> Allowance | Denial:
     if not policy.ready:
         return Denial(
             Reason.POLICY_NOT_READY,
@@ -52,7 +52,7 @@ def _evaluate(policy: CompiledPolicy, request: Request) -> Allowance | Denial:
     return _surroundings(policy, request) or Allowance(policy, allowing)
 
 
-def _surroundings(policy: CompiledPolicy, request: Request) -> Denial | None:
+def _surroundings(policy: CompiledPolicy, request: PolicyRequest) -> Denial | None:
     """Where it runs, what it sees and how much it may use: the same questions for every operation."""
 
     def denied(reason: Reason, message: str, rule: str, lacking: needs.Part | None) -> Denial:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from remit.api.operations import Subject
 from remit.policy.compile import CompiledPolicy
 from remit.policy.deciding import Decision, decide
-from remit.policy.request import Request
+from remit.policy.request import PolicyRequest
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Grant:
     one only.
     """
 
-    request: Request
+    request: PolicyRequest
     policies: Sequence[CompiledPolicy]
     ceilings: Sequence[CompiledPolicy]
 
@@ -32,5 +32,5 @@ class Grant:
         ]
 
     def ask(self, subject: Subject, *, foreign: bool = False) -> Decision:
-        """`foreign`: see `Request.foreign`."""
+        """`foreign`: see `PolicyRequest.foreign`."""
         return decide(replace(self.request, subject=subject, foreign=foreign), self.policies, self.ceilings)

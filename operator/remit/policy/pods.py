@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from remit.policy import needs
 from remit.policy.compile import CompiledPolicy
-from remit.policy.request import Request
+from remit.policy.request import PolicyRequest
 from remit.policy.verdict import Denial, Reason
 
 _WORDS = {
@@ -17,7 +17,7 @@ _WORDS = {
 }
 
 
-def judge_pod(policy: CompiledPolicy, request: Request) -> Denial | None:
+def judge_pod(policy: CompiledPolicy, request: PolicyRequest) -> Denial | None:
     """Why it may not have that; None if it may."""
     if request.pod is None:
         return None

@@ -10,7 +10,8 @@ from typing import Final
 from remit.api import ExecutionTask, ExecutionTaskSpec
 from remit.api.base import EnvVar
 from remit.api.executiontask import BackendName, Network
-from remit.api.operations import CommandOperation, Operation, ProcessOperation, Subject
+from remit.api.operationnames import Operation
+from remit.api.operations import CommandOperation, ProcessOperation, Subject
 from remit.api.pods import PodOptions
 from remit.api.volumes import Artifact, Volume, VolumeFile, VolumeMount
 from remit.policy.argv import split_line
@@ -80,7 +81,7 @@ class ReleasePlace:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class PolicyRequest:
     """One operation that wants to run in `namespace`."""
 
     namespace: str
@@ -165,7 +166,7 @@ def request_for(
     command: Command | None,
     environment: Mapping[str, str | None] = _UNREAD,
     installation: Installation = _ANYWHERE,
-) -> Request:
+) -> PolicyRequest:
     """The request that a task makes of `installation`. `command` is what it executes (`executed`) with the program
     looked up; `environment` has the variables that `env` and `envFrom` come to, once they are read."""
     spec = task.spec
@@ -173,7 +174,7 @@ def request_for(
     if not spec.image:  # it was the installation's own when its attempt was started
         installation = replace(installation, image=image or "")
     inside = spec.container.env if spec.container else []
-    return Request(
+    return PolicyRequest(
         namespace=task.metadata.namespace,
         labels=task.metadata.labels,
         operation=spec.operation,

@@ -135,7 +135,7 @@ class Statement:
 
 
 def read_statement(sql: str) -> Statement:
-    """Raises `UnreadableStatement`. Read once for all policies and for the performer."""
+    """Raises `UnreadableStatement`. Read once for all policies and for the executor."""
     found = _read(sql)
     if isinstance(found, str):
         raise UnreadableStatement(found)

@@ -15,17 +15,9 @@ from pydantic import Field, ValidationError
 
 from remit.api import CommandPolicy, ExecutionTask
 from remit.api.base import EnvVar, SpecModel
-from remit.api.executiontask import (
-    OPERATIONS,
-    BackendName,
-    ExecutionTaskSpec,
-    Network,
-    Output,
-    Resources,
-    StdinSource,
-)
-from remit.api.manifest import load_all
+from remit.api.executiontask import BackendName, ExecutionTaskSpec, Network, Output, Resources, StdinSource
 from remit.api.mistakes import first_mistake
+from remit.api.operationnames import OPERATIONS
 from remit.api.operations import (
     Argv,
     CommandOperation,
@@ -47,8 +39,9 @@ from remit.policy.compile import CompiledPolicy, compile_policy
 from remit.policy.deciding import Decision, decide
 from remit.policy.hosts import BadHost, Destination
 from remit.policy.match import Command
-from remit.policy.request import Installation, Request, executed, request_for
+from remit.policy.request import Installation, PolicyRequest, executed, request_for
 from remit.policy.rules import describe
+from remit.safeyaml import load_documents
 from remit.sandboxpaths import WORKSPACE
 
 DEFAULT_OPERATOR_NAMESPACE = "remit-system"
@@ -193,7 +186,7 @@ class WrittenTask:
 def parse_tasks(text: str, namespace: str = "default") -> list[WrittenTask]:
     """The ExecutionTasks in a YAML text, in `namespace` where they name none; objects of other kinds are passed over.
     Raises `InvalidInput`."""
-    objects = [obj for obj in load_all(text) if isinstance(obj, dict)]
+    objects = [obj for obj in load_documents(text) if isinstance(obj, dict)]
     tasks = []
     for obj in objects:
         if obj.get("kind") == "ExecutionTask":
@@ -256,7 +249,7 @@ def _decoded(value: str) -> str | None:
 def parse_suite(text: str) -> Suite:
     """A test file from its YAML. Raises `InvalidInput` with the line or the field that is wrong."""
     try:
-        return Suite.model_validate(load_all(text)[0])
+        return Suite.model_validate(load_documents(text)[0])
     except IndexError:
         raise InvalidInput("the policy test file is empty") from None
     except ValidationError as error:
@@ -266,7 +259,7 @@ def parse_suite(text: str) -> Suite:
 
 def parse_policies(text: str) -> list[CompiledPolicy]:
     """The CommandPolicies in a YAML text, compiled; objects of other kinds are passed over. Raises `InvalidInput`."""
-    objects = [obj for obj in load_all(text) if isinstance(obj, dict) and obj.get("kind") == "CommandPolicy"]
+    objects = [obj for obj in load_documents(text) if isinstance(obj, dict) and obj.get("kind") == "CommandPolicy"]
     return [compile_policy(CommandPolicy.parse(obj)) for obj in objects]
 
 
@@ -299,7 +292,7 @@ def request_of(
     resolved: str | None = None,
     environment: Mapping[str, str | None] | None = None,
     defaults: InstallationDefaults | None = None,
-) -> Request:
+) -> PolicyRequest:
     """What `task` asks of policy, on a host where programs are where they usually are, or at `resolved`. `environment`
     as `request_for` takes it. Raises `InvalidInput`."""
     installation = defaults.installation if defaults else Installation(remit_image=_REMIT_IMAGE)
@@ -310,7 +303,7 @@ def request_of(
     return replace(request, command=Command(argv, found))
 
 
-def decide_on(request: Request, policies: Sequence[CompiledPolicy], operator_namespace: str) -> Decision:
+def decide_on(request: PolicyRequest, policies: Sequence[CompiledPolicy], operator_namespace: str) -> Decision:
     """As the operator would, with the policies of `operator_namespace` as ceilings."""
     own = [policy for policy in policies if policy.namespace == request.namespace]
     ceilings = [policy for policy in policies if policy.namespace == operator_namespace != request.namespace]

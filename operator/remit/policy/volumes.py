@@ -21,7 +21,7 @@ from remit.policy.compile import CompiledPolicy
 from remit.policy.filerules import CompiledHostPathRule
 from remit.policy.hostpaths import FORBIDDEN
 from remit.policy.rate import RateClaim
-from remit.policy.request import Request
+from remit.policy.request import PolicyRequest
 from remit.policy.verdict import Denial, Reason
 from remit.sandboxpaths import WORKSPACE
 
@@ -37,7 +37,7 @@ class HostPathTerms:
     run_as_user: int | None
 
 
-def unacceptable_volumes(request: Request) -> str | None:
+def unacceptable_volumes(request: PolicyRequest) -> str | None:
     """None, or what is refused whatever policies say."""
     for index, volume in enumerate(request.volumes):
         where = f"spec.volumes[{index}]"
@@ -77,7 +77,7 @@ def _unacceptable_host_path(path: str) -> str | None:
     return None
 
 
-def judge_volumes(policy: CompiledPolicy, request: Request) -> Denial | None:
+def judge_volumes(policy: CompiledPolicy, request: PolicyRequest) -> Denial | None:
     """What `policy` has against the volumes and artifacts; None: nothing."""
     for volume in request.volumes:
         accesses = {mount.access for mount in request.mounts if mount.name == volume.name}
@@ -218,7 +218,7 @@ def artifact_bytes(policies: Sequence[CompiledPolicy], artifact: Artifact) -> in
     return min((parse_bytes(rule.max_bytes) for rule in rules), default=DEFAULT_ARTIFACT_BYTES)
 
 
-def workspace_claims(request: Request) -> tuple[RateClaim, ...]:
+def workspace_claims(request: PolicyRequest) -> tuple[RateClaim, ...]:
     """The workspaces that the task must have to itself: those that it writes to."""
     writable = {mount.name for mount in request.mounts if mount.access == "ReadWrite"}
     names = {volume.workspace.name for volume in request.volumes if volume.workspace and volume.name in writable}

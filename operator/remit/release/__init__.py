@@ -1,41 +1,48 @@
 """How a revision goes live, and how it comes back. The decisions are pure; targets do the work."""
 
-from remit.release.model import (
-    Desired,
-    HookKey,
-    HookView,
-    InstanceView,
-    MalformedRequest,
-    ObservedState,
-    Problem,
-    Request,
-    Revision,
-    SlotView,
-    Snapshot,
-    SourceVersion,
-    StepError,
-    hook_uids,
-    may_contact,
-    other,
-)
-from remit.release.pipeline import next_step
-from remit.release.status import status_after
-from remit.release.steps import (
-    Decision,
-    Drain,
-    Finish,
-    Prepare,
-    Preview,
-    Provision,
-    Retire,
-    RunHook,
-    Scale,
-    Step,
-    Switch,
-    Wait,
-    step_error,
-)
-from remit.release.target import Material, Target
+from typing import TYPE_CHECKING
+
+from remit.lazily import lazily
+
+if TYPE_CHECKING:
+    from remit.release.model import (
+        Desired,
+        HookKey,
+        HookView,
+        InstanceView,
+        MalformedRequest,
+        ObservedState,
+        ReleaseRequest,
+        Revision,
+        SlotView,
+        Snapshot,
+        SourceVersion,
+        SpecProblem,
+        StepError,
+        hook_uids,
+        may_contact,
+        other,
+    )
+    from remit.release.pipeline import next_step
+    from remit.release.status import status_after
+    from remit.release.steps import (
+        Decision,
+        Drain,
+        Finish,
+        Prepare,
+        Preview,
+        Provision,
+        Retire,
+        RunHook,
+        Scale,
+        Step,
+        Switch,
+        Wait,
+        step_error,
+    )
+    from remit.release.target import Material, Target
+else:
+    __getattr__ = lazily(__name__, __file__)
 
 __all__ = [
     "Decision",
@@ -50,9 +57,8 @@ __all__ = [
     "ObservedState",
     "Prepare",
     "Preview",
-    "Problem",
     "Provision",
-    "Request",
+    "ReleaseRequest",
     "Retire",
     "Revision",
     "RunHook",
@@ -60,6 +66,7 @@ __all__ = [
     "SlotView",
     "Snapshot",
     "SourceVersion",
+    "SpecProblem",
     "Step",
     "StepError",
     "Switch",

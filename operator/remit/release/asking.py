@@ -20,19 +20,21 @@ _LOOK_SECONDS: Final = 0.2
 
 async def ask(
     kube: Kube,
-    namespace: str,
-    name: str,
+    deployment: Deployment,
     asked: dict[str, Any],
     look: Callable[[], Awaitable[Deployment]],
     patience: float,
 ) -> RequestAnswer:
     """Ask, such as for `{"rollback": {"revision": 3}}`, and wait for what status says to it; `look` gets it.
 
-    Raises `RemitError` where no operator takes it within `patience` seconds, and `ApiError`.
+    It is asked of the `deployment` that was read, and not of another one that has its name by now. Raises `RemitError`
+    where no operator takes it within `patience` seconds, and `ApiError`.
     """
+    metadata = deployment.metadata
     request = secrets.token_hex(6)
     text = orjson.dumps({**asked, "id": request}).decode()
-    await kube.patch(DEPLOYMENTS, namespace, name, {"metadata": {"annotations": {ANNOTATION: text}}})
+    body = {"metadata": {"uid": metadata.uid, "annotations": {ANNOTATION: text}}}
+    await kube.patch(DEPLOYMENTS, metadata.namespace, metadata.name, body)
     try:
         async with asyncio.timeout(patience):
             while True:
@@ -43,5 +45,5 @@ async def ask(
     except TimeoutError:
         raise RemitError(
             f"no operator has taken the request within {patience:g} s; it stays until one does, or until you"
-            f" remove it: kubectl annotate deployments.remit.dev/{name} {ANNOTATION}-"
+            f" remove it: kubectl annotate deployments.remit.dev/{metadata.name} {ANNOTATION}-"
         ) from None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from remit.api.deploymentstatus import DeploymentPhase
-from remit.api.resource import Deployment
+from remit.api.deployment import Deployment
+from remit.api.phases import DeploymentPhase
 from remit.errors import DeploymentError
 
 

@@ -15,7 +15,7 @@ from remit.api.deploymentstatus import PipelineState
 from remit.errors import MissingReference
 from remit.release.model import Revision, Snapshot, SourceVersion
 from remit.release.target import Material
-from remit.telemetry.spellings import excess, told_as
+from remit.telemetry.encodings import excess, told_as
 
 _REVISED: Final = frozenset(
     {

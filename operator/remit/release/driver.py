@@ -12,8 +12,8 @@ from typing import Final, Literal, Protocol
 
 import structlog
 
+from remit.api.deployment import Deployment
 from remit.api.deploymentstatus import DeploymentStatus, PipelineState, Release, ReleaseReport, RequestAnswer
-from remit.api.resource import Deployment
 from remit.errors import DeploymentError, MissingReference, RemitError
 from remit.execution.taskclock import TaskClock
 from remit.release import configuration, recording
@@ -24,10 +24,10 @@ from remit.release.model import (
     HookView,
     MalformedRequest,
     ObservedState,
-    Problem,
-    Request,
+    ReleaseRequest,
     Revision,
     Snapshot,
+    SpecProblem,
     StepError,
     may_contact,
 )
@@ -64,7 +64,7 @@ class Store(Protocol):
         """Who wrote the pending request, for the audit trail."""
 
     @property
-    def request(self) -> Request | MalformedRequest | None:
+    def request(self) -> ReleaseRequest | MalformedRequest | None:
         """What is asked for by hand."""
 
     async def configuration(self) -> tuple[Snapshot, Material]:
@@ -113,7 +113,7 @@ class ReleaseDriver:
 
     store: Store
     places: Places
-    problem: Callable[[Deployment, Material], Problem | None]
+    problem: Callable[[Deployment, Material], SpecProblem | None]
     """What keeps a Deployment from being released as it is."""
     audit: AuditLog
     redactor: Redactor
@@ -168,7 +168,7 @@ class ReleaseDriver:
             snapshot, material = await self.store.configuration()
             problem = self.problem(deployment, material)
         except MissingReference as error:
-            problem = Problem("WaitingForReference", str(error))
+            problem = SpecProblem("WaitingForReference", str(error))
         revisions: Mapping[int, Revision] = {}
         observed = ObservedState()
         if may_contact(before, problem):
@@ -176,7 +176,7 @@ class ReleaseDriver:
             revisions = configuration.with_recorded_hashes(revisions, before)
         if snapshot is None:
             snapshot = configuration.snapshot_with_missing_references(deployment.spec, before.key, revisions.values())
-        elif before.pinning and not (isinstance(request, Request) and request.kind == "retry"):
+        elif before.pinning and not (isinstance(request, ReleaseRequest) and request.kind == "retry"):
             snapshot = configuration.keep_pin(snapshot, before.key, revisions.values())
         deleted = deployment.metadata.deletion_timestamp is not None
         desired = Desired(
@@ -209,7 +209,7 @@ class ReleaseDriver:
             self.store.record_event("Warning", "TargetUnreachable", f"is being deleted, and {why}")
         return self._unreachable_since + limit
 
-    async def _answer(self, request: Request | MalformedRequest | None, answer: RequestAnswer | None) -> None:
+    async def _answer(self, request: ReleaseRequest | MalformedRequest | None, answer: RequestAnswer | None) -> None:
         """Remove the request once status has its answer."""
         if answer is None or request is None or answer.id != request.id:
             return

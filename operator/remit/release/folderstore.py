@@ -13,12 +13,11 @@ from typing import Final, Literal
 
 import structlog
 
-from remit.api.deployment import Hook
+from remit.api.deployment import Deployment, Hook
 from remit.api.deploymentstatus import DeploymentStatus, PipelineState, Release, RequestAnswer, RequestKind
-from remit.api.resource import Deployment
 from remit.errors import DeploymentError, RemitError
 from remit.privatefiles import write_private
-from remit.release.model import Desired, HookKey, HookView, ObservedState, Request, Revision, Snapshot
+from remit.release.model import Desired, HookKey, HookView, ObservedState, ReleaseRequest, Revision, Snapshot
 from remit.release.places import keeping_state
 from remit.release.revisions import LocalRevisions
 from remit.release.steps import Decision, RunHook
@@ -57,7 +56,7 @@ class FolderStore:
     status: DeploymentStatus = field(default_factory=DeploymentStatus)
     latest: DeployRequest | None = None
     """What was deployed last; None: nothing is declared."""
-    pending: list[Request] = field(default_factory=list)
+    pending: list[ReleaseRequest] = field(default_factory=list)
     """In turn: none takes the place of one that was not answered."""
     failure: RemitError | None = None
     """Why the last step failed, where the target is not to blame but the state or the audit trail."""
@@ -93,7 +92,7 @@ class FolderStore:
 
     def ask(self, kind: RequestKind) -> str:
         """Make a request by hand. Gives the id that its answer will have."""
-        self.pending.append(Request(secrets.token_hex(6), kind))
+        self.pending.append(ReleaseRequest(secrets.token_hex(6), kind))
         return self.pending[-1].id
 
     def delete(self) -> None:
@@ -124,7 +123,7 @@ class FolderStore:
         return self.who
 
     @property
-    def request(self) -> Request | None:
+    def request(self) -> ReleaseRequest | None:
         return self.pending[0] if self.pending else None
 
     async def configuration(self) -> tuple[Snapshot, Material]:

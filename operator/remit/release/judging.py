@@ -15,16 +15,16 @@ from remit.backends import AttemptRequest
 from remit.errors import DeploymentError, InvalidInput
 from remit.execution.admission import Admission, Admitted, PolicySet, Refused
 from remit.execution.resolved import Resolved
-from remit.policy import Grant, Limits, Reason, ReleasePlace, Request
+from remit.policy import Grant, Limits, PolicyRequest, Reason, ReleasePlace
 from remit.policy.testing import request_of
-from remit.release.model import Problem, Revision
+from remit.release.model import Revision, SpecProblem
 from remit.release.target import Material
 from remit.telemetry import Redactor
 
 _Making = Callable[[Deployment, Material], ExecutionTask]
 
 
-def requests(deployment: Deployment, material: Material, engine: str = DockerTarget().host) -> list[Request]:
+def requests(deployment: Deployment, material: Material, engine: str = DockerTarget().host) -> list[PolicyRequest]:
     """All that policy is asked for a release, with programs where they usually are; `engine` is the operator's own.
     Raises `InvalidInput`."""
     place = _place(deployment, engine)
@@ -40,19 +40,19 @@ class Judge:
     engine: str = DockerTarget().host
     """The operator's own, where releases need no leave of their own; `off` where it has none."""
 
-    def problem(self, deployment: Deployment, material: Material) -> Problem | None:
+    def problem(self, deployment: Deployment, material: Material) -> SpecProblem | None:
         """What it lacks to be released; None if nothing. A policy that comes later lets it go on."""
         try:
             tasks = _tasks(deployment, material)
         except InvalidInput as error:
-            return Problem("InvalidSpec", _as_written(error, material), retryable=False)
+            return SpecProblem("InvalidSpec", _as_written(error, material), retryable=False)
         for task in tasks:
             verdict = self._decide(task, deployment, material)
             if isinstance(verdict, Refused):
                 message = verdict.finish.message.replace("spec.http.url", "spec.artifact.archive")  # as it was written
                 reason = verdict.finish.reason
                 redacted = Redactor(material.secrets).redact(message)
-                return Problem(reason, redacted, retryable=reason != Reason.INVALID_REQUEST)
+                return SpecProblem(reason, redacted, retryable=reason != Reason.INVALID_REQUEST)
         return None
 
     def command(self, deployment: Deployment, revision: Revision, material: Material) -> AttemptRequest:

@@ -6,7 +6,7 @@ from remit.api.deploymentstatus import LiveSide, PipelineState
 from remit.release.context import Context
 from remit.release.model import Desired, ObservedState, Revision, other
 from remit.release.steps import Provision, Scale, Step, Switch
-from remit.release.strategies import TAKEOVERS
+from remit.release.strategies import STRATEGIES
 
 
 def maintain_live(desired: Desired, observed: ObservedState, state: PipelineState) -> Step | None:
@@ -21,12 +21,12 @@ def maintain_live(desired: Desired, observed: ObservedState, state: PipelineStat
 
 def maintain_previous(ctx: Context) -> Step | None:
     """What the old side lacks during a release. One that cannot be mended must not stop its successor."""
-    live, observed, takeover = ctx.live, ctx.observed, TAKEOVERS[ctx.release.strategy]
+    live, observed, strategy = ctx.live, ctx.observed, STRATEGIES[ctx.release.strategy]
     if live is None or (observed.error is not None and observed.error.revision == live.revision):
         return None
-    if live.slot != other(ctx.slot) or (ctx.paused and takeover.moves_replicas):
+    if live.slot != other(ctx.slot) or (ctx.paused and strategy.moves_replicas):
         return None
-    replicas, view = takeover.old_replicas(ctx), ctx.old
+    replicas, view = strategy.old_replicas(ctx), ctx.old
     if ctx.switched:
         # Kept for the way back; when it is gone by itself, the way back brings it up again.
         return Scale(live.slot, replicas) if view.revision == live.revision and view.wanted != replicas else None

@@ -57,7 +57,7 @@ class Revision:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ReleaseRequest:
     """Something that was asked for by hand. It is consumed once, known by its id, and answered in status."""
 
     id: str
@@ -78,7 +78,7 @@ class MalformedRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class SpecProblem:
     """Why what is desired cannot be released as it is, such as a Secret that is missing."""
 
     reason: str
@@ -96,9 +96,9 @@ class Desired:
     """What the spec asks for now."""
     revisions: Mapping[int, Revision] = field(default_factory=dict)
     """The revisions that are kept and can be returned to, by number."""
-    request: Request | MalformedRequest | None = None
-    problem: Problem | None = None
-    obstacles: Mapping[int, Problem] = field(default_factory=dict)
+    request: ReleaseRequest | MalformedRequest | None = None
+    problem: SpecProblem | None = None
+    obstacles: Mapping[int, SpecProblem] = field(default_factory=dict)
     """Why kept revisions cannot be returned to, such as an artifact that is gone. Of those that are asked for alone."""
     deleted: bool = False
     """The Deployment is being deleted."""
@@ -208,7 +208,7 @@ def with_hooks(release: Release, views: Mapping[HookKey, HookView]) -> Release:
     return release if hooks == release.hooks else replace(release, hooks=hooks)
 
 
-def may_contact(state: PipelineState, problem: Problem | None) -> bool:
+def may_contact(state: PipelineState, problem: SpecProblem | None) -> bool:
     """Whether the target may be contacted: policy allows what the spec declares, or has allowed a release before.
 
     The kind of a target, its engine and its namespace never change, so what was allowed then is there still.

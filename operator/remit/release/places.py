@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Final
 
 from remit.api import deployment as api
+from remit.api.deployment import Deployment
 from remit.api.deploymentstatus import PipelineState
-from remit.api.resource import Deployment
 from remit.backends import ProcessBackend
 from remit.errors import DeploymentError, InvalidInput, MissingReference
-from remit.operations.http import HttpPerformer
+from remit.operations.http import HttpExecutor
 from remit.operations.process import Supervision
 from remit.operations.process.record import INSTANCES
 from remit.release.judging import Judge
-from remit.release.model import SLOTS, Desired, ObservedState, Problem, Revision, may_contact
+from remit.release.model import SLOTS, Desired, ObservedState, Revision, SpecProblem, may_contact
 from remit.release.requests import rollback_target
 from remit.release.revisions import LocalRevisions, Revisions
 from remit.release.steps import Drain, Prepare, Preview, Provision, Retire, Scale, Step, Switch
@@ -29,7 +29,7 @@ from remit.release.target import Material, Target
 from remit.release.targets import ProcessTarget, docker
 from remit.release.targets.artifacts import earlier_place
 from remit.release.targets.docker import DockerTarget, Owner
-from remit.release.targets.kubernetes import Cluster, ClusterRevisions, Identity, KubernetesTarget
+from remit.release.targets.kubernetes import Cluster, ClusterRevisions, KubernetesTarget, WorkloadIdentity
 from remit.release.targets.process import Permits
 from remit.release.targets.reading import Reading
 from remit.release.traffic import Traffic
@@ -44,7 +44,7 @@ class Place:
     revisions: Revisions
     looked_ahead: dict[tuple[int, str | None], float] = field(default_factory=dict)
     """The revision and request that `look_ahead` was last about, and when in monotonic time."""
-    obstacle: Problem | None = None
+    obstacle: SpecProblem | None = None
     """What it found."""
 
 
@@ -72,14 +72,14 @@ async def look_ahead(place: Place, desired: Desired, state: PipelineState, obser
     return desired if place.obstacle is None else replace(desired, obstacles={number: place.obstacle})
 
 
-async def _obstacle(place: Place, number: int) -> Problem | None:
+async def _obstacle(place: Place, number: int) -> SpecProblem | None:
     try:
         revision, _ = await place.revisions.load(number)
         await place.target.prepare(revision)
     except DeploymentError as error:
-        return None if error.reason in _UNDER_WAY else Problem(error.reason, str(error), error.retryable)
+        return None if error.reason in _UNDER_WAY else SpecProblem(error.reason, str(error), error.retryable)
     except OSError as error:
-        return Problem("StateNotKept", f"the operator's state cannot be read: {error.strerror or error}")
+        return SpecProblem("StateNotKept", f"the operator's state cannot be read: {error.strerror or error}")
     return None
 
 
@@ -212,7 +212,7 @@ class Places:
     def _kubernetes(self, deployment: Deployment, target: api.KubernetesTarget) -> Place:
         key, metadata = deployment.key, deployment.metadata
         place = target.namespace or metadata.namespace
-        identity = Identity(metadata.namespace, metadata.name, metadata.uid, place)
+        identity = WorkloadIdentity(metadata.namespace, metadata.name, metadata.uid, place)
         if self.cluster is None:
             raise DeploymentError(
                 "releases to Kubernetes need an API server; give them to an operator", reason="NotSupported"
@@ -230,7 +230,7 @@ class Places:
         )
 
     def _process(self, deployment: Deployment, revisions: Revisions) -> ProcessTarget:
-        key, metadata, judge, http = deployment.key, deployment.metadata, self.judge, HttpPerformer()
+        key, metadata, judge, http = deployment.key, deployment.metadata, self.judge, HttpExecutor()
 
         def download(revision: Revision, material: Material, address: str) -> AsyncIterator[bytes]:
             self._check_readable()

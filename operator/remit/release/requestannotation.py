@@ -12,7 +12,7 @@ from remit.api.base import SpecModel
 from remit.api.deploymentstatus import RequestKind
 from remit.api.mistakes import first_mistake, suggestion
 from remit.kube.client import Object
-from remit.release import MalformedRequest, Request
+from remit.release import MalformedRequest, ReleaseRequest
 from remit.telemetry import escape
 
 ANNOTATION: Final = "remit.dev/request"
@@ -49,7 +49,7 @@ class _WrittenRequest(_Terms):
     resume: _Terms | None = None
 
 
-def pending(obj: Object) -> Request | MalformedRequest | None:
+def pending(obj: Object) -> ReleaseRequest | MalformedRequest | None:
     """What is asked for: a word such as `promote`, or an object such as `{"rollback": {"revision": 3}, "id": "…"}`.
 
     The same text written again, once it was answered and removed, is another request: when it was written counts.
@@ -71,7 +71,7 @@ def pending(obj: Object) -> Request | MalformedRequest | None:
         return MalformedRequest(made, f"{ANNOTATION}: {escape(str(error))}")
     kind = next(verb for verb in _VERBS if getattr(written, verb) is not None)
     terms = getattr(written, kind)
-    return Request(written.id or made, kind, getattr(terms, "revision", None), getattr(terms, "full", False))
+    return ReleaseRequest(written.id or made, kind, getattr(terms, "revision", None), getattr(terms, "full", False))
 
 
 def requester(obj: Object) -> str:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from remit.api.deploymentstatus import PipelineState, Release, ReleaseFailure, RequestAnswer, RequestKind
 from remit.release.context import Context
 from remit.release.ending import fail, last_good
-from remit.release.model import Desired, MalformedRequest, ObservedState, Request
+from remit.release.model import Desired, MalformedRequest, ObservedState, ReleaseRequest
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """The request cannot be followed; the message says why."""
 
 
@@ -27,7 +27,7 @@ def consume(desired: Desired, observed: ObservedState, state: PipelineState, now
     try:
         state, message = _FOLLOW[request.kind](_Asked(request, desired, observed, state, now))
         accepted = True
-    except Refused as refusal:
+    except RequestRefused as refusal:
         message, accepted = str(refusal), False
     answer = RequestAnswer(id=request.id, kind=request.kind, accepted=accepted, message=message, at=now)
     return replace(state, answer=answer)
@@ -35,7 +35,7 @@ def consume(desired: Desired, observed: ObservedState, state: PipelineState, now
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    request: Request
+    request: ReleaseRequest
     desired: Desired
     observed: ObservedState
     state: PipelineState
@@ -44,11 +44,13 @@ class _Asked:
     def ongoing(self) -> Release:
         release = self.state.releasing
         if release is None:
-            raise Refused(f"there is no release to {self.request.kind}")
+            raise RequestRefused(f"there is no release to {self.request.kind}")
         if release.failure is not None:
-            raise Refused(f"revision {release.revision} goes back already: {release.failure.message}")
+            raise RequestRefused(f"revision {release.revision} goes back already: {release.failure.message}")
         if self.request.revision not in {None, release.revision}:
-            raise Refused(f"revision {release.revision} is on its way by now, not revision {self.request.revision}")
+            raise RequestRefused(
+                f"revision {release.revision} is on its way by now, not revision {self.request.revision}"
+            )
         return release
 
     def give_up(self, release: Release, reason: str, message: str) -> PipelineState:
@@ -73,19 +75,21 @@ def _rollback(ask: _Asked) -> tuple[PipelineState, str]:
     desired, state, release = ask.desired, ask.state, ask.state.releasing
     if release is not None and release.failure is None and release.rollback and ask.request.revision is None:
         # Asked for twice in a hurry, it must not lead back to what one wants to get away from.
-        raise Refused(f"the rollback to revision {release.revision} goes on already")
+        raise RequestRefused(f"the rollback to revision {release.revision} goes on already")
     number = ask.request.revision or _last_good(state)
     if number is None:
-        raise Refused("there is no earlier revision that was live")
+        raise RequestRefused("there is no earlier revision that was live")
     live = state.live.revision if state.live else None
     if number != live and number not in desired.revisions:
         kept = ", ".join(map(str, sorted(desired.revisions))) or "none"
-        raise Refused(f"revision {number} is not kept; kept are: {kept}")
+        raise RequestRefused(f"revision {number} is not kept; kept are: {kept}")
     if (obstacle := desired.obstacles.get(number)) is not None:
-        raise Refused(f"revision {number} cannot be returned to: {obstacle.message}")
+        raise RequestRefused(f"revision {number} cannot be returned to: {obstacle.message}")
     record = state.record(number)
     if record is not None and record.promoted_at is None:
-        raise Refused(f"revision {number} was never live, so there is nothing to return to; apply its spec instead")
+        raise RequestRefused(
+            f"revision {number} was never live, so there is nothing to return to; apply its spec instead"
+        )
     if release is not None and release.failure is None:
         state = ask.give_up(release, "RollbackRequested", f"a rollback to revision {number} was asked for")
     return replace(state, rollback_to=number), f"returns to revision {number}"
@@ -94,7 +98,7 @@ def _rollback(ask: _Asked) -> tuple[PipelineState, str]:
 def _retry(ask: _Asked) -> tuple[PipelineState, str]:
     state, last, live = ask.state, ask.state.release, ask.state.live
     if state.releasing is not None:
-        raise Refused("a release goes on; abort it first")
+        raise RequestRefused("a release goes on; abort it first")
     if last is not None and live is not None and last.outcome == "Failed" and last.revision == live.revision:
         # It failed and is live all the same: it is released once more, to the other side.
         live = replace(live, spec_hash="")
@@ -107,7 +111,7 @@ def _pause(ask: _Asked) -> tuple[PipelineState, str]:
 
 def _resume(ask: _Asked) -> tuple[PipelineState, str]:
     if ask.desired.spec.paused:
-        raise Refused("spec.paused is true; set it to false to go on")
+        raise RequestRefused("spec.paused is true; set it to false to go on")
     return replace(ask.state, paused=False), "goes on"
 
 
@@ -125,7 +129,7 @@ def rollback_target(desired: Desired, state: PipelineState) -> int | None:
     """The revision that is about to be returned to, where it has to be brought to the target again for that."""
     request, back = desired.request, desired.spec.rollback_to
     number = None
-    if isinstance(request, Request) and (state.answer is None or state.answer.id != request.id):
+    if isinstance(request, ReleaseRequest) and (state.answer is None or state.answer.id != request.id):
         number = (request.revision or _last_good(state)) if request.kind == "rollback" else None
     if number is None and back is not None and state.releasing is None:
         number = None if state.settled and state.key == desired.key else back.revision

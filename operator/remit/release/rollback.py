@@ -9,7 +9,7 @@ from remit.api.deploymentstatus import LiveSide, ReleaseFailure
 from remit.release.context import Context, seconds
 from remit.release.ending import finish
 from remit.release.steps import Decision, Provision, Retire, Scale, Step, Switch, Wait, due
-from remit.release.strategies import TAKEOVERS
+from remit.release.strategies import STRATEGIES
 
 EXCLUSIVE_SECONDS = 30
 """How long a program that must not run twice is given to stop before the old one is started all the same."""
@@ -51,7 +51,7 @@ def restore(ctx: Context, live: LiveSide) -> Step | None:
     if observed.live != live.slot and ready:
         return Switch(live.slot)
     # A side that this release never touched is as good as it was; any other has to be seen whole again.
-    if not ready and (observed.live != live.slot or TAKEOVERS[ctx.release.strategy].moves_replicas):
+    if not ready and (observed.live != live.slot or STRATEGIES[ctx.release.strategy].moves_replicas):
         return Wait("Restoring", f"{view.healthy} of {live.replicas} instances of the old side are healthy")
     return None if observed.converged else Wait("Converging", "requests still reach the failed side")
 
@@ -59,7 +59,7 @@ def restore(ctx: Context, live: LiveSide) -> Step | None:
 def _make_room(ctx: Context, failure: ReleaseFailure) -> Step | None:
     """Stop the failed side first where both must never run; it is given only so long to obey."""
     gone = ctx.new.revision is None and not ctx.new.started
-    if not TAKEOVERS[ctx.release.strategy].exclusive or gone or ctx.old.started:
+    if not STRATEGIES[ctx.release.strategy].exclusive or gone or ctx.old.started:
         return None
     until = failure.at + seconds(EXCLUSIVE_SECONDS)
     if ctx.now >= until:

@@ -10,7 +10,7 @@ from remit.release.context import Context, Fail, seconds
 from remit.release.idle import clear
 from remit.release.model import HookKey
 from remit.release.steps import Prepare, Preview, Provision, RunHook, Scale, Wait
-from remit.release.strategies import TAKEOVERS
+from remit.release.strategies import STRATEGIES
 from remit.release.strategies.base import Verdict
 
 
@@ -29,14 +29,14 @@ def prepare(ctx: Context) -> Verdict:
 
 def provision(ctx: Context) -> Verdict:
     """The new side holds the revision, with as many instances as it should have by now."""
-    revision, takeover = ctx.revision(ctx.release.revision), TAKEOVERS[ctx.release.strategy]
+    revision, strategy = ctx.revision(ctx.release.revision), STRATEGIES[ctx.release.strategy]
     if revision is None:
         return validate(ctx)
-    if takeover.exclusive and ctx.live is not None and ctx.old.started and not ctx.switched:
+    if strategy.exclusive and ctx.live is not None and ctx.old.started and not ctx.switched:
         return Wait("Stopping", f"{ctx.old.started} instances of the old side are still there")
     if ctx.new.revision not in {None, revision.number}:
         return clear(ctx.desired, ctx.observed, ctx.state, ctx.slot, ctx.now)
-    replicas = takeover.new_replicas(ctx)
+    replicas = strategy.new_replicas(ctx)
     if not ctx.observed.holding(revision.number, ctx.slot):
         return Provision(ctx.slot, revision, replicas)
     if ctx.new.wanted != replicas:
@@ -47,7 +47,7 @@ def provision(ctx: Context) -> Verdict:
 
 
 def health(ctx: Context) -> Verdict:
-    replicas = TAKEOVERS[ctx.release.strategy].new_replicas(ctx)
+    replicas = STRATEGIES[ctx.release.strategy].new_replicas(ctx)
     if ctx.ready(replicas):
         return _proven(ctx)
     return ctx.crashing() or Wait("Unhealthy", f"{ctx.new.healthy} of {replicas} instances are healthy{ctx.detail}")
@@ -58,7 +58,7 @@ def pre_promotion(ctx: Context) -> Verdict:
 
 
 def promote(ctx: Context) -> Verdict:
-    return TAKEOVERS[ctx.release.strategy].promote(ctx)
+    return STRATEGIES[ctx.release.strategy].promote(ctx)
 
 
 def post_promotion(ctx: Context) -> Verdict:

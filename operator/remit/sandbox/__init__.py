@@ -1,4 +1,4 @@
-"""The walls, and what this host can give."""
+"""The sandbox of a command, and what this host offers for it."""
 
 from remit.sandbox.bare import BareLaunch
 from remit.sandbox.cgroup import AttemptCgroup, CgroupSpec, CgroupUsage, kill_cgroups, remove_cgroups

@@ -1,4 +1,4 @@
-"""Bubblewrap: where it is, and the arguments that build the walls. Its protection is entirely what these say.
+"""Finds bubblewrap and composes its arguments, on which the whole protection of the sandbox depends.
 
 The arguments travel in three parts. What is fixed stands in bubblewrap's argv. The environment and private files come
 from a memfd, because argv is public in /proc. The rest comes last, through a pipe that is written once the process is
@@ -36,7 +36,7 @@ def candidates() -> list[Path]:
     return found + ([Path(system)] if system else [])
 
 
-def walls(network: Network) -> list[str]:
+def namespace_arguments(network: Network) -> list[str]:
     """The fixed arguments: every namespace, no capabilities, no way to a new user namespace, death with the parent.
 
     bubblewrap sets no_new_privs by itself. It refuses these arguments without those of `released`.
@@ -69,7 +69,7 @@ def command_line(
     named = ["--argv0", argv[0]] if bubblewrap.sets_argv0 and argv[0] != executable else []
     return [
         bubblewrap.path,
-        *walls(network),
+        *namespace_arguments(network),
         *("--json-status-fd", str(status_fd)),
         *from_fds,
         *("--block-fd", str(block_fd), "--sync-fd", str(sync_fd)),
@@ -105,7 +105,8 @@ def private_arguments(
 
 
 def released(*, network: Network, read_only_paths: Sequence[str]) -> list[str]:
-    """What comes through the pipe: the user namespace, without which `walls` are an error, and the system's mounts."""
+    """The arguments that bubblewrap reads from the pipe: the user namespace, which it needs together with
+    `namespace_arguments`, and the mounts of the system."""
     return ["--unshare-user", *system_mounts(network=network, read_only_paths=read_only_paths), *sealing()]
 
 

@@ -33,7 +33,7 @@ Opened = tuple[HostMount, int, os.stat_result]
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _ResolvedMount:
     """`descriptor` is -1 for an empty folder. `within`: the mount outermost around it that has a folder of the host, in
     which it lies at `relative`; there it is not bubblewrap that mounts it. `outer` is the innermost one."""
 
@@ -42,7 +42,7 @@ class _Found:
     status: os.stat_result | None
     within: int = _UNSTAGED
     relative: str = ""
-    outer: _Found | None = None
+    outer: _ResolvedMount | None = None
 
     @property
     def is_folder(self) -> bool:
@@ -80,7 +80,7 @@ class Mounts:
 
         Raises InvalidInput for what is not there, or must not be mounted.
         """
-        self._found: list[_Found] = []
+        self._found: list[_ResolvedMount] = []
         self._stages = stages
         self._disk_bytes = disk_bytes
         try:
@@ -133,7 +133,7 @@ class Mounts:
             if self.user:
                 give(each.descriptor, self.user.uid, self.user.gid)
 
-    def _others(self) -> list[_Found]:
+    def _others(self) -> list[_ResolvedMount]:
         own = [each for each in self._found if isinstance(each.mount, HostMount) and each.mount.own]
         return [each for each in own if self.user and each.status and each.status.st_uid != self.user.uid]
 
@@ -198,27 +198,27 @@ class Mounts:
     def _staged(self) -> list[int]:
         return [number for number, each in enumerate(self._found) if self._is_staged(each)]
 
-    def _is_staged(self, each: _Found) -> bool:
+    def _is_staged(self, each: _ResolvedMount) -> bool:
         return self._stages and (each.within >= 0 or isinstance(each.mount, HostMount))
 
     def _size(self, mount: Mount) -> int:
         size = mount.size_bytes if isinstance(mount, EmptyMount) else None
         return self._disk_bytes if size is None else size
 
-    def _open(self, mount: Mount, trusts_links_of_root: bool) -> _Found:
+    def _open(self, mount: Mount, trusts_links_of_root: bool) -> _ResolvedMount:
         within, relative, outer = self._lies_within(mount)
         if isinstance(mount, EmptyMount):
-            return _Found(mount, -1, None, within, relative, outer)
+            return _ResolvedMount(mount, -1, None, within, relative, outer)
         if isinstance(mount, ClaimMount | FilesMount):
             raise InvalidInput(f"{mount.mount_path}: volumes of a cluster are mounted by its Jobs only")
         descriptor = open_host(mount, trusts_links_of_root)
         try:
-            return _Found(mount, descriptor, os.fstat(descriptor), within, relative, outer)
+            return _ResolvedMount(mount, descriptor, os.fstat(descriptor), within, relative, outer)
         except BaseException:
             os.close(descriptor)
             raise
 
-    def _lies_within(self, mount: Mount) -> tuple[int, str, _Found | None]:
+    def _lies_within(self, mount: Mount) -> tuple[int, str, _ResolvedMount | None]:
         """The number of the mount of the host that is outermost around `mount`, where in that, and the innermost."""
         inner = _around(self._found, mount.mount_path)
         if inner is None:
@@ -248,11 +248,11 @@ def _is_read_only(mount: Mount) -> bool:
     return isinstance(mount, HostMount) and mount.read_only
 
 
-def _relative_to(outer: _Found, mount: Mount) -> str:
+def _relative_to(outer: _ResolvedMount, mount: Mount) -> str:
     return posixpath.relpath(mount.mount_path, outer.mount.mount_path)
 
 
-def _around(found: Sequence[_Found], path: str) -> _Found | None:
+def _around(found: Sequence[_ResolvedMount], path: str) -> _ResolvedMount | None:
     """The innermost mount that `path` is at or in."""
     above = (each for each in found if f"{path}/".startswith(f"{each.mount.mount_path}/"))
     return max(above, key=lambda each: len(each.mount.mount_path), default=None)
@@ -372,7 +372,7 @@ def _check_file(mount: HostMount, status: os.stat_result) -> None:
         )
 
 
-def _check_place(found: _Found) -> None:
+def _check_place(found: _ResolvedMount) -> None:
     """Raises InvalidInput where in a folder of the host is nothing to mount it on."""
     outer = found.outer
     if outer is None or _exists(outer, found):
@@ -385,7 +385,7 @@ def _check_place(found: _Found) -> None:
     )
 
 
-def _exists(outer: _Found, found: _Found) -> bool:
+def _exists(outer: _ResolvedMount, found: _ResolvedMount) -> bool:
     try:
         descriptor = open_beneath(outer.descriptor, _relative_to(outer, found.mount), _OPEN, links=False)
     except OSError:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from remit.telemetry.logs import bound, configure, escape, get_logger
     from remit.telemetry.metrics import Metrics
     from remit.telemetry.redact import MASK, RedactedStream, Redactor
-    from remit.telemetry.verifying import Problem, Report, verify
+    from remit.telemetry.verifying import AuditProblem, Report, verify
 else:
     __getattr__ = lazily(__name__, __file__)
 
@@ -21,11 +21,11 @@ __all__ = [
     "Anchor",
     "AuditEvent",
     "AuditLog",
+    "AuditProblem",
     "Check",
     "Checks",
     "HealthServer",
     "Metrics",
-    "Problem",
     "RedactedStream",
     "Redactor",
     "Report",

@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from remit.telemetry.needles import Needles
-from remit.telemetry.spellings import MIN_LENGTH, spellings
+from remit.telemetry.encodings import MIN_LENGTH, encodings
+from remit.telemetry.multipattern import MultiPattern
 
 MASK: Final = "[redacted]"
 _MASK: Final = MASK.encode()
@@ -25,8 +25,8 @@ class Redactor:
     """The secret values known now. Safe to share between threads."""
 
     def __init__(self, values: Iterable[str | bytes] = ()) -> None:
-        self._all = Needles()
-        self._scopes: dict[str, Needles] = {_EVERYWHERE: Needles()}
+        self._all = MultiPattern()
+        self._scopes: dict[str, MultiPattern] = {_EVERYWHERE: MultiPattern()}
         self._add(_EVERYWHERE, _forms(values))
 
     def register(self, value: str | bytes) -> bool:
@@ -75,7 +75,7 @@ class Redactor:
 
     def redact_bytes(self, data: bytes, scope: str | None = None) -> bytes:
         known = [self._all] if scope is None else [self._scopes.get(each) for each in {_EVERYWHERE, scope}]
-        return _masked(data, sorted(span for needles in known if needles for span in needles.spans(data)))
+        return _masked(data, sorted(span for patterns in known if patterns for span in patterns.spans(data)))
 
     def scrub(self, value: Any, scope: str | None = None) -> Any:
         """The same for JSON-like data of any depth, keys included. What is not JSON-like becomes its redacted `str`."""
@@ -94,13 +94,13 @@ class Redactor:
         return RedactedStream(self._all)
 
     def _add(self, scope: str, forms: Iterable[bytes]) -> None:
-        for needles in (self._all, self._scopes.setdefault(scope, Needles())):
-            needles.add(forms)
+        for patterns in (self._all, self._scopes.setdefault(scope, MultiPattern())):
+            patterns.add(forms)
 
     def _remove(self, scope: str, forms: Iterable[bytes]) -> None:
-        scoped = self._scopes.get(scope, Needles())  # gone if it held nothing
-        for needles in (self._all, scoped):
-            needles.remove(forms)
+        scoped = self._scopes.get(scope, MultiPattern())  # gone if it held nothing
+        for patterns in (self._all, scoped):
+            patterns.remove(forms)
         if scope != _EVERYWHERE and not scoped:
             self._scopes.pop(scope, None)
 
@@ -111,26 +111,26 @@ class RedactedStream:
     Only what may be the beginning of a secret is held back, so that live output is not delayed.
     """
 
-    def __init__(self, needles: Needles) -> None:
+    def __init__(self, patterns: MultiPattern) -> None:
         self.replacements = 0
         """How many masks were put into what was shown so far."""
-        self._needles = needles
+        self._patterns = patterns
         self._held = b""
         self._covered = 0  # how much of what is held belongs to a secret whose mask is already out
 
     def feed(self, chunk: bytes) -> bytes:
         """What can be shown after `chunk`."""
-        if not self._needles and not self._held:
+        if not self._patterns and not self._held:
             return chunk
         self._held += chunk
-        return self._release(self._needles.possible_start(self._held))
+        return self._release(self._patterns.possible_start(self._held))
 
     def finish(self) -> bytes:
         """The rest, at the end of the stream."""
         return self._release(len(self._held))
 
     def _release(self, cut: int) -> bytes:
-        spans = self._needles.spans(self._held)
+        spans = self._patterns.spans(self._held)
         if self._covered:
             spans.insert(0, (0, self._covered))
         shown: list[bytes] = []
@@ -150,7 +150,7 @@ class RedactedStream:
 
 
 def _forms(values: Iterable[str | bytes]) -> list[bytes]:
-    return [form for value in values for form in spellings(value)]
+    return [form for value in values for form in encodings(value)]
 
 
 def _merged(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:

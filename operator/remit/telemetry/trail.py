@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,22 +19,31 @@ _MOST_LINE = 16 << 20
 """No record is that long. What follows counts as another line, and neither is a record."""
 
 
+class ReadingStopped(Exception):
+    """Nobody waits any more for what a trail is read for."""
+
+
 class TrailFile(NamedTuple):
     path: Path
     file: BinaryIO
     size: int
+    stop: threading.Event | None = None
 
     def lines(self) -> Iterator[bytes]:
-        """As far as the file went when it was opened: it may grow meanwhile."""
-        left = self.size
+        """As far as the file went when it was opened: it may grow meanwhile. Raises `ReadingStopped` once `stop` is
+        set."""
+        left, stop = self.size, self.stop
         while left > 0 and (line := self.file.readline(_MOST_LINE)):
+            if stop is not None and stop.is_set():
+                raise ReadingStopped
             left -= len(line)
             yield line
 
 
-def opened(path: Path) -> Iterator[TrailFile]:
+def opened(path: Path, stop: threading.Event | None = None) -> Iterator[TrailFile]:
     """The closed files of the trail, oldest first, and then `path`, its newest, unless that is missing. Each is open
-    until the next is asked for. Raises `OSError`; `FileNotFoundError` when there is not one.
+    until the next is asked for. Their lines end with `ReadingStopped` once `stop` is set, by another thread. Raises
+    `OSError`; `FileNotFoundError` when there is not one.
     """
     with ExitStack() as stack:
         # Held open first: should it be closed under a number now, it is still read, and only once.
@@ -47,9 +57,9 @@ def opened(path: Path) -> Iterator[TrailFile]:
                 status = os.fstat(file.fileno())
                 if held and os.path.samestat(status, held):
                     break
-                yield TrailFile(each, file, status.st_size)
+                yield TrailFile(each, file, status.st_size, stop)
         if newest and held:
-            yield TrailFile(path, newest, held.st_size)
+            yield TrailFile(path, newest, held.st_size, stop)
 
 
 class Line(NamedTuple):
@@ -59,9 +69,10 @@ class Line(NamedTuple):
     """None when it is no whole record: `verify` tells more."""
 
 
-def read(path: Path) -> Iterator[Line]:
-    """Every line of the trail whose newest file is `path`, in order. Raises `OSError`."""
-    for part in opened(path):
+def read(path: Path, stop: threading.Event | None = None) -> Iterator[Line]:
+    """Every line of the trail whose newest file is `path`, in order. Raises `OSError`, and `ReadingStopped` once `stop`
+    is set."""
+    for part in opened(path, stop):
         for raw in part.lines():
             yield Line(raw, _parsed(raw))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ Kind = Literal["unreadable", "edited", "gap", "reordered", "broken", "torn", "cu
 
 
 @dataclass(frozen=True)
-class Problem:
+class AuditProblem:
     kind: Kind
     line: int
     """Counted from 1."""
@@ -31,7 +32,7 @@ class Report:
 
     records: int
     head: Anchor
-    problems: tuple[Problem, ...]
+    problems: tuple[AuditProblem, ...]
     files: int = 1
 
     @property
@@ -39,19 +40,22 @@ class Report:
         return not self.problems
 
 
-def verify(path: Path, *, after: Anchor = GENESIS, head: Anchor | None = None) -> Report:
+def verify(
+    path: Path, *, after: Anchor = GENESIS, head: Anchor | None = None, stop: threading.Event | None = None
+) -> Report:
     """Follow the chain through the closed files of the trail and then `path`, its newest; or through `path` alone, when
     it is a copy with all of them in one. At most the first hundred problems are told. The files may be written to
     meanwhile.
 
     `after` is the last record of what was moved away from the front. What Remit removed there itself, a record of kind
     `retention` tells. `head`, when known, is a record that must be there
-    (or be `after`): without it a cut tail cannot be seen. Raises `InvalidInput` when a file cannot be read.
+    (or be `after`): without it a cut tail cannot be seen. Raises `InvalidInput` when a file cannot be read, and
+    `ReadingStopped` once `stop` is set.
     """
     walk = _Walk(last=after, head=head, head_seen=head is None or head == after)
     try:
         walk.joined = not segments(path)
-        for part in opened(path):
+        for part in opened(path, stop):
             walk.file(part.path, part.lines())
     except OSError as error:
         raise InvalidInput(f"{error.filename or path} cannot be read: {error.strerror}") from error
@@ -76,17 +80,17 @@ class _Walk:
     before: str = ""
     assumed: Anchor | None = None
     """The record before the first one, where that is not the first of all: is it one of `removed`?"""
-    beginning: Problem | None = None
+    beginning: AuditProblem | None = None
     """What is wrong where it is not."""
     removed: set[str] = field(default_factory=set)
     """The last records of files that a record says were removed."""
     records: int = 0
     files: int = 0
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[AuditProblem] = field(default_factory=list)
 
     def found(self, kind: Kind, message: str) -> None:
         if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(Problem(kind, self.line, message, self.path))
+            self.problems.append(AuditProblem(kind, self.line, message, self.path))
 
     def begin(self, path: Path) -> None:
         self.before, self.path, self.line = self.path.name, path, 0
@@ -116,7 +120,7 @@ class _Walk:
         self.records += 1
         if self.records == 1 and self.last == GENESIS and record["seq"] > 1:
             self.last = self.assumed = Anchor(record["seq"] - 1, str(record.get("prev")))
-            self.beginning = Problem("gap", self.line, f"records 1 to {record['seq'] - 1} are missing", self.path)
+            self.beginning = AuditProblem("gap", self.line, f"records 1 to {record['seq'] - 1} are missing", self.path)
         if sound and record.get("kind") == "retention":
             self.removed |= {str(each).rpartition(" ")[2] for each in record.get("removed", [])}
         seq, prev, last = record["seq"], str(record.get("prev")), self.last

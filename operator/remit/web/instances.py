@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from remit.agent.logs import LogChunk, Wanted, process_logs
-from remit.errors import RemitError
+from remit.agent.podlogs import NOT_STARTED, Pieces, instance_log, lines, pods_of_release
+from remit.errors import ApiError, RemitError
+from remit.kube.client import Kube, Object
 from remit.operations.process.record import INSTANCES, process_folders
 from remit.web.ansi import Painter
 from remit.web.live import Events
@@ -18,56 +21,117 @@ from remit.web.output import painted
 _TAIL_LINES: Final = 200
 _BATCH: Final = 200
 _LOOK_SECONDS: Final = 1.0
+LIST_SECONDS: Final = 3.0
+"""Between two lists of pods."""
 _BATCH_SECONDS: Final = 0.1
 _MOST: Final = 16
 """Instances that are followed at once."""
 
 
-def instances(state_dirs: Sequence[Path], key: str) -> dict[str, Path]:
-    """The folders of the instances of a Deployment, `namespace/name`, that run as processes on this machine."""
-    return process_folders(state_dirs, INSTANCES, key)
+class Source(NamedTuple):
+    """An instance, and what tells it from one that had its name before."""
+
+    name: str
+    identity: str | int
+    read: Callable[[], AsyncGenerator[LogChunk, None]]
+
+    @property
+    def key(self) -> tuple[str, str | int]:
+        return self.name, self.identity
 
 
-async def follow(state_dirs: Sequence[Path], key: str, chosen: str) -> Events:
-    """Batches of lines of all instances, or of the chosen one, for as long as somebody reads."""
+Find = Callable[[], Awaitable[Collection[Source]]]
+"""Raises `RemitError`."""
+
+
+def on_kubernetes(deployment: Object) -> bool:
+    return "kubernetes" in (deployment["spec"].get("target") or {})
+
+
+def folders(state_dirs: Sequence[Path], key: str) -> Find:
+    """The instances of a Deployment, `namespace/name`, that run as processes on this machine."""
+
+    def read(name: str, folder: Path) -> Callable[[], AsyncGenerator[LogChunk, None]]:
+        return lambda: process_logs({name: folder}, Wanted(tail=_TAIL_LINES), "current", follow=True)
+
+    def find() -> Collection[Source]:
+        found = []
+        for name, folder in process_folders(state_dirs, INSTANCES, key).items():
+            with contextlib.suppress(OSError):
+                found.append(Source(name, folder.stat().st_ino, read(name, folder)))
+        return found
+
+    return lambda: asyncio.to_thread(find)
+
+
+def pods(kube: Kube, deployment: Object) -> Find:
+    """The pods of a Deployment whose target is Kubernetes."""
+
+    begin = f"{deployment['metadata']['name']}-"  # what is left begins with the side
+
+    def read(name: str, pod: Object) -> Callable[[], AsyncGenerator[LogChunk, None]]:
+        wanted = Wanted(streams=("stdout",), tail=_TAIL_LINES)
+        return lambda: lines(_begun(kube, pod), wanted, source=name.removeprefix(begin))
+
+    async def find() -> Collection[Source]:
+        found = await pods_of_release(kube, deployment)
+        return [Source(name, str(pod["metadata"]["uid"]), read(name, pod)) for name, pod in found.items()]
+
+    return find
+
+
+async def _begun(kube: Kube, pod: Object) -> Pieces:
+    """Its log, as soon as its container has started."""
+    while True:
+        try:
+            async with contextlib.aclosing(instance_log(kube, pod, follow=True, tail=_TAIL_LINES)) as log:
+                async for batch in log:
+                    yield batch
+        except ApiError as error:
+            if error.status != NOT_STARTED:
+                raise
+            await asyncio.sleep(_LOOK_SECONDS)
+        else:
+            return
+
+
+async def follow(
+    find: Find, chosen: str, turn: AbstractAsyncContextManager[Any], every: float = _LOOK_SECONDS
+) -> Events:
+    """Batches of lines of all instances, or of the chosen one, for as long as somebody reads. Each is read within
+    `turn`; new ones are looked for `every` so many seconds."""
     waiting: asyncio.Queue[LogChunk] = asyncio.Queue(_BATCH)
-    readers: dict[tuple[str, int], asyncio.Task[None]] = {}
+    readers: dict[tuple[str, str | int], asyncio.Task[None]] = {}
     painters: dict[tuple[str, str], Painter] = {}
     loop = asyncio.get_running_loop()
+    found: dict[tuple[str, str | int], Source] = {}
     yield "output", {"reset": True}
     try:
         while True:
-            for name, folder in (await asyncio.to_thread(instances, state_dirs, key)).items():
-                with contextlib.suppress(OSError):
-                    known = name, folder.stat().st_ino
-                    if chosen in {"", name} and known not in readers and len(readers) < _MOST:
-                        readers[known] = asyncio.create_task(_read(name, folder, waiting))
-            until = loop.time() + _LOOK_SECONDS
+            try:
+                found = {source.key: source for source in await find()}
+            except ApiError as error:
+                if not error.retryable:
+                    raise
+            for key, source in found.items():
+                if chosen in {"", source.name} and key not in readers and len(readers) < _MOST:
+                    readers[key] = asyncio.create_task(_read(source, waiting, turn))
+            until = loop.time() + every
             while (left := until - loop.time()) > 0:
                 batch = await _batch(waiting, left)
                 if batch:
                     yield "output", {"lines": [_line(painters, each) for each in batch]}
-            gone = [each for each, task in readers.items() if task.done() and not _is_there(state_dirs, key, each)]
-            for each in gone:
-                del readers[each]
+            for key in [each for each, task in readers.items() if task.done() and each not in found]:
+                del readers[key]
     finally:
         for task in readers.values():
             task.cancel()
         await asyncio.gather(*readers.values(), return_exceptions=True)
 
 
-def _is_there(state_dirs: Sequence[Path], key: str, known: tuple[str, int]) -> bool:
-    folder = instances(state_dirs, key).get(known[0])
-    try:
-        return folder is not None and folder.stat().st_ino == known[1]
-    except OSError:
-        return False
-
-
-async def _read(name: str, folder: Path, waiting: asyncio.Queue[LogChunk]) -> None:
-    chunks = process_logs({name: folder}, Wanted(tail=_TAIL_LINES), "current", follow=True)
+async def _read(source: Source, waiting: asyncio.Queue[LogChunk], turn: AbstractAsyncContextManager[Any]) -> None:
     with contextlib.suppress(RemitError, OSError):
-        async with contextlib.aclosing(chunks):
+        async with turn, contextlib.aclosing(source.read()) as chunks:
             async for chunk in chunks:
                 await waiting.put(chunk)
 

@@ -18,13 +18,13 @@ import structlog
 from aiohttp import web
 
 from remit.errors import ApiError, RemitError
-from remit.web import rendering
-from remit.web.security import SESSION
+from remit.web.rendering import Renderer, View
+from remit.web.security import PATH, SESSION
 from remit.web.sessions import Session
 
 log = structlog.get_logger(__name__)
 
-Show = Callable[[web.Request, Session], Awaitable[rendering.View]]
+Show = Callable[[web.Request, Session], Awaitable[View]]
 Events = AsyncGenerator[tuple[str, Any], None]
 """Names and what JSON can say."""
 
@@ -38,7 +38,8 @@ _WRITE_SECONDS: Final = 20.0
 class Streams:
     """The open streams of the server. `stop` ends them."""
 
-    def __init__(self) -> None:
+    def __init__(self, renderer: Renderer) -> None:
+        self._renderer = renderer
         self._open: set[asyncio.Task[Any]] = set()
         self._shared: dict[tuple[str, int], tuple[float, float, dict[str, str]]] = {}
         """When it was rendered, for how long that is enough, and the regions, by address and viewer."""
@@ -79,7 +80,7 @@ class Streams:
         except Exception as error:  # no other answer can be given any more
             is_gone = isinstance(error, web.HTTPNotFound) or (isinstance(error, ApiError) and error.status == 404)
             if not is_gone and not isinstance(error, RemitError):
-                log.exception("a live page broke off", path=request.path)
+                log.exception("a live page broke off", path=request[PATH])
             with contextlib.suppress(ConnectionError, RuntimeError):
                 await response.write(b"event: gone\ndata: {}\n\n" if is_gone else b"")
         finally:
@@ -134,7 +135,8 @@ class Streams:
                 if sent.get(name) != stable:
                     sent[name] = stable
                     await send("region", {"name": name, "html": html})
-            await send("state", {"trouble": viewer.trouble, "now": time.time()})
+            told = {"trouble": viewer.trouble, "narrowed": viewer.narrowed}
+            await send("state", {**told, "now": time.time()})
             if feeding.done() and (error := feeding.exception()) is not None:
                 log.debug("what a page follows broke off", error=repr(error))
                 await send("broken", str(error) if isinstance(error, RemitError) else "what is followed here broke off")
@@ -150,7 +152,7 @@ class Streams:
         if known is not None and now - known[0] < _APART_SECONDS / 2:
             return known[1:]
         view = await show(request, session)
-        made = rendering.regions(view)
+        made = self._renderer.regions(view)
         self._shared = {each: value for each, value in self._shared.items() if now - value[0] < _APART_SECONDS}
         self._shared[key] = now, view.every, made
         return view.every, made

@@ -1,5 +1,5 @@
-"""One-time login tokens. Whoever may read the page's file in the state directory may log in, as with the kubeconfig
-there.
+"""One-time login tokens. Whoever may read the page's file in the state directory of `remit up` may log in, as with the
+kubeconfig there; of another page, who started it.
 
 A token is `EXPIRES.NONCE.SIGNATURE`. There is a new key each time that the server starts, so no token outlives it, and
 the server remembers the nonces that were used until they would have expired.
@@ -27,25 +27,32 @@ _TOKEN: Final = re.compile(r"([0-9]{1,12})\.([A-Za-z0-9_-]{16,64})\.([0-9a-f]{64
 _MOST_USED: Final = 1000
 
 
-class PageFile(NamedTuple):
+class Page(NamedTuple):
+    """What makes links that log in. It is a secret."""
+
     url: str
     """Such as `http://127.0.0.1:6480`."""
     key: bytes
 
 
-def write_page_file(state_dir: Path, url: str) -> PageFile:
-    """Of a server that starts. Its key is a new one. Raises OSError."""
-    made = PageFile(url, secrets.token_bytes(32))
+def new_page(url: str) -> Page:
+    """Of a server that starts. Its key is a new one."""
+    return Page(url, secrets.token_bytes(32))
+
+
+def write_page_file(state_dir: Path, url: str) -> Page:
+    """`new_page`, for `read_page_file` to find. Raises OSError."""
+    made = new_page(url)
     replace_private(state_dir / PAGE_FILE, orjson.dumps({"url": url, "key": made.key.hex()}) + b"\n")
     return made
 
 
-def read_page_file(state_dir: Path) -> PageFile:
+def read_page_file(state_dir: Path) -> Page:
     """Of the server that runs. Raises `RemitError` where there is none, or it may not be read."""
     path = state_dir / PAGE_FILE
     try:
         found = orjson.loads(read_private(path))
-        return PageFile(str(found["url"]), bytes.fromhex(found["key"]))
+        return Page(str(found["url"]), bytes.fromhex(found["key"]))
     except FileNotFoundError:
         raise RemitError(
             f"no page is served from {state_dir}; start it with 'remit up', or name the directory"
@@ -56,7 +63,7 @@ def read_page_file(state_dir: Path) -> PageFile:
         raise RemitError(f"{path} is damaged; start remit up again") from None
 
 
-def login_url(page: PageFile, now: float) -> str:
+def login_url(page: Page, now: float) -> str:
     """A link that logs in, once. It is a secret."""
     return f"{page.url}/login?token={mint(page.key, now)}"
 

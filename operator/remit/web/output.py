@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncGenerator
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from aiohttp import web
 
 from remit.agent.logs import LogChunk, TaskLogs, Wanted
 from remit.api import ExecutionTask
-from remit.api.executiontaskstatus import Stream
+from remit.api.executiontaskstatus import AttemptStatus, Stream
 from remit.errors import RemitError
 from remit.kube.client import TASKS
 from remit.web.ansi import Painter
+from remit.web.joboutput import JobOutput
 from remit.web.live import Events
 from remit.web.viewer import Viewer
+
+P = TypeVar("P")
 
 TAIL_LINES: Final = 1000
 """Of each stream that a page begins with."""
@@ -33,6 +37,11 @@ async def events(viewer: Viewer, namespace: str, name: str, number: int | None) 
     yield "output", {"reset": True}
     for note in notes(task):
         yield "output", {"note": note}
+    if not viewer.reads_files:
+        async with contextlib.aclosing(_from_pods(viewer, task, number)) as told:
+            async for event in told:
+                yield event
+        return
     if not await may_read(viewer, namespace):
         for event in _tails(task, _REFUSED):
             yield event
@@ -49,6 +58,39 @@ async def events(viewer: Viewer, namespace: str, name: str, number: int | None) 
         for event in _tails(task, str(error)):
             yield event
     yield "output", {"end": True}
+
+
+async def _from_pods(viewer: Viewer, task: ExecutionTask, number: int | None) -> Events:
+    name = task.metadata.namespace, task.metadata.name
+    painters: dict[tuple[int, str], Painter] = {}
+    parts = JobOutput(viewer, task, number, TAIL_LINES).parts(lambda: read_task(viewer, *name))
+    try:
+        async with contextlib.aclosing(_batches(parts)) as batches:
+            async for batch in batches:
+                for is_lines, run in itertools.groupby(batch, lambda part: isinstance(part, LogChunk)):
+                    if is_lines:
+                        told = [_line(painters, part) for part in run if isinstance(part, LogChunk)]
+                        yield "output", {"lines": told}
+                        continue
+                    for part in run:
+                        for event in _told(await read_task(viewer, *name), part):
+                            yield event
+    except RemitError as error:
+        for event in _tails(await read_task(viewer, *name), str(error)):
+            yield event
+    yield "output", {"end": True}
+
+
+def _told(task: ExecutionTask, part: LogChunk | str | AttemptStatus) -> list[tuple[str, Any]]:
+    if not isinstance(part, AttemptStatus):
+        return [("output", {"note": str(part)})]
+    output = task.status.output
+    last_ended = max((each.number for each in task.status.attempts if each.finished_at is not None), default=0)
+    if output is None or last_ended != part.number:
+        return [("output", {"note": f"The output of attempt {part.number} is on the operator's volume."})]
+    if not output.stdout_bytes and not output.stderr_bytes:
+        return []
+    return _tails(task, f"The end of the output of attempt {part.number}, from status.")
 
 
 async def may_read(viewer: Viewer, namespace: str) -> bool:
@@ -88,10 +130,10 @@ async def _states(viewer: Viewer, task: ExecutionTask) -> AsyncGenerator[Executi
             task = await read_task(viewer, task.metadata.namespace, task.metadata.name)
 
 
-async def _batches(chunks: AsyncGenerator[LogChunk, None]) -> AsyncGenerator[list[LogChunk], None]:
+async def _batches(chunks: AsyncGenerator[P, None]) -> AsyncGenerator[list[P], None]:
     """What comes within a tenth of a second, so that a program that writes line by line is not an event each. Behind a
     reader that is slow, nothing more than one batch is read."""
-    waiting: asyncio.Queue[LogChunk | None] = asyncio.Queue(_BATCH_LINES)
+    waiting: asyncio.Queue[P | None] = asyncio.Queue(_BATCH_LINES)
 
     async def fill() -> None:
         try:
@@ -115,17 +157,21 @@ async def _batches(chunks: AsyncGenerator[LogChunk, None]) -> AsyncGenerator[lis
         await asyncio.gather(filling, return_exceptions=True)
 
 
-async def _fill_up(batch: list[LogChunk], waiting: asyncio.Queue[LogChunk | None]) -> bool:
+async def _fill_up(batch: list[P], waiting: asyncio.Queue[P | None]) -> bool:
     """With what comes soon. Whether the end came."""
-    size = sum(len(chunk.data) for chunk in batch)
+    size = sum(map(_size, batch))
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_BATCH_SECONDS):
             while len(batch) < _BATCH_LINES and size < _BATCH_BYTES:
                 if (chunk := await waiting.get()) is None:
                     return True
                 batch.append(chunk)
-                size += len(chunk.data)
+                size += _size(chunk)
     return False
+
+
+def _size(part: object) -> int:
+    return len(part.data) if isinstance(part, LogChunk) else 0
 
 
 def _line(painters: dict[tuple[int, str], Painter], chunk: LogChunk) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from remit import safeyaml
-from remit.execution.progress import human_duration
+from remit.execution.durations import human_duration
 from remit.telemetry import escape as harmless
 
 SECTIONS: Final = ("overview", "tasks", "releases", "schedules", "policies", "audit")
@@ -132,8 +132,27 @@ def _finalize(value: Any) -> Any:
     return harmless(value) if type(value) is str else value
 
 
-@lru_cache(1)
-def environment() -> Environment:
+class Renderer:
+    """Makes the HTML of views whose links all lead beneath `base`, such as `/s-cs1J`."""
+
+    def __init__(self, base: str) -> None:
+        self._environment = _environment(base)
+
+    def page(self, view: View, **around: Any) -> str:
+        return self._environment.get_template(view.template).render(**view.context, **around, view=view)
+
+    def regions(self, view: View) -> dict[str, str]:
+        """The HTML of each region."""
+        template = self._environment.get_template(view.template)
+        context = {**view.context, "view": view}
+        return {name: "".join(template.blocks[name](template.new_context(context))) for name in view.regions}
+
+
+def _environment(base: str) -> Environment:
+    def link(path: str) -> str:
+        """The address of a view. Templates make each of theirs by this."""
+        return base + path
+
     made = Environment(
         loader=FileSystemLoader(_FOLDER / "templates"),
         autoescape=True,
@@ -152,24 +171,14 @@ def environment() -> Environment:
         "kind": kind_of,
         "lines": paragraphs,
     }
-    made.globals |= {"asset": asset, "sections": SECTIONS}
+    made.globals |= {"asset": asset, "link": link, "sections": SECTIONS}
     made.globals["ui"] = made.get_template("macros.html").module
     return made
 
 
 @lru_cache(8)
 def asset(name: str) -> str:
-    """The address of a file under `static/`. It changes with the file, so browsers may keep what they have."""
+    """The address of a file under `static/`. It changes with the file, so browsers may keep what they have. The files
+    are the same for everybody, and the login needs them too, so they are not beneath the base."""
     digest = hashlib.sha256((_FOLDER / "static" / name).read_bytes()).hexdigest()[:12]
     return f"/static/{name}?{digest}"
-
-
-def page(view: View, **around: Any) -> str:
-    return environment().get_template(view.template).render(**view.context, **around, view=view)
-
-
-def regions(view: View) -> dict[str, str]:
-    """The HTML of each region."""
-    template = environment().get_template(view.template)
-    context = {**view.context, "view": view}
-    return {name: "".join(template.blocks[name](template.new_context(context))) for name in view.regions}

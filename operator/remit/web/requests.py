@@ -17,7 +17,7 @@ from typing import Final
 from remit.api.deploymentstatus import Slot
 from remit.errors import DeploymentError
 from remit.release.model import SLOTS
-from remit.release.traffic import Seen
+from remit.release.traffic import ProxySnapshot
 from remit.release.traffic.traffic import live_proxy
 
 SECONDS: Final = 60
@@ -35,6 +35,7 @@ class SideTraffic:
     rate: float
     """Requests or connections a second, between the last two looks."""
     failed_rate: float
+    """Those of them a second that were answered with a 5xx status."""
     total: int
     failed: int
     in_flight: int
@@ -73,7 +74,7 @@ class TrafficMeter:
                 watched.sides = _measured(watched, seen, ports, time.monotonic()) if seen is not None else {}
             return watched.sides
 
-    async def _ask(self, key: str) -> Seen | None:
+    async def _ask(self, key: str) -> ProxySnapshot | None:
         for state_dir in self._state_dirs:
             try:
                 async with asyncio.timeout(_LOOK_SECONDS):
@@ -83,7 +84,9 @@ class TrafficMeter:
         return None
 
 
-def _measured(watched: _Watched, seen: Seen, published: Collection[int], now: float) -> Mapping[Slot, SideTraffic]:
+def _measured(
+    watched: _Watched, seen: ProxySnapshot, published: Collection[int], now: float
+) -> Mapping[Slot, SideTraffic]:
     ports = [port for number, port in seen.ports.items() if number in published]
     counts = {slot: _total([port.served(slot) for port in ports]) for slot in SLOTS}
     apart = now - watched.at

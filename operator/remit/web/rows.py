@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from remit.api import API_VERSION
 from remit.api.controllerref import controller_of
-from remit.api.executiontask import OPERATIONS
-from remit.api.executiontaskstatus import FAILED_PHASES, Phase
+from remit.api.operationnames import OPERATIONS
+from remit.api.phases import FAILED_PHASES, Phase
 
 Object = dict[str, Any]
 

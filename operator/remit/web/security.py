@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -12,8 +13,13 @@ from aiohttp.typedefs import Handler, Middleware
 from remit.web.sessions import Session, Sessions
 
 SESSION: Final = web.RequestKey("session", Session)
-OPEN_PATHS: Final = ("/login", "/static/")
-"""Answered without a session."""
+PATH: Final = web.RequestKey("path", str)
+"""The path beneath the base, or the whole one outside. Logs have this one, not the base."""
+_OPEN_PATHS: Final = re.compile("/login|/static/.*", re.DOTALL)
+"""Answered without a session, outside the base."""
+_STREAMS: Final = re.compile("/[^/]*/live(/.*)?", re.DOTALL)
+"""Live streams, beneath the base or what could be one."""
+COOKIE: Final = "remit-session"
 _HOSTS: Final = frozenset({"127.0.0.1", "localhost", "[::1]"})
 """By which names the page is reached, also through a tunnel. Any other one is DNS rebinding."""
 _HOST: Final = re.compile(r"(\[[0-9a-f:]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?")
@@ -25,32 +31,48 @@ HEADERS: Final = {
     ),
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",  # with no-referrer, browsers send `Origin: null` with forms, too
+    # Another port is another origin, and must not get the base. With no-referrer, browsers send `Origin: null` with
+    # forms.
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
 
 
-def cookie_name(port: int) -> str:
-    """Browsers keep cookies by host and not by port, and there may be several pages on one."""
-    return f"remit-session-{port}"
+def new_base() -> str:
+    """The path beneath which a server has its views, and the path of its cookie.
+
+    Browsers send a cookie to every port of a host, and by its path alone. So the path is a secret of the server and its
+    viewers: what is served on another port cannot have the cookie sent there. It is no credential, though; beneath it,
+    too, nothing is answered without a session.
+    """
+    return f"/s-{secrets.token_urlsafe(16)}"
 
 
-def protected(sessions: Sessions, cookie: str) -> Middleware:
-    """The middleware."""
+def cookies(request: web.Request) -> list[str]:
+    """The values of the cookie, that of the longest path first. There may be several: what is served on other ports can
+    set one of the same name for every path of the host."""
+    pairs = (each.strip().partition("=") for each in request.headers.get("Cookie", "").split(";"))
+    return [value for name, _, value in pairs if name == COOKIE]
+
+
+def protected(sessions: Sessions, base: str) -> Middleware:
+    """The middleware. Without a session, each path beneath the base is answered as one of another base is."""
 
     @web.middleware
     async def protect(request: web.Request, handler: Handler) -> web.StreamResponse:
+        beneath = request.path == base or request.path.startswith(base + "/")
+        request[PATH] = request.path.removeprefix(base) if beneath else request.path
         if (refusal := _refusal(request)) is not None:
             return refusal
-        session = sessions.find(request.cookies.get(cookie, ""))
+        session = next(filter(None, map(sessions.find, cookies(request))), None) if beneath else None
         if session is not None:
             request[SESSION] = session
-        elif not request.path.startswith(OPEN_PATHS):
-            if request.method == "GET" and not request.path.startswith("/live/"):
+        elif beneath or not _OPEN_PATHS.fullmatch(request.path):
+            if request.method == "GET" and not _STREAMS.fullmatch(request.path):
                 raise web.HTTPSeeOther("/login")
-            return web.Response(status=401, text="log in first: run `remit page` on the host")
+            return web.Response(status=401, text="log in first: open the link that `remit page` prints")
         return await handler(request)
 
     return protect
@@ -64,7 +86,7 @@ def _refusal(request: web.Request) -> web.Response | None:
     if request.method in {"GET", "HEAD"}:
         # A page may be linked to, and no more: what others load here, also from other ports of this host, would take
         # notices away that are shown once, and streams and searches cost something.
-        linked = request.headers.get("Sec-Fetch-Dest") == "document" and not request.path.startswith("/live/")
+        linked = request.headers.get("Sec-Fetch-Dest") == "document" and not _STREAMS.fullmatch(request.path)
         if site not in {"none", "same-origin"} and not linked:
             return web.Response(status=403, text="another site asked for this")
         return None

@@ -12,13 +12,13 @@ from typing import Final
 
 import structlog
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
 from remit.errors import ApiError, RemitError
 from remit.requestlog import RequestLogger
 from remit.web import login, pages, rendering
 from remit.web.live import Events, Show, Streams
-from remit.web.security import SESSION, add_headers, cookie_name, protected
+from remit.web.security import COOKIE, PATH, SESSION, add_headers, cookies, new_base, protected
 from remit.web.sessions import Session, Sessions
 from remit.web.viewer import Viewer
 
@@ -34,7 +34,7 @@ _STATIC: Final = Path(__file__).parent / "static"
 _TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 Act = Callable[[web.Request, Session], Awaitable[str]]
-"""Does what a form asks for, and says where to go then. Raises `RemitError`."""
+"""Does what a form asks for, and says at which view to go on. Raises `RemitError`."""
 
 
 class PageServer:
@@ -43,10 +43,12 @@ class PageServer:
     def __init__(self, sockets: Sequence[socket.socket], viewer: Viewer, key: bytes) -> None:
         self._sockets, self._viewer = sockets, viewer
         self.port = int(sockets[0].getsockname()[1])
-        self._cookie = cookie_name(self.port)
+        self.base = new_base()
+        """The path beneath which everything is but the login and the files that look the same for everybody."""
+        self._renderer = rendering.Renderer(self.base)
         self._sessions = Sessions(time.monotonic)
         self._logins = login.Logins(key, time.time)
-        self._streams = Streams()
+        self._streams = Streams(self._renderer)
         self._runner = web.AppRunner(
             self._app(),
             access_log=None,
@@ -72,40 +74,45 @@ class PageServer:
 
     def _app(self) -> web.Application:
         app = web.Application(
-            middlewares=[_answer_errors, protected(self._sessions, self._cookie)],
+            middlewares=[_answering_errors(self._renderer), protected(self._sessions, self.base)],
             client_max_size=BODY_LIMIT,
         )
         app.on_response_prepare.append(add_headers)
         app.router.add_get("/login", self._log_in)
         app.router.add_post("/login", self._log_in)
-        app.router.add_post("/logout", self._log_out)
         app.router.add_get("/static/{name}", _static)
-        for path, show, events in pages.VIEWS:
-            app.router.add_get(path, self._page(show))
-            app.router.add_get("/live" + path.rstrip("/") if path != "/" else "/live/", self._live(show, events))
-        for path, show in pages.FORMS:
-            app.router.add_post(path, self._form(show))
-        for path, act in pages.ACTIONS:
-            app.router.add_post(path, self._action(act))
-        for path, download in pages.DOWNLOADS:
-            app.router.add_get(path, self._download(download))
+        app.add_subapp(self.base, self._views())
         return app
+
+    def _views(self) -> web.Application:
+        views = web.Application()
+        views.router.add_post("/logout", self._log_out)
+        for path, show, events in pages.VIEWS:
+            views.router.add_get(path, self._page(show))
+            views.router.add_get(f"/live{path}", self._live(show, events))
+        for path, show in pages.FORMS:
+            views.router.add_post(path, self._form(show))
+        for path, act in pages.ACTIONS:
+            views.router.add_post(path, self._action(act))
+        for path, download in pages.DOWNLOADS:
+            views.router.add_get(path, self._download(download))
+        return views
 
     def _page(self, show: Show) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
             session = request[SESSION]
             await session.viewer.open()
-            return self._rendered(await show(request, session), session)
+            return self._rendered(request, await show(request, session), session)
 
         return handle
 
-    def _rendered(self, view: rendering.View, session: Session | None) -> web.Response:
-        text = rendering.page(
+    def _rendered(self, request: web.Request, view: rendering.View, session: Session | None) -> web.Response:
+        text = self._renderer.page(
             view,
             viewer=session.viewer if session else None,
             notices=session.take_notices() if session else [],
             now=time.time(),
-            live=bool(view.regions),
+            live=request[PATH] if view.regions else "",
         )
         return web.Response(text=text, content_type="text/html", status=view.status)
 
@@ -130,7 +137,7 @@ class PageServer:
         async def handle(request: web.Request) -> web.StreamResponse:
             await _body(request)
             await request[SESSION].viewer.open()
-            raise web.HTTPSeeOther(await act(request, request[SESSION]))
+            raise web.HTTPSeeOther(self.base + await act(request, request[SESSION]))
 
         return handle
 
@@ -152,23 +159,22 @@ class PageServer:
             raise web.HTTPServiceUnavailable(text="this link is for its user")  # what failed is not kept for later
         if token and self._logins.redeem(token):
             await self._viewer.open()
-            self._sessions.end(request.cookies.get(self._cookie, ""))
-            response = web.HTTPSeeOther("/")
+            response = web.HTTPSeeOther(f"{self.base}/")
             response.set_cookie(
-                self._cookie, self._sessions.begin(self._viewer), httponly=True, samesite="Strict", path="/"
+                COOKIE, self._sessions.begin(self._viewer), httponly=True, samesite="Strict", path=self.base
             )
             raise response
         if token:
             raise web.HTTPSeeOther("/login?refused")  # it is of no use any more, and need not stay in the address
-        if request.get(SESSION) is not None and "refused" not in request.query:
-            raise web.HTTPSeeOther("/")
-        view = rendering.View("login.html", "Log in", "", {"refused": "refused" in request.query})
-        return self._rendered(view, None)
+        context = {"refused": "refused" in request.query, "of_up": self._viewer.reads_files}
+        view = rendering.View("login.html", "Log in", "", context)
+        return self._rendered(request, view, None)
 
     async def _log_out(self, request: web.Request) -> web.StreamResponse:
-        self._sessions.end(request.cookies.get(self._cookie, ""))
+        for each in cookies(request):
+            self._sessions.end(each)
         response = web.HTTPSeeOther("/login")
-        response.del_cookie(self._cookie, path="/")
+        response.del_cookie(COOKIE, path=self.base)
         raise response
 
     async def _forget_idle(self) -> None:
@@ -201,35 +207,39 @@ async def _static(request: web.Request) -> web.Response:
     )
 
 
-@web.middleware
-async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+def _answering_errors(renderer: rendering.Renderer) -> Middleware:
     """What went wrong, as a page in the same clothes. A failed action is told on the page that it was asked on."""
-    try:
-        return await handler(request)
-    except web.HTTPException as error:
-        if error.status < 400:
+
+    @web.middleware
+    async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            if error.status < 400:
+                raise
+            status, text = error.status, error.text if error.status not in {404, 405} else "There is nothing here."
+        except ApiError as error:
+            status, text = (404 if error.status == 404 else 403 if error.status == 403 else 502), str(error)
+        except RemitError as error:
+            status, text = 400, str(error)
+        except (asyncio.CancelledError, ConnectionError):
             raise
-        status, text = error.status, error.text if error.status not in {404, 405} else "There is nothing here."
-    except ApiError as error:
-        status, text = (404 if error.status == 404 else 403 if error.status == 403 else 502), str(error)
-    except RemitError as error:
-        status, text = 400, str(error)
-    except (asyncio.CancelledError, ConnectionError):
-        raise
-    except TimeoutError:
-        status, text = 504, "It took too long."
-    except Exception:
-        log.exception("a request failed", path=request.path)
-        status, text = 500, "The page has a bug; the log of remit up says more."
-    session = request.get(SESSION)
-    if session is None:
+        except TimeoutError:
+            status, text = 504, "It took too long."
+        except Exception:
+            log.exception("a request failed", path=request[PATH])
+            status, text = 500, "The page has a bug; the log of what serves it says more."
+        session = request.get(SESSION)
+        if session is None:
+            return web.Response(status=status, text=str(text))
+        context = {"status": status, "text": str(text)}
+        view = rendering.View("error.html", "That did not work", "", context, status=status)
+        with contextlib.suppress(Exception):
+            return web.Response(
+                text=renderer.page(view, viewer=session.viewer, notices=[], now=time.time(), live=""),
+                content_type="text/html",
+                status=status,
+            )
         return web.Response(status=status, text=str(text))
-    context = {"status": status, "text": str(text)}
-    view = rendering.View("error.html", "That did not work", "", context, status=status)
-    with contextlib.suppress(Exception):
-        return web.Response(
-            text=rendering.page(view, viewer=session.viewer, notices=[], now=time.time(), live=False),
-            content_type="text/html",
-            status=status,
-        )
-    return web.Response(status=status, text=str(text))
+
+    return answer_errors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,12 +13,10 @@ from remit.describe.observedruns import trail_of
 from remit.errors import ApiError, RemitError
 from remit.kube.access import Access
 from remit.kube.client import DEPLOYMENTS, EVENTS, POLICIES, TASKS, Kube, Object
-from remit.kube.informer import Informer
-from remit.kube.reflector import ResourceEventHandler
+from remit.web.caches import EVERYWHERE, Cache, Scope
 from remit.web.requests import TrafficMeter
 from remit.web.rows import TaskRow, slim
 
-_FOREVER: Final = float("inf")
 _SYNC_SECONDS: Final = 0.5
 """For the caches to be filled before a page is shown. Where there is more, it is shown as far as it is, and goes on."""
 _ACCESS_SECONDS: Final = 15.0
@@ -27,8 +25,10 @@ _MOST_ANSWERS: Final = 2000
 _MOST_FETCHED: Final = 32
 _LISTED_SECONDS: Final = 2.0
 _MOST_EVENTS: Final = 50
-_AGAIN_SECONDS: Final = 10.0
-"""After which a list that was refused is asked for again."""
+_MOST_LOGS: Final = 32
+"""Logs of pods that are read at once."""
+_CONNECTIONS: Final = 16
+"""For all but watches and logs."""
 _REVIEWS: Final = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
@@ -39,14 +39,22 @@ def _whole(obj: Object) -> Object:
 
 
 class Viewer:
-    """One identity. Its sessions share its caches. `state_dirs` are where the operator's output and audit trail may be.
+    """One identity. Its sessions share its caches.
 
-    `caches` run between `open` and `close`; what asks for them before that gets empty lists.
+    `state_dirs` are where the operator's output and audit trail may be; none where its operator is in a cluster, and
+    all is read through the API server. `scope` says which namespaces are looked at. Caches run between `open` and
+    `close`; what asks for them before that gets empty lists.
     """
 
-    def __init__(self, name: str, access: Access, state_dirs: Sequence[Path], operator_namespace: str) -> None:
+    def __init__(
+        self, name: str, access: Access, state_dirs: Sequence[Path], operator_namespace: str, scope: Scope = EVERYWHERE
+    ) -> None:
         self.name, self.state_dirs, self.operator_namespace = name, tuple(state_dirs), operator_namespace
-        self.kube = Kube(access, connections=16)
+        self.scope = scope
+        watches = 3 * (len(scope.namespaces) or 2)
+        self.kube = Kube(access, connections=_CONNECTIONS + watches + _MOST_LOGS)
+        self.logs = asyncio.Semaphore(_MOST_LOGS)
+        """For whoever reads a pod's log."""
         self.traffic = TrafficMeter(self.state_dirs)
         self.streams = 0
         """How many live streams of it are open."""
@@ -55,9 +63,9 @@ class Viewer:
         self.version = 0
         """It goes up with each change of anything that is cached."""
         self._changed = asyncio.Event()
-        self._informers: dict[Resource, Informer] = {}
-        self._ended: dict[Resource, float] = {}
-        self._stack: contextlib.AsyncExitStack | None = None
+        kept = ((TASKS, slim), (DEPLOYMENTS, _whole), (POLICIES, _whole))
+        self._caches = {each: Cache(self.kube, each, keep, scope, self._change) for each, keep in kept}
+        self._is_open = False
         self._opening = asyncio.Lock()
         self._allowed: dict[tuple[str, ...], tuple[float, bool]] = {}
         self._fetched: dict[tuple[str, str, str], Object] = {}
@@ -68,43 +76,26 @@ class Viewer:
         clock = asyncio.get_running_loop().time
         self.used = clock()
         async with self._opening:
-            if self._stack is None:
-                self._stack = contextlib.AsyncExitStack()
-                await self._stack.enter_async_context(self.kube)
-            for resource, keep in ((TASKS, slim), (DEPLOYMENTS, _whole), (POLICIES, _whole)):
-                running = self._informers.get(resource)
-                if running is None or (
-                    running.failed and clock() - self._ended.setdefault(resource, clock()) > _AGAIN_SECONDS
-                ):
-                    self._ended.pop(resource, None)
-                    await self._start(self._stack, resource, keep)
+            if not self._is_open:
+                await self.kube.__aenter__()
+                self._is_open = True
+            for cache in self._caches.values():
+                await cache.open()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SYNC_SECONDS):
-                await asyncio.gather(*(informer.settled() for informer in self._informers.values()))
-
-    async def _start(
-        self, stack: contextlib.AsyncExitStack, resource: Resource, keep: Callable[[Object], Object]
-    ) -> None:
-        informer = Informer(self.kube, resource, None, patience=_FOREVER, key=lambda obj: "", transform=keep)
-        informer.add_handler(
-            ResourceEventHandler(
-                on_add=lambda obj: self._change(),
-                on_update=lambda old, new: self._change(),
-                on_delete=lambda obj: self._change(),
-            )
-        )
-        self._informers[resource] = await stack.enter_async_context(informer)
+                await asyncio.gather(*(cache.settled() for cache in self._caches.values()))
 
     async def close(self) -> None:
         """Forget everything. It may be opened again."""
         async with self._opening:
-            stack, self._stack = self._stack, None
-            self._informers.clear()
+            was_open, self._is_open = self._is_open, False
             self._allowed.clear()
             self._fetched.clear()
             self._listed.clear()
-            if stack is not None:
-                await stack.aclose()
+            for cache in self._caches.values():
+                await cache.close()
+            if was_open:
+                await self.kube.__aexit__(None, None, None)
         self._change()
 
     def _change(self) -> None:
@@ -121,31 +112,54 @@ class Viewer:
         return self.version != since
 
     def tasks(self) -> list[TaskRow]:
-        return [obj["row"] for obj in self._objects(TASKS)]
+        return [obj["row"] for obj in self._caches[TASKS].objects()]
 
     def deployments(self) -> list[Object]:
-        return sorted(self._objects(DEPLOYMENTS), key=_key)
+        return sorted(self._caches[DEPLOYMENTS].objects(), key=_key)
 
     def policies(self) -> list[Object]:
-        return sorted(self._objects(POLICIES), key=_key)
+        return sorted(self._caches[POLICIES].objects(), key=_key)
 
-    def _objects(self, resource: Resource) -> list[Object]:
-        informer = self._informers.get(resource)
-        return informer.objects.list() if informer is not None else []
+    def sees_all(self, resource: Resource) -> bool:
+        """Whether objects of all namespaces are shown."""
+        return self._caches[resource].is_everything
+
+    @property
+    def usual_namespace(self) -> str:
+        return (*self.scope.namespaces, self.scope.otherwise, "default")[0] or "default"
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether the files of the operator are on this machine."""
+        return bool(self.state_dirs)
 
     @property
     def trouble(self) -> str:
         """Why what is shown may not be all, or not how it is now; empty where it is."""
-        for resource, informer in self._informers.items():
-            if isinstance(informer.error, ApiError) and informer.error.status == 403:
-                return f"You may not list {resource.plural} of all namespaces: {informer.error}"
-            if informer.error is not None:
-                return f"{resource.plural} cannot be watched: {informer.error}"
-        if any(each.silent_since is not None for each in self._informers.values()):
+        caches = self._caches.values()
+        if told := next(filter(None, (cache.trouble for cache in caches)), ""):
+            return told
+        shown = [informer for cache in caches for informer in cache.shown]
+        if any(each.silent_since is not None for each in shown):
             return "The API server does not answer. What is shown is how things were before."
-        if not all(each.has_synced for each in self._informers.values()):
+        if not shown or not all(each.has_synced for each in shown):
             return "Still reading from the API server."
         return ""
+
+    @property
+    def narrowed(self) -> str:
+        """Why it is not all namespaces that are shown; empty where it is."""
+        if self.scope.namespaces:
+            return f"Shown: {', '.join(self.scope.namespaces)}"
+        kinds = [resource.plural for resource, cache in self._caches.items() if cache.is_narrowed]
+        if not kinds:
+            return ""
+        *others, last = kinds
+        told = f"{', '.join(others)} and {last}" if others else last
+        return (
+            f"You may not list {told} of all namespaces. Shown: those of {self.scope.otherwise};"
+            " remit page -n NAME shows others."
+        )
 
     async def fetch(self, resource: Resource, namespace: str, name: str) -> Object:
         """The whole object as it is now. Those that were looked at last are kept until they change.
@@ -153,8 +167,7 @@ class Viewer:
         Raises `ApiError`.
         """
         key = resource.plural, namespace, name
-        informer = self._informers.get(resource)
-        cached = informer.objects.get(f"{namespace}/{name}") if informer is not None else None
+        cached = self._caches[resource].get(namespace, name)
         version = cached["metadata"].get("resourceVersion") if cached is not None else None
         known = self._fetched.get(key)
         if known is None or version is None or known["metadata"].get("resourceVersion") != version:
@@ -168,6 +181,13 @@ class Viewer:
             if len(self._fetched) > _MOST_FETCHED:
                 del self._fetched[next(iter(self._fetched))]
         return known
+
+    async def policies_of(self, *namespaces: str) -> list[Object]:
+        """All CommandPolicies of these namespaces, also of those that are not shown. Raises `ApiError` where the viewer
+        may not list them: what is decided without some of them is wrong."""
+        if self.sees_all(POLICIES):
+            return [obj for obj in self.policies() if obj["metadata"]["namespace"] in namespaces]
+        return [obj for each in dict.fromkeys(namespaces) for obj in await self.kube.list(POLICIES, each)]
 
     async def few(self, resource: Resource, namespace: str, *, labels: str = "", fields: str = "") -> list[Object]:
         """Objects that are not cached, as two seconds ago or later; none where the viewer may not list them."""

@@ -18,8 +18,8 @@ from remit.backends import AttemptRequest, Command, ExitReason, Handle, breaker
 from remit.backends.docker import DockerBackend, Engine, container
 from remit.backends.failure import OperationFailed
 from remit.errors import OutcomeUnknown, RemitError
-from remit.operations import Work
-from remit.operations.container import ContainerPerformer
+from remit.operations import OperationRequest
+from remit.operations.container import ContainerExecutor
 from remit.policy import Grant, request_for
 from remit.sandbox import Confinement, Limits, Network
 
@@ -159,17 +159,17 @@ async def test_a_container_operation_says_what_may_have_come_of_it(
     spec = {"container": {"action": "run", "name": "kept", "image": own_image, "argv": ["sleep", "600"]}}
     task = ExecutionTask.parse({"metadata": {"name": "t", "namespace": "ns"}, "spec": spec})
     grant = Grant(request_for(task, None), (), ())
-    work, performer = Work("u-1", "ns", "t", grant, timeout_seconds=60), ContainerPerformer(engine)
+    work, executor = OperationRequest("u-1", "ns", "t", grant, timeout_seconds=60), ContainerExecutor(engine)
     await engine.call(lambda client: client.ping())
     own.hang()
     with pytest.raises(OperationFailed, match="container kept may be there all the same") as caught:
-        await performer.perform(work, Heard())
+        await executor.execute(work, Heard())
     assert (caught.value.reason, caught.value.retryable) == ("EngineTimeout", True)
     own.go_on()
     async with asyncio.timeout(PATIENCE):
         while True:  # a retry takes up what came of it, and starts nothing twice
             try:
-                await performer.perform(replace(work, id="u-2"), Heard())
+                await executor.execute(replace(work, id="u-2"), Heard())
                 break
             except OperationFailed as error:
                 assert error.retryable, error

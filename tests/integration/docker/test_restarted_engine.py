@@ -11,7 +11,7 @@ from dockers import LEAKING, Heard, docker, make_image, needs_docker, own_engine
 from outgoing import egress, local, web_server
 from remit.backends import AttemptRequest, Command, ExitReason
 from remit.backends.docker import DockerBackend, Engine
-from remit.backends.egress import Doors
+from remit.backends.egress import EgressListeners
 from remit.sandbox import Confinement, Limits
 
 PATIENCE = 60
@@ -32,7 +32,7 @@ async def test_a_restricted_network_outlives_the_engine() -> None:
                 id_, heard = f"{uuid.uuid4()}-1", Heard()
                 image = make_image(own.host)
                 request = AttemptRequest(id_, command, restricted, 60, image=image, egress=(egress(port),))
-                backend = DockerBackend(engine, Doors(local))
+                backend = DockerBackend(engine, EgressListeners(local))
                 running = asyncio.create_task(backend.run(request, heard, cancel=asyncio.Event()))
                 await asyncio.wait_for(heard.came.wait(), PATIENCE)
                 await asyncio.to_thread(own.stop)

@@ -19,10 +19,10 @@ import pytest
 
 import pythonimage
 from dockers import Heard, docker, needs_docker, remove_image
-from outgoing import PRELUDE, egress, local, open_door, web_server
+from outgoing import PRELUDE, egress, local, open_listener, web_server
 from remit.backends import AttemptRequest, Command, ExitReason, Handle, Outcome
 from remit.backends.docker import DockerBackend, Engine
-from remit.backends.egress import Books, Doors
+from remit.backends.egress import EgressListeners, UsageStore
 from remit.errors import BackendError, OutcomeUnknown
 from remit.policy import Egress
 from remit.sandbox import Confinement, Limits
@@ -73,8 +73,8 @@ class Stage:
 
     def another(self) -> DockerBackend:
         """As an operator that comes after: it knows what is on disk and on the engine."""
-        self.doors = Doors(local)
-        return DockerBackend(self.engine, self.doors, Books(self.folder / "egress"))
+        self.listeners = EgressListeners(local)
+        return DockerBackend(self.engine, self.listeners, UsageStore(self.folder / "egress"))
 
     def asking(self, source: str, *rules: Egress, limits: Limits = Limits(), **rest: Any) -> AttemptRequest:  # noqa: B008
         self.ids.append(f"{uuid.uuid4()}-1")
@@ -340,8 +340,8 @@ async def test_nothing_is_left_however_it_ends(stage: Stage, how: str) -> None:
         "cancelled": ExitReason.CANCELLED, "nosuch": ExitReason.START_FAILED,
     }[how]  # fmt: skip
     assert stage.left() == []
-    assert stage.doors.connections is not None
-    assert stage.doors.connections.now == 0
+    assert stage.listeners.connections is not None
+    assert stage.listeners.connections.now == 0
 
 
 async def test_a_holder_that_is_killed_ends_the_attempt(stage: Stage) -> None:
@@ -360,7 +360,7 @@ print(json.dumps([len(first), fetch("http://api.test:{port}/2"), fetch("http://e
 """
 
 
-async def test_a_new_operator_opens_the_door_again(stage: Stage) -> None:
+async def test_a_new_operator_listens_again(stage: Stage) -> None:
     """What went over before counts: one attempt, one account."""
     request = stage.asking(FETCH_TWICE.format(port=stage.port))
     await stage.let_go(request)
@@ -368,7 +368,7 @@ async def test_a_new_operator_opens_the_door_again(stage: Stage) -> None:
     heard = Heard()
     adopting = asyncio.create_task(stage.adopt(request, heard))
     await asyncio.wait_for(heard.came.wait(), PATIENCE)
-    await open_door(f"remit-{request.id}-network")
+    await open_listener(f"remit-{request.id}-network")
     stage.go(request)
     outcome = await adopting
     assert outcome is not None
@@ -394,7 +394,7 @@ async def test_what_ended_while_no_operator_was_there_tells_its_use(stage: Stage
 
 @pytest.mark.parametrize("how", ["holder gone", "port taken", "namespace of another"])
 async def test_what_cannot_be_taken_up_is_ended(stage: Stage, how: str) -> None:
-    """A door that opens elsewhere, or not at all, is none; the attempt does not go on as if it had one."""
+    """A listener in another namespace, or none, fails the attempt: it does not go on as if it had one."""
     request = stage.asking(
         """
 until("/tmp/take")
@@ -408,7 +408,7 @@ until("/workspace/go")
     if how == "holder gone":
         docker("rm", "-f", f"{name}-network")
     elif how == "port taken":
-        says = "could not be opened: .*Address already in use"
+        says = "could not listen in the restricted network: .*Address already in use"
         assert docker("exec", "-u", "65534", name, *_touch("/tmp/take")).returncode == 0
         async with asyncio.timeout(PATIENCE):
             while b"taken" not in docker("logs", name).stdout:
@@ -421,7 +421,7 @@ until("/workspace/go")
     heard = Heard()
     with pytest.raises(BackendError, match=says) as raised:
         await stage.adopt(request, heard)
-    # Nobody outside ended it: it was at work until a door of ours did not open.
+    # Nobody outside ended it: it was at work until a listener of ours could not be opened.
     assert isinstance(raised.value, OutcomeUnknown) is (how == "port taken")
     assert heard.out.startswith(b"begun\n")
     assert stage.left() == []
@@ -485,7 +485,7 @@ async def test_an_operator_that_is_killed_leaves_its_account(stage: Stage) -> No
             operator.kill()
     heard = Heard()
     adopting = asyncio.create_task(stage.adopt(request, heard))
-    await open_door(f"remit-{request.id}-network")
+    await open_listener(f"remit-{request.id}-network")
     stage.go(request)
     outcome = await adopting
     assert outcome is not None

@@ -14,7 +14,7 @@ import pytest
 from remit.errors import ApiError
 from remit.kube.client import CONFIG_MAPS, NAMESPACES, POLICIES, TASKS, Object, Resource
 from remit.operations.command import look_up
-from remit.policy import Limits, Request, canonical, decide
+from remit.policy import Limits, PolicyRequest, canonical, decide
 from remit.policy.testing import parse_policies
 from remit.sandbox import Layer, probe_host
 from remit.telemetry import escape
@@ -101,8 +101,8 @@ def test_task(case: Task, ends: dict[str, Ends]) -> None:
 def test_command(case: Command) -> None:
     (starter,) = parse_policies(STARTER.read_text())
 
-    def asked(argv: tuple[str, ...]) -> Request:
-        return Request(namespace=starter.namespace, command=look_up(list(argv)), limits=Limits())
+    def asked(argv: tuple[str, ...]) -> PolicyRequest:
+        return PolicyRequest(namespace=starter.namespace, command=look_up(list(argv)), limits=Limits())
 
     for argv in case.attacks:
         decision = decide(asked(argv), [starter])

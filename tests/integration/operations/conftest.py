@@ -1,4 +1,4 @@
-"""Performs operations without an API server: policy, performer, output."""
+"""Executes operations without an API server: policy, executor, output."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from remit.api import CommandPolicy, ExecutionTask
 from remit.backends import Outcome
 from remit.errors import PolicyDenied
-from remit.execution.performing import perform
-from remit.operations import Performer, Work
+from remit.execution.operations import execute
+from remit.operations import OperationExecutor, OperationRequest
 from remit.policy import Decision, Grant, Limits, compile_policy, decide, request_for
 from servers import Server, valkey
 
@@ -34,7 +34,7 @@ class Kept:
 class Desk:
     """One policy, and operations that ask for leave under it."""
 
-    performer: Performer
+    executor: OperationExecutor
     policies: list[dict[str, Any]] = field(default_factory=list)
     ceilings: list[dict[str, Any]] = field(default_factory=list)
     output: Kept = field(default_factory=Kept)
@@ -45,10 +45,10 @@ class Desk:
         grant = self._grant(operation)
         return decide(grant.request, grant.policies, grant.ceilings)
 
-    def work(self, values: dict[str, bytes] | None = None, **operation: Any) -> Work:
+    def work(self, values: dict[str, bytes] | None = None, **operation: Any) -> OperationRequest:
         grant = self._grant(operation)
         assert grant.request.subject is not None
-        return Work(
+        return OperationRequest(
             "uid-1",
             self.namespace,
             "t",
@@ -64,14 +64,14 @@ class Desk:
         decision = decide(work.grant.request, work.grant.policies, work.grant.ceilings)
         if not decision.allowed:
             raise PolicyDenied(decision.message)
-        return await self.performer.perform(work, self.output)
+        return await self.executor.execute(work, self.output)
 
     async def attempt(
         self, values: dict[str, bytes] | None = None, *, seconds: float = 30, **operation: Any
     ) -> Outcome:
         """How an attempt ends, as the state machine is told."""
         work = replace(self.work(values, **operation), timeout_seconds=seconds)
-        return await perform(self.performer, work, self.output, asyncio.Event())
+        return await execute(self.executor, work, self.output, asyncio.Event())
 
     def _grant(self, operation: dict[str, Any]) -> Grant:
         task = ExecutionTask.parse({"metadata": {"name": "t", "namespace": self.namespace}, "spec": operation})

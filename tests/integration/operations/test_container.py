@@ -16,8 +16,8 @@ from dockers import LEAKING, docker, make_image, needs_docker, remove_image, sdk
 from remit.backends.docker import Engine
 from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
-from remit.execution.performing import perform
-from remit.operations.container import ContainerPerformer
+from remit.execution.operations import execute
+from remit.operations.container import ContainerExecutor
 from remit.policy import Limits
 
 from .conftest import Desk
@@ -33,9 +33,9 @@ POLICY: dict[str, Any] = {
 
 @pytest.fixture
 async def desk(image: str) -> AsyncIterator[Desk]:
-    performer = ContainerPerformer(Engine())
-    yield Desk(performer, [POLICY])
-    await performer.close()
+    executor = ContainerExecutor(Engine())
+    yield Desk(executor, [POLICY])
+    await executor.close()
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ async def test_what_goes_on_in_a_container_is_not_executed_again(desk: Desk, ima
     await run(desk, image, name, "sleep", "600")
     asked = {"action": "exec", "name": name, "argv": ["sh", "-c", "echo x >> /tmp/began; sleep 600"]}
     work = replace(desk.work(container=asked), timeout_seconds=2)
-    ended = await perform(desk.performer, work, desk.output, asyncio.Event())
+    ended = await execute(desk.executor, work, desk.output, asyncio.Event())
     assert (ended.reason, ended.retryable) == ("Timeout", False)
     assert f"may still be going on in container {name}" in ended.message
     assert docker("exec", name, "cat", "/tmp/began").stdout == b"x\n"
@@ -334,8 +334,8 @@ async def test_options_that_contradict_each_other(desk: Desk, image: str, name: 
 
 @LEAKING
 async def test_no_engine(tmp_path: Path) -> None:
-    performer = ContainerPerformer(Engine(f"unix://{tmp_path}/none.sock"))
-    desk = Desk(performer, [POLICY])
+    executor = ContainerExecutor(Engine(f"unix://{tmp_path}/none.sock"))
+    desk = Desk(executor, [POLICY])
     for _ in range(5):
         with pytest.raises(OperationFailed, match="--docker-host") as caught:
             await desk.do(container={"action": "list"})
@@ -343,7 +343,7 @@ async def test_no_engine(tmp_path: Path) -> None:
     with pytest.raises(OperationFailed) as caught:
         await desk.do(container={"action": "list"})
     assert caught.value.reason == "CircuitOpen"
-    await performer.close()
+    await executor.close()
 
 
 @LEAKING
@@ -354,9 +354,9 @@ async def test_an_engine_that_does_not_answer(tmp_path: Path) -> None:
 
     path = tmp_path / "mute.sock"
     server = await asyncio.start_unix_server(mute, path)
-    performer = ContainerPerformer(Engine(f"unix://{path}", answer_seconds=1))
+    executor = ContainerExecutor(Engine(f"unix://{path}", answer_seconds=1))
     with pytest.raises(OperationFailed, match=r"--docker-host|within 1 s") as caught:
-        await Desk(performer, [POLICY]).do(container={"action": "list"})
+        await Desk(executor, [POLICY]).do(container={"action": "list"})
     assert caught.value.retryable
-    await performer.close()
+    await executor.close()
     server.close()

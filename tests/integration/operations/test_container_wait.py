@@ -15,9 +15,9 @@ from dockers import docker
 from remit.backends import ExitReason, Handle, Outcome
 from remit.backends.docker import Engine
 from remit.errors import PolicyDenied
-from remit.execution.performing import attend
-from remit.operations import Work
-from remit.operations.container import ContainerPerformer
+from remit.execution.operations import attend
+from remit.operations import OperationRequest
+from remit.operations.container import ContainerExecutor
 from remit.policy import Limits
 
 from .conftest import Desk
@@ -41,11 +41,11 @@ class Ward:
     seconds: float = 120
 
     @property
-    def performer(self) -> ContainerPerformer:
-        assert isinstance(self.desk.performer, ContainerPerformer)
-        return self.desk.performer
+    def executor(self) -> ContainerExecutor:
+        assert isinstance(self.desk.executor, ContainerExecutor)
+        return self.desk.executor
 
-    def work(self, script: str, attempt: int = 1, **rest: Any) -> Work:
+    def work(self, script: str, attempt: int = 1, **rest: Any) -> OperationRequest:
         operation = {
             "action": "run",
             "wait": True,
@@ -57,15 +57,15 @@ class Ward:
         work = self.desk.work(container=operation)
         return replace(work, id=f"{self.name}-uid-{attempt}", timeout_seconds=self.seconds)
 
-    async def run(self, work: Work, cancel: asyncio.Event | None = None) -> Outcome:
+    async def run(self, work: OperationRequest, cancel: asyncio.Event | None = None) -> Outcome:
         return await attend(
-            self.performer, work, self.desk.output, cancel or asyncio.Event(), on_started=self.started.append
+            self.executor, work, self.desk.output, cancel or asyncio.Event(), on_started=self.started.append
         )
 
     async def adopt(
-        self, work: Work, cancel: asyncio.Event | None = None, recorded: Handle | None = None
+        self, work: OperationRequest, cancel: asyncio.Event | None = None, recorded: Handle | None = None
     ) -> Outcome | None:
-        return await self.performer.adopt(
+        return await self.executor.adopt(
             work,
             self.desk.output,
             cancel=cancel or asyncio.Event(),
@@ -74,7 +74,7 @@ class Ward:
         )
 
     @asynccontextmanager
-    async def going(self, work: Work) -> AsyncIterator[asyncio.Task[Outcome]]:
+    async def going(self, work: OperationRequest) -> AsyncIterator[asyncio.Task[Outcome]]:
         """One whose container says `begun`, which lets go of it in the end."""
         task = asyncio.create_task(self.run(work))
         try:
@@ -95,10 +95,10 @@ class Ward:
 
 @pytest.fixture
 async def ward(image: str) -> AsyncIterator[Ward]:
-    performer = ContainerPerformer(Engine())
-    ward = Ward(Desk(performer, [POLICY], limits=Limits(termination_grace_period_seconds=1)), image)
+    executor = ContainerExecutor(Engine())
+    ward = Ward(Desk(executor, [POLICY], limits=Limits(termination_grace_period_seconds=1)), image)
     yield ward
-    await performer.close()
+    await executor.close()
     docker("rm", "-fv", ward.name)
 
 
@@ -237,7 +237,7 @@ async def test_one_whose_task_is_gone_is_ended(ward: Ward) -> None:
         ward.desk.output.stdout = b""
         async with ward.going(work):
             pass
-        assert await ward.performer.recover(ward.started[-1])
+        assert await ward.executor.recover(ward.started[-1])
         assert (ward.is_there(), ward.is_running()) == (not remove, False)
         docker("rm", "-fv", ward.name)
 
@@ -248,7 +248,7 @@ async def test_a_handle_never_ends_another_container(ward: Ward) -> None:
         pass
     docker("rm", "-fv", ward.name)
     docker("run", "-d", "--network=none", "--name", ward.name, ward.image, "/bin/sleep", "600")
-    assert not await ward.performer.recover(ward.started[-1])
+    assert not await ward.executor.recover(ward.started[-1])
     assert ward.is_running()
 
 

@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from remit.backends.failure import OperationFailed
 from remit.controlplane.certificates import ensure_tls
-from remit.operations.database import PostgresPerformer, RedisPerformer
+from remit.operations.database import PostgresExecutor, RedisExecutor
 from servers import postgres, valkey
 
 from .conftest import Desk
@@ -96,9 +96,9 @@ def database(tmp_path_factory: pytest.TempPathFactory, certificates: Certificate
 
 @pytest.fixture
 async def postgres_desk() -> AsyncIterator[Desk]:
-    desk = Desk(PostgresPerformer(), [POLICY])
+    desk = Desk(PostgresExecutor(), [POLICY])
     yield desk
-    await desk.performer.close()
+    await desk.executor.close()
 
 
 def references(**values: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -221,7 +221,7 @@ async def _forward(source: asyncio.StreamReader, to: asyncio.StreamWriter) -> No
 async def test_redis_over_tls(tmp_path: Path, certificates: Certificates) -> None:
     server, plain = valkey(tmp_path)
     server.start()
-    desk = Desk(RedisPerformer(), [POLICY])
+    desk = Desk(RedisExecutor(), [POLICY])
 
     async def get(url: str, **values: bytes) -> Any:
         fields, found = references(**values)
@@ -249,5 +249,5 @@ async def test_redis_over_tls(tmp_path: Path, certificates: Certificates) -> Non
             await get(plain, caFrom=certificates.authority)
         assert caught.value.reason == "InvalidConnection"
     finally:
-        await desk.performer.close()
+        await desk.executor.close()
         server.stop()

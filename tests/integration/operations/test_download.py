@@ -13,8 +13,8 @@ import pytest
 
 from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
-from remit.operations.file import FilePerformer
-from remit.operations.http import HttpPerformer
+from remit.operations.file import FileExecutor
+from remit.operations.http import HttpExecutor
 from remit.policy import Limits
 
 from .conftest import Desk
@@ -46,7 +46,7 @@ def desk(folder: Path, server: Server, names: Names) -> Desk:
         "files": {"allow": [{"paths": [f"{folder}/**"], "operations": ["create", "write", "append"]}]},
         "http": {"allow": [{"hosts": ["api.test"], "ports": [server.port], "addresses": ["127.0.0.0/8"]}]},
     }
-    return Desk(FilePerformer([], HttpPerformer(names).download), [policy])
+    return Desk(FileExecutor([], HttpExecutor(names).download), [policy])
 
 
 async def fetch(desk: Desk, server: Server, to: Path, path: str = "/", host: str = "api.test", **rest: Any) -> str:

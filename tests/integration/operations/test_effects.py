@@ -32,18 +32,18 @@ from remit.backends import AttemptRequest, Outcome, OutputSink
 from remit.backends import Command as Program
 from remit.backends.breaker import Breaker
 from remit.backends.docker import Engine
-from remit.execution import performing, runner
+from remit.execution import operations, runner
 from remit.execution.lifecycle import RetryAt, after_attempt
 from remit.execution.output import OutputWriter
 from remit.execution.runner import Attempt, Runner
 from remit.execution.store import Run, RunStore
-from remit.operations import Performer, Work
+from remit.operations import OperationExecutor, OperationRequest
 from remit.operations.base import Effect
-from remit.operations.container import ContainerPerformer
-from remit.operations.database import PostgresPerformer, RedisPerformer
-from remit.operations.file import FilePerformer
-from remit.operations.http import HttpPerformer
-from remit.operations.process import ProcessPerformer, Supervision
+from remit.operations.container import ContainerExecutor
+from remit.operations.database import PostgresExecutor, RedisExecutor
+from remit.operations.file import FileExecutor
+from remit.operations.http import HttpExecutor
+from remit.operations.process import ProcessExecutor, Supervision
 from remit.operations.process.supervision import Wanted
 from remit.sandbox import Confinement, probe_host
 from remit.sandbox import Limits as SandboxLimits
@@ -64,9 +64,9 @@ FOLDER = Path(next(iter(remit.operations.__path__)))
 class Case:
     """An operation that is not safe to repeat."""
 
-    performer: Callable[[], Performer]
+    executor: Callable[[], OperationExecutor]
     policy: dict[str, Any]
-    work: Callable[[Desk, int], Work]
+    work: Callable[[Desk, int], OperationRequest]
     """That of the run of this number."""
     count: Callable[[int], Awaitable[int]]
     """How often the run of this number took place."""
@@ -110,12 +110,12 @@ async def of_redis(request: pytest.FixtureRequest, folder: Path) -> AsyncIterato
         async def count(number: int) -> int:
             return int(client.get(f"{folder}-{number}") or 0)
 
-        def work(desk: Desk, number: int) -> Work:
+        def work(desk: Desk, number: int) -> OperationRequest:
             operation = {"connection": CONNECTION, "commands": [["INCR", f"{folder}-{number}"]]}
             return desk.work({"connection": url.encode()}, redis=operation)
 
         policy = {"databases": {"redis": {"secrets": ["s"], "commands": ["INCR"]}}}
-        yield Case(RedisPerformer, policy, work, count)
+        yield Case(RedisExecutor, policy, work, count)
 
 
 @contextlib.asynccontextmanager
@@ -128,12 +128,12 @@ async def of_postgres(request: pytest.FixtureRequest, folder: Path) -> AsyncIter
             row = connection.execute("SELECT count(*) FROM t WHERE i = %s", [number]).fetchone()
             return int(row[0]) if row else 0
 
-        def work(desk: Desk, number: int) -> Work:
+        def work(desk: Desk, number: int) -> OperationRequest:
             operation = {"connection": CONNECTION, "statements": [{"sql": f"INSERT INTO t VALUES ({number})"}]}
             return desk.work({"connection": url.encode()}, postgres=operation)
 
         policy = {"databases": {"postgres": {"secrets": ["s"], "statements": ["insert"]}}}
-        yield Case(PostgresPerformer, policy, work, count)
+        yield Case(PostgresExecutor, policy, work, count)
 
 
 @contextlib.asynccontextmanager
@@ -149,11 +149,11 @@ async def of_http(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator
 
     async with answering(answer) as port:
 
-        def work(desk: Desk, number: int) -> Work:
+        def work(desk: Desk, number: int) -> OperationRequest:
             return desk.work(http={"url": f"http://127.0.0.1:{port}/{number}", "method": "POST"})
 
         rule = {"hosts": ["127.0.0.1"], "ports": [port], "methods": ["POST"], "addresses": ["127.0.0.0/8"]}
-        yield Case(HttpPerformer, {"http": {"allow": [rule]}}, work, count)
+        yield Case(HttpExecutor, {"http": {"allow": [rule]}}, work, count)
 
 
 def of_file(
@@ -164,14 +164,14 @@ def of_file(
         async def count(number: int) -> int:
             return counted(folder / str(number))
 
-        def work(desk: Desk, number: int) -> Work:
+        def work(desk: Desk, number: int) -> OperationRequest:
             path = folder / str(number)
             prepare(path)
             to = {"destination": f"{path}.moved"} if operation == "move" else {}
             return desk.work(file={"operation": operation, "path": str(path), **fields, **to})
 
         rule = {"paths": [f"{folder}/**"], "operations": [operation]}
-        yield Case(FilePerformer, {"files": {"allow": [rule]}}, work, count)
+        yield Case(FileExecutor, {"files": {"allow": [rule]}}, work, count)
 
     return opened
 
@@ -186,7 +186,7 @@ async def of_start(request: pytest.FixtureRequest, folder: Path) -> AsyncIterato
         timeout_seconds=30,
     )
 
-    def work(desk: Desk, number: int) -> Work:
+    def work(desk: Desk, number: int) -> OperationRequest:
         return replace(desk.work(process={"action": "start", "name": f"p{number}", "argv": ["echo", "x"]}), run=asked)
 
     async def count(number: int) -> int:
@@ -194,7 +194,7 @@ async def of_start(request: pytest.FixtureRequest, folder: Path) -> AsyncIterato
         log = folder / "ns" / f"p{number}" / "stdout.log"
         return log.read_text().count("x") if log.exists() else 0
 
-    yield Case(lambda: ProcessPerformer(Supervision(folder, host)), {}, work, count, undone_by_cancel=True)
+    yield Case(lambda: ProcessExecutor(Supervision(folder, host)), {}, work, count, undone_by_cancel=True)
 
 
 @contextlib.asynccontextmanager
@@ -214,7 +214,7 @@ async def of_signal(request: pytest.FixtureRequest, folder: Path) -> AsyncIterat
             while said(word) < times:
                 await asyncio.sleep(0.005)
 
-    def work(desk: Desk, number: int) -> Work:
+    def work(desk: Desk, number: int) -> OperationRequest:
         told.setdefault(number, said("x"))
         return desk.work(process={"action": "signal", "name": "p", "signal": "SIGUSR1"})
 
@@ -227,7 +227,7 @@ async def of_signal(request: pytest.FixtureRequest, folder: Path) -> AsyncIterat
 
     try:
         await until_said("y", 1)
-        yield Case(lambda: ProcessPerformer(supervision), {}, work, count)
+        yield Case(lambda: ProcessExecutor(supervision), {}, work, count)
     finally:
         await supervision.stop("ns", "p")
 
@@ -239,7 +239,7 @@ async def of_exec(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator
     marks = ["--label", "remit.dev/namespace=ns", "--label", "remit.dev/task-uid=u"]
     docker("run", "-d", "--network=none", "--name", name, *marks, image, "/bin/sleep", "600")
 
-    def work(desk: Desk, number: int) -> Work:
+    def work(desk: Desk, number: int) -> OperationRequest:
         argv = ["sh", "-c", f"echo x >> /tmp/{number}; echo said"]
         return desk.work(container={"action": "exec", "name": name, "argv": argv})
 
@@ -248,7 +248,7 @@ async def of_exec(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator
         return said.stdout.splitlines().count(b"x")
 
     try:
-        yield Case(lambda: ContainerPerformer(Engine()), {}, work, count)
+        yield Case(lambda: ContainerExecutor(Engine()), {}, work, count)
     finally:
         docker("rm", "-fv", name)
         remove_image(image)
@@ -268,7 +268,7 @@ def of_lives(action: str) -> Callable[..., contextlib.AbstractAsyncContextManage
         def name(number: int) -> str:
             return f"{start}-{number}" if action == "run" else start
 
-        def work(desk: Desk, number: int) -> Work:
+        def work(desk: Desk, number: int) -> OperationRequest:
             since.setdefault(number, time.time())
             more = {"image": image, "argv": argv} if action == "run" else {}
             return desk.work(container={"action": action, "name": name(number), **more})
@@ -281,7 +281,7 @@ def of_lives(action: str) -> Callable[..., contextlib.AbstractAsyncContextManage
         try:
             if action == "restart":
                 docker("run", "-d", "--network=none", "--name", start, *marks, image, *argv)
-            yield Case(lambda: ContainerPerformer(Engine()), {}, work, count)
+            yield Case(lambda: ContainerExecutor(Engine()), {}, work, count)
         finally:
             docker("rm", "-fv", *(docker("ps", "-aq", "--filter", f"ancestor={image}").stdout.decode().split()))
             remove_image(image)
@@ -327,7 +327,7 @@ DEAR: dict[str, Opened] = {
 
 
 class Overdue:
-    """asyncio as `performing` sees it: its wait is over when a fault says so."""
+    """asyncio as `operations` sees it, whose wait ends when a fault says so."""
 
     def __init__(self) -> None:
         self._over = asyncio.Event()
@@ -349,35 +349,35 @@ class Overdue:
 
 @dataclass
 class Disturbed:
-    """A performer for each attempt, because a fault may leave one without a connection to spare. The first one meets
+    """An executor for each attempt, because a fault may leave one without a connection to spare. The first one meets
     the fault."""
 
-    make: Callable[[], Performer]
+    make: Callable[[], OperationExecutor]
     disturb: Callable[[Any], Awaitable[str]]
-    made: list[Performer] = field(default_factory=list)
+    made: list[OperationExecutor] = field(default_factory=list)
     collects: bool = False
     """Whether what a fault in a clean-up has left open is collected before the next attempt."""
     breaker: Breaker | None = None
 
-    async def perform(self, work: Work, output: OutputSink) -> str:
+    async def execute(self, work: OperationRequest, output: OutputSink) -> str:
         if self.collects and len(self.made) == 1:
             gc.collect()
         self.made.append(self.make())
-        performing = self.made[-1].perform(work, output)
+        performing = self.made[-1].execute(work, output)
         return await (self.disturb(performing) if len(self.made) == 1 else performing)
 
     async def close(self) -> None:
-        for performer in self.made:
-            await performer.close()
+        for executor in self.made:
+            await executor.close()
 
 
 async def attempts(case: Case, root: Path, number: int, disturb: Callable[[Any], Awaitable[str]]) -> list[Outcome]:
     """The attempts of one task with `maxRetries: 3`. The first one is disturbed."""
     outcomes: list[Outcome] = []
     ended = asyncio.Event()
-    desk = Desk(Disturbed(case.performer, disturb, collects=case.undone_by_cancel), [case.policy])
+    desk = Desk(Disturbed(case.executor, disturb, collects=case.undone_by_cancel), [case.policy])
     operation = case.work(desk, number).grant.request.operation
-    running = Runner({}, RunStore(root), Redactor(), lambda _: ended.set(), {operation: desk.performer})
+    running = Runner({}, RunStore(root), Redactor(), lambda _: ended.set(), {operation: desk.executor})
     task = ExecutionTask.parse(
         {"metadata": {"name": "t", "namespace": "ns"}, "spec": {"command": {"argv": ["x"]}, "retry": {"maxRetries": 3}}}
     )
@@ -393,7 +393,7 @@ async def attempts(case: Case, root: Path, number: int, disturb: Callable[[Any],
             if not isinstance(step, RetryAt) or len(outcomes) == ATTEMPTS:
                 return outcomes
     finally:
-        await desk.performer.close()
+        await desk.executor.close()
 
 
 async def judge(
@@ -432,7 +432,7 @@ async def at_each_wait(case: Case, root: Path, faults: dict[str, Callable[[int],
             number += 1
             overdue, fault = Overdue(), make_fault(point)
             with monkeypatch.context() as patched:
-                patched.setattr(performing, "asyncio", overdue)
+                patched.setattr(operations, "asyncio", overdue)
                 disturb = functools.partial(disturbed, fault=fault, overdue=overdue.come)
                 outcomes = await attempts(case, root, number, disturb)
             if not fault.met:

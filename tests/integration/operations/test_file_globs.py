@@ -14,7 +14,7 @@ import pytest
 
 from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
-from remit.operations.file import FilePerformer
+from remit.operations.file import FileExecutor
 from remit.sandbox import beneath
 
 from .conftest import Desk
@@ -34,7 +34,7 @@ def desk(folder: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 def desk_for(folder: Path, *paths: str, closed: str = "", **rule: Any) -> Desk:
     allow = [{"paths": list(paths), "operations": BOTH, **rule}]
     deny = [{"paths": [closed], "operations": BOTH}] if closed else []
-    return Desk(FilePerformer([folder / "state"]), [{"files": {"allow": allow, "deny": deny}}])
+    return Desk(FileExecutor([folder / "state"]), [{"files": {"allow": allow, "deny": deny}}])
 
 
 async def do(desk: Desk, operation: str, path: Path, glob: str, **rest: Any) -> str:

@@ -16,7 +16,7 @@ import orjson
 from remit.api import CommandPolicy, ExecutionTask
 from remit.backends import ExitReason, Outcome
 from remit.backends.outcome import Usage
-from remit.operations.file.__main__ import perform
+from remit.operations.file.__main__ import execute
 from remit.operations.file.handover import Handover, encode
 from remit.operations.file.report import STOPPED_CODE, ReportedOutput
 from remit.policy import Grant, Installation, compile_policy, request_for
@@ -77,7 +77,7 @@ def do(folder: Path, rules: dict[str, Any], operation: str, path: Path, **rest: 
     file = ExecutionTask.parse({"metadata": {"name": "t"}, "spec": {"file": text}}).spec.file
     assert file is not None
     said = bytearray()
-    report = perform(handover(folder, rules, text, **given), said.extend, threading.Event())
+    report = execute(handover(folder, rules, text, **given), said.extend, threading.Event())
     code = 1 if report.reason else 0
     return ended(file, subprocess.CompletedProcess(PROGRAM, code, bytes(said), report.encode()))
 

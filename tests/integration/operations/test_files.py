@@ -24,7 +24,7 @@ from remit.api.operations import FileOperation
 from remit.backends.failure import OperationFailed
 from remit.errors import InvalidInput, PolicyDenied
 from remit.operations.base import Effect
-from remit.operations.file import FilePerformer
+from remit.operations.file import FileExecutor
 from remit.operations.file.access import Access
 from remit.operations.file.actions import append
 from remit.operations.file.job import Job
@@ -47,7 +47,7 @@ def desk(folder: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Monke
         monkeypatch.setattr(beneath, "_has_openat2", lambda: False)
     allow = [{"paths": [f"{folder}/**"], "operations": EVERYTHING}]
     deny = [{"paths": [f"{folder}/closed/**"], "operations": EVERYTHING}]
-    return Desk(FilePerformer([folder / "state"]), [{"files": {"allow": allow, "deny": deny}}])
+    return Desk(FileExecutor([folder / "state"]), [{"files": {"allow": allow, "deny": deny}}])
 
 
 async def do(desk: Desk, operation: str, path: Path, **rest: Any) -> str:
@@ -251,7 +251,7 @@ async def test_the_operators_own_files_are_closed(desk: Desk, folder: Path) -> N
 
 
 async def test_kernel_files_are_no_files(folder: Path) -> None:
-    desk = Desk(FilePerformer(), [{"files": {"allow": [{"paths": ["/**"], "operations": EVERYTHING}]}}])
+    desk = Desk(FileExecutor(), [{"files": {"allow": [{"paths": ["/**"], "operations": EVERYTHING}]}}])
     for path in ("/proc/self/environ", "/sys/kernel/notes", "/dev/zero"):
         assert await reason(desk, "read", Path(path)) == "Protected"
 
@@ -311,7 +311,7 @@ async def test_a_file_that_becomes_a_pipe_does_not_hang_it(desk: Desk, folder: P
 @pytest.mark.parametrize("way", ["/proc/self/root", "/proc/self/cwd", "/dev/fd", "/proc/thread-self/fd"])
 async def test_a_magic_link_leads_nowhere(folder: Path, way: str, secret: Path) -> None:
     """Even where a policy allows every path."""
-    desk = Desk(FilePerformer(), [{"files": {"allow": [{"paths": ["/**"], "operations": EVERYTHING}]}}])
+    desk = Desk(FileExecutor(), [{"files": {"allow": [{"paths": ["/**"], "operations": EVERYTHING}]}}])
     (folder / "way").symlink_to(way)
     with secret.open() as open_file:
         for path in (f"{way}{secret}", f"{way}/{open_file.fileno()}", f"{folder}/way{secret}"):
@@ -394,7 +394,7 @@ async def test_set_user_id(desk: Desk, folder: Path) -> None:
 async def test_owners(folder: Path) -> None:
     (folder / "a").write_text("x")
     rule = {"paths": [f"{folder}/**"], "operations": ["read"], "owners": ["daemon"]}
-    desk = Desk(FilePerformer(), [{"files": {"allow": [rule]}}])
+    desk = Desk(FileExecutor(), [{"files": {"allow": [rule]}}])
     assert await reason(desk, "read", folder / "a") == "OwnerNotAllowed"
     desk.policies[0]["files"]["allow"][0]["owners"].append(str(os.geteuid()))
     await do(desk, "read", folder / "a")
@@ -490,7 +490,7 @@ async def test_cancelling_a_long_copy_leaves_nothing(desk: Desk, folder: Path) -
         for extent in range(5000):  # each is copied by itself, which takes long
             os.pwrite(file.fileno(), b"x", extent << 20)
     work = desk.work(file={"operation": "copy", "path": str(folder / "big"), "destination": str(folder / "b")})
-    doing = asyncio.create_task(desk.performer.perform(work, desk.output))
+    doing = asyncio.create_task(desk.executor.execute(work, desk.output))
     while not _is_writing_in(folder):
         await asyncio.sleep(0.001)
     doing.cancel()

@@ -19,8 +19,8 @@ from remit.backends.egress.dialing import LOOKUPS
 from remit.backends.failure import OperationFailed
 from remit.controlplane.certificates import ensure_tls
 from remit.errors import PolicyDenied
-from remit.execution.performing import perform
-from remit.operations.http import HttpPerformer, transport
+from remit.execution.operations import execute
+from remit.operations.http import HttpExecutor, transport
 from remit.policy import Address
 
 from .conftest import Desk
@@ -61,7 +61,7 @@ def desk(server: Server, names: Names) -> Desk:
         {"hosts": ["other.test"], "ports": [server.port], "paths": ["/open/**"], "addresses": LOCAL},
         {"hosts": ["public.test"], "ports": [server.port]},
     ]
-    return Desk(HttpPerformer(resolve=names), [{"http": {"allow": rules}}])
+    return Desk(HttpExecutor(resolve=names), [{"http": {"allow": rules}}])
 
 
 async def send(desk: Desk, server: Server, path: str = "/", host: str = "api.test", **rest: Any) -> str:
@@ -298,7 +298,7 @@ async def test_a_redirect_that_is_no_url(desk: Desk, server: Server, to: str) ->
 
 async def test_a_body_that_drips_ends_with_the_task(desk: Desk, server: Server) -> None:
     work = replace(desk.work(http={"url": f"http://api.test:{server.port}/drip"}), timeout_seconds=0.5)
-    ended = await perform(desk.performer, work, desk.output, asyncio.Event())
+    ended = await execute(desk.executor, work, desk.output, asyncio.Event())
     assert (ended.reason, len(server.seen)) == ("Timeout", 1)
 
 
@@ -311,7 +311,7 @@ async def test_a_compressed_body_is_not_unfolded(desk: Desk, server: Server) -> 
 
 async def test_cancelled_in_mid_answer(desk: Desk, server: Server) -> None:
     work = desk.work(http={"url": f"http://api.test:{server.port}/slow"})
-    sending = asyncio.create_task(desk.performer.perform(work, desk.output))
+    sending = asyncio.create_task(desk.executor.execute(work, desk.output))
     while not server.seen:
         await asyncio.sleep(0.001)
     sending.cancel()
@@ -320,18 +320,18 @@ async def test_cancelled_in_mid_answer(desk: Desk, server: Server) -> None:
 
 
 async def test_a_storm_opens_the_circuit(desk: Desk, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    performer = desk.performer
-    assert performer.breaker is not None
+    executor = desk.executor
+    assert executor.breaker is not None
     server.failures = breaker.FAILURES
     for _ in range(breaker.FAILURES):
         assert (await failure(desk, server, "/storm")).reason == "UnexpectedStatus"
     opened = await failure(desk, server, "/storm")
     assert (opened.reason, opened.retryable, len(server.seen)) == ("CircuitOpen", True, breaker.FAILURES)
-    assert performer.breaker.open() == [f"ns/api.test:{server.port}"]
+    assert executor.breaker.open() == [f"ns/api.test:{server.port}"]
     await send(desk, server, "/open/x", host="other.test")  # the others are not held up
     monkeypatch.setattr(breaker, "OPEN_SECONDS", 0.0)
     await send(desk, server, "/storm")
-    assert performer.breaker.open() == []
+    assert executor.breaker.open() == []
 
 
 async def test_tls_of_a_private_authority(tmp_path: Path, names: Names) -> None:
@@ -340,7 +340,7 @@ async def test_tls_of_a_private_authority(tmp_path: Path, names: Names) -> None:
     pem = {"caFrom.configMapKeyRef": material.authority.read_bytes()}
     async with serving(material.server_context()) as server:
         rule = {"hosts": ["api.test", "other.test"], "ports": [server.port], "addresses": LOCAL}
-        desk = Desk(HttpPerformer(resolve=names), [{"http": {"allow": [rule]}}])
+        desk = Desk(HttpExecutor(resolve=names), [{"http": {"allow": [rule]}}])
         url = f"https://api.test:{server.port}/"
         await desk.do(pem, http={"url": url, **authority})
         assert desk.output.stdout == b"GET /"
@@ -369,7 +369,7 @@ async def test_a_name_server_that_does_not_answer_holds_a_share_of_the_threads_o
 
     monkeypatch.setattr(transport, "RESOLVE_SECONDS", 0.2)
     rule = {"hosts": ["*.slow.test"], "ports": [server.port], "addresses": LOCAL}
-    desk = Desk(HttpPerformer(resolve=slow), [{"http": {"allow": [rule]}}])
+    desk = Desk(HttpExecutor(resolve=slow), [{"http": {"allow": [rule]}}])
     outcomes = await asyncio.gather(
         *(desk.do(http={"url": f"http://{n}.slow.test:{server.port}/"}) for n in range(LOOKUPS + 4)),
         return_exceptions=True,

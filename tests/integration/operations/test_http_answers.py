@@ -14,7 +14,7 @@ from aiohttp import web
 
 from remit.backends.breaker import FAILURES
 from remit.backends.failure import LONGEST_RETRY_AFTER
-from remit.operations.http import HttpPerformer
+from remit.operations.http import HttpExecutor
 from remit.policy import Address
 from webserver import answering
 
@@ -47,7 +47,7 @@ async def resolve(name: str, port: int) -> list[Address]:
 @pytest.fixture
 async def site() -> AsyncIterator[Site]:
     rule = {"hosts": ["*.test"], "ports": [1], "methods": ["GET", "POST"], "addresses": ["127.0.0.0/8"]}
-    site = Site(Desk(HttpPerformer(resolve), [{"http": {"allow": [rule]}}]))
+    site = Site(Desk(HttpExecutor(resolve), [{"http": {"allow": [rule]}}]))
     async with answering(site.handle) as site.port:
         rule["ports"] = [site.port]
         yield site

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
-from remit.operations.file import FilePerformer
-from remit.operations.http import HttpPerformer
+from remit.operations.file import FileExecutor
+from remit.operations.http import HttpExecutor
 from remit.policy import Address, Decision, describe
 
 from .conftest import Desk
@@ -106,7 +106,7 @@ def desk(server: RawServer) -> Desk:
 
 def judged_desk(port: int, *paths: str) -> Desk:
     rule = {"hosts": ["api.test"], "ports": [port], "paths": list(paths or ["/v1/**"]), "addresses": ["127.0.0.0/8"]}
-    return Desk(HttpPerformer(resolve=local), [{"http": {"allow": [rule]}}])
+    return Desk(HttpExecutor(resolve=local), [{"http": {"allow": [rule]}}])
 
 
 @pytest.mark.parametrize("path", DETOURS)
@@ -134,7 +134,7 @@ async def test_a_detour_is_refused_in_a_redirect(desk: Desk, server: RawServer, 
 async def test_a_detour_is_refused_in_a_download(server: RawServer, folder: Path, path: str) -> None:
     desk = judged_desk(server.port)
     desk.policies[0]["files"] = {"allow": [{"paths": [f"{folder}/**"], "operations": ["write"]}]}
-    desk.performer = FilePerformer([], HttpPerformer(local).download)
+    desk.executor = FileExecutor([], HttpExecutor(local).download)
     file: dict[str, Any] = {"operation": "write", "path": f"{folder}/a"}
     with pytest.raises(PolicyDenied, match=r"spec.file.contentFrom.url: "):
         await desk.do(file=file | {"contentFrom": {"url": f"http://api.test:{server.port}{path}"}})

@@ -16,7 +16,7 @@ from remit.backends import Outcome
 from remit.backends.breaker import FAILURES
 from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
-from remit.operations.database import PostgresPerformer
+from remit.operations.database import PostgresExecutor
 from remit.operations.database import postgres as postgres_module
 from remit.operations.database.pools import MOST_CONNECTIONS
 from remit.operations.database.rows import MOST_BYTES
@@ -47,14 +47,14 @@ def url(running: tuple[Server, str]) -> str:
 
 @pytest.fixture
 async def desk() -> AsyncIterator[Desk]:
-    performer = PostgresPerformer()
+    executor = PostgresExecutor()
     rule = {
         "secrets": ["db"],
         "statements": KINDS,
         "functions": ["set_config", "sneak", "fail", "pg_sleep", "pg_advisory_lock"],
     }
-    yield Desk(performer, [{"databases": {"postgres": rule}}])
-    await performer.close()
+    yield Desk(executor, [{"databases": {"postgres": rule}}])
+    await executor.close()
 
 
 async def run(desk: Desk, url: str, *statements: str | tuple[str, list[str]], **rest: Any) -> list[dict[str, Any]]:
@@ -215,8 +215,8 @@ async def test_tasks_wait_for_a_connection(desk: Desk, url: str, monkeypatch: py
     for task in slow:
         task.cancel()
     assert {(await task).reason for task in waiting} == {"Completed"}
-    assert desk.performer.breaker is not None
-    assert desk.performer.breaker.open() == []
+    assert desk.executor.breaker is not None
+    assert desk.executor.breaker.open() == []
 
 
 async def test_a_transaction_that_cannot_go_on_is_tried_again(desk: Desk, url: str) -> None:
@@ -334,7 +334,7 @@ async def test_a_long_statement_ends_on_the_server_too(desk: Desk, url: str) -> 
         {"connection": url.encode()},
         postgres={"connection": CONNECTION, "statements": [{"sql": "SELECT pg_sleep(600) /* long */"}]},
     )
-    doing = asyncio.create_task(desk.performer.perform(work, desk.output))
+    doing = asyncio.create_task(desk.executor.execute(work, desk.output))
     await _sleeping(url, count=1)
     doing.cancel()
     with pytest.raises(asyncio.CancelledError):

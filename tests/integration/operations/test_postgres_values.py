@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from remit.backends.breaker import FAILURES
 from remit.backends.failure import OperationFailed
-from remit.operations.database import PostgresPerformer
+from remit.operations.database import PostgresExecutor
 from remit.operations.database.loaders import ADAPTERS
 from servers import postgres
 from support import repetitions
@@ -39,10 +39,10 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 async def desk() -> AsyncIterator[Desk]:
-    performer = PostgresPerformer()
+    executor = PostgresExecutor()
     rule = {"secrets": ["db"], "statements": ["select"], "functions": ["set_config", "fail"]}
-    yield Desk(performer, [{"databases": {"postgres": rule}}])
-    await performer.close()
+    yield Desk(executor, [{"databases": {"postgres": rule}}])
+    await executor.close()
 
 
 async def rows(desk: Desk, url: str, sql: str, *parameters: str) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from remit.backends import Outcome
 from remit.backends.breaker import FAILURES
 from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
-from remit.operations.database import RedisPerformer
+from remit.operations.database import RedisExecutor
 from remit.operations.database import redis as redis_module
 from remit.operations.database.metering import MOST_BYTES
 from remit.operations.database.pools import MOST_CONNECTIONS
@@ -40,9 +40,9 @@ def url(running: tuple[Server, str]) -> str:
 
 @pytest.fixture
 async def desk() -> AsyncIterator[Desk]:
-    performer = RedisPerformer()
-    yield Desk(performer, [{"databases": {"redis": {"secrets": ["cache"], "commands": COMMANDS}}}])
-    await performer.close()
+    executor = RedisExecutor()
+    yield Desk(executor, [{"databases": {"redis": {"secrets": ["cache"], "commands": COMMANDS}}}])
+    await executor.close()
 
 
 async def run(desk: Desk, url: str, *commands: list[str], **rest: Any) -> list[Any]:
@@ -272,8 +272,8 @@ async def test_tasks_wait_for_a_connection(desk: Desk, url: str, monkeypatch: py
         assert ended.message.endswith("connections for this Secret were in use by other tasks")
         server.client_unpause()
     assert {(await task).reason for task in [*slow, *waiting]} == {"Completed"}
-    assert desk.performer.breaker is not None
-    assert desk.performer.breaker.open() == []
+    assert desk.executor.breaker is not None
+    assert desk.executor.breaker.open() == []
 
 
 async def test_a_subcommand_is_allowed_by_both_words(desk: Desk, url: str) -> None:
@@ -309,6 +309,6 @@ async def test_a_server_that_goes_and_comes_back(desk: Desk, running: tuple[Serv
     with pytest.raises(OperationFailed, match="left alone"):
         await run(desk, url, ["GET", "a"])
     await asyncio.to_thread(server.start)
-    again = Desk(RedisPerformer(), desk.policies)
+    again = Desk(RedisExecutor(), desk.policies)
     assert await run(again, url, ["SET", "a", "1"]) == ["OK"]
-    await again.performer.close()
+    await again.executor.close()

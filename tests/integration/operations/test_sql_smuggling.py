@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
-from remit.operations.database import PostgresPerformer
+from remit.operations.database import PostgresExecutor
 from remit.policy.sqlfunctions import KEYWORDS, READING, SYNTAX, VOLATILE
 from remit.policy.statements import read_statement
 from servers import Server, postgres
@@ -54,9 +54,9 @@ def url(running: tuple[Server, str]) -> str:
 @pytest.fixture
 async def desk() -> AsyncIterator[Desk]:
     """Under a policy that allows `select` and nothing else, as a superuser of the server."""
-    performer = PostgresPerformer()
-    yield Desk(performer, [{"databases": {"postgres": {"secrets": ["db"], "statements": ["select"]}}}])
-    await performer.close()
+    executor = PostgresExecutor()
+    yield Desk(executor, [{"databases": {"postgres": {"secrets": ["db"], "statements": ["select"]}}}])
+    await executor.close()
 
 
 async def run(desk: Desk, url: str, *statements: str, **rest: Any) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from middleman import keeping_back
 from remit.backends import Outcome
-from remit.operations import Performer
-from remit.operations.database import PostgresPerformer, RedisPerformer
-from remit.operations.http import HttpPerformer
+from remit.operations import OperationExecutor
+from remit.operations.database import PostgresExecutor, RedisExecutor
+from remit.operations.http import HttpExecutor
 from servers import Server, postgres
 from trickling import BODIES, trickling
 
@@ -41,20 +41,20 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server,
 async def test_an_http_server(kind: str) -> None:
     async with trickling(BODIES[kind]) as server, asyncio.timeout(PATIENCE):
         rule = {"hosts": ["127.0.0.1"], "ports": [server.port], "methods": ["GET"], "addresses": ["127.0.0.0/8"]}
-        desk = Desk(HttpPerformer(), [{"http": {"allow": [rule]}}])
+        desk = Desk(HttpExecutor(), [{"http": {"allow": [rule]}}])
         ended = await desk.attempt(seconds=SOON, http={"url": f"http://127.0.0.1:{server.port}/"})
         assert (ended.reason, ended.retryable) == ("Timeout", True), ended
         await server.left()
 
 
 async def over_and_again(
-    performer: Performer, server: Server, url: str, word: bytes, instead: bytes, **operation: Any
+    executor: OperationExecutor, server: Server, url: str, word: bytes, instead: bytes, **operation: Any
 ) -> Outcome:
     """How an attempt ends in whose midst the server begins to trickle. Its connection is closed then, and the next one
     succeeds."""
     async with keeping_back(server.port, word, instead=instead) as between, asyncio.timeout(PATIENCE):
         values = {"connection": url.replace(str(server.port), str(between.port)).encode()}
-        desk = Desk(performer, [{"databases": DATABASES}])
+        desk = Desk(executor, [{"databases": DATABASES}])
         try:
             ended = await desk.attempt(values, seconds=SOON, **operation)
             await between.left()
@@ -62,7 +62,7 @@ async def over_and_again(
             again = await desk.attempt(values, **operation)
             assert again.reason == "Completed", again
         finally:
-            await performer.close()
+            await executor.close()
         await between.left()
     return ended
 
@@ -71,7 +71,7 @@ async def over_and_again(
 @pytest.mark.parametrize("instead", [b"+O", b"$1000000\r\n", b"*1000000\r\n+"])
 async def test_a_redis_server(cache: tuple[Server, str], word: bytes, sent: bool, instead: bytes) -> None:
     operation = {"connection": CONNECTION, "commands": [["INCR", "n"]]}
-    ended = await over_and_again(RedisPerformer(), *cache, word, instead, redis=operation)
+    ended = await over_and_again(RedisExecutor(), *cache, word, instead, redis=operation)
     assert ended.reason == "Timeout", ended
     assert sent or ended.retryable, ended
 
@@ -87,6 +87,6 @@ async def test_a_redis_server(cache: tuple[Server, str], word: bytes, sent: bool
 )
 async def test_a_postgres_server(database: tuple[Server, str], word: bytes, instead: bytes) -> None:
     operation = {"connection": CONNECTION, "statements": [{"sql": "SELECT 'x'"}]}
-    ended = await over_and_again(PostgresPerformer(), *database, word, instead, postgres=operation)
+    ended = await over_and_again(PostgresExecutor(), *database, word, instead, postgres=operation)
     assert ended.reason == "Timeout", ended
     assert word == b"COMMIT" or ended.retryable, ended

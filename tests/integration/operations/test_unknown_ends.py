@@ -15,10 +15,10 @@ from aiohttp import web
 
 from middleman import keeping_back
 from remit.backends import Outcome, breaker
-from remit.execution.performing import perform
-from remit.operations import Performer
-from remit.operations.database import PostgresPerformer, RedisPerformer
-from remit.operations.http import HttpPerformer
+from remit.execution.operations import execute
+from remit.operations import OperationExecutor
+from remit.operations.database import PostgresExecutor, RedisExecutor
+from remit.operations.http import HttpExecutor
 from servers import Server, postgres
 from webserver import answering
 
@@ -43,14 +43,14 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server,
     server.stop()
 
 
-async def end(performer: Performer, url: str, *, seconds: float = 30, **operation: Any) -> Outcome:
+async def end(executor: OperationExecutor, url: str, *, seconds: float = 30, **operation: Any) -> Outcome:
     """How an attempt ends, as the state machine is told."""
-    desk = Desk(performer, [POLICY])
+    desk = Desk(executor, [POLICY])
     work = replace(desk.work({"connection": url.encode()}, **operation), timeout_seconds=seconds)
     try:
-        return await perform(performer, work, desk.output, asyncio.Event())
+        return await execute(executor, work, desk.output, asyncio.Event())
     finally:
-        await performer.close()
+        await executor.close()
 
 
 def insert(read_only: bool) -> dict[str, Any]:
@@ -63,7 +63,7 @@ async def test_an_answer_to_a_commit_is_lost(database: tuple[Server, str], read_
     server, url = database
     async with keeping_back(server.port, b"COMMIT") as between:
         through = url.replace(str(server.port), str(between.port))
-        ended = await end(PostgresPerformer(), through, postgres=insert(read_only))
+        ended = await end(PostgresExecutor(), through, postgres=insert(read_only))
     assert (between.kept_back, ended.reason, ended.retryable) == (1, "ConnectionLost", read_only)
     assert ("whether it did is not known" in ended.message) is not read_only
     if not read_only:
@@ -75,7 +75,7 @@ async def test_time_is_over_while_it_commits(database: tuple[Server, str]) -> No
     server, url = database
     async with keeping_back(server.port, b"COMMIT", silent=True) as between:
         through = url.replace(str(server.port), str(between.port))
-        ended = await end(PostgresPerformer(), through, postgres=insert(read_only=False), seconds=5)
+        ended = await end(PostgresExecutor(), through, postgres=insert(read_only=False), seconds=5)
     assert (between.kept_back, ended.reason, ended.retryable) == (1, "Timeout", False)
     assert "whether it did is not known" in ended.message
 
@@ -95,7 +95,7 @@ async def test_what_the_server_says_of_a_commit(database: tuple[Server, str], st
             " FOR EACH ROW EXECUTE FUNCTION refuse()"
         )
     operation = {"connection": CONNECTION, "statements": [{"sql": "INSERT INTO checked VALUES (1)"}]}
-    ended = await end(PostgresPerformer(), url, postgres=operation)
+    ended = await end(PostgresExecutor(), url, postgres=operation)
     assert (ended.reason, ended.retryable) == ("StatementFailed", again)
     assert ("whether it did is not known" in ended.message) is not again
 
@@ -112,7 +112,7 @@ async def test_an_answer_to_a_transaction_of_redis(cache: tuple[Server, str], re
         client.delete("n")
         async with keeping_back(server.port, b"EXEC", silent=silent) as between:
             through = url.replace(str(server.port), str(between.port))
-            ended = await end(RedisPerformer(), through, redis=increment(read_only), seconds=0.5 if silent else 30)
+            ended = await end(RedisExecutor(), through, redis=increment(read_only), seconds=0.5 if silent else 30)
         assert (ended.reason, ended.retryable) == ("Timeout" if silent else "ConnectionLost", read_only)
         assert read_only or "is not known" in ended.message
         assert read_only or client.get("n") == b"1"
@@ -120,15 +120,15 @@ async def test_an_answer_to_a_transaction_of_redis(cache: tuple[Server, str], re
 
 async def test_what_never_reached_redis_is_repeated(cache: tuple[Server, str]) -> None:
     server, url = cache
-    ended = await end(RedisPerformer(), url.replace(str(server.port), "1"), redis=increment(read_only=False))
+    ended = await end(RedisExecutor(), url.replace(str(server.port), "1"), redis=increment(read_only=False))
     assert (ended.reason, ended.retryable) == ("ConnectFailed", True)
     assert "connection refused" in ended.message
 
 
 async def test_a_reply_that_nobody_waited_for_is_no_later_tasks(cache: tuple[Server, str]) -> None:
     _, url = cache
-    performer = RedisPerformer()
-    desk, values = Desk(performer, [POLICY]), {"connection": url.encode()}
+    executor = RedisExecutor()
+    desk, values = Desk(executor, [POLICY]), {"connection": url.encode()}
     with redis.Redis.from_url(url) as client:
         client.delete("n")
         client.client_pause(60_000, all=False)
@@ -142,7 +142,7 @@ async def test_a_reply_that_nobody_waited_for_is_no_later_tasks(cache: tuple[Ser
         for _ in range(5):
             await desk.do(values, redis={"connection": CONNECTION, "commands": [["GET", "nothing"]]})
             assert orjson.loads(desk.output.stdout)["reply"] is None
-    await performer.close()
+    await executor.close()
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ async def silent() -> AsyncIterator[int]:
 
 def sending(port: int, path: str = "/", **rest: Any) -> tuple[Desk, dict[str, Any]]:
     rule = {"hosts": ["127.0.0.1"], "ports": [port], "methods": ["GET", "POST"], "addresses": ["127.0.0.0/8"]}
-    desk = Desk(HttpPerformer(), [{"http": {"allow": [rule]}}])
+    desk = Desk(HttpExecutor(), [{"http": {"allow": [rule]}}])
     return desk, {"url": f"http://127.0.0.1:{port}{path}", **rest}
 
 
@@ -180,31 +180,31 @@ async def test_only_what_is_safe_is_repeated_after_a_timeout(
 ) -> None:
     desk, http = sending(silent, **request_)
     work = replace(desk.work(http=http), timeout_seconds=2)  # enough to have sent it, also on a busy machine
-    ended = await perform(desk.performer, work, desk.output, asyncio.Event())
+    ended = await execute(desk.executor, work, desk.output, asyncio.Event())
     assert (ended.reason, ended.retryable) == ("Timeout", again)
     assert again or "not safe to repeat" in ended.message
 
 
 async def test_a_host_that_says_nothing_opens_the_circuit(silent: int) -> None:
     desk, http = sending(silent)
-    assert desk.performer.breaker is not None
+    assert desk.executor.breaker is not None
     for _ in range(breaker.FAILURES):
-        assert desk.performer.breaker.open() == []
+        assert desk.executor.breaker.open() == []
         work = replace(desk.work(http=http), timeout_seconds=2)
-        assert (await perform(desk.performer, work, desk.output, asyncio.Event())).reason == "Timeout"
-    assert desk.performer.breaker.open() == [f"ns/127.0.0.1:{silent}"]
+        assert (await execute(desk.executor, work, desk.output, asyncio.Event())).reason == "Timeout"
+    assert desk.executor.breaker.open() == [f"ns/127.0.0.1:{silent}"]
 
 
 async def test_a_user_who_cancels_opens_no_circuit(silent: int) -> None:
     desk, http = sending(silent)
-    assert desk.performer.breaker is not None
+    assert desk.executor.breaker is not None
     for _ in range(breaker.FAILURES + 1):
         cancel = asyncio.Event()
-        doing = asyncio.create_task(perform(desk.performer, desk.work(http=http), desk.output, cancel))
+        doing = asyncio.create_task(execute(desk.executor, desk.work(http=http), desk.output, cancel))
         await asyncio.sleep(0.02)
         cancel.set()
         assert (await doing).reason == "Cancelled"
-    assert desk.performer.breaker.open() == []
+    assert desk.executor.breaker.open() == []
 
 
 async def test_a_connection_that_is_lost_before_tls_is_up_has_carried_nothing() -> None:
@@ -220,7 +220,7 @@ async def test_a_connection_that_is_lost_before_tls_is_up_has_carried_nothing() 
     async with server:
         port = server.sockets[0].getsockname()[1]
         rule = {"hosts": ["127.0.0.1"], "ports": [port], "methods": ["POST"], "addresses": ["127.0.0.0/8"]}
-        desk = Desk(HttpPerformer(), [{"http": {"allow": [rule]}}])
+        desk = Desk(HttpExecutor(), [{"http": {"allow": [rule]}}])
         ended = await desk.attempt(http={"url": f"https://127.0.0.1:{port}/", "method": "POST"})
     assert (met, ended.category, ended.retryable) == (1, "Infrastructure", True), ended
 
@@ -240,7 +240,7 @@ async def test_a_server_of_redis_that_still_loads_its_data_is_asked_again_later(
     server = await asyncio.start_server(loading, "127.0.0.1", 0)
     async with server:
         url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        ended = await end(RedisPerformer(), url, redis={"connection": CONNECTION, "commands": [["INCR", "n"]]})
+        ended = await end(RedisExecutor(), url, redis={"connection": CONNECTION, "commands": [["INCR", "n"]]})
     assert b"INCR" not in said
     assert (ended.reason, ended.retryable) == ("NotReady", True), ended
     assert "LOADING" in ended.message
@@ -272,7 +272,7 @@ async def test_what_a_server_of_redis_refuses(queued: bytes, ended: bytes, reaso
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        found = await end(RedisPerformer(), url, redis=increment(read_only=False))
+        found = await end(RedisExecutor(), url, redis=increment(read_only=False))
     assert (found.reason, found.retryable) == (reason, again), found
     assert ("nothing was performed" in found.message) is not ended.startswith(b"*")
 

@@ -45,7 +45,7 @@ def _sooner(monkeypatch: pytest.MonkeyPatch) -> None:
     """What an operator does every few seconds, it does several times a second, and its probes end sooner."""
     monkeypatch.setattr(policies, "STATUS_DELAY", 0.2)
     monkeypatch.setattr(waiting, "AUDIT_RETRY", 0.2)
-    monkeypatch.setattr(clock, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(clock, "LOOK_SECONDS", 0.3)
     monkeypatch.setattr(probing, "_AFTER_SECONDS", 2.0)
 
 

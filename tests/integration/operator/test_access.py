@@ -54,6 +54,45 @@ async def test_of_several_files_those_that_are_there_count_and_the_others_are_no
     assert capfd.readouterr() == ("", "")
 
 
+async def test_who_a_kubeconfig_says_is_to_be_acted_as_is_asked_for(tmp_path: Path) -> None:
+    """kubectl does so, and whoever gave somebody such a kubeconfig counts on it."""
+    path = kubeconfig(tmp_path / "config")
+    document = yaml.safe_load(path.read_text())
+    acting = {
+        "as": "somebody",
+        "as-uid": "7",
+        "as-groups": ["readers", "data"],
+        "as-user-extra": {"example/Team": ["a"]},
+    }
+    document["users"][0]["user"] |= acting
+    path.write_text(yaml.safe_dump(document))
+    asked: list[tuple[str, str]] = []
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        asked.extend((name.lower(), value) for name, value in request.headers.items())
+        return web.json_response({"items": [], "metadata": {}})
+
+    async with answering(answer) as port:
+        document["clusters"][0]["cluster"]["server"] = f"http://127.0.0.1:{port}"
+        path.write_text(yaml.safe_dump(document))
+        async with Kube(await Access.load(path)) as kube:
+            await kube.list(TASKS)
+    assert [each for each in asked if each[0].startswith(("impersonate", "authorization"))] == [
+        ("authorization", "Bearer t"),
+        ("impersonate-user", "somebody"),
+        ("impersonate-uid", "7"),
+        ("impersonate-group", "readers"),
+        ("impersonate-group", "data"),
+        ("impersonate-extra-example%2fteam", "a"),
+    ]
+
+
+@pytest.mark.parametrize("acting", [{"as": "somebody", "as-groups": "one"}, {"as": "somebody", "as-user-extra": ["x"]}])
+async def test_who_is_to_be_acted_as_is_read_or_nothing_is_done(tmp_path: Path, acting: dict[str, Any]) -> None:
+    with pytest.raises(RemitError, match="is not a kubeconfig"):
+        await Access.load(kubeconfig(tmp_path / "config", **acting))
+
+
 async def test_a_context_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(RemitError, match=r"config has no context 'two'; it has one$"):
         await Access.load(kubeconfig(tmp_path / "config"), "two")
@@ -160,3 +199,30 @@ async def test_an_operator_that_does_not_trust_the_server_says_so_and_does_not_w
             async with running_operator(await Access.load(config), settings, Redactor()):
                 pytest.fail("it started")
     assert asked == 0
+
+
+async def test_a_login_by_a_certificate_that_is_written_in_the_kubeconfig(tmp_path: Path) -> None:
+    served = ensure_tls(tmp_path / "served", ["127.0.0.1"])
+    pem = serialization.Encoding.PEM
+    authority, authority_key = certificate_without_extensions("an authority")
+    client, key = certificate_without_extensions("me", (authority.subject, authority_key))
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    context = served.server_context()
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(cadata=authority.public_bytes(pem).decode())
+
+    async def answer(_: web.BaseRequest) -> web.StreamResponse:
+        return web.json_response({"items": []})
+
+    async with answering(answer, context) as port:
+        login = {"client-certificate-data": client.public_bytes(pem), "client-key-data": private}
+        config = kubeconfig(
+            tmp_path / "config",
+            f"https://127.0.0.1:{port}",
+            served.authority.read_bytes(),
+            **{name: base64.b64encode(data).decode() for name, data in login.items()},
+        )
+        access = await Access.load(config)
+        assert access.configuration is None, "the official client was not needed"
+        async with Kube(access) as kube:
+            assert await kube.list(TASKS, "team") == []

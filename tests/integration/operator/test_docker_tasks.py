@@ -24,7 +24,7 @@ from dockers import (  # noqa: F401
     sdk_leaves_sockets,
 )
 from mortaloperator import mortals
-from outgoing import open_door, web_server
+from outgoing import open_listener, web_server
 from remit.kube.client import CONFIG_MAPS, SECRETS, TASKS
 
 from .conftest import World
@@ -197,7 +197,7 @@ async def test_a_restricted_network_outlives_an_operator(docked: World, image: s
         container = f"remit-{uid}-1"
         assert {container, f"{container}-network"} <= set(await containers(docked))
         async with docked.operator():
-            await open_door(f"{container}-network")
+            await open_listener(f"{container}-network")
             assert docker("exec", "-u", "65534", container, "touch", "/workspace/go").returncode == 0
             status = await docked.finished(name)
     (attempt,) = status["attempts"]

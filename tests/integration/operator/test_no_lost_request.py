@@ -24,6 +24,9 @@ ROLLBACKS = repetitions(3, soak=5)
 BACK = (SWITCHES, SWITCHES + 1, SWITCHES - 1, SWITCHES + 1, SWITCHES - 1)[:ROLLBACKS]
 """To which revisions; all but the third within the scale-down delay, and so a switch."""
 
+RATE = repetitions(80, soak=600)
+"""Requests a second. They take more of the machine than what they go through."""
+
 pytestmark = [pytest.mark.no_cover, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
@@ -51,7 +54,7 @@ async def test_in_switches_and_rollbacks(world: World, shop: Shop) -> None:
         await shop.create("v1")
         await shop.live("v1")
         versions = [f"v{number}" for number in range(1, SWITCHES + 2)]
-        async with nobody_loses_a_request(shop, repetitions(200, soak=600), *versions):
+        async with nobody_loses_a_request(shop, RATE, *versions):
             for version in versions[1:]:
                 await shop.change(version)
                 await shop.live(version)
@@ -76,7 +79,7 @@ async def test_while_the_operator_is_killed_at_every_stage(world: World, shop: S
         await shop.create("v1")
         await shop.live("v1")
     async with (
-        nobody_loses_a_request(shop, 200, "v1", "v2", "v3"),
+        nobody_loses_a_request(shop, RATE, "v1", "v2", "v3"),
         mortals(world.control_plane.kubeconfig, world.settings.state_dir) as operators,
     ):
         forward, back = await killed_at_every_stage(operators, shop, settled)

@@ -9,12 +9,15 @@ import pytest
 
 from httpload import load
 from shops import Ground, Shop, on_every_ground, open_shop
+from support import repetitions
 
 from .conftest import World
 
 pytestmark = [pytest.mark.no_cover, on_every_ground, pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROLLING = {"type": "Rolling", "rolling": {"maxSurge": 1}}
+RATE = repetitions(50, soak=300)
+"""Requests a second of each client. They take more of the machine than the release."""
 CANARY = {"type": "Canary", "canary": {"steps": [{"weight": 20}, {"weight": 50, "pauseSeconds": 1}]}}
 
 
@@ -28,7 +31,7 @@ async def test_rolling_and_canary_lose_no_request(world: World, shop: Shop) -> N
     async with world.operator():
         await shop.create("v1", replicas=3, strategy=ROLLING)
         await shop.live("v1")
-        async with load(shop.port, "keep", 100) as kept, load(shop.port, "new", 100) as new:
+        async with load(shop.port, "keep", RATE) as kept, load(shop.port, "new", RATE) as new:
             await shop.change("v2", replicas=3, strategy=ROLLING)
             await shop.live("v2")
             await shop.tidy()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from remit.kube.client import EVENTS, POLICIES, SECRETS, TASKS
-from remit.telemetry.spellings import MOST_VALUES
+from remit.telemetry.encodings import MOST_VALUES
 
 from .conftest import World
 

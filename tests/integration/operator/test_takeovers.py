@@ -33,7 +33,7 @@ from .conftest import PATIENCE, World, served, truth
 
 pytestmark = pytest.mark.no_cover
 
-TAKEOVERS = int(os.environ.get("REMIT_SOAK_TAKEOVERS") or repetitions(12, soak=200))
+STRATEGIES = int(os.environ.get("REMIT_SOAK_TAKEOVERS") or repetitions(12, soak=200))
 TIMES: dict[str, Any] = {"lease_duration": 3, "renew_deadline": 2, "retry_period": 0.3, "kill_grace": 2}
 _numbers = itertools.count()
 RETRY = {"onInterruption": "Retry", "backoff": {"initialSeconds": 0, "jitter": 0}}
@@ -240,10 +240,10 @@ def named(kind: str, name: str) -> Object:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120 + 20 * TAKEOVERS)
+@pytest.mark.timeout(120 + 20 * STRATEGIES)
 async def test_never_two_at_work(server: Server, tmp_path: Path) -> None:
     kubeconfig = server.kubeconfig(tmp_path / "kubeconfig")
-    left = iter(range(TAKEOVERS))
+    left = iter(range(STRATEGIES))
     done: dict[str, int] = {}
 
     async def compete(world: World, seen: Witness, operators: Template, way: Way) -> None:
@@ -265,4 +265,4 @@ async def test_never_two_at_work(server: Server, tmp_path: Path) -> None:
             for way in (cut_off, stopped, killed, clock_jumped):
                 lanes.create_task(compete(world, seen, operators, way))
     assert len(done) == 4, done
-    assert sum(done.values()) == TAKEOVERS
+    assert sum(done.values()) == STRATEGIES

@@ -22,7 +22,7 @@ from policies import reading
 from remit.api.deployment import Artifact
 from remit.errors import DeploymentError
 from remit.release.targets import artifacts
-from remit.release.targets.archive.destination import Destination, Refused
+from remit.release.targets.archive.destination import ArchiveRefused, Destination
 from remit.release.targets.archive.members import MALFORMED, unpack_into
 from remit.release.targets.archive.unpacking import _steps
 from remit.release.targets.artifacts import Copy, obtain
@@ -57,7 +57,7 @@ async def refused(tmp_path: Path, archive: bytes) -> DeploymentError:
         await unpacked(tmp_path, archive)
     assert list((tmp_path / "copies").iterdir()) == []
     assert not caught.value.retryable
-    with pytest.raises((Refused, OSError, MemoryError, RecursionError, *MALFORMED)):
+    with pytest.raises((ArchiveRefused, OSError, MemoryError, RecursionError, *MALFORMED)):
         unpacked_here(tmp_path, archive)
     return caught.value
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from ports import free_port
-from remit.controllers.probing import Burst
+from remit.controllers.probing import ProbeRun
 from remit.release.traffic import Probe
 
 
@@ -38,14 +38,14 @@ async def test_a_side_that_does_not_answer_holds_no_step_up() -> None:
     ended = asyncio.Event()
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     async with server:
-        burst = Burst(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", ended.set, "")
+        probe_run = ProbeRun(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", ended.set, "")
         async with asyncio.timeout(60):
-            await burst.began()
-            assert not burst.over
-            await burst.end()
+            await probe_run.began()
+            assert not probe_run.over
+            await probe_run.end()
             await ended.wait()
-    assert burst.over
-    assert {request.error != "" for request in burst.requests} == {True}
+    assert probe_run.over
+    assert {request.error != "" for request in probe_run.requests} == {True}
 
 
 async def test_a_burst_goes_on_for_a_while_and_then_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,12 +53,12 @@ async def test_a_burst_goes_on_for_a_while_and_then_ends(monkeypatch: pytest.Mon
     ended = asyncio.Event()
     server = await asyncio.start_server(_accept, "127.0.0.1", 0)
     async with server, asyncio.timeout(60):
-        burst = Burst(f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}", ended.set, "")
-        await burst.began()
-        burst.go_on()
+        probe_run = ProbeRun(f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}", ended.set, "")
+        await probe_run.began()
+        probe_run.go_on()
         await ended.wait()
-    assert burst.over
-    assert len(burst.requests) >= 2
+    assert probe_run.over
+    assert len(probe_run.requests) >= 2
 
 
 async def test_a_probe_whose_end_is_cancelled_leaves_nothing_open() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from remit.release.targets.balancer import LoadBalancer
 
 import supervised
 from parts import require
@@ -25,10 +26,9 @@ from remit.errors import DeploymentError
 from remit.operations.process import Supervision
 from remit.release import Material, ObservedState, Revision, SlotView, Snapshot
 from remit.release.targets import ProcessTarget, localports, process
-from remit.release.targets.front import Front
+from remit.release.targets.desiredstate import DesiredSide
 from remit.release.targets.process import Permits
 from remit.release.targets.reading import Reading
-from remit.release.targets.sides import Side
 from remit.release.traffic import Probe, Traffic
 from remit.sandbox import Confinement, Layer, Limits, probe_host, reader_group, with_group
 from remit.telemetry import MASK
@@ -299,7 +299,7 @@ async def test_instances_get_ports_that_no_other_has_even_one_that_is_down(
     down = stage.revision(1, "crash")
     await stage.provision("blue", down, 3)
     await stage.provision("green", stage.revision(2), 3)
-    sides = stage.target._front.told().sides.values()
+    sides = stage.target._balancer.desired().sides.values()
     assert sorted(port for side in sides for ports in side.ports for port in ports.values()) == few
 
 
@@ -376,7 +376,7 @@ async def test_a_check_that_policy_allows_no_more_is_told_from_one_that_fails(st
     """A policy that is revoked stops nothing that runs."""
     revision, stage.revoked = stage.revision(1), True
     with pytest.raises(DeploymentError, match="no policy allows it"):
-        await stage.target._ask("blue", Side.of(revision), 0, ["true"])
+        await stage.target._ask("blue", DesiredSide.of(revision), 0, ["true"])
 
 
 async def test_a_check_of_a_port_by_its_number_is_one_of_the_instance_and_not_of_what_is_live(stage: Stage) -> None:
@@ -483,7 +483,7 @@ async def test_a_side_that_was_being_retired_when_the_operator_was_killed_is_not
     await stage.provision("blue", stage.revision(1), 2)
     await stage.until(lambda observed: observed.ready(1, "blue", 2))
     with monkeypatch.context() as killed:
-        killed.setattr(Front, "tell", _killed)
+        killed.setattr(LoadBalancer, "apply", _killed)
         with pytest.raises(asyncio.CancelledError):
             await stage.target.retire("blue")
     observed = await stage.another().observe()
@@ -511,12 +511,12 @@ async def test_a_port_that_only_the_new_side_wants_is_no_trouble_of_the_live_one
     await stage.provision("blue", stage.revision(1))
     await stage.target.switch("blue")
     await stage.until(lambda observed: observed.ready(1, "blue", 1))
-    front = Front("default/shop", stage.folder / "release" / "told.json", Traffic(stage.folder / "traffic"))
+    balancer = LoadBalancer("default/shop", stage.folder / "release" / "told.json", Traffic(stage.folder / "traffic"))
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
         ports = [{"name": "http", "containerPort": 8080, "published": taken}]
-        green = Side.of(stage.revision(2, ports=ports))
-        front.note(front.told().having("green", green))  # as an operator leaves it that is killed
+        green = DesiredSide.of(stage.revision(2, ports=ports))
+        balancer.save(balancer.desired().having("green", green))  # as an operator leaves it that is killed
         observed = await stage.target.observe()
         assert f"port {taken} of default/shop is taken" in observed.green.message
         assert (observed.live, observed.converged, observed.ready(1, "blue", 1)) == ("blue", True, True)

@@ -15,8 +15,8 @@ import pytest
 
 from releases import Sim, hook, spec
 from remit.api.definitions import crds
+from remit.api.deployment import Deployment
 from remit.api.deploymentstatus import DeploymentStatus
-from remit.api.resource import Deployment
 from remit.controllers.deployments import DeploymentReconciler
 from remit.controllers.intake import reflectors
 from remit.controllers.reporting import Reports
@@ -33,11 +33,11 @@ from remit.release import (
     ObservedState,
     Prepare,
     Preview,
-    Problem,
     Provision,
     Retire,
     Revision,
     Scale,
+    SpecProblem,
     Switch,
     configuration,
 )
@@ -151,11 +151,11 @@ class Stage:
         folder.mkdir()
         self.target, self.audit = SimulatedTarget(), FlakyAudit(folder / "audit.jsonl")
         self.places: Any = OnePlace(self.target, folder / "revisions")
-        self.missing: Problem | None = None
+        self.missing: SpecProblem | None = None
         self.hooks_fail = False
         self.clock_was_set_by = datetime.timedelta()
 
-    def problem(self, deployment: Deployment, material: Material) -> Problem | None:
+    def problem(self, deployment: Deployment, material: Material) -> SpecProblem | None:
         return self.missing
 
     def now(self) -> Any:
@@ -471,7 +471,7 @@ async def test_an_answer_waits_for_the_audit_trail(tmp_path: Path, make: Any) ->
 @pytest.mark.parametrize("make", STAGES)
 async def test_a_target_is_not_contacted_before_policy_allows_it(tmp_path: Path, make: Any) -> None:
     async with make(tmp_path) as stage:
-        stage.missing = Problem("NoPolicy", "no policy selects it")
+        stage.missing = SpecProblem("NoPolicy", "no policy selects it")
         await stage.deploy("v1", **QUICK)
         status = await stage.until(lambda status: status.phase is not None)
         assert (status.phase, status.message.partition(";")[0]) == ("Pending", "no policy selects it")

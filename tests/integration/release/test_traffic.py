@@ -69,7 +69,7 @@ async def test_no_request_is_lost_in_switches_under_load(traffic: Traffic, sides
     await traffic.apply(route_to(sides, port))
     async with AsyncExitStack() as stack:
         loads = [
-            await stack.enter_async_context(load(port, kind, repetitions(200, soak=500))) for kind in ("keep", "new")
+            await stack.enter_async_context(load(port, kind, repetitions(100, soak=500))) for kind in ("keep", "new")
         ]
         for number in range(repetitions(6, soak=20)):
             slot: Slot = ("green", "blue")[number % 2]  # type: ignore[assignment]
@@ -409,7 +409,7 @@ async def test_a_side_that_dies_costs_only_the_requests_that_were_in_it_while_an
         entry = Entry(port, (sides["blue"].address,), green, 100, failover=True)
         await traffic.apply(Route(NAME, (replace(entry, green_percent=0, failover=False),)))
         await traffic.apply(Route(NAME, (entry,)))
-        async with load(port, "new", repetitions(200, soak=500)) as clients:
+        async with load(port, "new", repetitions(100, soak=500)) as clients:
             assert {await get(port) for _ in range(20)} == {"green", "green too"}
             sides["green"].kill()
             second.kill()

@@ -14,7 +14,7 @@ import pytest
 
 from outgoing import PRELUDE, egress, local, web_server
 from remit.backends import AttemptRequest, Command, Outcome, ProcessBackend
-from remit.backends.egress import Doors
+from remit.backends.egress import EgressListeners
 from remit.policy import Egress
 from remit.sandbox import Confinement, Host
 
@@ -38,8 +38,8 @@ async def port() -> AsyncIterator[int]:
 
 class Sandbox:
     def __init__(self, host: Host, port: int) -> None:
-        self.doors = Doors(local)
-        self.backend = ProcessBackend(host, doors=self.doors)
+        self.listeners = EgressListeners(local)
+        self.backend = ProcessBackend(host, listeners=self.listeners)
         self.port = port
 
     def egress(self, **rule: Any) -> Egress:
@@ -174,7 +174,7 @@ print(json.dumps(len(held)))
     assert said > 0
     assert outcome.network is not None
     assert outcome.network.connections == 0
-    assert sandbox.doors.connections.now == 0
+    assert sandbox.listeners.connections.now == 0
 
 
 async def test_certificates_are_there(sandbox: Sandbox) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from releases import snapshot, spec
 from remit.agent.releaseworker import ReleaseWorker
-from remit.api.resource import Deployment
+from remit.api.deployment import Deployment
 from remit.errors import AuditUnavailable, DeploymentError, RemitError
 from remit.release import Material
 from remit.release.folderstore import FolderStore

@@ -13,10 +13,10 @@ from remit.backends.docker.planning import (
     Given,
     container_name,
     creation,
+    enforcement_of,
     kept_folders,
     missing_working_dir,
     private_folders,
-    walls,
 )
 from remit.errors import InvalidInput, SandboxUnavailable
 from remit.sandbox import Confinement, EmptyMount, HostMount, Layer, Limits, Network
@@ -39,7 +39,7 @@ def request(**changes: Any) -> AttemptRequest:
 
 
 def test_what_a_whole_engine_gives() -> None:
-    given = walls(Confinement(Limits(memory_bytes=1, disk_bytes=2)), ENGINE)
+    given = enforcement_of(Confinement(Limits(memory_bytes=1, disk_bytes=2)), ENGINE)
     assert set(given.layers) == {Layer.NAMESPACES, Layer.SECCOMP, Layer.CGROUP, Layer.RLIMITS}
     assert given.enforced_by == {"memory_bytes": "cgroup v2 memory", "disk_bytes": "tmpfs size"}
 
@@ -47,39 +47,39 @@ def test_what_a_whole_engine_gives() -> None:
 @pytest.mark.parametrize("options", [None, [], ["name=seccomp,profile=unconfined"], ["name=apparmor"]])
 def test_an_engine_without_a_filter_has_no_seccomp(options: list[str] | None) -> None:
     engine = {**ENGINE, "SecurityOptions": options}
-    assert Layer.SECCOMP in walls(Confinement(), engine).missing
+    assert Layer.SECCOMP in enforcement_of(Confinement(), engine).missing
     with pytest.raises(SandboxUnavailable, match="seccomp"):
-        walls(Confinement(require=frozenset({Layer.SECCOMP})), engine)
+        enforcement_of(Confinement(require=frozenset({Layer.SECCOMP})), engine)
 
 
 @pytest.mark.parametrize("lacking", ["MemoryLimit", "PidsLimit", "CpuCfsQuota"])
 def test_an_engine_that_does_not_count_has_no_cgroup(lacking: str) -> None:
     with pytest.raises(SandboxUnavailable, match="cgroup"):
-        walls(Confinement(require=frozenset({Layer.CGROUP})), {**ENGINE, lacking: False})
+        enforcement_of(Confinement(require=frozenset({Layer.CGROUP})), {**ENGINE, lacking: False})
 
 
 def test_what_no_container_holds_is_refused() -> None:
     with pytest.raises(SandboxUnavailable, match="diskBytesPerSecond: the backend docker cannot hold it"):
-        walls(Confinement(Limits(disk_bytes_per_second=1)), ENGINE)
+        enforcement_of(Confinement(Limits(disk_bytes_per_second=1)), ENGINE)
 
 
 @pytest.mark.parametrize(("network", "by"), [("none", "no network"), ("restricted", "the egress proxy")])
 def test_what_holds_the_bandwidth_of_a_network(network: Network, by: str) -> None:
     limited = Confinement(Limits(network_bytes_per_second=1), network=network)
-    assert walls(limited, ENGINE).enforced_by == {"network_bytes_per_second": by}
+    assert enforcement_of(limited, ENGINE).enforced_by == {"network_bytes_per_second": by}
 
 
 def test_nothing_holds_the_bandwidth_of_the_hosts_network() -> None:
     with pytest.raises(SandboxUnavailable, match="use network: restricted"):
-        walls(Confinement(Limits(network_bytes_per_second=1), network="host"), ENGINE)
+        enforcement_of(Confinement(Limits(network_bytes_per_second=1), network="host"), ENGINE)
 
 
 @pytest.mark.parametrize("architecture", ["riscv64", "", None])
 def test_a_network_is_restricted_where_there_is_a_program_to_hold_it(architecture: str | None) -> None:
     engine = {**ENGINE, "Architecture": architecture}
-    assert walls(Confinement(network="host"), engine)
+    assert enforcement_of(Confinement(network="host"), engine)
     with pytest.raises(SandboxUnavailable, match="aarch64 and x86_64"):
-        walls(Confinement(network="restricted"), engine)
+        enforcement_of(Confinement(network="restricted"), engine)
 
 
 def test_what_the_engine_is_told() -> None:
@@ -136,7 +136,7 @@ def test_what_is_kept_is_held_elsewhere() -> None:
     held = in_it(holding(kept, image, "program"))
     assert held == {"/workspace": "volume", "/data": "volume", "/src": "volume"}
     with pytest.raises(SandboxUnavailable, match="keeps artifacts and results on aarch64 and x86_64"):
-        walls(Confinement(), {**ENGINE, "Architecture": "riscv64"}, keeps=True)
+        enforcement_of(Confinement(), {**ENGINE, "Architecture": "riscv64"}, keeps=True)
 
 
 def test_where_an_attempt_can_start() -> None:

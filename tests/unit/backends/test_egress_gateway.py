@@ -8,7 +8,7 @@ import pytest
 
 from policies import policy
 from remit.backends.egress import GatewayConfig, GatewayRecord, NetworkUse
-from remit.backends.egress.ledger import Ledger
+from remit.backends.egress.usage import UsageCounter
 from remit.policy import Destination, Egress
 
 RULES: list[list[dict[str, Any]]] = [
@@ -55,10 +55,10 @@ def test_what_is_not_understood_is_refused(part: bytes, by: bytes) -> None:
 
 
 def test_a_record_is_read_back() -> None:
-    ledger = Ledger()
-    ledger.connected(Destination.parse("a.test:443")).sent_bytes += 7
-    ledger.denied(Destination.parse("b.test:1"), "no")
-    record = GatewayRecord(ledger.use, over=True)
+    counter = UsageCounter()
+    counter.connected(Destination.parse("a.test:443")).sent_bytes += 7
+    counter.denied(Destination.parse("b.test:1"), "no")
+    record = GatewayRecord(counter.use, over=True)
     assert GatewayRecord.read(record.line()) == record
     assert GatewayRecord.read(GatewayRecord(NetworkUse()).line()) == GatewayRecord(NetworkUse())
 

@@ -211,6 +211,7 @@ def test_a_page_that_comes_again_is_not_counted_twice() -> None:
     assert groups(report(server)) == {("Denied", "NotAllowed", "data"): (1, 0)}
 
 
+@pytest.mark.no_cover
 def test_memory_does_not_grow_with_what_objects_hold() -> None:
     class Large(Server):
         async def pages(self, resource: Resource, namespace: str | None = None) -> AsyncGenerator[Any, None]:

@@ -38,6 +38,19 @@ def test_it_is_found_through_the_usual_variable(tmp_path: Path, monkeypatch: pyt
     assert state_dir_of(None) == tmp_path
 
 
+def test_of_several_files_the_first_says_which_context_is_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = kubeconfig(tmp_path / "work", "work", "https://cluster.example")
+    own = kubeconfig(tmp_path / "own", "remit", "https://127.0.0.1:1", extensions=[extension(tmp_path)])
+    monkeypatch.setenv("KUBECONFIG", f"{work}:{own}")
+    assert state_dir_of(None) is None
+    assert state_dir_of(None, "remit") == tmp_path
+    monkeypatch.setenv("KUBECONFIG", f"{own}:{work}")
+    assert state_dir_of(None) == tmp_path
+    assert state_dir_of(None, "work") is None
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", "contexts: 5", "a: [", "current-context: x\ncontexts: [{}]"])
 def test_a_strange_kubeconfig_tells_nothing(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config"

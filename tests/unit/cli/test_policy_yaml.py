@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remit.api import ExecutionTask
-from remit.api.manifest import load_all
 from remit.describe import policyyaml
 from remit.policy import decide
 from remit.policy.suggestion import LeftOut, Options, Run, Suggestion, suggest, written
 from remit.policy.testing import parse_policies, request_of
+from remit.safeyaml import load_documents
 from remit.telemetry import escape
 from support import repetitions
 
@@ -34,7 +34,7 @@ def test_what_is_read_is_what_was_judged(arguments: list[list[str]], name: str) 
     runs = [run(name, "echo", *each) for each in arguments]
     found = suggest(runs, "data", [])
     text, objects = policyyaml.as_yaml(found), [policy.object for policy in found.policies]
-    assert load_all(text) == objects
+    assert load_documents(text) == objects
     assert all(escape(line) == line for line in text.split("\n"))
     read = json.loads(policyyaml.as_json(found))
     assert [read] == objects or read["items"] == objects
@@ -48,7 +48,7 @@ def test_a_comment_cannot_become_a_rule() -> None:
     found = suggest([run(f"task {evil}", "ls")], "data", [])
     found = Suggestion(found.policies, (LeftOut(run("b", "rm"), evil),))
     text = policyyaml.as_yaml(found)
-    assert load_all(text) == [policy.object for policy in found.policies]
+    assert load_documents(text) == [policy.object for policy in found.policies]
     assert "\x1b" not in text
     assert "\u2028" not in text
 

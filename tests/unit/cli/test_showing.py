@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from rich.text import Text
 
 import commandline
+from remit.api import CommandPolicy, Deployment, DeploymentPhase, ExecutionTask, Phase
 from remit.cli import tables
 from remit.cli.terminal import harmless
+from remit.describe.ages import age
+from remit.execution.durations import human_duration
 from remit.telemetry import AuditEvent, AuditLog
 
 
@@ -54,6 +57,95 @@ def test_a_message_is_text_and_drives_nothing(capsys: pytest.CaptureFixture[str]
     shown = capsys.readouterr().out
     assert r"[red]\x1b[31m\nnext" in shown
     assert "\x1b" not in shown
+
+
+def modelled(kind: str, obj: dict[str, Any], now: datetime.datetime) -> list[str]:
+    """The row of an object, by the models of its kind."""
+    match kind:
+        case "tasks":
+            task = ExecutionTask.parse(obj)
+            status, created = task.status, task.metadata.creation_timestamp
+            duration = status.duration or (human_duration(now - status.start_time) if status.start_time else "")
+            policy = status.policy
+            return [
+                task.metadata.name,
+                status.operation or task.spec.operation,
+                status.backend or task.spec.backend or "",
+                status.phase or Phase.PENDING,
+                str(status.attempt_count),
+                duration,
+                age(created, now),
+                policy.name if policy else "",
+                policy.rule if policy else "",
+                "" if status.exit_code is None else str(status.exit_code),
+                status.message,
+            ]
+        case "policies":
+            policy = CommandPolicy.parse(obj)
+            counts, ready = policy.status, policy.status.ready
+            return [
+                policy.metadata.name,
+                ready.status if ready else "Unknown",
+                policy.spec.enforcement,
+                str(counts.allowed),
+                str(counts.denied),
+                age(policy.metadata.creation_timestamp, now),
+                ready.message if ready else "",
+            ]
+    deployment = Deployment.parse(obj)
+    state = deployment.status
+    return [
+        deployment.metadata.name,
+        state.phase or DeploymentPhase.PENDING,
+        *(state.stage, state.active, state.preview, state.ready),
+        age(deployment.metadata.creation_timestamp, now),
+        deployment.spec.strategy.type,
+        state.message,
+    ]
+
+
+METADATA = {"name": "a", "namespace": "data", "creationTimestamp": "2026-01-31T08:00:00Z"}
+READY = {"type": "Ready", "status": "False", "reason": "PolicyInvalid", "message": "a pattern is wrong"}
+LIVE = {"stage": "Bake", "active": "app-1.tgz", "preview": "app-2.tgz", "ready": "1/2", "message": "bakes"}
+RELEASE = {"artifact": {"path": "/srv/app.tgz"}, "target": {"process": {"command": ["/bin/app"]}}, "ports": []}
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "status"),
+    [
+        ("tasks", {"command": {"line": "ls"}}, None),
+        ("tasks", {"http": {"url": "http://127.0.0.1/"}, "backend": "docker"}, {}),
+        ("tasks", {"command": {"line": "ls"}}, {"phase": "Running", "startTime": "2026-01-31T08:00:01.000250Z"}),
+        (
+            "tasks",
+            {"command": {"line": "ls"}, "backend": "docker"},
+            {
+                "phase": "Failed",
+                "operation": "command",
+                "backend": "process",
+                "attemptCount": 3,
+                "startTime": "2026-01-31T08:00:01.000250Z",
+                "duration": "2.0s",
+                "exitCode": 0,
+                "policy": {"name": "p", "rule": "commands.allow[2]", "decision": "Allowed"},
+                "message": "completed",
+            },
+        ),
+        ("policies", None, None),
+        ("policies", {"enforcement": "Audit"}, {"allowed": 7, "denied": 1, "conditions": [READY]}),
+        ("policies", {}, {"conditions": [{"type": "Other", "status": "True"}]}),
+        ("deployments", RELEASE, None),
+        ("deployments", {**RELEASE, "strategy": {"type": "Canary"}}, {"phase": "Progressing", **LIVE}),
+        ("deployments", {**RELEASE, "strategy": {}}, {"phase": "Healthy"}),
+    ],
+)
+def test_a_row_says_what_the_models_say(kind: str, spec: object, status: object) -> None:
+    """Rows are read from the objects as they are: building the models takes longer than all else of `remit get`."""
+    now = datetime.datetime(2026, 1, 31, 8, 5, tzinfo=datetime.UTC)
+    obj = {"metadata": METADATA} | {
+        name: part for name, part in (("spec", spec), ("status", status)) if part is not None
+    }
+    assert [cell.plain for cell in tables.row(kind, obj, now, wide=True)] == modelled(kind, obj, now)
 
 
 HEADERS = ["NAME", "OPERATION", "BACKEND", "PHASE", "ATTEMPTS", "DURATION", "AGE", "MESSAGE"]

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 import commandline
-from remit.api.executiontaskstatus import Phase
+from remit.api.phases import Phase
 from remit.cli.top import details, summary
 from remit.cli.top.board import Board, Sight
 from remit.cli.top.rates import Rate
@@ -94,6 +94,7 @@ def test_of_too_many_those_that_ended_first_are_left_out() -> None:
     assert "3 more are not kept" in summary.counts(board, 200).plain
 
 
+@pytest.mark.no_cover
 def test_ten_thousand_tasks_take_little_memory() -> None:
     """Whole objects would take some 10 KB each and more: their outputs are in them."""
     output = {"stdoutTail": "x" * 4096, "stderrTail": "y" * 4096}

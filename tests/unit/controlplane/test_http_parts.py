@@ -11,7 +11,7 @@ from remit.controlplane.failures import Failure, quoted
 from remit.controlplane.http.bodies import decode, load_yaml
 from remit.controlplane.http.discovery import wanted_aggregation
 from remit.controlplane.http.negotiation import negotiate
-from remit.controlplane.http.request import Request, ResourcePath, parse_path
+from remit.controlplane.http.request import ApiRequest, ResourcePath, parse_path
 from remit.controlplane.http.warnings import warning_headers
 from remit.controlplane.resources import version_order
 from remit.controlplane.verbs.revisions import Continue, check_list_revision
@@ -38,8 +38,8 @@ def test_paths(path: str, parts: ResourcePath | None) -> None:
     assert parse_path(path) == parts
 
 
-def request(**query: str) -> Request:
-    return Request("GET", "/", query, {"User-Agent": "kubectl/v1.37 (linux)"})
+def request(**query: str) -> ApiRequest:
+    return ApiRequest("GET", "/", query, {"User-Agent": "kubectl/v1.37 (linux)"})
 
 
 def test_options_are_read_as_kubernetes_reads_them() -> None:

@@ -11,7 +11,7 @@ import orjson
 
 from remit.api.executiontaskstatus import AttemptStatus, OutputStatus
 from remit.backends import Exceeded, NetworkUse, Outcome, Usage
-from remit.backends.egress.ledger import DestinationUse
+from remit.backends.egress.usage import DestinationUse
 from remit.execution.attemptstatus import closed, destinations, sandbox_status
 from remit.execution.store import Run
 from remit.sandbox import Layer

@@ -16,7 +16,7 @@ from remit.execution.admission import Admission, Admitted, PolicySet, Refused
 from remit.execution.filejobs import ARGV
 from remit.execution.resolved import Resolved
 from remit.execution.runner import Attempt
-from remit.operations.base import Work
+from remit.operations.base import OperationRequest
 from remit.operations.file.handover import decode
 from remit.operations.file.report import Report, ReportedOutput
 from remit.policy import Installation, compile_policy
@@ -173,7 +173,7 @@ def test_it_is_a_job_only_where_the_operator_has_an_image_for_it() -> None:
     admitted = decided(alone, here=without, performed=frozenset({"file"}))
     assert isinstance(admitted, Admitted)
     assert admitted.grant.request.backend == "operator"
-    assert isinstance(Admission().attempt(alone, admitted, 1, Resolved(), None).request, Work)
+    assert isinstance(Admission().attempt(alone, admitted, 1, Resolved(), None).request, OperationRequest)
 
 
 def test_a_task_stays_where_it_was_placed_and_status_tells_the_image() -> None:

@@ -14,8 +14,8 @@ from remit.backends import AttemptRequest
 from remit.execution import admission
 from remit.execution.admission import Admission, Admitted, PolicySet
 from remit.execution.resolved import Resolved
-from remit.operations.base import Work
-from remit.policy import SCRIPT_PATH, Request, compile_policy, decide
+from remit.operations.base import OperationRequest
+from remit.policy import SCRIPT_PATH, PolicyRequest, compile_policy, decide
 from support import repetitions
 
 pytestmark = pytest.mark.no_cover
@@ -48,9 +48,9 @@ POLICY = compile_policy(CommandPolicy.parse({"metadata": {"name": "p", "namespac
 @settings(max_examples=repetitions(40, soak=2000), deadline=None)
 @given(operation=operations, around=surroundings, folder=st.sampled_from(["/workspace", "/workspace/a"]))
 def test_the_executor_is_given_what_was_judged(operation: dict[str, Any], around: dict[str, Any], folder: str) -> None:
-    judged: list[Request] = []
+    judged: list[PolicyRequest] = []
 
-    def recording(request: Request, *rest: Any) -> Any:
+    def recording(request: PolicyRequest, *rest: Any) -> Any:
         judged.append(request)
         return decide(request, *rest)
 
@@ -65,7 +65,7 @@ def test_the_executor_is_given_what_was_judged(operation: dict[str, Any], around
     assert isinstance(verdict, Admitted), verdict
     request = admit.attempt(task, verdict, 1, Resolved(env=dict(environment)), None).request
     (asked,) = judged
-    if isinstance(request, Work):
+    if isinstance(request, OperationRequest):
         assert request.subject is asked.subject is verdict.grant.request.subject
         assert request.grant.request is asked
     run = request if isinstance(request, AttemptRequest) else request.run

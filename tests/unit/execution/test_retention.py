@@ -247,6 +247,7 @@ def tasks_in_a_day(soak: int = 50_000, usual: int = 2_000) -> int:
     return soak if os.environ.get("REMIT_SOAK") else usual
 
 
+@pytest.mark.no_cover
 def test_a_day_of_many_tasks_stays_within_its_bounds(tmp_path: Path) -> None:
     """The clock is ours: the tasks end evenly over 24 hours, and it prunes every half an hour."""
     count, said, oldest = tasks_in_a_day(), 200, 6 * 3600.0

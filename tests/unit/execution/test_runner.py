@@ -18,9 +18,9 @@ from remit.errors import BackendError, SandboxUnavailable
 from remit.execution import runner
 from remit.execution.runner import Attempt, Runner
 from remit.execution.store import Run, RunStore
-from remit.operations import Work
+from remit.operations import OperationRequest
 from remit.operations.file.report import Report
-from remit.policy import Grant, Request
+from remit.policy import Grant, PolicyRequest
 from remit.sandbox import Confinement, Limits
 from remit.telemetry import Redactor
 from simulatedtime import simulate
@@ -233,7 +233,7 @@ async def test_a_shutdown_during_an_effect_tells_what_may_have_taken_place_and_l
     class Posting:
         breaker = None
 
-        async def perform(self, work: Work, output: Any) -> str:
+        async def execute(self, work: OperationRequest, output: Any) -> str:
             work.effect.begin("the request may have arrived")
             began.set()
             await asyncio.Event().wait()
@@ -243,9 +243,11 @@ async def test_a_shutdown_during_an_effect_tells_what_may_have_taken_place_and_l
             pass
 
     began, bench = asyncio.Event(), Bench(tmp_path, at_once)
-    bench.runner.performers = {"http": Posting()}
+    bench.runner.executors = {"http": Posting()}
     http = HttpOperation(url="http://api.test/", method="POST")
-    work = Work("u-1", "ns", "t", Grant(Request(namespace="ns", subject=http), (), ()), timeout_seconds=60)
+    work = OperationRequest(
+        "u-1", "ns", "t", Grant(PolicyRequest(namespace="ns", subject=http), (), ()), timeout_seconds=60
+    )
     bench.runner.start(replace(attempt(), operation="http", request=work))
     await asyncio.wait_for(began.wait(), 10)
     await bench.runner.shutdown()

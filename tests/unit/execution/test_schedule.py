@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from remit.api import ExecutionTask
 from remit.api.executiontask import Schedule
-from remit.api.executiontaskstatus import Phase
+from remit.api.phases import Phase
 from remit.errors import InvalidInput
 from remit.execution import cron, schedule
 from remit.execution.schedule import Replace, Skip, Start, Wait

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from remit.operations.database import pools, postgres
-from remit.operations.database.connection import Target
+from remit.operations.database.connection import DatabaseServer
 from remit.operations.database.pools import Pools
 from remit.operations.database.rows import _Relay
 from remit.operations.tls import TlsMaterial
 from simulatedtime import simulate
 
 
-def at(name: str, url: str = "redis://one") -> Target:
-    return Target(f"ns/{name}/url", url, TlsMaterial())
+def at(name: str, url: str = "redis://one") -> DatabaseServer:
+    return DatabaseServer(f"ns/{name}/url", url, TlsMaterial())
 
 
 class Silent:
@@ -28,7 +28,7 @@ class Silent:
         self.closed: list[str] = []
         self.pools: Pools[str] = Pools(self._make, self._close)
 
-    async def _make(self, target: Target) -> str:
+    async def _make(self, target: DatabaseServer) -> str:
         return target.url
 
     async def _close(self, pool: str) -> None:

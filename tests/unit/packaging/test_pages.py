@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from remit.api import CommandPolicy, Deployment, ExecutionTask, definitions
-from remit.api.resource import Resource
+from remit.api.resource import CustomResource
 from remit.controlplane.schema import Schema
 from remit.policy.compile import compile_policy
 from remit.policy.testing import parse_suite
@@ -29,7 +29,7 @@ PAGES = sorted(
     if not path.is_relative_to(ROOT / ".venv")
 )
 EXAMPLES = sorted(path for path in (ROOT / "manifests/examples").glob("*.yaml") if not path.match("*.test.yaml"))
-MODELS: dict[str, type[Resource]] = {
+MODELS: dict[str, type[CustomResource]] = {
     "ExecutionTask": ExecutionTask,
     "CommandPolicy": CommandPolicy,
     "Deployment": Deployment,

@@ -13,7 +13,7 @@ import yaml
 
 from remit.api import CommandPolicy, ExecutionTask
 from remit.api.definitions import crds
-from remit.api.operations import Operation
+from remit.api.operationnames import Operation
 from remit.controlplane.schema import Schema
 from remit.errors import InvalidInput
 from remit.policy import compile_policy

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from remit.api import CommandPolicy
-from remit.policy import Command, Decision, Request, compile_policy, decide
+from remit.policy import Command, Decision, PolicyRequest, compile_policy, decide
 
 OWN = {"metadata": {"name": "own", "namespace": "team"}, "spec": {"commands": {"allow": [{"executable": "ls"}]}}}
 NAME = "kubernetes.io/metadata.name"
@@ -19,7 +19,7 @@ def ceiling(namespace: str = "remit-system", **selector: Any) -> Any:
 
 
 def decided(*ceilings: Any, own: dict[str, Any] = OWN) -> Decision:
-    request = Request(namespace="team", labels={"team": "data"}, command=Command(("ls",), "/usr/bin/ls"))
+    request = PolicyRequest(namespace="team", labels={"team": "data"}, command=Command(("ls",), "/usr/bin/ls"))
     return decide(request, [compile_policy(CommandPolicy.parse(own))], ceilings)
 
 

@@ -12,10 +12,10 @@ from remit.policy import (
     Command,
     Installation,
     Limits,
+    PolicyRequest,
     RateClaim,
     RateSpec,
     Reason,
-    Request,
     argv_of,
     decide,
     request_for,
@@ -50,12 +50,12 @@ class TestDefaultDeny:
         assert decide(request("ls"), [], [ceiling(".*")]).reason == Reason.NO_POLICY
 
     def test_a_command_task_without_a_command(self):
-        decision = decide(Request(namespace="data"), [allowing(".*")])
+        decision = decide(PolicyRequest(namespace="data"), [allowing(".*")])
         assert (decision.allowed, decision.reason) == (False, Reason.INVALID_COMMAND)
 
     def test_an_operation_that_no_rule_is_about(self, monkeypatch):
         monkeypatch.delitem(RULES, "process")  # such as one that is added, and its rules forgotten
-        decision = decide(Request(namespace="data", operation="process"), [allowing(".*")])
+        decision = decide(PolicyRequest(namespace="data", operation="process"), [allowing(".*")])
         assert (decision.allowed, decision.reason) == (False, Reason.OPERATION_NOT_ALLOWED)
 
     def test_a_program_that_is_not_there(self):
@@ -126,7 +126,7 @@ class TestWork:
         connection = {"name": "db", "key": "url"}
         asked = PostgresOperation.model_validate({"connection": connection, "statements": statements})
         known = policy(databases={"postgres": {"secrets": ["db"], "statements": ["select"]}})
-        decision = decide(Request(namespace="data", operation="postgres", subject=asked), [known])
+        decision = decide(PolicyRequest(namespace="data", operation="postgres", subject=asked), [known])
         assert decision.reason == reason
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from remit.api import CommandPolicy
 from remit.api.operations import ScriptOperation
-from remit.policy import Command, Decision, Grant, Reason, Request, compile_policy, decide
+from remit.policy import Command, Decision, Grant, PolicyRequest, Reason, compile_policy, decide
 
 SOURCE = "print('hello')\n"
 DIGEST = hashlib.sha256(SOURCE.encode()).hexdigest()
@@ -21,7 +21,7 @@ def decided(scripts: dict[str, Any], source: str = SOURCE, interpreter: str = "p
     )
     command = Command((interpreter, "/run/remit/script"), "/usr/bin/python3", "/usr/bin/python3.11")
     subject = ScriptOperation(interpreter=interpreter, source=source)
-    return decide(Request(namespace="ns", operation="script", command=command, subject=subject), [policy])
+    return decide(PolicyRequest(namespace="ns", operation="script", command=command, subject=subject), [policy])
 
 
 @pytest.mark.parametrize("interpreter", ["python3", "/usr/bin/python3"])
@@ -71,6 +71,6 @@ def test_a_grant_asks_the_same_policies_about_something_else() -> None:
     )
     subject = ScriptOperation(interpreter="python3", source=SOURCE)
     command = Command(("python3", "/run/remit/script"), "/usr/bin/python3", "/usr/bin/python3")
-    grant = Grant(Request(namespace="ns", operation="script", command=command, subject=subject), [policy], [])
+    grant = Grant(PolicyRequest(namespace="ns", operation="script", command=command, subject=subject), [policy], [])
     assert grant.ask(subject).allowed
     assert not grant.ask(subject.model_copy(update={"source": "import os"})).allowed

@@ -67,21 +67,20 @@ ATTACKS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
 @pytest.mark.parametrize("use", USES, ids=" ".join)
-def test_nothing_is_smuggled_through(use, attack):
-    argv = [part.replace("{}", attack) for part in use]
-    assert not allowed(*argv), canonical(argv)
+def test_nothing_is_smuggled_through(use):
+    attempts = ([part.replace("{}", attack) for part in use] for attack in ATTACKS)
+    assert [canonical(argv) for argv in attempts if allowed(*argv)] == []
+
+
+FORMS = ["./{}", "/tmp/{}", "../{}", "{} ", " {}", "{}\n", "{}\0", "{}x", "x{}", "{};id", "/usr/bin/{}"]
 
 
 @pytest.mark.parametrize("program", ["ls", "cat", "echo", "python3", "npm", "docker"])
-@pytest.mark.parametrize(
-    "form", ["./{}", "/tmp/{}", "../{}", "{} ", " {}", "{}\n", "{}\0", "{}x", "x{}", "{};id", "/usr/bin/{}"]
-)
-def test_no_other_program_passes_for_one_of_its_own(program, form):
+def test_no_other_program_passes_for_one_of_its_own(program):
     rest = {"cat": ["a"], "python3": ["a.py"], "npm": ["test"], "docker": ["ps"]}.get(program, [])
     assert allowed(program, *rest)
-    assert not allowed(form.format(program), *rest)
+    assert [form for form in FORMS if allowed(form.format(program), *rest)] == []
     assert not allowed(f"{program} {' '.join(rest)}".strip() + " x", resolved="/usr/bin/x")
 
 

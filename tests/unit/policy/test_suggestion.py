@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from policies import policy
 from randomtasks import operations, surroundings
 from remit.api import CommandPolicy, ExecutionTask
-from remit.policy import CompiledPolicy, Decision, Request, compile_policy, decide
+from remit.policy import CompiledPolicy, Decision, PolicyRequest, compile_policy, decide
 from remit.policy.suggestion import Options, Run, Suggestion, suggest
 from remit.policy.testing import request_of
 from remit.telemetry import Redactor
@@ -25,7 +25,7 @@ from support import repetitions
 OTHER = "zz-another"
 
 
-def asked(spec: dict[str, Any], labels: dict[str, str] | None = None) -> Request:
+def asked(spec: dict[str, Any], labels: dict[str, str] | None = None) -> PolicyRequest:
     metadata = {"name": "t", "namespace": "data", "labels": labels or {}}
     return request_of(ExecutionTask.parse({"metadata": metadata, "spec": spec}))
 
@@ -45,7 +45,7 @@ def compiled(suggestion: Suggestion) -> list[CompiledPolicy]:
     return policies
 
 
-def decided(suggestion: Suggestion, request: Request, *others: CompiledPolicy) -> Decision:
+def decided(suggestion: Suggestion, request: PolicyRequest, *others: CompiledPolicy) -> Decision:
     return decide(request, [*compiled(suggestion), *others])
 
 
@@ -156,7 +156,7 @@ TINY = {
 @settings(max_examples=repetitions(30, soak=2000), deadline=None)
 @given(st.lists(st.tuples(TINY["argv"], TINY["env"], TINY["network"]), min_size=1, max_size=6))
 def test_no_combination_is_allowed_that_was_not_seen(seen: list[tuple[list[str], set[str], str]]) -> None:
-    def request(argv: list[str], env: set[str], network: str) -> Request:
+    def request(argv: list[str], env: set[str], network: str) -> PolicyRequest:
         variables = [{"name": name, "value": "/"} for name in sorted(env)]
         return asked({"command": {"argv": argv}, "env": variables, "network": network})
 

@@ -12,14 +12,14 @@ from tests.policies import allowing
 from remit.api import ExecutionTask
 from remit.api.volumes import Artifact, WorkspaceVolume
 from remit.errors import InvalidInput
-from remit.policy import Command, Decision, Reason, Request, decide, request_for
+from remit.policy import Command, Decision, PolicyRequest, Reason, decide, request_for
 from remit.policy.testing import parse_policies, parse_suite, run_cases
 from remit.policy.volumes import HostPathTerms, artifact_bytes, host_path_terms, workspace_bytes
 
 PATHS = {"hostPaths": [{"paths": ["/srv/projects/*"], "access": ["ReadOnly", "ReadWrite"]}]}
 
 
-def asked(source: dict[str, Any], access: str = "ReadOnly", mount_path: str = "/src", **spec: Any) -> Request:
+def asked(source: dict[str, Any], access: str = "ReadOnly", mount_path: str = "/src", **spec: Any) -> PolicyRequest:
     """What a task asks that mounts one volume."""
     volumes = {"volumes": [{"name": "v", **source}]}
     mounts = {"volumeMounts": [{"name": "v", "mountPath": mount_path, "access": access}]}
@@ -28,7 +28,9 @@ def asked(source: dict[str, Any], access: str = "ReadOnly", mount_path: str = "/
     return request_for(parsed, Command(("ls",), "/usr/bin/ls", "/usr/bin/ls"))
 
 
-def decided(request: Request, volumes: dict[str, Any], ceiling: dict[str, Any] | None = None, **spec: Any) -> Decision:
+def decided(
+    request: PolicyRequest, volumes: dict[str, Any], ceiling: dict[str, Any] | None = None, **spec: Any
+) -> Decision:
     ceilings = [] if ceiling is None else [allowing("ls", namespace="remit-system", volumes=ceiling)]
     return decide(request, [allowing("ls", volumes=volumes, **spec)], ceilings)
 
@@ -95,7 +97,7 @@ def test_workspaces_go_by_name_and_size() -> None:
 
 
 def test_artifacts_go_by_size_and_retention() -> None:
-    def leaving(**artifact: Any) -> Request:
+    def leaving(**artifact: Any) -> PolicyRequest:
         return asked({}, artifacts=[{"name": "wheel", "path": "dist/*.whl", **artifact}])
 
     allowed = {"artifacts": {"maxBytes": "1Gi", "maxRetainSeconds": 60}}
@@ -138,7 +140,7 @@ def test_a_mounted_folder_can_be_the_working_directory() -> None:
         (asked({}, artifacts=[{"name": "a", "path": "x", "maxBytes": "2Gi", "retainSeconds": 5}]), "artifacts"),
     ],
 )
-def test_a_denial_has_the_line_that_allows_it(request_: Request, field: str) -> None:
+def test_a_denial_has_the_line_that_allows_it(request_: PolicyRequest, field: str) -> None:
     message = decided(request_, {"artifacts": {"maxBytes": "1Mi"}}).message
     line = re.search("`(.*)`", message)
     assert line is not None, message
@@ -180,7 +182,7 @@ def test_an_artifact_that_says_no_size_gets_what_every_policy_grants() -> None:
     assert artifact_bytes([], Artifact(name="a", path="x")) == 100 * 2**20
 
 
-def reading(source: dict[str, Any], path: str = "dump.sql", **spec: Any) -> Request:
+def reading(source: dict[str, Any], path: str = "dump.sql", **spec: Any) -> PolicyRequest:
     """What a task asks that has a file of a volume as its standard input."""
     volumes = {"volumes": [{"name": "v", **source}], "stdinFrom": {"volume": {"name": "v", "path": path}}}
     task = {"command": {"argv": ["ls"]}, **volumes, **spec}

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from releases import Sim, hook, live, snapshot, spec
-from remit.api.deploymentstatus import DeploymentPhase
-from remit.release import Decision, Finish, ObservedState, Problem, RunHook, Switch
+from remit.api.phases import DeploymentPhase
+from remit.release import Decision, Finish, ObservedState, RunHook, SpecProblem, Switch
 from statusreaders import kstatus, waits_for
 from support import repetitions
 
@@ -68,7 +68,7 @@ class Watched:
             case "away":
                 sim.observed = replace(sim.observed, unreachable="no route to host" if value else "")
             case "problem":
-                sim.problem = None if value is None else Problem("Unusable", "it cannot be", retryable=value)
+                sim.problem = None if value is None else SpecProblem("Unusable", "it cannot be", retryable=value)
             case "lost" if sim.observed.live is not None and not sim.observed.unreachable:
                 sim.put(sim.observed.live, replace(sim.active, healthy=0, failed=1))
             case "deleted":
@@ -203,7 +203,7 @@ def test_where_nothing_was_ever_live_nothing_is_degraded() -> None:
     sim.observed = ObservedState()
     sim.step()
     assert (sim.status.phase, sim.status.ready, sim.status.active) == ("Progressing", "0/2", "")
-    blocked = Sim(wish=spec("v1"), problem=Problem("InvalidSpec", "it cannot be", retryable=False))
+    blocked = Sim(wish=spec("v1"), problem=SpecProblem("InvalidSpec", "it cannot be", retryable=False))
     blocked.step()
     assert (blocked.status.phase, kstatus(blocked.object)) == ("Failed", "Failed")
 

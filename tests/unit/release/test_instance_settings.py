@@ -12,10 +12,10 @@ from remit.api.deployment import DeploymentSpec, protocol_of
 from remit.policy import Limits
 from remit.release import Material, Revision
 from remit.release.judging import _process
-from remit.release.targets.front import route_of
-from remit.release.targets.kubernetes import Identity
+from remit.release.targets.desiredstate import DesiredSide, DesiredState, Published
+from remit.release.targets.kubernetes import WorkloadIdentity
 from remit.release.targets.kubernetes.manifests import service, workload
-from remit.release.targets.sides import Published, Side, Told
+from remit.release.targets.loadbalancer import route_of
 
 PORTS = [{"name": "http", "containerPort": 8080}, {"name": "db", "containerPort": 5432}]
 
@@ -35,17 +35,17 @@ def test_a_port_that_is_checked_by_a_connection_is_passed_through(
 ) -> None:
     declared = spec(ports=[PORTS[0], {**PORTS[1], **changes}], healthCheck=check)
     assert [protocol_of(declared, port) for port in declared.ports] == ["http", protocol]
-    side = Side.of(Revision(1, snapshot(declared)))
-    route = route_of("default/shop", Told("blue", sides={"blue": side}))
+    side = DesiredSide.of(Revision(1, snapshot(declared)))
+    route = route_of("default/shop", DesiredState("blue", sides={"blue": side}))
     assert route is not None
     assert {entry.port: entry.protocol for entry in route.entries} == {8080: "http", 5432: protocol}
 
 
 def test_what_is_live_decides_what_is_spoken_at_a_port() -> None:
-    blue, green = (Side(n, (Published("p", 80, protocol),)) for n, protocol in ((1, "http"), (2, "tcp")))  # type: ignore[arg-type]
+    blue, green = (DesiredSide(n, (Published("p", 80, protocol),)) for n, protocol in ((1, "http"), (2, "tcp")))  # type: ignore[arg-type]
     for live, protocol in (("blue", "http"), ("green", "tcp")):
         for sides in ({"blue": blue, "green": green}, {"green": green, "blue": blue}):
-            route = route_of("default/shop", Told(live, sides=sides))  # type: ignore[arg-type]
+            route = route_of("default/shop", DesiredState(live, sides=sides))  # type: ignore[arg-type]
             assert route is not None
             assert [entry.protocol for entry in route.entries] == [protocol]
 
@@ -60,7 +60,7 @@ def test_the_grace_period_reaches_instances(seconds: int | None, process: int, p
         {"artifact": {"image": "shop"}, "target": {"kubernetes": {}}, "ports": [{**PORTS[0], "appProtocol": "http"}]}
         | grace
     )
-    identity, revision = Identity("default", "shop", "uid", "default"), Revision(1, snapshot(on_cluster))
+    identity, revision = WorkloadIdentity("default", "shop", "uid", "default"), Revision(1, snapshot(on_cluster))
     made = workload(identity, "blue", revision, 1, Material(), Limits())
     assert made["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == pods
     assert service(identity, on_cluster, "blue", 0)["spec"]["ports"][0]["appProtocol"] == "http"
@@ -70,7 +70,7 @@ def test_on_a_cluster_the_checks_are_probes() -> None:
     checks = {"healthCheck": {"http": {"path": "/ready", "port": "http"}}, "livenessCheck": {"tcp": {"port": "http"}}}
     declared = {"artifact": {"image": "shop"}, "target": {"kubernetes": {}}, "ports": PORTS, **checks}
     revision = Revision(1, snapshot(DeploymentSpec.model_validate(declared)))
-    made = workload(Identity("default", "shop", "uid", "default"), "blue", revision, 1, Material(), Limits())
+    made = workload(WorkloadIdentity("default", "shop", "uid", "default"), "blue", revision, 1, Material(), Limits())
     (container,) = made["spec"]["template"]["spec"]["containers"]
     assert container["readinessProbe"]["httpGet"] == {"path": "/ready", "port": 8080, "scheme": "HTTP"}
     assert container["livenessProbe"] == {

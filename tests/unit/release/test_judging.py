@@ -9,9 +9,9 @@ import pytest
 
 from remit.api import CommandPolicy, Deployment
 from remit.execution.admission import Admission, PolicySet
-from remit.policy import Installation, ReleasePlace, Request, compile_policy, decide
+from remit.policy import Installation, PolicyRequest, ReleasePlace, compile_policy, decide
 from remit.policy.suggestion import Run, suggest
-from remit.release import Material, Problem
+from remit.release import Material, SpecProblem
 from remit.release.judging import Judge, requests
 
 HERE = Admission(performed=frozenset({"file", "http"}))
@@ -27,7 +27,7 @@ def problem(
     archive: str = "",
     admission: Admission = HERE,
     **changes: Any,
-) -> Problem | None:
+) -> SpecProblem | None:
     metadata = {"name": "shop", "namespace": "team", "uid": "u"}
     spec = {"artifact": {"image": "shop:v1"}, "target": target, **changes}
     if "process" in target:
@@ -138,7 +138,7 @@ def test_what_is_suggested_for_a_release_allows_it_and_no_other(target: dict[str
     )
 
 
-def decided_each(asked: list[Request], specs: list[dict[str, Any]]) -> bool:
+def decided_each(asked: list[PolicyRequest], specs: list[dict[str, Any]]) -> bool:
     own = [
         compile_policy(CommandPolicy.parse({"metadata": {"name": f"p{number}", "namespace": "team"}, "spec": spec}))
         for number, spec in enumerate(specs)

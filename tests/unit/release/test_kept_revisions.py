@@ -14,7 +14,7 @@ from remit.errors import ApiError, DeploymentError
 from remit.release import Material, Revision
 from remit.release.revisions import LocalRevisions
 from remit.release.targets.kubernetes.cluster import REVISIONS
-from remit.release.targets.kubernetes.identity import Identity
+from remit.release.targets.kubernetes.identity import WorkloadIdentity
 from remit.release.targets.kubernetes.revisions import ClusterRevisions, controller_revision
 
 
@@ -69,7 +69,7 @@ async def test_a_revision_that_cannot_be_read_is_as_one_that_is_not_kept(tmp_pat
 
 
 async def test_one_in_a_cluster_that_cannot_be_read_is_removed_with_all_others() -> None:
-    identity = Identity("default", "shop", "uid", "default")
+    identity = WorkloadIdentity("default", "shop", "uid", "default")
     objects = {}
     for number in (1, 2):
         made = controller_revision(identity, Revision(number, snapshot(spec())))

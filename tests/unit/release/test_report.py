@@ -39,7 +39,7 @@ from remit.release.report import (
 )
 from remit.release.report.probing import entry, summed
 from remit.release.report.wording import duration, size
-from remit.release.traffic.probe import Request
+from remit.release.traffic.probe import ProbeSample
 
 SUBJECT = Subject("default", "shop", "uid-1", "process", "host")
 
@@ -150,7 +150,7 @@ def test_processor_time_is_told_between_samples_and_not_across_restarts() -> Non
     assert series.cores(samples, "green", EPOCH) == []
 
 
-class Seen(HTMLParser):
+class ProxySnapshot(HTMLParser):
     """What a browser would make of a page."""
 
     def __init__(self) -> None:
@@ -193,7 +193,7 @@ def hostile(good: Report, text: str) -> Report:
 @given(st.text(min_size=1, max_size=60) | st.just(HOSTILE))
 def test_nothing_that_others_wrote_is_mark_up(text: str) -> None:
     report = hostile(GOOD, text)
-    plain, seen, usual = page(report), Seen(), Seen()
+    plain, seen, usual = page(report), ProxySnapshot(), ProxySnapshot()
     seen.feed(plain)
     usual.feed(page(hostile(GOOD, "plain")))
     assert seen.tags == usual.tags
@@ -299,9 +299,9 @@ def test_headers_for_the_proxy_are_sent_only_where_it_reads_requests_of_both_sid
 
 def test_requests_are_summed_up_by_second_and_side() -> None:
     requests = [
-        Request(10.1, 10.11, "blue", ""),
-        Request(10.9, 11.9, "", "status 503"),
-        Request(11.0, 11.02, "green", ""),
+        ProbeSample(10.1, 10.11, "blue", ""),
+        ProbeSample(10.9, 11.9, "", "status 503"),
+        ProbeSample(11.0, 11.02, "green", ""),
     ]
     found = summed("http://127.0.0.1:80/h?token=x", requests, EPOCH)
     assert found is not None

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from remit.release import MalformedRequest, Request
+from remit.release import MalformedRequest, ReleaseRequest
 from remit.release.requestannotation import ANNOTATION, pending, requester
 
 
@@ -16,9 +16,9 @@ def deployment(text: str | None, *managed: Any) -> dict[str, Any]:
     return {"metadata": {"name": "shop", "uid": "u1", "annotations": annotations, "managedFields": list(managed)}}
 
 
-def asked(text: str) -> Request:
+def asked(text: str) -> ReleaseRequest:
     request = pending(deployment(text))
-    assert isinstance(request, Request)
+    assert isinstance(request, ReleaseRequest)
     return request
 
 
@@ -42,8 +42,8 @@ def test_a_word_and_an_object_are_the_same(verb: str) -> None:
 
 
 def test_terms_and_an_id_are_taken_as_written() -> None:
-    assert asked('{"promote": {"revision": 2, "full": true}, "id": "a-1"}') == Request("a-1", "promote", 2, True)
-    assert asked('{"rollback": {"revision": 3}, "id": "b"}') == Request("b", "rollback", 3)
+    assert asked('{"promote": {"revision": 2, "full": true}, "id": "a-1"}') == ReleaseRequest("a-1", "promote", 2, True)
+    assert asked('{"rollback": {"revision": 3}, "id": "b"}') == ReleaseRequest("b", "rollback", 3)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_the_same_text_written_again_is_another_request() -> None:
 @pytest.mark.parametrize("managed", [{}, {"fieldsV1": None}, {"fieldsV1": {"f:metadata": None}}, {"fieldsV1": []}])
 def test_odd_managed_fields_are_nobody(managed: dict[str, Any]) -> None:
     assert requester(deployment("promote", managed)) == ""
-    assert isinstance(pending(deployment("promote", managed)), Request)
+    assert isinstance(pending(deployment("promote", managed)), ReleaseRequest)
 
 
 def test_a_client_without_a_name_is_nobody() -> None:

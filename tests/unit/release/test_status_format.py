@@ -11,7 +11,7 @@ import pytest
 
 from releases import Sim, hook, live, spec
 from remit.api.deploymentstatus import DeploymentStatus, ReleaseReport
-from remit.release import Finish, Provision, Request, RunHook
+from remit.release import Finish, Provision, ReleaseRequest, RunHook
 from remit.release.report import reported
 
 pytestmark = pytest.mark.no_cover
@@ -49,7 +49,7 @@ def refused() -> Sim:
     sim = live("v1", strategy={"type": "Canary"})
     sim.apply(version="v2", strategy={"type": "Canary"})
     sim.until(Finish)
-    sim.request = Request("r1", "abort")
+    sim.request = ReleaseRequest("r1", "abort")
     sim.step()
     return sim
 

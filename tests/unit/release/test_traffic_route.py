@@ -9,7 +9,7 @@ import pytest
 from remit.errors import DeploymentError
 from remit.release.traffic.configuration import Process, digest, render, render_weights
 from remit.release.traffic.ports import _refused
-from remit.release.traffic.probe import Request, switch_milliseconds
+from remit.release.traffic.probe import ProbeSample, switch_milliseconds
 from remit.release.traffic.route import Entry, Route
 from remit.release.traffic.runtime import parse
 from remit.sandbox.identity import choose, choose_for_service
@@ -143,10 +143,10 @@ def test_a_refused_port_says_why(number: int, reason: str, says: str) -> None:
 
 def test_a_switch_lasts_until_the_last_answer_of_the_old_side() -> None:
     requests = [
-        Request(1.0, 1.1, "blue", ""),
-        Request(1.9, 2.05, "blue", ""),
-        Request(2.1, 2.2, "green", ""),
-        Request(2.2, 2.9, "", "refused"),
+        ProbeSample(1.0, 1.1, "blue", ""),
+        ProbeSample(1.9, 2.05, "blue", ""),
+        ProbeSample(2.1, 2.2, "green", ""),
+        ProbeSample(2.2, 2.9, "", "refused"),
     ]
     assert switch_milliseconds(requests, []) is None
     assert switch_milliseconds(requests, [(2.0, "green")]) == pytest.approx(50)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from remit.api.deploymentstatus import Slot
 from remit.release.traffic.configuration import FAILOVER, backend
 from remit.release.traffic.route import CLOSED, POOLS, SLOTS, Entry, Pool, Route
-from remit.release.traffic.runtime import Port, Seen, Server, Side
+from remit.release.traffic.runtime import Port, ProxySnapshot, Server, SideStatus
 from remit.release.traffic.steps import Steps, steps, unfound
 
 PORTS = (80, 8081)
@@ -66,8 +66,8 @@ class Proxy:
             case _:
                 raise AssertionError(command)
 
-    def seen(self) -> Seen:
-        return Seen(
+    def seen(self) -> ProxySnapshot:
+        return ProxySnapshot(
             1, 1, {port: Port(self._weights(port), self._pools(port), self.green[port] >= FAILOVER) for port in PORTS}
         )
 
@@ -85,9 +85,9 @@ class Proxy:
             return dict(CLOSED)
         return {"blue": 100 - green % FAILOVER, "green": green % FAILOVER}
 
-    def _pools(self, port: int) -> dict[Pool, Side]:
+    def _pools(self, port: int) -> dict[Pool, SideStatus]:
         return {
-            pool: Side(
+            pool: SideStatus(
                 tuple(
                     Server(address, True, not ready, 0, backup=name.startswith("backup-"))
                     for name, (address, ready) in self.servers[backend(port, pool)].items()
@@ -148,14 +148,17 @@ BLUE, GREEN = Server("10.0.0.1:80", True, False, 0), Server("10.0.0.2:80", True,
 DOWN, UNCHECKED = replace(GREEN, up=False), replace(GREEN, checked=False)
 
 
-def two_ports(first: Server, second: Server, *, green_percent: int = 0) -> Seen:
+def two_ports(first: Server, second: Server, *, green_percent: int = 0) -> ProxySnapshot:
     """Blue is up at a live port and at a preview port, green is so."""
     weights: dict[Slot, int] = {"blue": 100 - green_percent, "green": green_percent}
     greens = zip(PORTS, (first, second), strict=True)
-    return Seen(
+    return ProxySnapshot(
         1,
         1,
-        {port: Port(weights, {Pool("blue"): Side((BLUE,)), Pool("green"): Side((green,))}) for port, green in greens},
+        {
+            port: Port(weights, {Pool("blue"): SideStatus((BLUE,)), Pool("green"): SideStatus((green,))})
+            for port, green in greens
+        },
     )
 
 

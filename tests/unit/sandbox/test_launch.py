@@ -9,7 +9,7 @@ import pytest
 
 from remit.errors import InvalidInput
 from remit.sandbox import Bubblewrap, Identities, Launch, Limits, launch, rlimits, sealed_memory
-from remit.sandbox.bubblewrap import encode, private_arguments, walls
+from remit.sandbox.bubblewrap import encode, namespace_arguments, private_arguments
 from remit.sandbox.identity import choose, reachable
 
 PLAIN = Bubblewrap("/usr/bin/bwrap", "0.11.0", sets_argv0=True, identities=None)
@@ -60,7 +60,7 @@ def test_a_landlock_domain_is_entered_before_bubblewrap_starts():
 
 
 def test_only_a_host_network_is_shared():
-    assert set(walls("none")) - set(walls("host")) == {"--unshare-net"}
+    assert set(namespace_arguments("none")) - set(namespace_arguments("host")) == {"--unshare-net"}
 
 
 def test_root_becomes_another_user_for_each_attempt():

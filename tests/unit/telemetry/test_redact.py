@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from remit.telemetry import MASK, Redactor, needles
-from remit.telemetry.spellings import MOST_BYTES, MOST_LINES, MOST_VALUES, PIECE, excess
+from remit.telemetry import MASK, Redactor, multipattern
+from remit.telemetry.encodings import MOST_BYTES, MOST_LINES, MOST_VALUES, PIECE, excess
 from support import repetitions
 
 SECRET = "s3cr3t\"'$ value\nwith lines enough"
@@ -18,7 +18,7 @@ SECRET = "s3cr3t\"'$ value\nwith lines enough"
 def way(request):
     """Both ways in which secrets are looked for give the same."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(needles, "_FEW", request.param)
+        patch.setattr(multipattern, "_FEW", request.param)
         yield
 
 

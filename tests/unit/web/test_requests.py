@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from remit.api.deploymentstatus import Slot
-from remit.release.traffic import Port, Seen
+from remit.release.traffic import Port, ProxySnapshot
 from remit.web import requests
 
 PUBLISHED, PREVIEW = 8080, 8081
@@ -21,11 +21,11 @@ class Proxy:
         self.pid, self.counts = 7, dict[Slot, tuple[int, int]]()
         self.now = 1000.0
 
-    async def __call__(self, root: Path, name: str) -> Seen:
+    async def __call__(self, root: Path, name: str) -> ProxySnapshot:
         counts: Mapping[Slot, tuple[int, int]] = dict(self.counts)
         live = Port({"blue": 75, "green": 25}, {}, counts=counts)
         preview = Port({"blue": 0, "green": 100}, {}, counts={"green": (999, 9)})
-        return Seen(self.pid, 1, {PUBLISHED: live, PREVIEW: preview})
+        return ProxySnapshot(self.pid, 1, {PUBLISHED: live, PREVIEW: preview})
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import Any
 
 from remit.backends.base import AttemptRequest, Handle, OutputSink
 from remit.backends.beforehand import in_time
+from remit.backends.confinementstatus import ConfinementStatus
 from remit.backends.docker.archives import EngineArchives
 from remit.backends.docker.archivetree import ArchiveTree
 from remit.backends.docker.container import ENGINE_ENDS, Container, time_had
@@ -23,18 +24,17 @@ from remit.backends.docker.network import RestrictedNetwork
 from remit.backends.docker.outcomes import not_started, outcome_of
 from remit.backends.docker.planning import (
     Given,
-    Walls,
     check_links,
     container_name,
     creation,
+    enforcement_of,
     kept_folders,
     missing_working_dir,
     places_to_resolve,
     private_folders,
-    walls,
 )
 from remit.backends.docker.stdin import FileInput, fed
-from remit.backends.egress import Books, Doors, NetworkUse
+from remit.backends.egress import EgressListeners, NetworkUse, UsageStore
 from remit.backends.ending import CANCELLED_MESSAGE
 from remit.backends.failure import OperationFailed
 from remit.backends.filetree import COLLECTING_SECONDS, DescriptorTree, collected
@@ -55,10 +55,10 @@ _NO_HOLDER = (
 
 
 class DockerBackend:
-    """Commands in containers on `engine`, each of the image that the task names.
+    """Runs commands in containers on `engine`, each from the image that its task names.
 
-    `doors` are the way out of containers with a restricted network. What went through is kept in `books`, for an
-    operator that takes them up; without, it counts from there on. Folders of the host can be mounted with `staging`.
+    `listeners` creates the egress listeners of containers with a restricted network. `usage_store` keeps their network
+    use for an operator that adopts them; without it, such an operator counts from zero. `staging` mounts host folders.
     """
 
     name = "docker"
@@ -67,15 +67,15 @@ class DockerBackend:
     def __init__(
         self,
         engine: Engine,
-        doors: Doors | None = None,
-        books: Books | None = None,
+        listeners: EgressListeners | None = None,
+        usage_store: UsageStore | None = None,
         boot: Callable[[], float] = boot_time,
         staging: Staging | None = None,
     ) -> None:
         self._engine, self._staging = engine, staging
         self._links = ImageLinks(engine)
         self._boot = boot
-        self._doors, self._books = doors or Doors(), books
+        self._listeners, self._usage_store = listeners or EgressListeners(), usage_store
 
     async def run(
         self,
@@ -87,9 +87,9 @@ class DockerBackend:
     ) -> Outcome:
         """See `Backend.run`. Cancelled itself, as on a shutdown, it lets go of a container that runs: see `adopt`."""
         if cancel.is_set():
-            return not_started(Walls((), (), {}), ExitReason.CANCELLED, CANCELLED_MESSAGE)
+            return not_started(ConfinementStatus((), (), {}), ExitReason.CANCELLED, CANCELLED_MESSAGE)
         info = await self._about_engine()
-        given = walls(request.confinement, info, keeps=request.collector is not None)
+        given = enforcement_of(request.confinement, info, keeps=request.collector is not None)
         if missing := missing_working_dir(request):
             return not_started(given, ExitReason.START_FAILED, f"could not be started: {missing}")
         began = asyncio.get_running_loop().time()
@@ -122,7 +122,7 @@ class DockerBackend:
         seconds: float,
         image: Mapping[str, Any],
         info: Mapping[str, Any],
-        given: Walls,
+        given: ConfinementStatus,
         network: RestrictedNetwork | None,
         found: Folders,
         file: FileInput | None,
@@ -271,7 +271,7 @@ class DockerBackend:
             info = await self._engine.patiently(lambda client: client.info()) or {}  # it may have run: no failure now
             had = time_had(recorded, boot_id(), self._boot(), found["State"]["StartedAt"], info.get("SystemTime", ""))
             on_found(self._handle(name, had))
-            given = walls(replace(request.confinement, require=frozenset()), info)
+            given = enforcement_of(replace(request.confinement, require=frozenset()), info)
             left = request.timeout_seconds - had
             container = Container(self._engine, found["Id"], sink)
             try:
@@ -306,8 +306,8 @@ class DockerBackend:
         found = await self._remove_one(handle.container)
         held = await self._remove_one(holder_name(handle.container))
         await self._remove_one(files_name(handle.container))
-        if self._books:
-            self._books.forget(holder_name(handle.container))
+        if self._usage_store:
+            self._usage_store.forget(holder_name(handle.container))
         return found or held
 
     @contextlib.asynccontextmanager
@@ -317,7 +317,7 @@ class DockerBackend:
             yield None
             return
         name = holder_name(container_name(request.id))
-        network = RestrictedNetwork(self._engine, name, request, self._doors, self._books)
+        network = RestrictedNetwork(self._engine, name, request, self._listeners, self._usage_store)
         try:
             yield network
         finally:
@@ -337,7 +337,7 @@ class DockerBackend:
         output: AsyncIterator[Any] | None,
         cancel: asyncio.Event,
         seconds: float,
-        given: Walls,
+        given: ConfinementStatus,
         network: RestrictedNetwork | None,
         file: FileInput | None = None,
     ) -> Outcome:

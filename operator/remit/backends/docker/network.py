@@ -1,7 +1,7 @@
-"""The network of an attempt that may reach listed hosts only: a namespace with nothing in it but the door to the proxy.
+"""The restricted network of an attempt: a network namespace from which only the egress proxy can be reached.
 
-A container that does nothing, the holder, has the namespace; the attempt's own container joins it. So the door is there
-before the command runs, and an operator that was restarted can open it again.
+An idle container, the holder, owns the namespace, and the attempt's container joins it. So the proxy listens before the
+command starts, and a restarted operator can listen there again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from remit.backends.base import AttemptRequest
 from remit.backends.docker.engine import Engine
 from remit.backends.docker.holder import start_holder
 from remit.backends.docker.holding import is_process_of
-from remit.backends.egress import Books, Door, Doors, NetworkUse, proxy_environment
+from remit.backends.egress import EgressListener, EgressListeners, NetworkUse, UsageStore, proxy_environment
 from remit.backends.failure import OperationFailed
 from remit.errors import BackendError, OutcomeUnknown, RemitError, SandboxUnavailable
 from remit.sandbox import ProcessHandle
@@ -34,7 +34,7 @@ _ENDED: Final = (
     "the container that holds its restricted network was ended from outside: its Docker engine was stopped, or somebody"
     " killed it"
 )
-_NO_DOOR: Final = "the door to the restricted network could not be opened: {error}"
+_NO_LISTENER: Final = "the egress proxy could not listen in the restricted network: {error}"
 _ELSEWHERE: Final = (
     "the network cannot be restricted: what the Docker engine at {host} runs is no process that this operator sees. Run"
     " the operator on the engine's own host, and outside of containers or in the host's pid namespace; or use"
@@ -56,14 +56,21 @@ class RestrictedNetwork:
     `failed` gets why, when it is not there any more. The holder `name` is removed by whoever removes the attempt.
     """
 
-    def __init__(self, engine: Engine, name: str, request: AttemptRequest, doors: Doors, books: Books | None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        name: str,
+        request: AttemptRequest,
+        listeners: EgressListeners,
+        usage_store: UsageStore | None,
+    ) -> None:
         self.name = name
         self.failed: asyncio.Future[RemitError] = asyncio.get_running_loop().create_future()
         self._engine = engine
         self._request = request
         self.environment = proxy_environment(request.egress)
-        self._doors, self._books = doors, books
-        self._door: Door | None = None
+        self._listeners, self._usage_store = listeners, usage_store
+        self._listener: EgressListener | None = None
         self._kept: NetworkUse | None = None
         self._process: ProcessHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -84,17 +91,17 @@ class RestrictedNetwork:
         try:
             await self._open(await self._engine.call(lambda client: client.inspect_container(id_)), None)
         except OSError as error:
-            raise BackendError(_NO_DOOR.format(error=error)) from error
+            raise BackendError(_NO_LISTENER.format(error=error)) from error
         return id_
 
     async def resume(self, holder: Mapping[str, Any] | None) -> None:
-        """Open the door of a `holder`, as the engine inspected it, again; `failed` gets why that cannot be."""
+        """Listen again in the namespace of `holder`, as the engine inspected it. `failed` gets why that fails."""
         try:
             await self._open(holder or _GONE, self._read())
         except (BackendError, SandboxUnavailable) as error:
             self.failed.set_result(error)
         except OSError as error:  # ours: the container may have done what it was to do
-            self.failed.set_result(OutcomeUnknown(_NO_DOOR.format(error=error)))
+            self.failed.set_result(OutcomeUnknown(_NO_LISTENER.format(error=error)))
 
     def check(self) -> None:
         """Raises why it is not there any more, if so."""
@@ -106,9 +113,9 @@ class RestrictedNetwork:
     async def end(self) -> NetworkUse:
         """Cut every connection. Gives what went over, by this operator and those before it, and keeps no record."""
         await self.close()
-        used = self._door.use if self._door else self._read()
-        if self._books:
-            self._books.forget(self.name)
+        used = self._listener.use if self._listener else self._read()
+        if self._usage_store:
+            self._usage_store.forget(self.name)
         return used or NetworkUse()
 
     async def close(self) -> None:
@@ -120,8 +127,8 @@ class RestrictedNetwork:
             self._tasks.clear()
         finally:
             try:
-                if self._door:
-                    await self._door.close()
+                if self._listener:
+                    await self._listener.close()
             finally:
                 if self._process:
                     self._keep()
@@ -132,8 +139,8 @@ class RestrictedNetwork:
         try:
             self._process = await self._found(holder)
             rate = self._request.confinement.limits.network_bytes_per_second
-            self._door, self._kept = self._doors.door(self._request.egress, rate, used), used
-            await self._door.open(self._process, owned=False)
+            self._listener, self._kept = self._listeners.create(self._request.egress, rate, used), used
+            await self._listener.open(self._process, owned=False)
         except ProcessLookupError:
             raise BackendError(_ENDED) from None
         except PermissionError as error:
@@ -177,16 +184,20 @@ class RestrictedNetwork:
 
     def _keep(self) -> None:
         """An operator that is killed leaves what went over until its last second."""
-        if self._books is None or self._door is None or (use := self._door.use) == (self._kept or NetworkUse()):
+        if (
+            self._usage_store is None
+            or self._listener is None
+            or (use := self._listener.use) == (self._kept or NetworkUse())
+        ):
             return
         try:
-            self._books.write(self.name, use)
+            self._usage_store.write(self.name, use)
         except OSError as error:
             log.warning("what went over a network could not be kept", attempt=self._request.id, error=str(error))
         self._kept = use
 
     def _read(self) -> NetworkUse | None:
-        return self._books.read(self.name) if self._books else None
+        return self._usage_store.read(self.name) if self._usage_store else None
 
 
 def _argv(pid: int) -> list[str]:

@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from remit.backends.base import AttemptRequest
+from remit.backends.confinementstatus import ConfinementStatus
 from remit.backends.docker.container import Container, State
-from remit.backends.docker.planning import Walls
 from remit.backends.ending import Ending, conclude
 from remit.backends.exceeded import exceeded
 from remit.backends.outcome import ExitReason, Outcome, Usage
 
 
 def outcome_of(
-    container: Container, request: AttemptRequest, state: State, stopped: ExitReason | None, given: Walls
+    container: Container,
+    request: AttemptRequest,
+    state: State,
+    stopped: ExitReason | None,
+    enforcement: ConfinementStatus,
 ) -> Outcome:
     met = exceeded(
         exit_code=state.exit_code,
@@ -32,11 +36,11 @@ def outcome_of(
         end,
         finished_at=state.finished_at,
         usage=replace(container.usage, wall_seconds=seconds),
-        layers=given.layers,
-        missing=given.missing,
-        enforced_by=given.enforced_by,
+        layers=enforcement.layers,
+        missing=enforcement.missing,
+        enforced_by=enforcement.enforced_by,
     )
 
 
-def not_started(given: Walls, reason: ExitReason, message: str) -> Outcome:
-    return Outcome(reason, message, usage=Usage(), layers=given.layers, missing=given.missing)
+def not_started(enforcement: ConfinementStatus, reason: ExitReason, message: str) -> Outcome:
+    return Outcome(reason, message, usage=Usage(), layers=enforcement.layers, missing=enforcement.missing)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from remit.backends.base import AttemptRequest
+from remit.backends.confinementstatus import ConfinementStatus
 from remit.backends.docker import labels, pause
 from remit.backends.filetree import is_below
 from remit.errors import InvalidInput, SandboxUnavailable
@@ -35,15 +36,6 @@ _NO_NETWORK_PACE: Final = (
 )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Walls:
-    """What is in force in a container, what is not, and what holds each limit."""
-
-    layers: tuple[Layer, ...]
-    missing: tuple[Layer, ...]
-    enforced_by: Mapping[str, str]
-
-
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
     """What a container gets besides what the request says. `user`, `group` and `groups` are as whom it runs; `binds`
@@ -65,7 +57,7 @@ def container_name(attempt_id: str) -> str:
     return f"remit-{attempt_id}"
 
 
-def walls(confinement: Confinement, info: Mapping[str, Any], *, keeps: bool = False) -> Walls:
+def enforcement_of(confinement: Confinement, info: Mapping[str, Any], *, keeps: bool = False) -> ConfinementStatus:
     """What the engine that says `info` of itself gives; `keeps`: to an attempt of which something is to be kept.
 
     Raises:
@@ -107,7 +99,9 @@ def walls(confinement: Confinement, info: Mapping[str, Any], *, keeps: bool = Fa
         "open_files": "rlimit NOFILE",
         "network_bytes_per_second": pace,
     }
-    return Walls(layers, missing, {field: by for field, by in held.items() if getattr(limits, field) is not None})
+    return ConfinementStatus(
+        layers, missing, {field: by for field, by in held.items() if getattr(limits, field) is not None}
+    )
 
 
 def private_folders(request: AttemptRequest) -> list[str]:

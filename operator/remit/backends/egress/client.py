@@ -9,9 +9,9 @@ from typing import Final
 
 import h11
 
-from remit.backends.egress.dialing import Dialer, Refused
+from remit.backends.egress.dialing import Dialer, EgressRefused
 from remit.backends.egress.relay import Downstream, exchange, tunnel
-from remit.backends.egress.targets import BadRequest, Target, is_authorized, onward, refusal, target_of
+from remit.backends.egress.targets import BadRequest, RequestTarget, is_authorized, onward, refusal, target_of
 
 _CHUNK: Final = 16384
 _LINGER_SECONDS: Final = 1.0
@@ -39,13 +39,13 @@ async def serve(
         with contextlib.suppress(ConnectionError):
             request, target = await _request(reader, connection, dialer, patience, token)
             await _perform(reader, writer, connection, request, target, dialer, patience)
-    except Refused as refused:
+    except EgressRefused as refused:
         if connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
             with contextlib.suppress(ConnectionError):
                 await _refuse(reader, writer, refused)
 
 
-async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, refused: Refused) -> None:
+async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, refused: EgressRefused) -> None:
     """Answer with the refusal, and let the client read it: to close at once could take it back."""
     writer.write(refusal(refused.status, refused.message))
     with contextlib.suppress(TimeoutError):
@@ -58,8 +58,8 @@ async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, re
 
 async def _request(
     reader: asyncio.StreamReader, connection: h11.Connection, dialer: Dialer, patience: Patience, token: str
-) -> tuple[h11.Request, Target]:
-    """The head of the request and where it wants to go. Raises `Refused`, and `ConnectionError` when there is none."""
+) -> tuple[h11.Request, RequestTarget]:
+    """The head of the request, and its target. Raises `EgressRefused`, and `ConnectionError` if none comes."""
     try:
         async with asyncio.timeout(patience.head_seconds):
             while (event := connection.next_event()) is h11.NEED_DATA:
@@ -68,7 +68,7 @@ async def _request(
             raise ConnectionAbortedError
         if token and not is_authorized(event, token):
             # Not counted: some clients send credentials only when they are asked for them, and it may be a stranger.
-            raise Refused(407, _WHO_IS_SERVED)
+            raise EgressRefused(407, _WHO_IS_SERVED)
         return event, target_of(event)
     except TimeoutError:
         raise dialer.denied(None, 408, "the request took too long to come") from None
@@ -83,7 +83,7 @@ async def _perform(
     writer: asyncio.StreamWriter,
     connection: h11.Connection,
     request: h11.Request,
-    target: Target,
+    target: RequestTarget,
     dialer: Dialer,
     patience: Patience,
 ) -> None:

@@ -16,8 +16,8 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from remit.backends.egress.ledger import Account, Ledger
 from remit.backends.egress.pacing import Pace
+from remit.backends.egress.usage import DestinationCounter, UsageCounter
 from remit.policy import Address, Destination, Egress, Forbidden, permits, plain_address
 from remit.threads import DaemonThreadPool
 
@@ -62,7 +62,7 @@ async def look_up(resolve: Resolver, name: str, port: int, share: asyncio.Semaph
     return await asyncio.shield(looking)
 
 
-class Refused(Exception):
+class EgressRefused(Exception):
     """The answer is no: an HTTP status, and a sentence for the user."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -77,19 +77,19 @@ class Upstream:
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
-    account: Account
+    counts: DestinationCounter
     pace: Pace
 
     async def read(self) -> bytes:
         """What came, or nothing at the end."""
         data = await self.reader.read(self.pace.chunk)
-        self.account.received_bytes += len(data)
+        self.counts.received_bytes += len(data)
         await self.pace.passed(len(data))
         return data
 
     async def write(self, data: bytes) -> None:
         self.writer.write(data)
-        self.account.sent_bytes += len(data)
+        self.counts.sent_bytes += len(data)
         await self.writer.drain()
         await self.pace.passed(len(data))
 
@@ -102,7 +102,7 @@ class Dialer:
     """Opens connections for one attempt, by its policies' `egress`."""
 
     egress: tuple[Egress, ...]
-    ledger: Ledger
+    counter: UsageCounter
     pace: Pace
     resolve: Resolver
     resolve_seconds: float
@@ -110,7 +110,7 @@ class Dialer:
     lookups: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOOKUPS))
 
     async def open(self, destination: Destination) -> Upstream:
-        """Raises `Refused`: 403 where policy says no, 502 and 504 where nothing answers."""
+        """Raises `EgressRefused`: 403 where policy says no, 502 and 504 where nothing answers."""
         permit = permits(destination, self.egress)
         if isinstance(permit, Forbidden):
             raise self.denied(destination, 403, permit.message)
@@ -119,13 +119,13 @@ class Dialer:
         if not usable:
             raise self.denied(destination, 403, objection or f"{destination.host} has no address")
         reader, writer = await self._connect(destination, usable)
-        return Upstream(reader, writer, self.ledger.connected(destination), self.pace)
+        return Upstream(reader, writer, self.counter.connected(destination), self.pace)
 
-    def denied(self, destination: Destination | None, status: int, message: str) -> Refused:
+    def denied(self, destination: Destination | None, status: int, message: str) -> EgressRefused:
         """The refusal to raise; it is counted, and logged the first time that a destination is refused."""
-        if self.ledger.denied(destination, message):
+        if self.counter.denied(destination, message):
             log.warning("egress denied", destination=str(destination or ""), reason=message)
-        return Refused(status, message)
+        return EgressRefused(status, message)
 
     async def _addresses(self, destination: Destination) -> Sequence[Address]:
         if not isinstance(destination.host, str):
@@ -134,23 +134,23 @@ class Dialer:
             async with asyncio.timeout(self.resolve_seconds):
                 return await look_up(self.resolve, destination.host, destination.port, self.lookups)
         except TimeoutError:
-            raise Refused(504, f"no name server told where {destination.host} is in time") from None
+            raise EgressRefused(504, f"no name server told where {destination.host} is in time") from None
         except OSError as error:
-            raise Refused(502, f"{destination.host} cannot be resolved: {error.strerror or error}") from None
+            raise EgressRefused(502, f"{destination.host} cannot be resolved: {error.strerror or error}") from None
 
     async def _connect(
         self, destination: Destination, addresses: Sequence[Address]
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        problem = Refused(502, f"{destination} cannot be reached")
+        problem = EgressRefused(502, f"{destination} cannot be reached")
         for address in addresses[:_MOST_ADDRESSES]:
             try:
                 async with asyncio.timeout(self.connect_seconds):
                     # An address, so nothing is resolved again.
                     return await asyncio.open_connection(str(address), destination.port)
             except TimeoutError:
-                problem = Refused(504, f"{destination} does not answer at {address}")
+                problem = EgressRefused(504, f"{destination} does not answer at {address}")
             except OSError as error:
-                problem = Refused(502, f"{destination} cannot be reached at {address}: {error.strerror or error}")
+                problem = EgressRefused(502, f"{destination} cannot be reached at {address}: {error.strerror or error}")
         raise problem
 
 

@@ -20,9 +20,9 @@ from typing import Final
 import structlog
 
 from remit import threads
-from remit.backends.egress.door import PORT
 from remit.backends.egress.gatewayconfig import GatewayConfig
 from remit.backends.egress.gatewayrecords import GatewayRecord
+from remit.backends.egress.listener import PORT
 from remit.backends.egress.proxy import EgressProxy
 
 _TELL_SECONDS: Final = 1.0

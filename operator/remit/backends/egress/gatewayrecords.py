@@ -7,7 +7,7 @@ from typing import Self
 
 import orjson
 
-from remit.backends.egress.ledger import NetworkUse
+from remit.backends.egress.usage import NetworkUse
 
 
 @dataclass(frozen=True, slots=True)

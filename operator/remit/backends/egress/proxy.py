@@ -17,9 +17,9 @@ import structlog
 
 from remit.backends.egress.client import Patience, serve
 from remit.backends.egress.dialing import Dialer, Lookups, Resolver, system_resolver
-from remit.backends.egress.ledger import Ledger, NetworkUse
 from remit.backends.egress.pacing import Pace
 from remit.backends.egress.targets import refusal
+from remit.backends.egress.usage import NetworkUse, UsageCounter
 from remit.policy import Egress
 
 log = structlog.get_logger(__name__)
@@ -65,13 +65,13 @@ class EgressProxy:
     ) -> None:
         """`used` is what went over before, by an earlier proxy of the same attempt. `token`: the password without which
         nobody is served; empty: whoever reaches it is."""
-        self._ledger = Ledger.carried_on(used) if used else Ledger()
+        self._counter = UsageCounter.carried_on(used) if used else UsageCounter()
         self._token = token
         self._limits = limits or ProxyLimits()
         self._all = connections or Connections()
         self._dialer = Dialer(
             egress=tuple(egress),
-            ledger=self._ledger,
+            counter=self._counter,
             pace=Pace(bytes_per_second),
             resolve=resolve,
             resolve_seconds=self._limits.resolve_seconds,
@@ -84,7 +84,7 @@ class EgressProxy:
     @property
     def use(self) -> NetworkUse:
         """What went over so far."""
-        return self._ledger.use
+        return self._counter.use
 
     async def start(self, *listeners: socket.socket) -> None:
         """Accept on sockets that listen already, TCP or Unix."""

@@ -10,7 +10,7 @@ from typing import Final
 
 import h11
 
-from remit.backends.egress.dialing import Refused, Upstream
+from remit.backends.egress.dialing import EgressRefused, Upstream
 from remit.backends.egress.targets import backward
 
 _CHUNK: Final = 65536
@@ -97,7 +97,7 @@ async def exchange(client: Downstream, upstream: Upstream, server: h11.Connectio
         await down()
     except h11.RemoteProtocolError as error:
         if server.our_state is h11.SEND_RESPONSE:
-            raise Refused(502, f"the host's answer is not HTTP: {error}") from None
+            raise EgressRefused(502, f"the host's answer is not HTTP: {error}") from None
     finally:
         uploading.cancel()
         with contextlib.suppress(asyncio.CancelledError, ConnectionError, h11.ProtocolError):

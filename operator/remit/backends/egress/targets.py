@@ -42,14 +42,14 @@ class BadRequest(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class RequestTarget:
     """`path` is what to ask the host for; empty for CONNECT."""
 
     destination: Destination
     path: bytes = b""
 
 
-def target_of(request: h11.Request) -> Target:
+def target_of(request: h11.Request) -> RequestTarget:
     """Raises `BadRequest`."""
     if request.http_version not in {b"1.0", b"1.1"}:
         raise BadRequest("this proxy speaks HTTP/1.1")
@@ -59,7 +59,7 @@ def target_of(request: h11.Request) -> Target:
     if request.method == b"CONNECT":
         if lengths:
             raise BadRequest("CONNECT has no body")
-        target = Target(_destination(request.target, default_port=None))
+        target = RequestTarget(_destination(request.target, default_port=None))
     else:
         target = _absolute(request.target)
     for name, value in request.headers:
@@ -76,7 +76,7 @@ def is_authorized(request: h11.Request, token: str) -> bool:
     return hmac.compare_digest(credentials.strip(), wanted) and scheme.lower() == b"basic"
 
 
-def onward(request: h11.Request, target: Target) -> h11.Request:
+def onward(request: h11.Request, target: RequestTarget) -> h11.Request:
     """The request to send to the host itself: Host as it was checked, and nothing that is meant for a proxy."""
     dropped = _hop_by_hop(request.headers) | {b"host", b"expect"}
     named = str(target.destination)
@@ -103,7 +103,7 @@ def refusal(status: int, message: str) -> bytes:
     return f"{head}Connection: close\r\n\r\n".encode() + body
 
 
-def _absolute(url: bytes) -> Target:
+def _absolute(url: bytes) -> RequestTarget:
     if url[: len(_HTTP)].lower() != _HTTP:
         raise BadRequest("a proxy takes CONNECT host:port, or a whole http:// address")
     rest = url[len(_HTTP) :]
@@ -111,7 +111,7 @@ def _absolute(url: bytes) -> Target:
         raise BadRequest("an address has no # or \\ in it")
     end = min((rest.index(mark) for mark in (b"/", b"?") if mark in rest), default=len(rest))
     path = rest[end:]
-    return Target(_destination(rest[:end], _HTTP_PORT), path if path.startswith(b"/") else b"/" + path)
+    return RequestTarget(_destination(rest[:end], _HTTP_PORT), path if path.startswith(b"/") else b"/" + path)
 
 
 def _destination(text: bytes, default_port: int | None) -> Destination:

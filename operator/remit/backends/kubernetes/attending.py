@@ -12,12 +12,12 @@ import aiohttp
 import structlog
 
 from remit.backends.base import AttemptRequest, OutputSink
+from remit.backends.confinementstatus import ConfinementStatus
 from remit.backends.filetree import collected
 from remit.backends.kubernetes.ensuring import read
 from remit.backends.kubernetes.manifests import (
     COLLECTING_SECONDS,
     CONTAINER,
-    Walls,
     belongs_to,
     is_of_attempt,
     job_name,
@@ -61,13 +61,13 @@ class Attendance:
         namespace: str,
         uid: str,
         sink: OutputSink,
-        given: Walls,
+        enforcement: ConfinementStatus,
         news: Subscription,
         *,
         spool: Spool,
         waits_for: str = "",
     ) -> None:
-        self._kube, self._request, self._sink, self._given, self._news = kube, request, sink, given, news
+        self._kube, self._request, self._sink, self._enforcement, self._news = kube, request, sink, enforcement, news
         self._namespace, self._name, self._uid = namespace, job_name(request.id), uid
         self._pod: Object = {}
         self._seen = Look()
@@ -104,7 +104,7 @@ class Attendance:
                 await self.remove()
             elif self._refused is not None:
                 await self.remove()
-                return confined(self._refused, self._given)
+                return confined(self._refused, self._enforcement)
             await asyncio.wait({following}, timeout=_LAST_WORDS_SECONDS)
             self._check(parts)
             if stopped is None and not self._is_known_to_have_ended:
@@ -135,11 +135,19 @@ class Attendance:
     def _outcome(self, stopped: ExitReason | None) -> Outcome:
         has_run = self._seen.running or self._seen.terminated is not None or self._records.last
         if stopped is not None and not has_run:
-            return never_started(self._waits_for, self._request, self._given, cancelled=stopped is ExitReason.CANCELLED)
+            return never_started(
+                self._waits_for, self._request, self._enforcement, cancelled=stopped is ExitReason.CANCELLED
+            )
         if not self._pod and (outcome := _told_by(self._job)) is not None:
-            return confined(outcome, self._given)
+            return confined(outcome, self._enforcement)
         return outcome_of(
-            self._pod, self._records, self._first_stderr, stopped, self._request, self._given, by_itself=self._by_itself
+            self._pod,
+            self._records,
+            self._first_stderr,
+            stopped,
+            self._request,
+            self._enforcement,
+            by_itself=self._by_itself,
         )
 
     def _check(self, parts: Iterable[asyncio.Future[None]]) -> None:

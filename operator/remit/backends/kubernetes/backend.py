@@ -16,6 +16,7 @@ import structlog
 
 from remit.backends.base import AttemptRequest, Handle, OutputSink, Stream, TaskReference
 from remit.backends.beforehand import in_time
+from remit.backends.confinementstatus import ConfinementStatus
 from remit.backends.ending import CANCELLED_MESSAGE
 from remit.backends.kubernetes import labels
 from remit.backends.kubernetes.attending import Attendance, remove_for_sure, remove_job
@@ -28,15 +29,14 @@ from remit.backends.kubernetes.isolation import Isolation
 from remit.backends.kubernetes.launcher import Launcher
 from remit.backends.kubernetes.manifests import (
     Secrets,
-    Walls,
     belongs_to,
+    enforcement_of,
     files_secret,
     job,
     job_name,
     network_policy,
     runs,
     secret_versions_of,
-    walls,
     with_held_network,
 )
 from remit.backends.kubernetes.pods import confined, is_over_quota, moment, never_started, over_quota, refused
@@ -118,21 +118,21 @@ class KubernetesBackend:
     ) -> Outcome:
         """See `Backend.run`. Cancelled itself, as on a shutdown, it lets go of a Job that runs: see `adopt`."""
         task, network = _task(request), request.confinement.network
-        given = _walls(request)
+        enforcement = _enforcement_of(request)
         if network == "restricted" and not self._remit_image:
             raise SandboxUnavailable(_NO_GATEWAY)
         if cancel.is_set():
-            return confined(Outcome(ExitReason.CANCELLED, CANCELLED_MESSAGE), given)
+            return confined(Outcome(ExitReason.CANCELLED, CANCELLED_MESSAGE), enforcement)
         if network != "host" and not request.own_program:
             asking = self._is_isolated(task.namespace, request.image, network)
             isolated = await in_time(asking, cancel, request.timeout_seconds)
             if isolated is None:
                 waited_for = f"it was still being tried whether network: {network} holds"
-                return never_started(waited_for, request, given, cancelled=cancel.is_set())
-            given = walls(request.confinement, isolated=isolated)
+                return never_started(waited_for, request, enforcement, cancelled=cancel.is_set())
+            enforcement = enforcement_of(request.confinement, isolated=isolated)
         run = self._run_restricted if network == "restricted" else self._run
         async with self.workspaces.held(request, task.namespace):
-            return await run(request, task.namespace, sink, cancel, given, on_started)
+            return await run(request, task.namespace, sink, cancel, enforcement, on_started)
 
     async def _run_restricted(
         self,
@@ -140,7 +140,7 @@ class KubernetesBackend:
         namespace: str,
         sink: OutputSink,
         cancel: asyncio.Event,
-        given: Walls,
+        enforcement: ConfinementStatus,
         on_started: Callable[[Handle], None] | None,
     ) -> Outcome:
         """Once its gateway accepts connections. What that takes counts towards the attempt's time."""
@@ -151,13 +151,15 @@ class KubernetesBackend:
                 url = await in_time(_started(gateway), cancel, request.timeout_seconds)
                 if url is None:
                     waited_for = f"its egress gateway: {gateway.waits_for}"
-                    return never_started(waited_for, request, given, cancelled=cancel.is_set())
+                    return never_started(waited_for, request, enforcement, cancelled=cancel.is_set())
                 if isinstance(url, Outcome):
-                    return confined(replace(url, message=f"its egress gateway: {url.message}"), given)
+                    return confined(replace(url, message=f"its egress gateway: {url.message}"), enforcement)
 
                 def run(stop: asyncio.Event) -> Awaitable[Outcome]:
                     behind = behind_gateway(request, url)
-                    return self._run(behind, namespace, sink, stop, given, on_started, gateway=gateway.uid, began=began)
+                    return self._run(
+                        behind, namespace, sink, stop, enforcement, on_started, gateway=gateway.uid, began=began
+                    )
 
                 return await gateway.attend(run, cancel)
             except RemitError:
@@ -173,7 +175,7 @@ class KubernetesBackend:
         namespace: str,
         sink: OutputSink,
         cancel: asyncio.Event,
-        given: Walls,
+        enforcement: ConfinementStatus,
         on_started: Callable[[Handle], None] | None,
         *,
         gateway: str = "",
@@ -182,9 +184,9 @@ class KubernetesBackend:
         """`gateway`: the uid of its gateway's Job. `began`: since when its time counts, by the loop's clock."""
         secrets = Secrets.of(request)
         manifest = job(request, secrets, self._launcher)
-        if given.enforced_by.get("network", NOT_ENFORCED) != NOT_ENFORCED and request.task is not None:
+        if enforcement.enforced_by.get("network", NOT_ENFORCED) != NOT_ENFORCED and request.task is not None:
             with_held_network(manifest)
-        notes = {labels.GATEWAY_UID: gateway, labels.NETWORK_BY: given.enforced_by.get("network", "")}
+        notes = {labels.GATEWAY_UID: gateway, labels.NETWORK_BY: enforcement.enforced_by.get("network", "")}
         notes[labels.MADE_BY] = token_hex(16)
         manifest["metadata"].setdefault("annotations", {}).update({name: note for name, note in notes.items() if note})
         clock = asyncio.get_running_loop().time
@@ -192,16 +194,16 @@ class KubernetesBackend:
         try:
             there = await in_time(self.workspaces.prepare(request, namespace), cancel, request.timeout_seconds)
         except ApiError as error:
-            return confined(_refused(error), given)
+            return confined(_refused(error), enforcement)
         if not there:
             waited_for = self.workspaces.waits_for(request)
-            return never_started(waited_for, request, given, cancelled=cancel.is_set())
+            return never_started(waited_for, request, enforcement, cancelled=cancel.is_set())
         informer = await self._informer(namespace)
         with informer.subscribe(request.id) as news:
             try:
                 await self._prepare(namespace, request, secrets)
             except ApiError as error:
-                return confined(_refused(error), given)
+                return confined(_refused(error), enforcement)
             if on_started:
                 on_started(_handle(namespace, request.id, clock() - began))
             try:
@@ -210,7 +212,7 @@ class KubernetesBackend:
                 await discard_of_attempt(self._kube, namespace, request)
                 raise
             if isinstance(made, Outcome):
-                return confined(made, given)
+                return confined(made, enforcement)
             if on_started and made.uid:
                 on_started(_handle(namespace, request.id, clock() - began, made.uid))
             attendance = Attendance(
@@ -219,7 +221,7 @@ class KubernetesBackend:
                 namespace,
                 made.uid,
                 sink,
-                given,
+                enforcement,
                 news,
                 spool=Spool(request.kept, self._spool),
                 waits_for=made.waited_for,
@@ -236,7 +238,9 @@ class KubernetesBackend:
     async def _probe(self, request: AttemptRequest, namespace: str) -> Outcome:
         """An attempt of no task, of which nothing stays."""
         try:
-            return await self._run(request, namespace, _Nowhere(), asyncio.Event(), walls(request.confinement), None)
+            return await self._run(
+                request, namespace, _Nowhere(), asyncio.Event(), enforcement_of(request.confinement), None
+            )
         finally:
             await discard_of_attempt(self._kube, namespace, request)
 
@@ -273,7 +277,7 @@ class KubernetesBackend:
             return Outcome(ExitReason.INTERRUPTED, _GIVEN_OTHERS)
         notes = found["metadata"].get("annotations") or {}
         isolated = notes.get(labels.NETWORK_BY) != NOT_ENFORCED
-        given = _walls(
+        enforcement = _enforcement_of(
             replace(request, confinement=replace(request.confinement, require=frozenset())), isolated=isolated
         )
         informer = await self._informer(namespace)
@@ -281,7 +285,7 @@ class KubernetesBackend:
         async def attend(cancel: asyncio.Event) -> Outcome:
             with informer.subscribe(request.id) as news:
                 spool = Spool(request.kept, self._spool)
-                attendance = Attendance(self._kube, request, namespace, uid, sink, given, news, spool=spool)
+                attendance = Attendance(self._kube, request, namespace, uid, sink, enforcement, news, spool=spool)
                 return await self._attended(attendance, request, namespace, cancel, had)
 
         if request.confinement.network != "restricted":
@@ -463,8 +467,8 @@ def _has_owners_of(found: Object, manifest: Object) -> bool:
     return all(belongs_to(found, owner["uid"]) for owner in manifest["metadata"].get("ownerReferences", []))
 
 
-def _walls(request: AttemptRequest, *, isolated: bool = True) -> Walls:
-    return walls(request.confinement, isolated=None if request.own_program else isolated)
+def _enforcement_of(request: AttemptRequest, *, isolated: bool = True) -> ConfinementStatus:
+    return enforcement_of(request.confinement, isolated=None if request.own_program else isolated)
 
 
 class _Nowhere:

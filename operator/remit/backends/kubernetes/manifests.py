@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from remit.api import API_VERSION
 from remit.backends.base import JOB_ARTIFACT_BYTES, AttemptRequest
+from remit.backends.confinementstatus import ConfinementStatus
 from remit.backends.filetree import place_of
 from remit.backends.kubernetes import fileparts, labels
 from remit.backends.kubernetes.launcher import INPUT_PATH, KEY, PATH, STDIN_PATH, Launcher
@@ -68,16 +69,7 @@ def job_name(attempt_id: str) -> str:
     return f"remit-{attempt_id}"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Walls:
-    """What is in force in a pod, what is not, and what holds each limit."""
-
-    layers: tuple[Layer, ...] = LAYERS
-    missing: tuple[Layer, ...] = MISSING
-    enforced_by: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-
-def walls(confinement: Confinement, *, isolated: bool | None = True) -> Walls:
+def enforcement_of(confinement: Confinement, *, isolated: bool | None = True) -> ConfinementStatus:
     """`isolated`: whether NetworkPolicies hold here, and with them `network: none` and `restricted`; None: nobody has
     tried.
 
@@ -106,7 +98,7 @@ def walls(confinement: Confinement, *, isolated: bool | None = True) -> Walls:
     if network != "host" and isolated is not None:
         by = f"NetworkPolicy {network_policy_name(network)}"
         given["network"] = NOT_ENFORCED if not isolated else by if network == "none" else f"{by}, {_BUT_THE_GATEWAY}"
-    return Walls(enforced_by=given)
+    return ConfinementStatus(LAYERS, MISSING, given)
 
 
 def network_policy_name(network: Network) -> str:

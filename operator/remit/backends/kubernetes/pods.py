@@ -10,9 +10,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from remit.backends.base import AttemptRequest
+from remit.backends.confinementstatus import ConfinementStatus
 from remit.backends.ending import CANCELLED_MESSAGE, Ending, conclude
 from remit.backends.exceeded import Exceeded, exceeded, remedy
-from remit.backends.kubernetes.manifests import CONTAINER, Walls
+from remit.backends.kubernetes.manifests import CONTAINER
 from remit.backends.kubernetes.records import Ended, Records
 from remit.backends.outcome import ExitReason, Outcome, Usage
 from remit.sandboxpaths import WORKSPACE
@@ -158,7 +159,9 @@ def over_quota(message: str) -> Outcome:
     return Outcome(ExitReason.QUOTA_EXCEEDED, text, category="Infrastructure")
 
 
-def never_started(waited_for: str, request: AttemptRequest, walls: Walls, *, cancelled: bool) -> Outcome:
+def never_started(
+    waited_for: str, request: AttemptRequest, enforcement: ConfinementStatus, *, cancelled: bool
+) -> Outcome:
     """Its time was over, or it was cancelled, before the container ran."""
     if cancelled:
         outcome = Outcome(ExitReason.CANCELLED, CANCELLED_MESSAGE)
@@ -168,11 +171,11 @@ def never_started(waited_for: str, request: AttemptRequest, walls: Walls, *, can
         why = f": {waited_for}" if waited_for else ""
         text = f"timed out after {request.timeout_seconds:g} s, before it could be started{why}"
         outcome = Outcome(ExitReason.TIMED_OUT, text, exceeded=(Exceeded.TIME,))
-    return confined(outcome, walls)
+    return confined(outcome, enforcement)
 
 
-def confined(outcome: Outcome, walls: Walls) -> Outcome:
-    return replace(outcome, layers=walls.layers, missing=walls.missing, enforced_by=walls.enforced_by)
+def confined(outcome: Outcome, enforcement: ConfinementStatus) -> Outcome:
+    return replace(outcome, layers=enforcement.layers, missing=enforcement.missing, enforced_by=enforcement.enforced_by)
 
 
 def outcome_of(
@@ -181,7 +184,7 @@ def outcome_of(
     first_stderr: bytes,
     stopped: ExitReason | None,
     request: AttemptRequest,
-    walls: Walls,
+    enforcement: ConfinementStatus,
     *,
     by_itself: bool = False,
 ) -> Outcome:
@@ -196,7 +199,7 @@ def outcome_of(
     terminated = seen.terminated
     if terminated is not None and terminated.finished_at is not None:
         end = replace(end, finished_at=terminated.finished_at)
-    return confined(replace(end, usage=_usage(ended, terminated)), walls)
+    return confined(replace(end, usage=_usage(ended, terminated)), enforcement)
 
 
 def _end(

@@ -30,13 +30,12 @@ from remit.sandbox.cgrouptree import make_room
 from remit.stateformat import check_state_format
 from remit.telemetry.logfile import LogFile
 from remit.telemetry.logs import form_for
-from remit.web import login
+from remit.web import listening, login
 
 log = structlog.get_logger(__name__)
 
 USUAL_PORT: Final = 6443
 """What a Kubernetes API server listens on."""
-USUAL_PAGE_PORT: Final = 6480
 _TRIES: Final = 20
 _LOCK_SECONDS: Final = 3.0
 """For the processes of a supervisor that was killed to be dead, too."""
@@ -91,7 +90,7 @@ async def up(settings: UpSettings) -> None:
         for each in sockets:
             stack.enter_context(each)
         descriptors = [each.fileno() for each in sockets]
-        page_sockets = _page_sockets(settings.page)
+        page_sockets = listening.page_sockets(*settings.page) if settings.page else []
         for each in page_sockets:
             stack.enter_context(each)
         control_plane = Service("control plane", "control-plane", [lock, *descriptors], write=stream.pass_on)
@@ -104,7 +103,7 @@ async def up(settings: UpSettings) -> None:
             write=stream.pass_on,
             on_demand=page_sockets,
         )
-        page_url = _url(page_sockets)
+        page_url = listening.page_url(page_sockets)
         if page_sockets:
             stack.callback((settings.state_dir / login.PAGE_FILE).unlink, missing_ok=True)
             login.write_page_file(settings.state_dir, page_url)
@@ -406,27 +405,6 @@ def _listening(host: str, port: int | None) -> list[socket.socket]:
         with contextlib.suppress(AddressInUse):
             return open_sockets(host, candidate)
     raise RemitError(f"ports {USUAL_PORT} to {USUAL_PORT + _TRIES - 1} of {host} are taken; choose one with --port")
-
-
-def _page_sockets(page: tuple[str, int | None] | None) -> list[socket.socket]:
-    """Raises `RemitError` where the port that was named cannot be had. For want of one of the usual ports there is
-    another one."""
-    if page is None:
-        return []
-    host, port = page
-    if port is not None:
-        return open_sockets(host, port)
-    for candidate in (*range(USUAL_PAGE_PORT, USUAL_PAGE_PORT + _TRIES), 0):
-        with contextlib.suppress(AddressInUse):
-            return open_sockets(host, candidate)
-    return []
-
-
-def _url(sockets: Sequence[socket.socket]) -> str:
-    if not sockets:
-        return ""
-    host, port = sockets[0].getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _welcome(settings: UpSettings, control_plane: Message, operator: Message, page_url: str) -> None:

@@ -79,7 +79,7 @@ async def _rerun(connection: Connection, row: Row) -> str:
 
 
 async def _release(connection: Connection, verb: Literal["promote", "abort"], row: Row) -> str:
-    await _same(connection, row)
+    deployment = Deployment.parse(await _same(connection, row))
     revision = row.revision if isinstance(row, ReleaseRow) else None
     which = {"revision": revision} if revision is not None else {}
     asked: dict[str, Any] = {verb: {"full": False, **which} if verb == "promote" else which}
@@ -87,7 +87,7 @@ async def _release(connection: Connection, verb: Literal["promote", "abort"], ro
     async def look() -> Deployment:
         return Deployment.parse(await connection.find(DEPLOYMENTS, row.name))
 
-    answer = await ask(connection.kube, connection.namespace, row.name, asked, look, _PATIENCE)
+    answer = await ask(connection.kube, deployment, asked, look, _PATIENCE)
     if not answer.accepted:
         raise RemitError(f"{row.key}: {answer.message}")
     return f"{row.key}: {answer.message}"

@@ -14,7 +14,7 @@ from remit.api.executiontaskstatus import AttemptStatus
 from remit.cli.top.cells import size
 from remit.cli.top.views import style_of
 from remit.describe.ages import short
-from remit.execution.progress import human_duration
+from remit.execution.durations import human_duration
 from remit.telemetry import escape
 
 HANG: Final = 15

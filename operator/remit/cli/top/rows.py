@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from remit.api import CommandPolicy, Deployment
-from remit.api.deploymentstatus import DeploymentPhase
-from remit.api.executiontask import OPERATIONS
-from remit.api.executiontaskstatus import FAILED_PHASES, FINAL_PHASES
-from remit.describe.releasetree import Side, release_tree
+from remit.api.operationnames import OPERATIONS
+from remit.api.phases import FAILED_PHASES, FINAL_PHASES, DeploymentPhase
+from remit.describe.releasetree import SideSummary, release_tree
 from remit.errors import InvalidInput
 
 Object = dict[str, Any]
@@ -81,7 +80,7 @@ class ScheduleRow(Row):
 class ReleaseRow(Row):
     stage: str
     """Such as `Health 4/9`."""
-    sides: Mapping[str, tuple[int, Side]]
+    sides: Mapping[str, tuple[int, SideSummary]]
     """The revision on blue and on green, and how it stands."""
     share: int | None
     """The percentage of requests that a canary gets."""

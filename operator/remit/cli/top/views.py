@@ -10,7 +10,7 @@ from typing import Any, Final
 from remit.cli.top.cells import Cell, Column, size
 from remit.cli.top.rows import PolicyRow, ReleaseRow, Row, ScheduleRow, TaskRow
 from remit.describe.ages import age, short
-from remit.execution.progress import human_duration
+from remit.execution.durations import human_duration
 
 _STYLES: Final = {
     **dict.fromkeys(("Running", "Progressing"), "cyan"),

@@ -9,10 +9,10 @@ from remit.controlplane.controllers.crds import CrdController
 from remit.controlplane.controllers.expiry import expire_events
 from remit.controlplane.controllers.garbage import GarbageCollector
 from remit.controlplane.controllers.namespaces import NamespaceController
-from remit.controlplane.http.request import Request
+from remit.controlplane.http.request import ApiRequest
 from remit.controlplane.storage import Change, StoreFailed, WriteAbandoned
 from remit.controlplane.verbs import write
-from remit.controlplane.verbs.cluster import Cluster, Target
+from remit.controlplane.verbs.cluster import Cluster, RequestInfo
 
 BOOT_NAMESPACES = ("default", "kube-system", "remit-system")
 STORE_ANNOTATION = "remit.dev/store"
@@ -90,8 +90,8 @@ class Controllers:
         assert resource is not None  # noqa: S101 - built in
         for name in BOOT_NAMESPACES:
             if self._cluster.store.latest("namespaces", "", name) is None:
-                request = Request("POST", "/api/v1/namespaces", {}, {"User-Agent": "remit"})
-                write.create(self._cluster, Target(resource), {"metadata": {"name": name}}, request)
+                request = ApiRequest("POST", "/api/v1/namespaces", {}, {"User-Agent": "remit"})
+                write.create(self._cluster, RequestInfo(resource), {"metadata": {"name": name}}, request)
 
     def _tell_identity(self) -> None:
         store = self._cluster.store

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from typing import Any
 
 from remit.controlplane.controllers.workset import WorkSet
-from remit.controlplane.resources import Resource
+from remit.controlplane.resources import ServedResource
 from remit.controlplane.storage import Change, Object, Record
 from remit.controlplane.verbs.cluster import Cluster
 from remit.controlplane.verbs.delete import FOREGROUND, ORPHAN, DeleteOptions, Propagation, delete_record, release
@@ -69,7 +69,7 @@ class GarbageCollector:
                 resource, owner = found
                 self._enqueue(resource.stored_as, owner)
 
-    def _find(self, reference: Reference, namespace: str) -> tuple[Resource, Record] | bool:
+    def _find(self, reference: Reference, namespace: str) -> tuple[ServedResource, Record] | bool:
         """The owner with its resource; False when it is gone; True when nobody can know: its kind is not served."""
         if reference["uid"] in self._absent:
             return False
@@ -82,7 +82,7 @@ class GarbageCollector:
         )
         return (resource, owner) if owner is not None and owner.uid == reference["uid"] else False
 
-    def _reconcile(self, resource: Resource, record: Record) -> None:
+    def _reconcile(self, resource: ServedResource, record: Record) -> None:
         obj = record.load()
         metadata = obj["metadata"]
         if metadata.get("deletionTimestamp"):
@@ -96,7 +96,7 @@ class GarbageCollector:
         if references:
             self._check_owners(resource, record, obj, references)
 
-    def _check_owners(self, resource: Resource, record: Record, obj: Object, references: list[Reference]) -> None:
+    def _check_owners(self, resource: ServedResource, record: Record, obj: Object, references: list[Reference]) -> None:
         living, waiting = [], False
         for reference in references:
             found = self._find(reference, record.namespace)
@@ -116,7 +116,7 @@ class GarbageCollector:
         policy: Propagation = "Foreground" if waiting and has_dependents else _policy_of(obj)
         delete_record(self._cluster, resource, record, DeleteOptions(propagation=policy))
 
-    def _delete_dependents(self, resource: Resource, owner: Record) -> None:
+    def _delete_dependents(self, resource: ServedResource, owner: Record) -> None:
         blocking = False
         for stored_as, dependent in self._cluster.store.dependents(owner.uid):
             latest = self._cluster.store.latest(stored_as, dependent.namespace, dependent.name)
@@ -128,7 +128,7 @@ class GarbageCollector:
         if not blocking:
             release(self._cluster, resource, owner, FOREGROUND)
 
-    def _orphan_dependents(self, resource: Resource, owner: Record) -> None:
+    def _orphan_dependents(self, resource: ServedResource, owner: Record) -> None:
         for stored_as, dependent in self._cluster.store.dependents(owner.uid):
             latest = self._cluster.store.latest(stored_as, dependent.namespace, dependent.name)
             if latest is None:

@@ -10,7 +10,7 @@ import orjson
 
 from remit.controlplane.http.negotiation import media_types
 from remit.controlplane.http.reviews import REVIEWS
-from remit.controlplane.resources import Registry, Resource
+from remit.controlplane.resources import Registry, ServedResource
 
 AGGREGATED = ("v2", "v2beta1")
 _CUSTOM_ORDER = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
@@ -84,12 +84,12 @@ def resource_list(registry: Registry, group: str, version: str) -> dict[str, Any
     }
 
 
-def subresources(resource: Resource) -> tuple[str, ...]:
+def subresources(resource: ServedResource) -> tuple[str, ...]:
     """Names of the served subresources."""
     return (*(("finalize",) if resource.stored_as == "namespaces" else ()), *resource.subresources)
 
 
-def _resource_verbs(resource: Resource) -> list[str]:
+def _resource_verbs(resource: ServedResource) -> list[str]:
     """CRDs list their verbs in another order than built-in kinds."""
     return sorted(resource.verbs, key=_CUSTOM_ORDER.index) if resource.custom else list(resource.verbs)
 
@@ -98,7 +98,7 @@ def _subresource_verbs(subresource: str) -> list[str]:
     return ["update"] if subresource == "finalize" else ["get", "patch", "update"]
 
 
-def _entry(resource: Resource) -> dict[str, Any]:
+def _entry(resource: ServedResource) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "name": resource.plural,
         "singularName": resource.singular,
@@ -114,7 +114,7 @@ def _entry(resource: Resource) -> dict[str, Any]:
     return entry
 
 
-def _subresource_entry(resource: Resource, name: str) -> dict[str, Any]:
+def _subresource_entry(resource: ServedResource, name: str) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "name": f"{resource.plural}/{name}",
         "singularName": "",
@@ -127,7 +127,7 @@ def _subresource_entry(resource: Resource, name: str) -> dict[str, Any]:
     return entry
 
 
-def _storage_hash(resource: Resource) -> str:
+def _storage_hash(resource: ServedResource) -> str:
     text = f"{resource.group}/{resource.storage_version}/{resource.kind}"
     return base64.b64encode(hashlib.sha256(text.encode()).digest()[:8]).decode()
 
@@ -162,7 +162,7 @@ def _aggregated_version(registry: Registry, group: str, version: str) -> dict[st
     return {"version": version, "resources": resources, "freshness": "Current"}
 
 
-def _aggregated_resource(resource: Resource) -> dict[str, Any]:
+def _aggregated_resource(resource: ServedResource) -> dict[str, Any]:
     kind = {"group": resource.group, "version": resource.version, "kind": resource.kind}
     entry: dict[str, Any] = {
         "resource": resource.plural,

@@ -27,14 +27,14 @@ from remit.controlplane.http import discovery
 from remit.controlplane.http.bodies import decode, load_yaml, unreadable
 from remit.controlplane.http.documents import Documents
 from remit.controlplane.http.negotiation import JSON, Accepted, negotiate
-from remit.controlplane.http.request import Request, ResourcePath
+from remit.controlplane.http.request import ApiRequest, ResourcePath
 from remit.controlplane.http.reviews import Reviews
-from remit.controlplane.resources import Resource
+from remit.controlplane.resources import ServedResource
 from remit.controlplane.resources.builtin import BUILTIN_GROUPS
 from remit.controlplane.schema.celcost import NotOnLoop
 from remit.controlplane.storage import Object
 from remit.controlplane.verbs import read, scale, write
-from remit.controlplane.verbs.cluster import Cluster, Target, Writer
+from remit.controlplane.verbs.cluster import Cluster, RequestInfo, Writer
 from remit.controlplane.verbs.delete import DeleteOptions, delete, delete_collection
 from remit.controlplane.verbs.draft import Aside, Draft
 from remit.controlplane.verbs.patches import APPLY_PATCH, JSON_PATCH, patch_type
@@ -70,7 +70,7 @@ class Dispatcher:
         self._turns: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = WeakValueDictionary()
         """Of objects upon which a write is decided anew: others wait for it, or it might lose to them for ever."""
 
-    async def answer(self, request: Request) -> Answer:
+    async def answer(self, request: ApiRequest) -> Answer:
         """Raises `Failure` and `PlainFailure` for everything that is refused."""
         path = request.resource_path
         if path is None:
@@ -89,23 +89,23 @@ class Dispatcher:
             await self._cluster.store.durable()  # the refusal may speak of a write that is still on its way
             raise
 
-    def _document(self, request: Request) -> Answer:
+    def _document(self, request: ApiRequest) -> Answer:
         found = self._documents.find(request) if request.method in ("GET", "HEAD") else None
         if found is None:
             raise no_such_resource() if request.path.startswith("/api/") else no_such_path()
         return Answer(found.status, found.body, found.content_type, found.headers)
 
-    async def _decode(self, request: Request, kind: str) -> Any:
+    async def _decode(self, request: ApiRequest, kind: str) -> Any:
         content_type = request.headers.get("Content-Type", "")
         act = partial(decode, request.body, content_type, kind)
         return await self._aside(act) if is_long(request.body, content_type) else act()
 
-    def _review_body(self, request: Request, kind: str) -> Any:
+    def _review_body(self, request: ApiRequest, kind: str) -> Any:
         if len(request.body) > LONG_BYTES:
             raise body_too_large(LONG_BYTES)
         return decode(request.body, request.headers.get("Content-Type", ""), kind)
 
-    def _target(self, path: ResourcePath) -> Target:
+    def _target(self, path: ResourcePath) -> RequestInfo:
         resource = self._cluster.registry.find(path.group, path.version, path.resource)
         if resource is None or (path.namespace and not resource.namespaced):
             if path.group in BUILTIN_GROUPS:
@@ -115,11 +115,11 @@ class Dispatcher:
             raise resource.not_found(path.name) if resource.custom else no_such_resource()
         if path.name and resource.namespaced and not path.namespace:
             raise no_such_path()
-        return Target(resource, path.namespace, path.name, path.subresource)
+        return RequestInfo(resource, path.namespace, path.name, path.subresource)
 
     # ---- reading ---------------------------------------------------------------------------------------------------
 
-    async def _read(self, target: Target, request: Request, accepted: Accepted) -> Answer:
+    async def _read(self, target: RequestInfo, request: ApiRequest, accepted: Accepted) -> Answer:
         if request.flag("watch") and not target.name:
             return Answer(200, Watch(self._cluster, target, request, accepted))
         if target.subresource == "scale":
@@ -132,7 +132,7 @@ class Dispatcher:
 
     # ---- writing ---------------------------------------------------------------------------------------------------
 
-    async def _write(self, path: ResourcePath, target: Target, request: Request, accepted: Accepted) -> Answer:
+    async def _write(self, path: ResourcePath, target: RequestInfo, request: ApiRequest, accepted: Accepted) -> Answer:
         match request.method:
             case "POST" | "DELETE" if target.resource.namespaced and not target.namespace:
                 raise no_such_path()
@@ -148,7 +148,7 @@ class Dispatcher:
             shown = show(target.resource, orjson.dumps(written.obj), accepted, self._cluster.now())
         return Answer(written.status, shown, accepted.content_type)
 
-    async def _decide(self, path: ResourcePath, request: Request) -> write.Written:
+    async def _decide(self, path: ResourcePath, request: ApiRequest) -> write.Written:
         """What becomes of a write, on its way to the store. The event loop does not stand still for it."""
         told = len(request.warnings)
         key = path.group, path.resource, path.namespace, path.name
@@ -168,14 +168,14 @@ class Dispatcher:
                     return written
         raise conflict(target.resource.group, target.resource.plural, target.name)
 
-    async def _decide_aside(self, path: ResourcePath, request: Request) -> write.Written | None:
+    async def _decide_aside(self, path: ResourcePath, request: ApiRequest) -> write.Written | None:
         """Decide in a thread. None, and nothing is written, when the object or its kind has changed meanwhile."""
         target = self._target(path)
         draft = Draft(self._cluster.store)
         written = await self._aside(partial(self._act, Aside(draft, self._cluster.now), target, request))
         return written if self._target(path).resource is target.resource and draft.commit() else None
 
-    def _takes_long(self, target: Target, request: Request) -> bool:
+    def _takes_long(self, target: RequestInfo, request: ApiRequest) -> bool:
         live = self._cluster.store.latest(target.resource.stored_as, target.namespace, target.name)
         return is_long(request.body, request.headers.get("Content-Type", "")) or (
             live is not None and len(live.raw) > LONG_BYTES
@@ -186,7 +186,7 @@ class Dispatcher:
         async with self._threads:
             return await asyncio.to_thread(act)
 
-    def _act(self, cluster: Writer, target: Target, request: Request) -> write.Written:
+    def _act(self, cluster: Writer, target: RequestInfo, request: ApiRequest) -> write.Written:
         match request.method:
             case "POST" if not target.name:
                 return self._with_body(cluster, target, request, "create", write.create)
@@ -198,7 +198,7 @@ class Dispatcher:
         raise not_allowed(target.resource, request.method)
 
     def _with_body(
-        self, cluster: Writer, target: Target, request: Request, verb: str, act: Callable[..., write.Written]
+        self, cluster: Writer, target: RequestInfo, request: ApiRequest, verb: str, act: Callable[..., write.Written]
     ) -> write.Written:
         self._require_verb(target.resource, verb)
         resource = target.resource
@@ -207,7 +207,7 @@ class Dispatcher:
         )
         return act(cluster, target, body, request, request.body)
 
-    def _patch(self, cluster: Writer, target: Target, request: Request) -> write.Written:
+    def _patch(self, cluster: Writer, target: RequestInfo, request: ApiRequest) -> write.Written:
         self._require_verb(target.resource, "patch")
         media = patch_type(target.resource, request.headers.get("Content-Type", ""))
         if target.subresource == "scale":
@@ -220,7 +220,7 @@ class Dispatcher:
             return write.apply(cluster, target, config, request)
         return write.patch(cluster, target, media, request.body, request)
 
-    async def _delete(self, target: Target, request: Request, accepted: Accepted) -> Answer:
+    async def _delete(self, target: RequestInfo, request: ApiRequest, accepted: Accepted) -> Answer:
         self._require_verb(target.resource, "delete" if target.name else "deletecollection")
         body = await self._decode(request, "DeleteOptions") if request.body else None
         options = DeleteOptions.of(request, body)
@@ -237,7 +237,7 @@ class Dispatcher:
             metadata["continue"] = ""
         return Answer(200, read.join_list(target.resource, gone, metadata))
 
-    def _require_verb(self, resource: Resource, verb: str) -> None:
+    def _require_verb(self, resource: ServedResource, verb: str) -> None:
         if verb in resource.verbs:
             return
         if resource.custom:
@@ -256,7 +256,7 @@ def is_long(body: bytes, content_type: str) -> bool:
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 
-def not_allowed(resource: Resource, method: str) -> Failure:
+def not_allowed(resource: ServedResource, method: str) -> Failure:
     if resource.custom:
         return not_supported(resource.group, resource.plural, _VERBS.get(method, ""))
     return no_such_method()

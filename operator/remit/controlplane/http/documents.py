@@ -11,7 +11,7 @@ import orjson
 from remit.controlplane.http import discovery
 from remit.controlplane.http.metrics import RequestMetrics
 from remit.controlplane.http.negotiation import JSON, negotiate
-from remit.controlplane.http.request import Request
+from remit.controlplane.http.request import ApiRequest
 from remit.controlplane.schema import openapi_v3
 from remit.controlplane.schema.protobuf import openapi_v2_protobuf
 from remit.controlplane.verbs.cluster import Cluster
@@ -53,7 +53,7 @@ class Documents:
         self._openapi: dict[tuple[str, str], bytes] = {}
         self._made_for = -1
 
-    def find(self, request: Request) -> Document | None:
+    def find(self, request: ApiRequest) -> Document | None:
         """None when the path leads nowhere."""
         parts = request.path.strip("/").split("/")
         match parts:
@@ -97,7 +97,7 @@ class Documents:
             return Document(b"storage failed\n", "text/plain; charset=utf-8", 500)
         return Document(b"ok", "text/plain; charset=utf-8")
 
-    def _discovery(self, parts: list[str], request: Request) -> Document | None:
+    def _discovery(self, parts: list[str], request: ApiRequest) -> Document | None:
         registry, accept = self._cluster.registry, request.headers.get("Accept", "")
         version = discovery.wanted_aggregation(accept) if len(parts) == 1 else None
         if version:

@@ -24,7 +24,7 @@ from remit.controlplane.failures import (
 from remit.controlplane.http.dispatch import Answer, Dispatcher
 from remit.controlplane.http.metrics import RequestMetrics
 from remit.controlplane.http.negotiation import JSON, Accepted, negotiate
-from remit.controlplane.http.request import Request
+from remit.controlplane.http.request import ApiRequest
 from remit.controlplane.http.warnings import warning_headers
 from remit.controlplane.resources import Registry
 from remit.controlplane.storage import StoreFailed
@@ -69,7 +69,7 @@ class Front:
         return response
 
     async def _answer(self, http: web.BaseRequest, body: bytes | None = None) -> web.StreamResponse:
-        request = Request(http.method, http.rel_url.path, http.rel_url.query, http.headers)
+        request = ApiRequest(http.method, http.rel_url.path, http.rel_url.query, http.headers)
         measuring, code = self._metrics.begin(request, self._registry), None
         try:
             response = await self._respond(http, request, body)
@@ -78,7 +78,7 @@ class Front:
         finally:
             measuring.end(code)
 
-    async def _respond(self, http: web.BaseRequest, request: Request, body: bytes | None) -> web.StreamResponse:
+    async def _respond(self, http: web.BaseRequest, request: ApiRequest, body: bytes | None) -> web.StreamResponse:
         try:
             _refuse_impersonation(http)
             request.body = await _body(http) if body is None else body
@@ -140,7 +140,7 @@ def _refuse_impersonation(http: web.BaseRequest) -> None:
         raise no_impersonation()
 
 
-def _refuse(failure: Failure, http: web.BaseRequest, request: Request | None) -> web.Response:
+def _refuse(failure: Failure, http: web.BaseRequest, request: ApiRequest | None) -> web.Response:
     try:
         accepted = negotiate(http.headers.get("Accept", ""))
     except Failure:
@@ -172,7 +172,7 @@ def _response(answer: Answer) -> web.Response:
     )
 
 
-def _with_warnings(response: web.Response, request: Request | None) -> web.Response:
+def _with_warnings(response: web.Response, request: ApiRequest | None) -> web.Response:
     for value in warning_headers(request.warnings if request else ()):
         response.headers.add("Warning", value)
     return response

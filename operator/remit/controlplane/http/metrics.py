@@ -8,7 +8,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
-from remit.controlplane.http.request import Request
+from remit.controlplane.http.request import ApiRequest
 from remit.controlplane.resources import Registry
 from remit.controlplane.storage import Store
 from remit.controlplane.verbs.patches import APPLY_PATCH
@@ -62,7 +62,7 @@ class RequestMetrics:
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
 
-    def begin(self, request: Request, registry: Registry) -> Measuring:
+    def begin(self, request: ApiRequest, registry: Registry) -> Measuring:
         """To be told when `request` is answered."""
         labels = _labels(request, registry)
         if (series := self._series.get(labels)) is None:
@@ -114,7 +114,7 @@ class Measuring:
             series.duration.observe(time.monotonic() - self._started)
 
 
-def _labels(request: Request, registry: Registry) -> tuple[str, ...]:
+def _labels(request: ApiRequest, registry: Registry) -> tuple[str, ...]:
     verb = _METHODS.get(request.method, "OTHER")
     path = request.resource_path
     resource = registry.find(path.group, path.version, path.resource) if path is not None else None

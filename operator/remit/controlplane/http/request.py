@@ -48,7 +48,7 @@ def parse_path(path: str) -> ResourcePath | None:
 
 
 @dataclass
-class Request:
+class ApiRequest:
     """What a verb is given: everything of the HTTP request that can matter."""
 
     method: str

@@ -4,8 +4,8 @@ from remit.controlplane.resources.resource import (
     ALL_VERBS,
     Conversion,
     Registry,
-    Resource,
     ScalePaths,
+    ServedResource,
     version_order,
 )
 
@@ -13,7 +13,7 @@ __all__ = [
     "ALL_VERBS",
     "Conversion",
     "Registry",
-    "Resource",
     "ScalePaths",
+    "ServedResource",
     "version_order",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 from remit.controlplane import schema
 from remit.controlplane.resources.crd import CRDS
 from remit.controlplane.resources.events import EVENTS_VIEW, check_event
-from remit.controlplane.resources.resource import ALL_VERBS, Resource
+from remit.controlplane.resources.resource import ALL_VERBS, ServedResource
 from remit.controlplane.storage import Object
 
 BUILTIN_GROUPS = frozenset(
@@ -38,7 +38,7 @@ _EVENT_FIELDS = (
 )
 
 
-def builtin_resources() -> list[Resource]:
+def builtin_resources() -> list[ServedResource]:
     return [
         _builtin("", "v1", "configmaps", "ConfigMap", short_names=("cm",)),
         _builtin(
@@ -100,7 +100,7 @@ def builtin_resources() -> list[Resource]:
     ]
 
 
-def check_stored(resources: list[Resource]) -> Callable[[str, Object], None]:
+def check_stored(resources: list[ServedResource]) -> Callable[[str, Object], None]:
     """What a stored object must be to be served: of the types without which nothing can be said of it.
 
     Raises ValueError when it is not. The rest of a custom resource is for its own schema, and of a CRD for its
@@ -123,9 +123,9 @@ def check_stored(resources: list[Resource]) -> Callable[[str, Object], None]:
     return check
 
 
-def _builtin(group: str, version: str, plural: str, kind: str, *, stored_as: str = "", **more: Any) -> Resource:
+def _builtin(group: str, version: str, plural: str, kind: str, *, stored_as: str = "", **more: Any) -> ServedResource:
     name = kind if group != "events.k8s.io" else f"{group}/{kind}"
-    return Resource(
+    return ServedResource(
         group=group,
         version=version,
         plural=plural,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from remit.controlplane import schema
-from remit.controlplane.resources.resource import ALL_VERBS, Registry, Resource, ScalePaths
+from remit.controlplane.resources.resource import ALL_VERBS, Registry, ScalePaths, ServedResource
 from remit.controlplane.storage import Object
 
 CRDS = "customresourcedefinitions.apiextensions.k8s.io"
 
 
-def resources_of(crd: Object) -> list[Resource]:
+def resources_of(crd: Object) -> list[ServedResource]:
     """One per served version. Raises `schema.Invalid` when a schema does not compile."""
     versions = crd["spec"]["versions"]
     stored = next(version for version in versions if version.get("storage"))
@@ -32,7 +32,7 @@ def _openapi(version: dict[str, Any]) -> dict[str, Any]:
     return (version.get("schema") or {}).get("openAPIV3Schema") or {}
 
 
-def _resource(crd: Object, version: dict[str, Any], own: schema.Schema, stored: schema.Schema) -> Resource:
+def _resource(crd: Object, version: dict[str, Any], own: schema.Schema, stored: schema.Schema) -> ServedResource:
     spec, names = crd["spec"], crd["spec"]["names"]
     subresources = version.get("subresources") or {}
     scale = subresources.get("scale")
@@ -44,7 +44,7 @@ def _resource(crd: Object, version: dict[str, Any], own: schema.Schema, stored: 
         api_version = f"{spec['group']}/{version['name']}"
         warning = version.get("deprecationWarning") or f"{api_version} {names['kind']} is deprecated"
     terminating = bool(crd["metadata"].get("deletionTimestamp"))
-    return Resource(
+    return ServedResource(
         group=spec["group"],
         version=version["name"],
         plural=names["plural"],

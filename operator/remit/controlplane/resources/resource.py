@@ -1,4 +1,4 @@
-"""What the server serves: one `Resource` per group, version and plural, and the live registry of them."""
+"""What the server serves: one `ServedResource` per group, version and plural, and the live registry of them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _no_causes(obj: Object, old: Object | None) -> list[Any]:
 
 
 @dataclass(frozen=True)
-class Resource:
+class ServedResource:
     """One served resource version. `stored_as` names the collection in the store that all versions share."""
 
     group: str
@@ -107,26 +107,26 @@ class Registry:
     """Resources by group, version and plural. `generation` changes with every change of what is served."""
 
     def __init__(self) -> None:
-        self._resources: dict[tuple[str, str, str], Resource] = {}
+        self._resources: dict[tuple[str, str, str], ServedResource] = {}
         self.generation = 0
 
-    def find(self, group: str, version: str, plural: str) -> Resource | None:
+    def find(self, group: str, version: str, plural: str) -> ServedResource | None:
         return self._resources.get((group, version, plural))
 
-    def replace(self, group: str, plural: str, resources: Iterable[Resource]) -> None:
+    def replace(self, group: str, plural: str, resources: Iterable[ServedResource]) -> None:
         """Serve exactly these versions of `plural.group` from now on; none stops serving it."""
         kept = {key: r for key, r in self._resources.items() if (r.group, r.plural) != (group, plural)}
         self._resources = kept | {(r.group, r.version, r.plural): r for r in resources}
         self.generation += 1
 
-    def by_kind(self, group: str, kind: str) -> Resource | None:
+    def by_kind(self, group: str, kind: str) -> ServedResource | None:
         """The version objects are stored as, for those who know a kind only (ownerReferences)."""
         for resource in self._resources.values():
             if (resource.group, resource.kind, resource.version) == (group, kind, resource.storage_version):
                 return resource
         return None
 
-    def storing(self, stored_as: str) -> Resource | None:
+    def storing(self, stored_as: str) -> ServedResource | None:
         """The resource whose version is the one kept in the store."""
         for resource in self._resources.values():
             stored = resource.version == resource.storage_version and resource.conversion is None
@@ -143,12 +143,12 @@ class Registry:
         """Named groups (the core group is ''), in the order they appear to users."""
         return list(dict.fromkeys(r.group for r in self._resources.values() if r.group))
 
-    def served(self, group: str, version: str) -> list[Resource]:
+    def served(self, group: str, version: str) -> list[ServedResource]:
         return sorted(
             (r for r in self._resources.values() if (r.group, r.version) == (group, version)), key=lambda r: r.plural
         )
 
-    def __iter__(self) -> Iterator[Resource]:
+    def __iter__(self) -> Iterator[ServedResource]:
         return iter(self._resources.values())
 
 

@@ -39,7 +39,7 @@ class HasRaw(Protocol):
     def raw(self) -> SchemaDict: ...
 
 
-class Identity(NamedTuple):
+class EntryKey(NamedTuple):
     """Whose entry it is. An applier keeps its entry when it moves to another API version, an updater does not."""
 
     operation: str
@@ -60,12 +60,12 @@ class Entry:
     fields: FieldSet
 
     @property
-    def identity(self) -> Identity:
+    def identity(self) -> EntryKey:
         version = "" if self.operation == "Apply" else self.api_version
-        return Identity(self.operation, self.manager, version, self.subresource)
+        return EntryKey(self.operation, self.manager, version, self.subresource)
 
 
-Managers = dict[Identity, Entry]
+Managers = dict[EntryKey, Entry]
 
 
 def track_update(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final
+
+import orjson
 
 from remit.controlplane.schema.decoding import (
     ANYTHING,
@@ -58,10 +61,40 @@ _PROPS["properties"].update(
 )
 
 
+_MOST_REMEMBERED: Final = 1000
+_remembered: Final = dict[bytes, bool]()
+"""Schemas as they are once decoded, by their digests, and whether unknown fields were taken out. To decode one again
+changes nothing, and takes long: a CRD is decoded when it is written, when it is served, and with each of its updates.
+"""
+
+
 def decode_schemas(crd: Raw, unknown: list[str] | None = None) -> None:
     """Decode the schemas in a CRD whose other fields are of the right types. Raises `Undecodable`."""
+    prunes = unknown is not None
     for index, version in enumerate((crd.get("spec") or {}).get("versions") or ()):
         schema = (version.get("schema") or {}).get("openAPIV3Schema")
-        if schema is not None:
-            place = Place(f"spec.versions[{index}].schema.openAPIV3Schema", _FIELD, "CustomResourceValidation")
-            decode(_PROPS, schema, place, unknown)
+        if schema is None or _is_remembered(schema, pruned=prunes):
+            continue
+        place = Place(f"spec.versions[{index}].schema.openAPIV3Schema", _FIELD, "CustomResourceValidation")
+        decode(_PROPS, schema, place, unknown)
+        _remember(schema, pruned=prunes)
+
+
+def _is_remembered(schema: Raw, *, pruned: bool) -> bool:
+    found = _remembered.get(_digest(schema))
+    return found is not None and found >= pruned
+
+
+def _remember(schema: Raw, *, pruned: bool) -> None:
+    if len(_remembered) >= _MOST_REMEMBERED:
+        _remembered.clear()
+    if digest := _digest(schema):
+        _remembered[digest] = pruned or _remembered.get(digest, False)
+
+
+def _digest(schema: Raw) -> bytes:
+    """Empty for what is nested too deep, or has numbers too large, to be remembered."""
+    try:
+        return hashlib.blake2b(orjson.dumps(schema), digest_size=32).digest()
+    except TypeError:
+        return b""

@@ -18,12 +18,12 @@ from remit.controlplane.failures import (
     quoted,
 )
 from remit.controlplane.http.bodies import missing_kind, not_an_object, repeated_keys
-from remit.controlplane.http.request import Request
-from remit.controlplane.resources import Resource
+from remit.controlplane.http.request import ApiRequest
+from remit.controlplane.resources import ServedResource
 from remit.controlplane.schema import Cause
 from remit.controlplane.schema.metadata import validate_metadata
 from remit.controlplane.storage import Object
-from remit.controlplane.verbs.cluster import Target, Writer, timestamp
+from remit.controlplane.verbs.cluster import RequestInfo, Writer, timestamp
 
 OBJECT_LIMIT = 1_572_864
 """Bytes of one stored object: etcd's default, so what fits here fits a cluster too."""
@@ -32,7 +32,7 @@ _MAX_MISTAKES = 100
 _SYSTEM_METADATA = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
 
 
-def check_type(resource: Resource, obj: Any, request: Request, raw: bytes = b"") -> Object:
+def check_type(resource: ServedResource, obj: Any, request: ApiRequest, raw: bytes = b"") -> Object:
     """The body must be an object of this resource whose parts are of the right types: everything else counts on that.
 
     Built-in kinds may leave their type out, as kopf's Events do. Raises 400, or 422 for the outcome of a patch.
@@ -58,7 +58,7 @@ def check_type(resource: Resource, obj: Any, request: Request, raw: bytes = b"")
     return {**obj, "apiVersion": resource.api_version, "kind": obj["kind"] or resource.kind}
 
 
-def _check_kind(resource: Resource, obj: Object, raw: bytes) -> None:
+def _check_kind(resource: ServedResource, obj: Object, raw: bytes) -> None:
     api_version, kind = obj["apiVersion"], obj["kind"]
     if resource.custom and not kind:
         raise missing_kind(resource.kind, raw)
@@ -72,18 +72,18 @@ def _check_kind(resource: Resource, obj: Object, raw: bytes) -> None:
         raise undecodable(resource, f"converting ({given}) to ({wanted}): unknown conversion", kind)
 
 
-def undecodable(resource: Resource, why: str, given: str = "") -> Failure:
+def undecodable(resource: ServedResource, why: str, given: str = "") -> Failure:
     kind, version = resource.kind, resource.version
     return bad_request(f'{given or kind} in version "{version}" cannot be handled as a {kind}: {why}')
 
 
-def type_causes(resource: Resource, obj: Object) -> list[Cause]:
+def type_causes(resource: ServedResource, obj: Object) -> list[Cause]:
     if obj["kind"] == resource.kind:
         return []
     return [Cause("FieldValueInvalid", f'Invalid value: "{obj["kind"]}": must be {resource.kind}', "kind")]
 
 
-def check_fields(resource: Resource, obj: Object, request: Request, raw: bytes = b"") -> None:
+def check_fields(resource: ServedResource, obj: Object, request: ApiRequest, raw: bytes = b"") -> None:
     """Prune unknown fields; with fieldValidation Strict they are refused, with Warn the client is told."""
     mode = request.text("fieldValidation", "Warn")
     if mode not in ("Ignore", "Warn", "Strict"):
@@ -102,7 +102,7 @@ def check_fields(resource: Resource, obj: Object, request: Request, raw: bytes =
         request.warnings.extend(mistakes)
 
 
-def check_place(target: Target, obj: Object) -> None:
+def check_place(target: RequestInfo, obj: Object) -> None:
     """Name and namespace in the body must agree with those in the path."""
     metadata = obj["metadata"]
     if target.resource.namespaced:
@@ -119,7 +119,7 @@ def check_place(target: Target, obj: Object) -> None:
         metadata["name"] = target.name
 
 
-def check_namespace(cluster: Writer, target: Target, obj: Object) -> None:
+def check_namespace(cluster: Writer, target: RequestInfo, obj: Object) -> None:
     """New objects need a namespace that exists and is not going away."""
     if not target.resource.namespaced:
         return
@@ -150,7 +150,7 @@ def set_new_metadata(cluster: Writer, obj: Object) -> None:
         metadata["name"] = metadata["generateName"][:58] + suffix
 
 
-def tidy(resource: Resource, obj: Object) -> None:
+def tidy(resource: ServedResource, obj: Object) -> None:
     """Leave out what is empty where Kubernetes leaves it out."""
     metadata = obj["metadata"]
     for field in ("labels", "annotations", "finalizers", "ownerReferences"):
@@ -174,7 +174,7 @@ def keep_system_metadata(obj: Object, old: Object) -> None:
             metadata.pop(field, None)
 
 
-def check_revision(resource: Resource, obj: Object, old: Object, *, required: bool) -> None:
+def check_revision(resource: ServedResource, obj: Object, old: Object, *, required: bool) -> None:
     """The resourceVersion in the body, where given, must be that of the live object."""
     metadata, before = obj["metadata"], old["metadata"]
     name, revision = before["name"], metadata.get("resourceVersion") or ""
@@ -188,7 +188,7 @@ def check_revision(resource: Resource, obj: Object, old: Object, *, required: bo
     metadata["resourceVersion"] = before["resourceVersion"]
 
 
-def check_uid(resource: Resource, obj: Object, old: Object) -> None:
+def check_uid(resource: ServedResource, obj: Object, old: Object) -> None:
     """A PUT that names a uid is meant for that object, not for another of the same name."""
     uid, actual = obj["metadata"].get("uid"), old["metadata"]["uid"]
     if uid and uid != actual:
@@ -203,7 +203,7 @@ def _uid_causes(obj: Object, old: Object | None) -> list[Cause]:
     return [Cause("FieldValueInvalid", f'Invalid value: "{uid}": field is immutable', "metadata.uid")]
 
 
-def validate(cluster: Writer, resource: Resource, obj: Object, old: Object | None = None) -> None:
+def validate(cluster: Writer, resource: ServedResource, obj: Object, old: Object | None = None) -> None:
     """Metadata, schema, and the resource's own rules. Raises 422 with every cause, and `NotOnLoop`."""
     shape = resource.schema.validate(obj, old, cluster.rule_budget())
     if not resource.custom:
@@ -219,7 +219,7 @@ def validate(cluster: Writer, resource: Resource, obj: Object, old: Object | Non
         raise invalid(resource.group, obj["kind"], obj["metadata"].get("name") or "", causes)
 
 
-def _refuse_undecodable(resource: Resource, causes: list[Cause]) -> None:
+def _refuse_undecodable(resource: ServedResource, causes: list[Cause]) -> None:
     """Built-in kinds are Go structs to Kubernetes: a value of a wrong type cannot even be decoded."""
     for cause in causes:
         if cause.reason == "FieldValueTypeInvalid" or "must be of type" in cause.message:

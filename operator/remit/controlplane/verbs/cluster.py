@@ -9,7 +9,7 @@ from typing import Protocol
 
 import orjson
 
-from remit.controlplane.resources import Registry, Resource
+from remit.controlplane.resources import Registry, ServedResource
 from remit.controlplane.schema.celcost import Budget
 from remit.controlplane.storage import Object, Record, Store, compact
 
@@ -56,16 +56,16 @@ class Writer(Protocol):
 
 
 @dataclass(frozen=True)
-class Target:
+class RequestInfo:
     """The object, or the collection when `name` is empty, that a request is about."""
 
-    resource: Resource
+    resource: ServedResource
     namespace: str = ""
     name: str = ""
     subresource: str = ""
 
 
-def view(resource: Resource, record: Record) -> bytes:
+def view(resource: ServedResource, record: Record) -> bytes:
     """A stored object as this version of the resource shows it.
 
     A custom resource is pruned and defaulted by its schema as it is now, as kube-apiserver does when it reads from
@@ -86,13 +86,13 @@ def view(resource: Resource, record: Record) -> bytes:
     return orjson.dumps(_through_own_schema(resource, orjson.loads(shown)))
 
 
-def load(resource: Resource, record: Record) -> Object:
+def load(resource: ServedResource, record: Record) -> Object:
     """Like `view`, as a fresh object, the caller's to change."""
     obj: Object = orjson.loads(view(resource, record))
     return obj
 
 
-def convert(resource: Resource, obj: Object) -> Object:
+def convert(resource: ServedResource, obj: Object) -> Object:
     """A stored object of the caller's as this version of the resource shows it."""
     if resource.conversion is not None:
         return resource.conversion.to_view(obj)
@@ -102,7 +102,7 @@ def convert(resource: Resource, obj: Object) -> Object:
     return obj if resource.version == resource.storage_version else _through_own_schema(resource, obj)
 
 
-def _through_stored_schema(resource: Resource, obj: Object) -> Object:
+def _through_stored_schema(resource: ServedResource, obj: Object) -> Object:
     schema = resource.stored_schema or resource.schema
     obj["apiVersion"] = f"{resource.group}/{resource.storage_version}"
     schema.prune(obj)
@@ -110,14 +110,14 @@ def _through_stored_schema(resource: Resource, obj: Object) -> Object:
     return obj
 
 
-def _through_own_schema(resource: Resource, obj: Object) -> Object:
+def _through_own_schema(resource: ServedResource, obj: Object) -> Object:
     """Without defaults: of what is stored, only the version that it is stored in has some."""
     obj["apiVersion"] = resource.api_version
     resource.schema.prune(obj)
     return obj
 
 
-def to_storage(resource: Resource, obj: Object) -> Object:
+def to_storage(resource: ServedResource, obj: Object) -> Object:
     """What the store keeps for an object of this version: apiVersion and kind come first."""
     if resource.conversion is not None:
         return resource.conversion.to_storage(obj)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from remit.controlplane.failures import Failure, bad_request, conflict, forbidden, invalid
-from remit.controlplane.http.request import Request
-from remit.controlplane.resources import Resource
+from remit.controlplane.http.request import ApiRequest
+from remit.controlplane.resources import ServedResource
 from remit.controlplane.schema import DELETE_OPTIONS, Undecodable, decode
 from remit.controlplane.storage import Object, Record
-from remit.controlplane.verbs.cluster import Cluster, Target, convert, timestamp
+from remit.controlplane.verbs.cluster import Cluster, RequestInfo, convert, timestamp
 from remit.controlplane.verbs.selection import select
 
 FOREGROUND = "foregroundDeletion"
@@ -31,7 +31,7 @@ class DeleteOptions:
     dry_run: bool = False
 
     @classmethod
-    def of(cls, request: Request, body: Any) -> DeleteOptions:
+    def of(cls, request: ApiRequest, body: Any) -> DeleteOptions:
         """From the body, or from the query when the body is empty. Raises 400 and 422."""
         options = {} if body is None else body
         try:
@@ -73,7 +73,7 @@ def _invalid_options(reason: str, message: str, field: str) -> Failure:
     return invalid("meta.k8s.io", "DeleteOptions", "", [(reason, message, field)])
 
 
-def delete(cluster: Cluster, target: Target, options: DeleteOptions) -> tuple[int, Object]:
+def delete(cluster: Cluster, target: RequestInfo, options: DeleteOptions) -> tuple[int, Object]:
     """HTTP status, and the object while finalizers hold it, or a Status when it is gone."""
     resource = target.resource
     store = cluster.store
@@ -90,14 +90,16 @@ def delete(cluster: Cluster, target: Target, options: DeleteOptions) -> tuple[in
     return 202 if options.orphan_dependents is False else 200, convert(resource, obj)
 
 
-def _success(resource: Resource, name: str, **more: str) -> Object:
+def _success(resource: ServedResource, name: str, **more: str) -> Object:
     details = {"name": name, "group": resource.group, "kind": resource.plural, **more}
     if not resource.group:
         del details["group"]
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
 
 
-def delete_record(cluster: Cluster, resource: Resource, record: Record, options: DeleteOptions) -> tuple[bool, Object]:
+def delete_record(
+    cluster: Cluster, resource: ServedResource, record: Record, options: DeleteOptions
+) -> tuple[bool, Object]:
     """Take one step towards the object's end: (whether it is gone, its last state in the stored version)."""
     obj = record.load()
     metadata = obj["metadata"]
@@ -127,7 +129,7 @@ def delete_record(cluster: Cluster, resource: Resource, record: Record, options:
     return False, obj
 
 
-def release(cluster: Cluster, resource: Resource, record: Record, finalizer: str) -> None:
+def release(cluster: Cluster, resource: ServedResource, record: Record, finalizer: str) -> None:
     """Remove one finalizer from an object that is being deleted; without any left, it goes."""
     obj = record.load()
     metadata = obj["metadata"]
@@ -140,7 +142,7 @@ def release(cluster: Cluster, resource: Resource, record: Record, finalizer: str
     (cluster.store.put if waits else cluster.store.remove)(resource.stored_as, obj)
 
 
-def _finalizers(resource: Resource, obj: Object, policy: Propagation) -> list[str]:
+def _finalizers(resource: ServedResource, obj: Object, policy: Propagation) -> list[str]:
     """The finalizers the deletion starts with: the policy replaces the garbage collector's, and keeps the others."""
     present: list[str] = obj["metadata"].get("finalizers") or []
     finalizers = [f for f in present if f not in (FOREGROUND, ORPHAN)] if policy else list(present)
@@ -154,7 +156,7 @@ def _finalizers(resource: Resource, obj: Object, policy: Propagation) -> list[st
     return finalizers
 
 
-def _check_preconditions(resource: Resource, obj: Object, options: DeleteOptions) -> None:
+def _check_preconditions(resource: ServedResource, obj: Object, options: DeleteOptions) -> None:
     metadata = obj["metadata"]
     if options.uid and options.uid != metadata["uid"]:
         why = (
@@ -170,7 +172,9 @@ def _check_preconditions(resource: Resource, obj: Object, options: DeleteOptions
         raise conflict(resource.group, resource.kind, metadata["name"], why)
 
 
-async def delete_collection(cluster: Cluster, target: Target, request: Request, options: DeleteOptions) -> list[Record]:
+async def delete_collection(
+    cluster: Cluster, target: RequestInfo, request: ApiRequest, options: DeleteOptions
+) -> list[Record]:
     """Delete what the selectors choose; the result is what it was before. Others have their turn meanwhile."""
     selection = select(target, request.text("labelSelector"), request.text("fieldSelector"))
     resource = target.resource

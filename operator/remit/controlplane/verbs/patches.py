@@ -6,7 +6,7 @@ from typing import Any
 
 from remit.controlplane.failures import bad_request, too_many_operations, unsupported_media_type
 from remit.controlplane.http.bodies import load_json
-from remit.controlplane.resources import Resource
+from remit.controlplane.resources import ServedResource
 from remit.controlplane.schema.patches import apply_json_patch, apply_merge_patch, apply_strategic, rejected
 from remit.controlplane.storage import Object
 
@@ -17,7 +17,7 @@ APPLY_PATCH = "application/apply-patch+yaml"
 MOST_OPERATIONS = 10_000
 
 
-def patch_type(resource: Resource, content_type: str) -> str:
+def patch_type(resource: ServedResource, content_type: str) -> str:
     """The media type of a patch. Raises 415: custom resources know no strategic merge."""
     media = content_type.split(";")[0].strip().lower()
     accepted = [JSON_PATCH, MERGE_PATCH, APPLY_PATCH]
@@ -28,7 +28,7 @@ def patch_type(resource: Resource, content_type: str) -> str:
     return media
 
 
-def patched(resource: Resource, media: str, body: bytes, obj: Object) -> Any:
+def patched(resource: ServedResource, media: str, body: bytes, obj: Object) -> Any:
     """`obj` after the patch; `obj` itself may be changed."""
     try:
         patch = load_json(body)

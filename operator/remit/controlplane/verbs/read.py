@@ -12,16 +12,16 @@ import orjson
 
 from remit.controlplane.failures import expired
 from remit.controlplane.http.negotiation import Accepted
-from remit.controlplane.http.request import Request
-from remit.controlplane.resources import Resource
+from remit.controlplane.http.request import ApiRequest
+from remit.controlplane.resources import ServedResource
 from remit.controlplane.storage import Record
-from remit.controlplane.verbs.cluster import Cluster, Target, load, view
+from remit.controlplane.verbs.cluster import Cluster, RequestInfo, load, view
 from remit.controlplane.verbs.revisions import Continue, check_list_revision, parse_revision, require_reached
 from remit.controlplane.verbs.selection import Selection, select
 from remit.controlplane.verbs.shapes import partial_metadata, show, table
 
 
-def get(cluster: Cluster, target: Target, request: Request, accepted: Accepted) -> bytes:
+def get(cluster: Cluster, target: RequestInfo, request: ApiRequest, accepted: Accepted) -> bytes:
     require_reached(cluster.store, parse_revision(request.text("resourceVersion")))
     record = cluster.store.get(target.resource.stored_as, target.namespace, target.name)
     if record is None:
@@ -42,7 +42,7 @@ class Listing(NamedTuple):
     show: Callable[[], bytes]
 
 
-def list_objects(cluster: Cluster, target: Target, request: Request, accepted: Accepted) -> Listing:
+def list_objects(cluster: Cluster, target: RequestInfo, request: ApiRequest, accepted: Accepted) -> Listing:
     """A list is one consistent view: a chunk that continues shows the revision of the first chunk."""
     store, resource = cluster.store, target.resource
     asked, match = check_list_revision(request)
@@ -77,7 +77,7 @@ def _list(
     selection: Selection,
     revision: int,
     limit: int,
-    request: Request,
+    request: ApiRequest,
     accepted: Accepted,
     now: datetime,
 ) -> bytes:
@@ -107,10 +107,10 @@ _EXPIRED_CONTINUE = (
 
 
 def _show_list(
-    resource: Resource,
+    resource: ServedResource,
     records: list[Record],
     metadata: dict[str, object],
-    request: Request,
+    request: ApiRequest,
     accepted: Accepted,
     now: datetime,
 ) -> bytes:
@@ -132,7 +132,7 @@ def _show_list(
     return accepted.dump(shown)
 
 
-def join_list(resource: Resource, records: list[Record], metadata: dict[str, object]) -> bytes:
+def join_list(resource: ServedResource, records: list[Record], metadata: dict[str, object]) -> bytes:
     """The list's JSON, made of the records' own bytes. Items of built-in kinds do not repeat their type."""
     items = [view(resource, record) for record in records]
     if not resource.custom and resource.conversion is None:
@@ -141,7 +141,7 @@ def join_list(resource: Resource, records: list[Record], metadata: dict[str, obj
     return orjson.dumps(head)[:-1] + b',"items":[' + b",".join(items) + b"]}"
 
 
-def _without_type(resource: Resource, item: bytes) -> bytes:
+def _without_type(resource: ServedResource, item: bytes) -> bytes:
     if item.startswith(resource.prefix):
         return b"{" + item[len(resource.prefix) :]
     obj = orjson.loads(item)  # not written by this server

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import orjson
 
 from remit.controlplane.failures import Failure, bad_request, expired, invalid, quoted, too_large_revision
-from remit.controlplane.http.request import Request
+from remit.controlplane.http.request import ApiRequest
 from remit.controlplane.storage import Store
 
 _LONGEST_REVISION = 30
@@ -63,7 +63,7 @@ class Continue(NamedTuple):
         raise bad_request("invalid continue token: continue key is not valid: illegal base64 data or contents")
 
 
-def check_list_revision(request: Request) -> tuple[int, str]:
+def check_list_revision(request: ApiRequest) -> tuple[int, str]:
     """`resourceVersion` and `resourceVersionMatch` of a list, checked against each other as Kubernetes does."""
     revision, match = request.text("resourceVersion"), request.text("resourceVersionMatch")
     causes = []

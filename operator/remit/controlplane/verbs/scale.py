@@ -7,11 +7,11 @@ from typing import Any
 import orjson
 
 from remit.controlplane.failures import bad_request, internal, invalid
-from remit.controlplane.http.request import Request
-from remit.controlplane.resources import Resource
+from remit.controlplane.http.request import ApiRequest
+from remit.controlplane.resources import ServedResource
 from remit.controlplane.schema import SCALE, Undecodable, decode
 from remit.controlplane.storage import Object
-from remit.controlplane.verbs.cluster import Cluster, Target, Writer, load
+from remit.controlplane.verbs.cluster import Cluster, RequestInfo, Writer, load
 from remit.controlplane.verbs.patches import patched
 from remit.controlplane.verbs.write import Written, replace
 
@@ -22,7 +22,7 @@ def _at(obj: Any, path: str) -> Any:
     return obj
 
 
-def show_scale(resource: Resource, obj: Object) -> Object:
+def show_scale(resource: ServedResource, obj: Object) -> Object:
     """The Scale of a custom resource's object."""
     assert resource.scale is not None  # noqa: S101 - the path is served only where there is one
     metadata = obj["metadata"]
@@ -41,7 +41,7 @@ def show_scale(resource: Resource, obj: Object) -> Object:
     }
 
 
-def get_scale(cluster: Cluster, target: Target) -> Object:
+def get_scale(cluster: Cluster, target: RequestInfo) -> Object:
     record = cluster.store.get(target.resource.stored_as, target.namespace, target.name)
     if record is None:
         raise target.resource.not_found(target.name)
@@ -53,25 +53,25 @@ def get_scale(cluster: Cluster, target: Target) -> Object:
     return show_scale(target.resource, obj)
 
 
-def _live(cluster: Writer, target: Target) -> Object:
+def _live(cluster: Writer, target: RequestInfo) -> Object:
     record = cluster.store.latest(target.resource.stored_as, target.namespace, target.name)
     if record is None:
         raise target.resource.not_found(target.name)
     return load(target.resource, record)
 
 
-def put_scale(cluster: Writer, target: Target, body: Any, request: Request, raw: bytes = b"") -> Written:
+def put_scale(cluster: Writer, target: RequestInfo, body: Any, request: ApiRequest, raw: bytes = b"") -> Written:
     live = _live(cluster, target)
     return _replace(cluster, target, live, body, request)
 
 
-def patch_scale(cluster: Writer, target: Target, media: str, request: Request) -> Written:
+def patch_scale(cluster: Writer, target: RequestInfo, media: str, request: ApiRequest) -> Written:
     live = _live(cluster, target)
     body = patched(target.resource, media, request.body, show_scale(target.resource, live))
     return _replace(cluster, target, live, body, request)
 
 
-def _replace(cluster: Writer, target: Target, live: Object, scale: Any, request: Request) -> Written:
+def _replace(cluster: Writer, target: RequestInfo, live: Object, scale: Any, request: ApiRequest) -> Written:
     resource = target.resource
     assert resource.scale is not None  # noqa: S101
     if not isinstance(scale, dict) or scale.get("kind") != "Scale":

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from remit.controlplane.failures import bad_request
-from remit.controlplane.resources import Resource
+from remit.controlplane.resources import ServedResource
 from remit.controlplane.schema import parse_field_selector, parse_label_selector
 from remit.controlplane.schema.selectors import Selector
 from remit.controlplane.storage import Object, Record
-from remit.controlplane.verbs.cluster import Target, load
+from remit.controlplane.verbs.cluster import RequestInfo, load
 
 _METADATA_FIELDS = frozenset({"metadata.name", "metadata.namespace"})
 
@@ -19,7 +19,7 @@ _METADATA_FIELDS = frozenset({"metadata.name", "metadata.namespace"})
 class Selection:
     """A predicate on records. Cheap parts first; the object is parsed only for fields inside it."""
 
-    resource: Resource
+    resource: ServedResource
     namespace: str = ""
     name: str = ""
     labels: Selector | None = None
@@ -47,7 +47,7 @@ class Selection:
         return not self.name and self.labels is None and self.fields is None
 
 
-def select(target: Target, labels: str, fields: str) -> Selection:
+def select(target: RequestInfo, labels: str, fields: str) -> Selection:
     """Raises 400 for a selector that cannot be parsed or a field that cannot be selected on."""
     try:
         by_label = parse_label_selector(labels) if labels else None

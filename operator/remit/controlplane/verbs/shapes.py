@@ -10,7 +10,7 @@ import orjson
 
 from remit.controlplane.failures import bad_request
 from remit.controlplane.http.negotiation import Accepted
-from remit.controlplane.resources import Resource
+from remit.controlplane.resources import ServedResource
 from remit.controlplane.storage import Object
 
 
@@ -23,7 +23,7 @@ def partial_metadata(obj: Object, version: str) -> Object:
 
 
 def table(
-    resource: Resource,
+    resource: ServedResource,
     objects: Iterable[Object],
     now: datetime,
     *,
@@ -55,7 +55,7 @@ def table(
     }
 
 
-def show(resource: Resource, shown: bytes, accepted: Accepted, now: datetime, include: str = "Metadata") -> bytes:
+def show(resource: ServedResource, shown: bytes, accepted: Accepted, now: datetime, include: str = "Metadata") -> bytes:
     """One object, as its resource shows it, in the form that was asked for."""
     if accepted.shape == "Object" and not accepted.yaml and not accepted.pretty:
         return shown

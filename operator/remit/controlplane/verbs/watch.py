@@ -11,9 +11,9 @@ import orjson
 
 from remit.controlplane.failures import Failure, invalid
 from remit.controlplane.http.negotiation import Accepted
-from remit.controlplane.http.request import Request
+from remit.controlplane.http.request import ApiRequest
 from remit.controlplane.storage import Change, EventType, Object, Record, Subscription
-from remit.controlplane.verbs.cluster import Cluster, Target, load, view
+from remit.controlplane.verbs.cluster import Cluster, RequestInfo, load, view
 from remit.controlplane.verbs.revisions import parse_revision, too_old
 from remit.controlplane.verbs.selection import Selection, select
 from remit.controlplane.verbs.shapes import partial_metadata, table
@@ -37,7 +37,7 @@ class WatchOptions:
     timeout: float
 
 
-def watch_options(request: Request) -> WatchOptions:
+def watch_options(request: ApiRequest) -> WatchOptions:
     """Raises 422 for options that contradict each other, 400 for a bad resourceVersion."""
     text, match = request.text("resourceVersion"), request.text("resourceVersionMatch")
     initial_asked = "sendInitialEvents" in request.query
@@ -66,7 +66,7 @@ def _options_invalid(field: str, why: str) -> Failure:
 class Watch:
     """One watch request. Iterate over it: chunks of whole lines; it ends at its timeout, or with an ERROR event."""
 
-    def __init__(self, cluster: Cluster, target: Target, request: Request, accepted: Accepted) -> None:
+    def __init__(self, cluster: Cluster, target: RequestInfo, request: ApiRequest, accepted: Accepted) -> None:
         self._cluster = cluster
         self._resource = target.resource
         self._selection: Selection = select(target, request.text("labelSelector"), request.text("fieldSelector"))

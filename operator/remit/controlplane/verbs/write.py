@@ -20,14 +20,14 @@ from remit.controlplane.failures import (
     generated_name_exists,
     invalid,
 )
-from remit.controlplane.http.request import Request
-from remit.controlplane.resources import Resource
+from remit.controlplane.http.request import ApiRequest
+from remit.controlplane.resources import ServedResource
 from remit.controlplane.schema.apply import server_side_apply
 from remit.controlplane.schema.jsontypes import same
 from remit.controlplane.schema.managedfields import track_update
 from remit.controlplane.storage import Object, Record
 from remit.controlplane.verbs import admit
-from remit.controlplane.verbs.cluster import Target, Writer, convert, load, to_storage
+from remit.controlplane.verbs.cluster import RequestInfo, Writer, convert, load, to_storage
 from remit.controlplane.verbs.patches import patched
 
 LONGEST_MANAGER = 128
@@ -41,7 +41,7 @@ class Written(NamedTuple):
     obj: Object
 
 
-def create(cluster: Writer, target: Target, body: Any, request: Request, raw: bytes = b"") -> Written:
+def create(cluster: Writer, target: RequestInfo, body: Any, request: ApiRequest, raw: bytes = b"") -> Written:
     resource = target.resource
     obj = admit.check_type(resource, body, request, raw)
     admit.check_place(target, obj)
@@ -50,7 +50,9 @@ def create(cluster: Writer, target: Target, body: Any, request: Request, raw: by
     return _create(cluster, target, obj, request)
 
 
-def _create(cluster: Writer, target: Target, obj: Object, request: Request, *, applied: bool = False) -> Written:
+def _create(
+    cluster: Writer, target: RequestInfo, obj: Object, request: ApiRequest, *, applied: bool = False
+) -> Written:
     resource = target.resource
     generated = not obj["metadata"].get("name")
     if resource.status:
@@ -74,7 +76,7 @@ def _create(cluster: Writer, target: Target, obj: Object, request: Request, *, a
     return Written(201, _put(cluster, resource, obj, request))
 
 
-def update(cluster: Writer, target: Target, body: Any, request: Request, raw: bytes = b"") -> Written:
+def update(cluster: Writer, target: RequestInfo, body: Any, request: ApiRequest, raw: bytes = b"") -> Written:
     """PUT: replace the object, or its status."""
     resource = target.resource
     obj = admit.check_type(resource, body, request, raw)
@@ -95,10 +97,10 @@ def update(cluster: Writer, target: Target, body: Any, request: Request, raw: by
 
 def replace(
     cluster: Writer,
-    target: Target,
+    target: RequestInfo,
     old: Object,
     obj: Object,
-    request: Request,
+    request: ApiRequest,
     *,
     revision_required: bool = False,
     applied: bool = False,
@@ -134,7 +136,7 @@ def _held(obj: Object) -> bool:
     return bool(obj["metadata"].get("finalizers") or (obj["kind"] == "Namespace" and obj["spec"].get("finalizers")))
 
 
-def patch(cluster: Writer, target: Target, content_type: str, body: bytes, request: Request) -> Written:
+def patch(cluster: Writer, target: RequestInfo, content_type: str, body: bytes, request: ApiRequest) -> Written:
     """JSON patch, merge patch, strategic merge patch."""
     _check_patch_options(request, applied=False)
     resource = target.resource
@@ -152,7 +154,7 @@ def patch(cluster: Writer, target: Target, content_type: str, body: bytes, reque
     return replace(cluster, target, old, obj, request)
 
 
-def apply(cluster: Writer, target: Target, config: Any, request: Request) -> Written:
+def apply(cluster: Writer, target: RequestInfo, config: Any, request: ApiRequest) -> Written:
     """Server-side apply: create the object, or merge into it what the manager owns."""
     resource = target.resource
     manager = _check_patch_options(request, applied=True)
@@ -192,7 +194,7 @@ def apply(cluster: Writer, target: Target, config: Any, request: Request) -> Wri
     return replace(cluster, target, old, obj, request, applied=True)
 
 
-def _check_patch_options(request: Request, *, applied: bool) -> str:
+def _check_patch_options(request: ApiRequest, *, applied: bool) -> str:
     """The field manager. Raises 422 for options that do not fit the type of the patch."""
     manager = request.text("fieldManager")
     causes = []
@@ -208,11 +210,11 @@ def _check_patch_options(request: Request, *, applied: bool) -> str:
     return manager
 
 
-def _live(cluster: Writer, target: Target) -> Record | None:
+def _live(cluster: Writer, target: RequestInfo) -> Record | None:
     return cluster.store.latest(target.resource.stored_as, target.namespace, target.name)
 
 
-def _isolate(resource: Resource, subresource: str, obj: Object, old: Object) -> Object:
+def _isolate(resource: ServedResource, subresource: str, obj: Object, old: Object) -> Object:
     """The main endpoint does not touch status, and the status endpoint touches nothing else."""
     if subresource == "status":
         kept = {**old, "metadata": {**old["metadata"], "managedFields": obj["metadata"].get("managedFields", [])}}
@@ -231,7 +233,7 @@ def _with_status(obj: Object, source: Object) -> Object:
     return result
 
 
-def _spec(resource: Resource, obj: Object) -> Object:
+def _spec(resource: ServedResource, obj: Object) -> Object:
     """What counts as a new generation when it changes."""
     skipped = ("metadata", "status") if resource.status else ("metadata",)
     return {key: value for key, value in obj.items() if key not in skipped}
@@ -249,7 +251,7 @@ def _timeless(obj: Object) -> Object:
     return {**obj, "metadata": {**metadata, "managedFields": entries}}
 
 
-def _track(cluster: Writer, target: Target, old: Object | None, obj: Object, request: Request) -> None:
+def _track(cluster: Writer, target: RequestInfo, old: Object | None, obj: Object, request: ApiRequest) -> None:
     if target.resource.status and not target.subresource:
         # The main endpoint does not own status, not even what its default put there. Metadata stays shared.
         old = old and _without_status(old)
@@ -267,7 +269,7 @@ def _track(cluster: Writer, target: Target, old: Object | None, obj: Object, req
         obj["metadata"].pop("managedFields", None)
 
 
-def _put(cluster: Writer, resource: Resource, obj: Object, request: Request) -> Object:
+def _put(cluster: Writer, resource: ServedResource, obj: Object, request: ApiRequest) -> Object:
     """Hand the object to the store, unless this is a dry run; the result is what the client is shown.
 
     Both share their metadata, in which the store sets the resourceVersion.

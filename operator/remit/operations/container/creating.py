@@ -10,7 +10,7 @@ from remit.api.operations import ContainerOperation
 from remit.backends.docker import labels
 from remit.backends.docker.planning import LOG
 from remit.backends.failure import OperationFailed
-from remit.operations.base import Work
+from remit.operations.base import OperationRequest
 from remit.policy import Limits
 
 STARTED_BY: Final = "remit.dev/started-by"
@@ -21,12 +21,12 @@ _RESTART: Final = {"Always": "always", "OnFailure": "on-failure", "Never": "no"}
 _NANO: Final = 1_000_000_000
 
 
-def container_name(work: Work, container: ContainerOperation) -> str:
+def container_name(request: OperationRequest, container: ContainerOperation) -> str:
     """As asked for, or else one that is the same for every attempt of the task."""
-    return container.name or f"remit-{work.id.rpartition('-')[0]}"
+    return container.name or f"remit-{request.id.rpartition('-')[0]}"
 
 
-def creation(work: Work, container: ContainerOperation, env: Mapping[str, str]) -> dict[str, Any]:
+def creation(request: OperationRequest, container: ContainerOperation, env: Mapping[str, str]) -> dict[str, Any]:
     """The engine's `POST /containers/create`. Raises `OperationFailed` for options that contradict each other."""
     options = container.options or ContainerOptions()
     ports = {f"{port.container_port}/{port.protocol}": port for port in options.ports}
@@ -34,15 +34,15 @@ def creation(work: Work, container: ContainerOperation, env: Mapping[str, str]) 
         "Image": container.image,
         "Env": [f"{name}={value}" for name, value in env.items()],
         "Labels": {
-            labels.NAMESPACE: work.namespace,
-            labels.TASK: work.task,
-            labels.UID: work.id.rpartition("-")[0],
-            STARTED_BY: work.id,
+            labels.NAMESPACE: request.namespace,
+            labels.TASK: request.task,
+            labels.UID: request.id.rpartition("-")[0],
+            STARTED_BY: request.id,
             **({REMOVED: "true"} if container.remove else {}),
         },
         "ExposedPorts": {name: {} for name in ports},
         "HostConfig": {
-            **limited(work.limits),
+            **limited(request.limits),
             "NetworkMode": _network(options),
             "Privileged": options.privileged,
             "CapDrop": ["ALL"],
@@ -72,7 +72,7 @@ def creation(work: Work, container: ContainerOperation, env: Mapping[str, str]) 
     return config | ({"User": options.user} if options.user else {})
 
 
-def environment(container: ContainerOperation, work: Work) -> dict[str, str]:
+def environment(container: ContainerOperation, request: OperationRequest) -> dict[str, str]:
     """The variables of `run` and `exec`. Raises `OperationFailed` for a value that is not text."""
     env: dict[str, str] = {}
     for index, variable in enumerate(container.env):
@@ -80,7 +80,7 @@ def environment(container: ContainerOperation, work: Work) -> dict[str, str]:
             env[variable.name] = variable.value or ""
             continue
         start = f"env[{index}].valueFrom."
-        found = next((value for path, value in work.values.items() if path.startswith(start)), None)
+        found = next((value for path, value in request.values.items() if path.startswith(start)), None)
         if found is not None:  # an optional one may not be there
             try:
                 env[variable.name] = found.decode()

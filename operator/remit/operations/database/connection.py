@@ -10,12 +10,12 @@ from urllib.parse import parse_qsl, urlsplit
 
 from remit.api.operations import PostgresOperation, RedisOperation
 from remit.backends.failure import OperationFailed
-from remit.operations.base import Work
+from remit.operations.base import OperationRequest
 from remit.operations.tls import TlsMaterial
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class DatabaseServer:
     """A server to connect to. `name` is that of its Secret and key, with the namespace."""
 
     name: str
@@ -29,11 +29,11 @@ class Target:
         return hashlib.sha256(b"".join(hashlib.sha256(part or b"").digest() for part in parts)).digest()
 
 
-def target(work: Work, schemes: Set[str], options: Set[str]) -> Target:
+def target(request: OperationRequest, schemes: Set[str], options: Set[str]) -> DatabaseServer:
     """What the connection Secret of a database operation says. Raises `OperationFailed` without ever showing it."""
-    operation = work.subject
+    operation = request.subject
     assert isinstance(operation, PostgresOperation | RedisOperation)  # noqa: S101  # by its operation
-    raw = work.values.get("connection")
+    raw = request.values.get("connection")
     if raw is None:
         raise invalid("the key that spec…connection names is not there")
     try:
@@ -52,11 +52,11 @@ def target(work: Work, schemes: Set[str], options: Set[str]) -> Target:
     if unknown:
         listed = ", ".join(sorted(options))
         raise invalid(f"it may have the options {listed}, and no others; {len(unknown)} others are given")
-    name = f"{work.namespace}/{operation.connection.name}/{operation.connection.key}"
-    tls = TlsMaterial.of(work)
+    name = f"{request.namespace}/{operation.connection.name}/{operation.connection.key}"
+    tls = TlsMaterial.of(request)
     if not tls.is_empty:
         tls.context()  # what is wrong with it is told before anything is connected to
-    return Target(name, url, tls)
+    return DatabaseServer(name, url, tls)
 
 
 def invalid(message: str) -> OperationFailed:

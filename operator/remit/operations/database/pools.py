@@ -13,7 +13,7 @@ import structlog
 
 from remit.errors import RemitError
 from remit.operations.base import OVERDUE
-from remit.operations.database.connection import Target
+from remit.operations.database.connection import DatabaseServer
 
 MOST_POOLS = 16
 MOST_CONNECTIONS = 4
@@ -44,14 +44,14 @@ class Pools(Generic[P]):
     Pools are closed on the side, so that nobody waits for the server of another.
     """
 
-    make: Callable[[Target], Awaitable[P]]
+    make: Callable[[DatabaseServer], Awaitable[P]]
     close_one: Callable[[P], Coroutine[Any, Any, None]]
     _pools: dict[str, _Pool[P]] = field(default_factory=dict)
     _closing: set[asyncio.Task[None]] = field(default_factory=set)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @contextlib.asynccontextmanager
-    async def lease(self, target: Target) -> AsyncIterator[P]:
+    async def lease(self, target: DatabaseServer) -> AsyncIterator[P]:
         """The pool of `target`, with a connection to spare, for as long as the block lasts.
 
         Waits for its turn, in the order of the calls and without a limit of its own: that a pool is in use says nothing
@@ -70,7 +70,7 @@ class Pools(Generic[P]):
             if held.retired and not held.users:
                 self._close(held)
 
-    async def _take(self, target: Target) -> _Pool[P]:
+    async def _take(self, target: DatabaseServer) -> _Pool[P]:
         name, digest = target.name, target.digest
         async with self._lock:
             held = self._pools.get(name)

@@ -21,8 +21,8 @@ from remit.api.operations import PostgresOperation, SqlStatement
 from remit.backends import OutputSink
 from remit.backends.breaker import Breaker
 from remit.backends.failure import OperationFailed
-from remit.operations.base import Effect, Work, held
-from remit.operations.database.connection import Target, invalid, target, untrusted
+from remit.operations.base import Effect, OperationRequest, held
+from remit.operations.database.connection import DatabaseServer, invalid, target, untrusted
 from remit.operations.database.loaders import ADAPTERS, SETTINGS, json_text
 from remit.operations.database.pools import MOST_CONNECTIONS, Pools
 from remit.operations.database.rows import MeteredConnection
@@ -74,26 +74,26 @@ class _Cursor(psycopg.AsyncRawCursor[Any]):
         super()._execute_send(query, force_extended=True, binary=binary)
 
 
-class PostgresPerformer:
+class PostgresExecutor:
     """Statements on PostgreSQL servers, over pooled connections."""
 
     def __init__(self) -> None:
         self.breaker = Breaker("database")
         self._pools: Pools[_Server] = Pools(_open, _Server.close)
 
-    async def perform(self, work: Work, output: OutputSink) -> str:
-        """See `Performer.perform`. One JSON object a statement goes to stdout."""
-        postgres = work.subject
+    async def execute(self, request: OperationRequest, output: OutputSink) -> str:
+        """See `OperationExecutor.execute`. One JSON object a statement goes to stdout."""
+        postgres = request.subject
         assert isinstance(postgres, PostgresOperation)  # noqa: S101  # by its operation
         most = held(postgres.max_bytes, "spec.postgres.maxBytes", "ask for fewer rows")
-        wanted = target(work, {"postgres", "postgresql"}, _OPTIONS)
-        perform = _one_by_one if postgres.autocommit else _transact
+        wanted = target(request, {"postgres", "postgresql"}, _OPTIONS)
+        execute = _one_by_one if postgres.autocommit else _transact
         async with self._pools.lease(wanted) as server:
             with self.breaker.calling(wanted.name):
                 try:
                     await server.meet()
                     async with server.pool.connection(timeout=_CONNECT_SECONDS) as connection:
-                        done = await perform(connection, postgres, work, most)
+                        done = await execute(connection, postgres, request, most)
                 except (PoolTimeout, psycopg.Error) as error:
                     raise _failure(error) from None
         for _, line in done:
@@ -128,13 +128,13 @@ class _Server:
             await self.pool.close()
 
 
-async def _open(wanted: Target) -> _Server:
+async def _open(wanted: DatabaseServer) -> _Server:
     with contextlib.ExitStack() as files:
         conninfo = _conninfo(wanted, files)
         return _Server(await _pool(conninfo), conninfo, files.pop_all())
 
 
-def _conninfo(wanted: Target, files: contextlib.ExitStack) -> str:
+def _conninfo(wanted: DatabaseServer, files: contextlib.ExitStack) -> str:
     """What libpq is to connect with. `files` are open for as long as it may.
 
     What the URL does not say has libpq's own default, and never what the operator's environment or home says.
@@ -233,14 +233,14 @@ async def _watch(connection: Connection) -> None:
 
 
 async def _transact(
-    connection: Connection, postgres: PostgresOperation, work: Work, most: int
+    connection: Connection, postgres: PostgresOperation, request: OperationRequest, most: int
 ) -> list[tuple[int, bytes]]:
     """Of each statement how many rows it counts, and its result as a line of JSON: what cannot be encoded is not
     committed."""
-    budget, effect = _Budget(postgres.max_rows, most), Effect() if postgres.read_only else work.effect
+    budget, effect = _Budget(postgres.max_rows, most), Effect() if postgres.read_only else request.effect
     try:
         async with connection.transaction():
-            await _set(connection, work, local=True, read_only=postgres.read_only)
+            await _set(connection, request, local=True, read_only=postgres.read_only)
             done = [
                 await _statement(connection, index, statement, budget)
                 for index, statement in enumerate(postgres.statements)
@@ -255,26 +255,26 @@ async def _transact(
 
 
 async def _one_by_one(
-    connection: Connection, postgres: PostgresOperation, work: Work, most: int
+    connection: Connection, postgres: PostgresOperation, request: OperationRequest, most: int
 ) -> list[tuple[int, bytes]]:
     """The same, each statement as the server performs it outside of a transaction block: perhaps in several
     transactions, so that what fails may have taken place in part."""
     await connection.set_autocommit(True)
-    await _set(connection, work, local=False, read_only=False)
+    await _set(connection, request, local=False, read_only=False)
     budget, done = _Budget(postgres.max_rows, most), []
     for index, statement in enumerate(postgres.statements):
-        work.effect.begin(f"{index} statements took place, and the next one may have, at least in part")
+        request.effect.begin(f"{index} statements took place, and the next one may have, at least in part")
         done.append(await _statement(connection, index, statement, budget))
-    work.effect.begin("the statements took place")
+    request.effect.begin("the statements took place")
     return done
 
 
-async def _set(connection: Connection, work: Work, *, local: bool, read_only: bool) -> None:
+async def _set(connection: Connection, request: OperationRequest, *, local: bool, read_only: bool) -> None:
     settings = {
         **SETTINGS,
         "standard_conforming_strings": "on",
         # The server's own clock, so that a statement ends there too when it ends here.
-        "statement_timeout": str(max(1, int(work.timeout_seconds * 1000))),
+        "statement_timeout": str(max(1, int(request.timeout_seconds * 1000))),
     }
     if read_only:
         settings |= {"transaction_read_only": "on", "default_transaction_read_only": "on"}

@@ -16,8 +16,8 @@ from remit.api.operations import RedisOperation
 from remit.backends import OutputSink
 from remit.backends.breaker import Breaker
 from remit.backends.failure import OperationFailed
-from remit.operations.base import Effect, Work
-from remit.operations.database.connection import Target, invalid, target, untrusted
+from remit.operations.base import Effect, OperationRequest
+from remit.operations.database.connection import DatabaseServer, invalid, target, untrusted
 from remit.operations.database.loaders import json_text
 from remit.operations.database.metering import ErrorReply, MeteredConnection, MeteredSSLConnection
 from remit.operations.database.pools import MOST_CONNECTIONS, Pools
@@ -35,22 +35,22 @@ _NOT_PERMITTED: Final = frozenset({"NOPERM", "NOAUTH", "WRONGPASS"})
 Pool = client.BlockingConnectionPool
 
 
-class RedisPerformer:
+class RedisExecutor:
     """Commands on Redis (or Valkey) servers, over pooled connections."""
 
     def __init__(self) -> None:
         self.breaker = Breaker("server")
         self._pools: Pools[Pool] = Pools(_open, lambda pool: pool.aclose())
 
-    async def perform(self, work: Work, output: OutputSink) -> str:
-        """See `Performer.perform`. One JSON object a command goes to stdout."""
-        operation = work.subject
+    async def execute(self, request: OperationRequest, output: OutputSink) -> str:
+        """See `OperationExecutor.execute`. One JSON object a command goes to stdout."""
+        operation = request.subject
         assert isinstance(operation, RedisOperation)  # noqa: S101  # by its operation
-        wanted = target(work, {"redis", "rediss"}, frozenset({"db", "protocol"}))
+        wanted = target(request, {"redis", "rediss"}, frozenset({"db", "protocol"}))
         _must_be_text(operation)
         async with self._pools.lease(wanted) as pool:
             with self.breaker.calling(wanted.name):
-                replies = await _transact(pool, operation, work)
+                replies = await _transact(pool, operation, request)
         failed = _tell(operation, replies, output)
         if failed is not None:
             raise failed
@@ -60,7 +60,7 @@ class RedisPerformer:
         await self._pools.close()
 
 
-async def _open(wanted: Target) -> Pool:
+async def _open(wanted: DatabaseServer) -> Pool:
     encrypted = wanted.url.startswith("rediss://")
     if not encrypted and (wanted.tls.authority or wanted.tls.certificate):
         raise invalid("it begins with redis://, which is not encrypted; certificates go with rediss://")
@@ -79,14 +79,14 @@ async def _open(wanted: Target) -> Pool:
     return pool
 
 
-async def _transact(pool: Pool, operation: RedisOperation, work: Work) -> list[Any]:
+async def _transact(pool: Pool, operation: RedisOperation, request: OperationRequest) -> list[Any]:
     """The replies to the commands, those that are errors among them."""
     connection = await _connected(pool)
     try:
         await _begin(connection, operation)
         if not operation.read_only:
-            work.effect.begin("whether the commands took place is not known")
-        replies = await _execute(connection, operation, work.effect)
+            request.effect.begin("whether the commands took place is not known")
+        replies = await _execute(connection, operation, request.effect)
     except BaseException as error:
         # What more comes on it, or in which state it is, is not known.
         await connection.disconnect(nowait=True)
@@ -97,7 +97,7 @@ async def _transact(pool: Pool, operation: RedisOperation, work: Work) -> list[A
     finally:
         await pool.release(connection)
     if not operation.read_only:
-        work.effect.begin("the commands took place")
+        request.effect.begin("the commands took place")
     return replies
 
 

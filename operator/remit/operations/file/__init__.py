@@ -1,5 +1,12 @@
 """Files: created, read, changed and removed beneath what policy allows."""
 
-from remit.operations.file.performer import FilePerformer
+from typing import TYPE_CHECKING
 
-__all__ = ["FilePerformer"]
+from remit.lazily import lazily
+
+if TYPE_CHECKING:
+    from remit.operations.file.executor import FileExecutor
+else:
+    __getattr__ = lazily(__name__, __file__)
+
+__all__ = ["FileExecutor"]

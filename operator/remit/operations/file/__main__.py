@@ -12,12 +12,12 @@ from collections.abc import Callable
 
 from remit.backends import ExitReason
 from remit.errors import RemitError
-from remit.operations.base import Effect, Work, failed
+from remit.operations.base import Effect, OperationRequest, failed
 from remit.operations.file.access import Access
 from remit.operations.file.errors import Stopped
+from remit.operations.file.executor import act, content
 from remit.operations.file.handover import decode
 from remit.operations.file.job import Job
-from remit.operations.file.performer import act, content
 from remit.operations.file.report import STOPPED_CODE, Report
 from remit.operations.file.writing import Limit
 from remit.sandboxpaths import OWN_FILES
@@ -31,7 +31,7 @@ def perform(text: bytes, emit: Callable[[bytes], None], stop: threading.Event) -
     try:
         told = decode(text)
         request = told.grant.request
-        work = Work("", request.namespace, "", told.grant, 0.0, values=told.values)
+        work = OperationRequest("", request.namespace, "", told.grant, 0.0, values=told.values)
         job = Job(
             file=told.file,
             access=Access(told.grant, told.file, [OWN_FILES], stop, mounts=told.mounts),

@@ -31,8 +31,8 @@ _NOT_ABOUT_FILES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """`values` holds what the operation refers to, as in `Work`; `file_size` the most bytes of a file that is written,
-    None: any number."""
+    """`values` are the referenced values, as in `OperationRequest`. `file_size` is the most bytes that a file may have
+    that is written; None means no limit."""
 
     grant: Grant
     values: Mapping[str, bytes] = field(default_factory=dict, repr=False)

@@ -29,7 +29,7 @@ SERVER_ERROR = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class StreamedResponse:
     """A response whose body is still to be read. `started` is of `time.monotonic`."""
 
     response: httpx.Response
@@ -50,7 +50,7 @@ class JudgedClient:
     @contextlib.asynccontextmanager
     async def answering(
         self, grant: Grant, http: HttpOperation, exchange: Exchange, context: ssl.SSLContext, effect: Effect
-    ) -> AsyncIterator[Answer]:
+    ) -> AsyncIterator[StreamedResponse]:
         """The answer to one request, as long as the block lasts. `grant` is one of an http operation; `effect` begins
         where the request may have arrived, and to repeat it could do more than it did once.
 
@@ -73,7 +73,7 @@ class JudgedClient:
             try:
                 async with _response(JudgedTransport(network, context), exchange) as (response, started, first):
                     answered = True
-                    yield Answer(response, network.address, started, first)
+                    yield StreamedResponse(response, network.address, started, first)
             except httpx.TransportError as error:
                 raise _failure(exchange, error) from None
             except asyncio.CancelledError as cancelled:

@@ -32,7 +32,7 @@ INSTANCES: Final = "instances"
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class ProcessIdentity:
     """One process for ever: a pid may be given to another process, but not with this start time in this boot."""
 
     pid: int
@@ -40,12 +40,12 @@ class Identity:
     boot_id: str
 
     @classmethod
-    def of(cls, pid: int) -> Identity | None:
+    def of(cls, pid: int) -> ProcessIdentity | None:
         started = start_time(pid)
         return None if started is None else cls(pid, started, boot_id())
 
     @classmethod
-    def parse(cls, raw: Any) -> Identity | None:
+    def parse(cls, raw: Any) -> ProcessIdentity | None:
         match raw:
             case {"pid": int(pid), "startTime": int(started), "bootId": str(boot)}:
                 return cls(pid, started, boot)
@@ -107,7 +107,7 @@ def write_state(folder: Path, state: dict[str, Any]) -> None:
 
 def supervisor_lives(folder: Path) -> bool:
     """`supervised` for who only looks. The lock is not touched: a supervisor that starts must not find it taken."""
-    identity = Identity.parse(read_state(folder).get("supervisor"))
+    identity = ProcessIdentity.parse(read_state(folder).get("supervisor"))
     handle = identity.open() if identity else None
     if handle is None:
         return False

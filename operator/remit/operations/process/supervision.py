@@ -22,7 +22,7 @@ from remit.backends.failure import OperationFailed
 from remit.backends.subprocesses import start_subprocess
 from remit.operations.base import Effect
 from remit.operations.process.logs import tail
-from remit.operations.process.record import SOCKET, Identity, locked, read_state, supervised
+from remit.operations.process.record import SOCKET, ProcessIdentity, locked, read_state, supervised
 from remit.operations.process.restarting import RestartPolicy
 from remit.operations.process.supervisor import Specification
 from remit.sandbox import Host, kill_session, plan, start_time
@@ -247,7 +247,7 @@ def _known(folder: Path) -> State:
 
 
 def _reap(state: Mapping[str, Any]) -> None:
-    identity = Identity.parse(state.get("supervisor"))
+    identity = ProcessIdentity.parse(state.get("supervisor"))
     if identity and (handle := identity.open()):
         with handle:
             handle.reap()
@@ -334,7 +334,7 @@ async def _end(folder: Path) -> State:
     except OperationFailed as error:
         if error.reason != "SupervisorFailed":
             raise
-    identity = Identity.parse(known.get("supervisor"))
+    identity = ProcessIdentity.parse(known.get("supervisor"))
     handle = identity.open() if identity else None
     if handle is not None:
         with handle:

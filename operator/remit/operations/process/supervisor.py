@@ -28,7 +28,7 @@ from remit import threads
 from remit.backends import AttemptRequest, ExitReason, Handle, NetworkUse, Outcome, ProcessBackend
 from remit.errors import RemitError
 from remit.operations.process.logs import RotatingOutput
-from remit.operations.process.record import SOCKET, Identity, write_state
+from remit.operations.process.record import SOCKET, ProcessIdentity, write_state
 from remit.operations.process.restarting import RestartPolicy, failures_in_row, restart_delay
 from remit.operations.process.usage import main_pid, measure
 from remit.sandbox import Host, beside
@@ -81,8 +81,8 @@ class Supervisor:
         self._watchers: set[asyncio.StreamWriter] = set()
         self._samples: deque[dict[str, Any]] = deque(maxlen=_SAMPLES)
         self._outer: int | None = None
-        self._main: Identity | None = None
-        me = Identity.of(os.getpid())
+        self._main: ProcessIdentity | None = None
+        me = ProcessIdentity.of(os.getpid())
         self._state: dict[str, Any] = {
             "name": specification.name,
             "namespace": specification.namespace,
@@ -179,7 +179,7 @@ class Supervisor:
         # Nothing tells of an exec; /proc has to be asked.
         while (pid := main_pid(outer, self._bubblewrap)) is None:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
-        self._main = Identity.of(pid)
+        self._main = ProcessIdentity.of(pid)
         if self._main:
             self._say(phase="Running", process=self._main.show(), startedAt=datetime.now(UTC).isoformat())
             self._settled.set()

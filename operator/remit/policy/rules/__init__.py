@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from remit.api.operations import Operation
+from remit.api.operationnames import Operation
 from remit.policy.compile import CompiledPolicy
-from remit.policy.request import Request
+from remit.policy.request import PolicyRequest
 from remit.policy.rules import commands, containers, databases, files, http, processes, scripts
 from remit.policy.verdict import Denial
 
@@ -22,9 +22,9 @@ from remit.policy.verdict import Denial
 class OperationRules:
     """How one kind of operation is judged."""
 
-    judge: Callable[[CompiledPolicy, Request], str | Denial]
-    describe: Callable[[Request], str]
-    unacceptable: Callable[[Request], str | None] = lambda request: None
+    judge: Callable[[CompiledPolicy, PolicyRequest], str | Denial]
+    describe: Callable[[PolicyRequest], str]
+    unacceptable: Callable[[PolicyRequest], str | None] = lambda request: None
 
 
 RULES: Mapping[Operation, OperationRules] = {
@@ -39,13 +39,13 @@ RULES: Mapping[Operation, OperationRules] = {
 }
 
 
-def describe(request: Request) -> str:
+def describe(request: PolicyRequest) -> str:
     """What is asked, for messages."""
     rules = RULES.get(request.operation)
     return rules.describe(request) if rules else f"the operation {request.operation}"
 
 
-def unacceptable(request: Request) -> str | None:
+def unacceptable(request: PolicyRequest) -> str | None:
     """Why the request is refused whatever policies say; None if it is not."""
     rules = RULES.get(request.operation)
     return rules.unacceptable(request) if rules else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from remit.policy import needs
 from remit.policy.compile import CompiledPolicy, CompiledRule
 from remit.policy.match import Command
-from remit.policy.request import Request
+from remit.policy.request import PolicyRequest
 from remit.policy.verdict import Denial, Reason
 
 _SHOWN = 200
@@ -13,7 +13,7 @@ _SHOWN_RULES = 3
 _SHOWN_PROGRAMS = 20
 
 
-def judge(policy: CompiledPolicy, request: Request) -> str | Denial:
+def judge(policy: CompiledPolicy, request: PolicyRequest) -> str | Denial:
     """The rule that allows the command, or why none does."""
     command = request.command
     if command is None:
@@ -28,7 +28,7 @@ def judge(policy: CompiledPolicy, request: Request) -> str | Denial:
     return Denial(Reason.NOT_ALLOWED, message, policy.key, needs=needs.command(command.argv))
 
 
-def describe(request: Request) -> str:
+def describe(request: PolicyRequest) -> str:
     return shown(request.command) if request.command else "a command"
 
 

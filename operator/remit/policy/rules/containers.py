@@ -11,7 +11,7 @@ from remit.policy import needs
 from remit.policy.argv import refused_character, takes_a_detour
 from remit.policy.compile import CompiledPolicy
 from remit.policy.match import Command
-from remit.policy.request import Request
+from remit.policy.request import PolicyRequest
 from remit.policy.rules import commands, releases
 from remit.policy.rules.files import unacceptable_path
 from remit.policy.verdict import Denial, Reason
@@ -20,7 +20,7 @@ _WORKING_DIR: Final = "spec.container.workingDir"
 _DESCRIPTORS: Final = ("/proc", "/dev/fd")
 
 
-def judge(policy: CompiledPolicy, request: Request) -> str | Denial:
+def judge(policy: CompiledPolicy, request: PolicyRequest) -> str | Denial:
     """The rules that allow it, or why none does."""
     container, rules = request.subject, policy.spec.containers
     assert isinstance(container, ContainerOperation)  # noqa: S101  # by its operation
@@ -44,14 +44,14 @@ def judge(policy: CompiledPolicy, request: Request) -> str | Denial:
     return executing if isinstance(executing, Denial) else f"{allowing} and {executing}"
 
 
-def describe(request: Request) -> str:
+def describe(request: PolicyRequest) -> str:
     container = request.subject
     assert isinstance(container, ContainerOperation)  # noqa: S101  # by its operation
     place = f" in {container.working_dir}" if container.working_dir else ""
     return f"the container operation {container.action} {container.name or container.image or ''}".rstrip() + place
 
 
-def unacceptable(request: Request) -> str | None:
+def unacceptable(request: PolicyRequest) -> str | None:
     """Why no policy is asked about it: its folder is not written in its one normal form, or is no folder of the
     container's files."""
     container = request.subject
@@ -67,7 +67,7 @@ def unacceptable(request: Request) -> str | None:
     return None
 
 
-def _whose(policy: CompiledPolicy, request: Request, container: ContainerOperation) -> Denial | None:
+def _whose(policy: CompiledPolicy, request: PolicyRequest, container: ContainerOperation) -> Denial | None:
     name = container.name or ""
     if not request.foreign or any(pattern.matches(name) for pattern in policy.container_others):
         return None

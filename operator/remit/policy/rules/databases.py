@@ -9,7 +9,7 @@ from remit.api.operations import PostgresOperation, RedisOperation
 from remit.policy import needs
 from remit.policy.argv import refused_character
 from remit.policy.compile import CompiledPolicy
-from remit.policy.request import Request
+from remit.policy.request import PolicyRequest
 from remit.policy.sqlfunctions import READING as READING_FUNCTIONS
 from remit.policy.sqlfunctions import qualified
 from remit.policy.statements import READING, Function, UnreadableStatement, read_statement
@@ -43,7 +43,7 @@ NEVER: Final = frozenset(
 """Redis commands that change what the connection is, and so what the others mean."""
 
 
-def judge_postgres(policy: CompiledPolicy, request: Request) -> str | Denial:
+def judge_postgres(policy: CompiledPolicy, request: PolicyRequest) -> str | Denial:
     """The rule that allows all statements, or why none does."""
     postgres, rule = request.subject, policy.spec.databases.postgres
     assert isinstance(postgres, PostgresOperation)  # noqa: S101  # by its operation
@@ -79,7 +79,7 @@ def judge_postgres(policy: CompiledPolicy, request: Request) -> str | Denial:
     return "databases.postgres"
 
 
-def judge_redis(policy: CompiledPolicy, request: Request) -> str | Denial:
+def judge_redis(policy: CompiledPolicy, request: PolicyRequest) -> str | Denial:
     """The rule that allows all commands, or why none does."""
     redis, rule = request.subject, policy.spec.databases.redis
     assert isinstance(redis, RedisOperation)  # noqa: S101  # by its operation
@@ -105,7 +105,7 @@ def judge_redis(policy: CompiledPolicy, request: Request) -> str | Denial:
     return "databases.redis"
 
 
-def describe(request: Request) -> str:
+def describe(request: PolicyRequest) -> str:
     """Never with values in it: they may be secret."""
     match request.subject:
         case PostgresOperation() as postgres:

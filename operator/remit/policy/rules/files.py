@@ -16,13 +16,13 @@ from remit.policy.argv import refused_character, takes_a_detour
 from remit.policy.compile import CompiledPolicy
 from remit.policy.filerules import CompiledFileRule
 from remit.policy.globs import Overlaps, unacceptable_glob
-from remit.policy.request import Request
+from remit.policy.request import PolicyRequest
 from remit.policy.rules import http
 from remit.policy.urls import BadUrl, Url, display_url
 from remit.policy.verdict import Denial, Reason
 
 
-def judge(policy: CompiledPolicy, request: Request) -> str | Denial:
+def judge(policy: CompiledPolicy, request: PolicyRequest) -> str | Denial:
     """The rule that allows the operation on its path, or why none does."""
     file = request.subject
     assert isinstance(file, FileOperation)  # noqa: S101  # by its operation
@@ -67,7 +67,7 @@ def _shown(file: FileOperation) -> str:
     return f"{file.path.rstrip('/')}/{file.glob}" if file.glob is not None else file.path
 
 
-def unacceptable(request: Request) -> str | None:
+def unacceptable(request: PolicyRequest) -> str | None:
     """Why no policy is asked about it: the URL of its content has no canonical form."""
     file = request.subject
     assert isinstance(file, FileOperation)  # noqa: S101  # by its operation
@@ -79,7 +79,7 @@ def unacceptable(request: Request) -> str | None:
     return None
 
 
-def _content(policy: CompiledPolicy, request: Request, file: FileOperation, allowing: str) -> str | Denial:
+def _content(policy: CompiledPolicy, request: PolicyRequest, file: FileOperation, allowing: str) -> str | Denial:
     """`allowing`, and for content from an address the rule for requests that allows it to be read."""
     url = file.content_from.url if file.content_from else None
     if url is None:
@@ -99,7 +99,7 @@ def paths(file: FileOperation) -> list[str]:
     return [_shown(file), *([file.destination] if file.destination else [])]
 
 
-def describe(request: Request) -> str:
+def describe(request: PolicyRequest) -> str:
     file = request.subject
     assert isinstance(file, FileOperation)  # noqa: S101  # by its operation
     source = f" from {display_url(file.content_from.url)}" if file.content_from and file.content_from.url else ""

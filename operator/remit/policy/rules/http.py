@@ -11,7 +11,7 @@ from remit.policy import needs
 from remit.policy.compile import CompiledPolicy
 from remit.policy.egress import Egress, EgressRule
 from remit.policy.httprules import CompiledHttpRule
-from remit.policy.request import Request
+from remit.policy.request import PolicyRequest
 from remit.policy.urls import BadUrl, Url, display_url
 from remit.policy.verdict import Denial, Reason
 
@@ -26,7 +26,7 @@ _RESERVED_HEADER: Final = re.compile(
 )
 
 
-def unacceptable(request: Request) -> str | None:
+def unacceptable(request: PolicyRequest) -> str | None:
     """Why no policy is asked about the request: it has no canonical form, or a header would make it another one."""
     http = request.subject
     assert isinstance(http, HttpOperation)  # noqa: S101  # by its operation
@@ -42,7 +42,7 @@ def unacceptable(request: Request) -> str | None:
     return None
 
 
-def judge(policy: CompiledPolicy, request: Request) -> str | Denial:
+def judge(policy: CompiledPolicy, request: PolicyRequest) -> str | Denial:
     """The rule that allows the request, which is not `unacceptable`, or why none does."""
     http = request.subject
     assert isinstance(http, HttpOperation)  # noqa: S101  # by its operation
@@ -70,7 +70,7 @@ def egress_of(policies: Sequence[CompiledPolicy], method: str, url: Url) -> list
     ]
 
 
-def describe(request: Request) -> str:
+def describe(request: PolicyRequest) -> str:
     http = request.subject
     assert isinstance(http, HttpOperation)  # noqa: S101  # by its operation
     return f"{http.method} {display_url(http.url)}"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from remit.api.operations import ProcessOperation
 from remit.policy import needs
 from remit.policy.compile import CompiledPolicy
-from remit.policy.request import Request
+from remit.policy.request import PolicyRequest
 from remit.policy.rules import commands
 from remit.policy.verdict import Denial, Reason
 
 
-def judge(policy: CompiledPolicy, request: Request) -> str | Denial:
+def judge(policy: CompiledPolicy, request: PolicyRequest) -> str | Denial:
     """The rule that allows the action, and for a start the command; or why none does."""
     process, allowed = request.subject, policy.spec.processes.operations
     assert isinstance(process, ProcessOperation)  # noqa: S101  # by its operation
@@ -25,7 +25,7 @@ def judge(policy: CompiledPolicy, request: Request) -> str | Denial:
     return commands.judge(policy, request) if process.action == "start" else "processes.operations"
 
 
-def describe(request: Request) -> str:
+def describe(request: PolicyRequest) -> str:
     process = request.subject
     assert isinstance(process, ProcessOperation)  # noqa: S101  # by its operation
     what = f"{process.action} of process {process.name}" if process.name else f"{process.action} of processes"

@@ -10,11 +10,11 @@ import hashlib
 from remit.api.operations import ScriptOperation
 from remit.policy import needs
 from remit.policy.compile import CompiledPolicy
-from remit.policy.request import Request
+from remit.policy.request import PolicyRequest
 from remit.policy.verdict import Denial, Reason
 
 
-def judge(policy: CompiledPolicy, request: Request) -> str | Denial:
+def judge(policy: CompiledPolicy, request: PolicyRequest) -> str | Denial:
     """The rule that allows the script, or why none does."""
     script, rules = request.subject, policy.spec.scripts
     assert isinstance(script, ScriptOperation)  # noqa: S101  # by its operation
@@ -41,7 +41,7 @@ def judge(policy: CompiledPolicy, request: Request) -> str | Denial:
     )
 
 
-def describe(request: Request) -> str:
+def describe(request: PolicyRequest) -> str:
     script = request.subject
     assert isinstance(script, ScriptOperation)  # noqa: S101  # by its operation
     return f"the {script.interpreter} script {digest_of(script)[:12]}"

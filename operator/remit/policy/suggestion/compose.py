@@ -14,7 +14,7 @@ from remit.policy.commandrules import ExactRule, joined
 from remit.policy.interpreters import runs_text
 from remit.policy.limits import DEFAULT_TIMEOUT_SECONDS, NAMES, as_amount
 from remit.policy.needs import Part, merged
-from remit.policy.request import Request
+from remit.policy.request import PolicyRequest
 from remit.policy.suggestion.current import WHERE, CurrentPolicies, ordered, without_defaults
 from remit.policy.suggestion.fit import argv_of
 from remit.policy.suggestion.model import Need, Options, Path, Run, SuggestedPolicy
@@ -73,7 +73,7 @@ def _new(group: Sequence[Need], current: CurrentPolicies, options: Options) -> P
     return {**spec, "sandbox": {"require": sorted(layers)}} if layers else spec
 
 
-def _limits(requests: Sequence[Request]) -> Part:
+def _limits(requests: Sequence[PolicyRequest]) -> Part:
     """The most that was asked for of what every run asks for: a maximum is also what a task gets that asks for none."""
     found: Part = {}
     for name in NAMES:
@@ -90,7 +90,7 @@ def _limits(requests: Sequence[Request]) -> Part:
     return found
 
 
-def _most_disk(request: Request) -> int | None:
+def _most_disk(request: PolicyRequest) -> int | None:
     """For itself or for an empty folder; None where it asks for none for itself."""
     folders = [volume.empty_dir.size_limit for volume in request.volumes if volume.empty_dir]
     own = request.limits.disk

@@ -13,7 +13,7 @@ from remit.policy.compile import CompiledPolicy, compile_policy
 from remit.policy.deciding import Decision, decide
 from remit.policy.hosts import Destination
 from remit.policy.needs import Part
-from remit.policy.request import Request
+from remit.policy.request import PolicyRequest
 from remit.policy.suggestion.model import DEFAULT_NAME, LeftOut, Need, SuggestedPolicy
 
 WHERE: Final[Part] = {"backends": ["process"], "networks": ["none"]}
@@ -55,7 +55,7 @@ class CurrentPolicies:
         candidates = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
         yield from (name for name in candidates if name not in taken)
 
-    def refusing(self, request: Request, destinations: Collection[Destination]) -> str | None:
+    def refusing(self, request: PolicyRequest, destinations: Collection[Destination]) -> str | None:
         """The policy that allows the request, today or once it is enforced, and refuses one of the destinations: no
         other one is asked about these then."""
         for strict in (False, True):
@@ -69,7 +69,7 @@ class CurrentPolicies:
         decision = self.decided(need.shown, [self.compiled(need.part)])
         return decision.objection(need.destinations) if decision.allowed else words(decision)
 
-    def decided(self, request: Request, added: Sequence[CompiledPolicy], *, strict: bool = True) -> Decision:
+    def decided(self, request: PolicyRequest, added: Sequence[CompiledPolicy], *, strict: bool = True) -> Decision:
         names = {policy.name for policy in added}
         kept = [policy for policy in self.policies if policy.namespace != self.namespace or policy.name not in names]
         everything = [*kept, *added]

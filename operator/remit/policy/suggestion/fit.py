@@ -17,7 +17,7 @@ from remit.policy.evaluate import evaluate
 from remit.policy.hosts import Destination
 from remit.policy.interpreters import runs_text
 from remit.policy.needs import Part, exactly, merged
-from remit.policy.request import Request
+from remit.policy.request import PolicyRequest
 from remit.policy.suggestion.current import WHERE, CurrentPolicies
 from remit.policy.suggestion.model import Need, Run
 from remit.policy.verdict import HELPED_BY_A_RULE, Allowance, Denial, Reason
@@ -61,7 +61,7 @@ def need_of(alike: Sequence[Run], destinations: frozenset[Destination], current:
     return Need(run.request, shown, {**WHERE, **part}, tuple(alike), destinations, masks)
 
 
-def _shown(run: Run) -> Request:
+def _shown(run: Run) -> PolicyRequest:
     """The request without what must not be told in its arguments."""
     request, command, subject = run.request, run.request.command, run.request.subject
     if command is not None:
@@ -72,14 +72,14 @@ def _shown(run: Run) -> Request:
     return request
 
 
-def argv_of(request: Request) -> tuple[str, ...]:
+def argv_of(request: PolicyRequest) -> tuple[str, ...]:
     """What a rule for commands is about."""
     if isinstance(request.subject, ContainerOperation):
         return tuple(request.subject.argv or ())
     return request.command.argv if request.command and request.operation in {"command", "process"} else ()
 
 
-def _fitted(request: Request, destinations: Collection[Destination], current: CurrentPolicies) -> Part | Denial:
+def _fitted(request: PolicyRequest, destinations: Collection[Destination], current: CurrentPolicies) -> Part | Denial:
     """The least that the policy has to say; of one that is current, with all that it says."""
     spec = current.base_spec
     for _ in range(_MOST_STEPS):

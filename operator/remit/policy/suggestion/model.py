@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from remit.api import CommandPolicy
-from remit.api.base import API_VERSION
+from remit.api.group import API_VERSION
 from remit.policy.commandrules import MOST_VALUES
 from remit.policy.deciding import Decision
 from remit.policy.hosts import Destination
 from remit.policy.needs import Part
-from remit.policy.request import Request
+from remit.policy.request import PolicyRequest
 
 DEFAULT_NAME: Final = "suggested"
 Path = tuple[str | int, ...]
@@ -24,7 +24,7 @@ class Run:
 
     name: str
     """For people, such as `task hello` or `schedule nightly`; runs of one name are counted together."""
-    request: Request
+    request: PolicyRequest
     """As it was judged."""
     destinations: frozenset[Destination] = frozenset()
     """Where it connected to, or wanted to, through the proxy of `network: restricted`."""
@@ -86,8 +86,8 @@ class Options:
 class Need:
     """What one request lacks, and how often it was made."""
 
-    request: Request
-    shown: Request
+    request: PolicyRequest
+    shown: PolicyRequest
     part: Part
     runs: tuple[Run, ...]
     destinations: frozenset[Destination]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from remit.api.deployment import DeploymentSpec, Port, protocol_of
 from remit.release.report.model import Probed, Second
-from remit.release.traffic.probe import Request
+from remit.release.traffic.probe import ProbeSample
 
 _MAX_ERRORS = 10
 
@@ -45,7 +45,7 @@ def entry(spec: DeploymentSpec, before: DeploymentSpec, address: str) -> Entry |
     return Entry(f"tcp://{address}:{port}", http=False)
 
 
-def summed(url: str, requests: Sequence[Request], origin: datetime.datetime) -> Probed | None:
+def summed(url: str, requests: Sequence[ProbeSample], origin: datetime.datetime) -> Probed | None:
     """What came of the requests; `origin` is when the clock of their times was 0. None where there were none."""
     if not requests:
         return None

@@ -9,16 +9,16 @@ from remit.release.context import Context, Fail
 from remit.release.steps import Step, Switch, Wait
 
 Verdict = Step | Fail | Release | None
-"""What a stage says: take this step, give up, remember this and ask again, or (None) passed."""
+"""What a stage decides: take this step, fail, save this and decide again, or (None) it has passed."""
 
 
-class Takeover(Protocol):
-    """One strategy. Every answer follows from the context alone."""
+class RolloutStrategy(Protocol):
+    """A rollout strategy. Every answer depends on the context alone."""
 
     exclusive: bool
-    """The two sides must never run at the same time."""
+    """Whether the two sides must never run at the same time."""
     moves_replicas: bool
-    """The old side is scaled down in the course of the release."""
+    """Whether the old side is scaled down during the release."""
 
     def old_replicas(self, ctx: Context) -> int:
         """How many instances the old side should have now."""
@@ -31,7 +31,7 @@ class Takeover(Protocol):
 
 
 def switch_over(ctx: Context, replicas: int) -> Verdict:
-    """Send everything to the new side, once it can take it, and see it done."""
+    """Send all requests to the new side once it is ready, and wait until the switch is seen."""
     if ctx.switched:
         return None if ctx.observed.converged else Wait("Converging", "requests still reach the old side")
     return Switch(ctx.slot, failover=_stands_by(ctx)) if ctx.ready(replicas) else awaiting_health(ctx, replicas)

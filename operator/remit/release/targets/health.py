@@ -13,7 +13,7 @@ import aiohttp
 
 from remit.api.deployment import HealthCheck
 from remit.errors import RemitError
-from remit.release.targets.sides import address
+from remit.release.targets.desiredstate import address
 
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 0.5

@@ -18,7 +18,7 @@ from remit.backends import AttemptRequest, Backend
 from remit.backends.failure import OperationFailed
 from remit.errors import DeploymentError, RemitError
 from remit.operations.process import State, Supervision, Wanted
-from remit.operations.process.record import Identity
+from remit.operations.process.record import ProcessIdentity
 from remit.release.context import CRASH_LIMIT
 from remit.release.model import SLOTS, ObservedState, Revision
 from remit.release.report.model import Usage
@@ -26,15 +26,15 @@ from remit.release.target import Material
 from remit.release.targets.changes import Changes, Source
 from remit.release.targets.concurrently import all_of
 from remit.release.targets.copies import Copies, Download
+from remit.release.targets.desiredstate import LOOPBACK, DesiredSide, DesiredState
 from remit.release.targets.failing import failed
-from remit.release.targets.front import Flow, Front
 from remit.release.targets.health import Check, Health, Watches, check_of
 from remit.release.targets.liveness import Due, Liveness
+from remit.release.targets.loadbalancer import LoadBalancer, ProxyStatus
 from remit.release.targets.localports import free_ports
+from remit.release.targets.observation import InstanceStatus, observed
 from remit.release.targets.processchecks import run_check
 from remit.release.targets.reading import Reading
-from remit.release.targets.sides import LOOPBACK, Side, Told
-from remit.release.targets.views import Found, observed
 from remit.release.traffic import Traffic
 from remit.sandbox.fencing import now as boot_time
 
@@ -91,7 +91,7 @@ class ProcessTarget:
         `earlier` those that version 0.1 made; `supervise` gives the supervision of processes that may read such a copy,
         `backend` what runs the checks of their health; `changed` is called when an instance's health does."""
         self._name = f"{namespace}/{name}"
-        self._front = Front(self._name, folder / "told.json", traffic)
+        self._balancer = LoadBalancer(self._name, folder / "told.json", traffic)
         digests = folder / "artifacts.json"
         self._copies = Copies(artifacts, digests, readers, permits.reading, permits.download, changed, earlier)
         self._supervise = supervise
@@ -109,28 +109,28 @@ class ProcessTarget:
 
     async def observe(self) -> ObservedState:
         """See `Target.observe`."""
-        told = self._front.told()
-        for slot, side in told.sides.items():
-            told = told.having(slot, await self._revive(slot, side, live=slot == told.live))
+        desired = self._balancer.desired()
+        for slot, side in desired.sides.items():
+            desired = desired.having(slot, await self._revive(slot, side, live=slot == desired.live))
         states = self._supervision.list(self._name)
-        await self._lift_limits(told, states)
+        await self._lift_limits(desired, states)
         sources: dict[Hashable, Source] = {
             (name, str(state.get("supervisor"))): partial(self._supervision.watch, self._name, name)
             for name, state in states.items()
             if state.get("phase") in _KEPT
         }
-        await self._changes.have(sources | self._front.sources())
-        await self._watch(told, states)
+        await self._changes.have(sources | self._balancer.sources())
+        await self._watch(desired, states)
         try:
-            flow = await self._front.look(told)
+            proxy = await self._balancer.look(desired)
         except DeploymentError as error:
             return ObservedState(unreachable=str(error))
-        told = await self._let_go(told, flow)
+        desired = await self._stop_superfluous(desired, proxy)
         found = {
             slot: {i: self._found(slot, side, i, states.get(f"{slot}-{i}", {})) for i in range(side.wanted)}
-            for slot, side in told.sides.items()
+            for slot, side in desired.sides.items()
         }
-        return replace(observed(told, found, flow, self._copies.at_hand()), digests=self._copies.digests())
+        return replace(observed(desired, found, proxy, self._copies.at_hand()), digests=self._copies.digests())
 
     def copy(self, revision: int) -> tuple[Path, str] | None:
         """See `Copies.verified`."""
@@ -142,43 +142,43 @@ class ProcessTarget:
 
     async def provision(self, slot: Slot, revision: Revision, replicas: int, material: Material) -> None:
         """See `Target.provision`."""
-        spec, told = revision.snapshot.spec, self._front.told()
+        spec, desired = revision.snapshot.spec, self._balancer.desired()
         self._specs[revision.number] = spec
-        held = told.sides.get(slot)
+        held = desired.sides.get(slot)
         if held is None or held.revision != revision.number:
-            held = Side.of(revision)
-        await self._front.check(told.having(slot, held))
-        await self._have(slot, replace(held, draining=False), replicas, revision, material)
+            held = DesiredSide.of(revision)
+        await self._balancer.check(desired.having(slot, held))
+        await self._scale(slot, replace(held, draining=False), replicas, revision, material)
 
     async def scale(self, slot: Slot, replicas: int) -> None:
         """See `Target.scale`."""
-        held = self._front.told().sides.get(slot)
+        held = self._balancer.desired().sides.get(slot)
         if held is None:
             raise DeploymentError(f"nothing is on {slot}", reason="SlotEmpty", retryable=True)
         revision, material = await self._load(held.revision)
-        await self._have(slot, held, replicas, revision, material)
+        await self._scale(slot, held, replicas, revision, material)
 
     async def switch(self, live: Slot, share: int = 0, *, failover: bool = False) -> None:
         """See `Target.switch`."""
-        await self._front.switch(live, share, failover=failover)
+        await self._balancer.switch(live, share, failover=failover)
 
     async def preview(self, slot: Slot | None) -> None:
         """See `Target.preview`."""
-        await self._front.preview(slot)
+        await self._balancer.preview(slot)
 
     async def drain(self, slot: Slot) -> None:
         """See `Target.drain`."""
-        await self._front.drain(slot)
+        await self._balancer.drain(slot)
 
     async def retire(self, slot: Slot) -> None:
         """See `Target.retire`."""
-        told = self._front.told()
-        if held := told.sides.get(slot):  # first, or what is being stopped would be started again
-            told = told.having(slot, replace(held, wanted=0, draining=True))
-            self._front.note(told)
+        desired = self._balancer.desired()
+        if held := desired.sides.get(slot):  # first, or what is being stopped would be started again
+            desired = desired.having(slot, replace(held, wanted=0, draining=True))
+            self._balancer.save(desired)
         await self._stop(slot, 0)
         self._refused.pop(slot, None)
-        await self._front.tell(told.having(slot, None))
+        await self._balancer.apply(desired.having(slot, None))
 
     async def keep(self, revisions: Iterable[int]) -> None:
         """Let go of the copies of all other revisions, and of what is still being fetched."""
@@ -192,7 +192,7 @@ class ProcessTarget:
         for slot in SLOTS:
             await self._stop(slot, 0)
         self._supervision.leave(self._name)
-        await self._front.remove()
+        await self._balancer.remove()
         await self._copies.clear()
 
     async def abandon(self) -> None:
@@ -201,12 +201,12 @@ class ProcessTarget:
 
     async def usage(self) -> dict[Slot, Usage]:
         """See `Measured.usage`. Instances that are just ending count nothing."""
-        told = self._front.told()
-        return {slot: await self._used(slot, side) for slot, side in told.sides.items()}
+        desired = self._balancer.desired()
+        return {slot: await self._used(slot, side) for slot, side in desired.sides.items()}
 
     def probe_token(self) -> str:
         """See `Proxied.probe_token`."""
-        return self._front.probe_token()
+        return self._balancer.probe_token()
 
     async def close(self) -> None:
         """See `Target.close`."""
@@ -215,7 +215,7 @@ class ProcessTarget:
         await self._changes.end()
         await self._copies.stop()
 
-    async def _used(self, slot: Slot, side: Side) -> Usage:
+    async def _used(self, slot: Slot, side: DesiredSide) -> Usage:
         async def measured(name: str) -> Mapping[str, float]:
             with contextlib.suppress(OperationFailed):
                 return (await self._supervision.usage(self._name, name))["now"] or {}
@@ -226,44 +226,51 @@ class ProcessTarget:
             sum(each.get("cpuSeconds", 0) for each in found), int(sum(each.get("memoryBytes", 0) for each in found))
         )
 
-    async def _have(self, slot: Slot, side: Side, replicas: int, revision: Revision, material: Material) -> None:
+    async def _scale(
+        self, slot: Slot, side: DesiredSide, replicas: int, revision: Revision, material: Material
+    ) -> None:
         """Write the wish down first, then bring it about: killed in between, `observe` goes on with it.
 
         Those that are too many get no more requests from here on. They are stopped once nobody's request is with them.
         """
         await self._copies.bring(revision, material)
-        told = self._front.told().having(slot, side)
+        desired = self._balancer.desired().having(slot, side)
         names = [port.name for port in revision.snapshot.spec.ports]
         missing = max(0, replicas - len(side.ports))
-        found = free_ports([f"{name} {place}" for place in range(missing) for name in names], told.ports)
+        found = free_ports([f"{name} {place}" for place in range(missing) for name in names], desired.ports)
         added = [{name: found[f"{name} {place}"] for name in names} for place in range(missing)]
         side = replace(side, wanted=replicas, ports=(*side.ports, *added), leaving_since=boot_time())
-        told = told.having(slot, side)
-        self._front.note(told)
+        desired = desired.having(slot, side)
+        self._balancer.save(desired)
         await self._start(slot, side, range(replicas), revision, material)
-        await self._front.tell(told)
+        await self._balancer.apply(desired)
 
-    async def _let_go(self, told: Told, flow: Flow) -> Told:
+    async def _stop_superfluous(self, desired: DesiredState, proxy: ProxyStatus) -> DesiredState:
         """Stop the instances that are too many, those that have finished."""
-        for slot, side in told.sides.items():
-            if len(side.ports) > side.wanted and side.finished(flow.busy, boot_time()):
+        for slot, side in desired.sides.items():
+            if len(side.ports) > side.wanted and side.finished(proxy.busy, boot_time()):
                 try:
                     await self._stop(slot, side.wanted)
                 except DeploymentError as error:  # the next look tries again
                     log.warning("an instance does not end", deployment=self._name, slot=slot, error=str(error))
                     continue
-                told = told.having(slot, replace(side, ports=side.ports[: side.wanted]))
-                self._front.note(told)
-        return told
+                desired = desired.having(slot, replace(side, ports=side.ports[: side.wanted]))
+                self._balancer.save(desired)
+        return desired
 
-    async def _lift_limits(self, told: Told, states: Mapping[str, State]) -> None:
+    async def _lift_limits(self, desired: DesiredState, states: Mapping[str, State]) -> None:
         """Have the instances of what is live restarted for ever, also while no operator runs."""
         for name, state in states.items():
-            if told.live and _index(name, told.live) >= 0 and "maxRestarts" in state and state.get("phase") in _KEPT:
+            if (
+                desired.live
+                and _index(name, desired.live) >= 0
+                and "maxRestarts" in state
+                and state.get("phase") in _KEPT
+            ):
                 with contextlib.suppress(OperationFailed):  # it ended meanwhile, which the next look finds
                     await self._supervision.lift_limit(self._name, name)
 
-    async def _revive(self, slot: Slot, side: Side, *, live: bool) -> Side:
+    async def _revive(self, slot: Slot, side: DesiredSide, *, live: bool) -> DesiredSide:
         """Start again what has no supervisor: it was killed, the machine restarted, or an operator killed in mid-start.
 
         What is down, or has nothing to be started from, gets an intact copy of its artifact first.
@@ -293,11 +300,11 @@ class ProcessTarget:
         died = [state for index in gone if (state := states.get(f"{slot}-{index}"))]
         if died:
             side = replace(side, restarts=side.restarts + sum(1 + int(each.get("restarts", 0)) for each in died))
-            self._front.note(self._front.told().having(slot, side))
+            self._balancer.save(self._balancer.desired().having(slot, side))
         return side
 
     async def _start(
-        self, slot: Slot, side: Side, instances: Iterable[int], revision: Revision, material: Material
+        self, slot: Slot, side: DesiredSide, instances: Iterable[int], revision: Revision, material: Material
     ) -> None:
         """Start those of `instances` that do not run yet. What runs is left alone, whatever policy says by now."""
         copy, states = self._copies.of(revision.number), self._supervision.list(self._name)
@@ -309,7 +316,7 @@ class ProcessTarget:
             state = states.get(name, {})
             if state.get("phase") not in _KEPT or state.get("task") != mark:
                 instance = _instance(request, name, ports, copy)
-                limit = None if slot == self._front.told().live else _MOST_RESTARTS
+                limit = None if slot == self._balancer.desired().live else _MOST_RESTARTS
                 wanted.append(
                     Wanted(self._name, name, instance, "Always", mark, secrets=material.secrets, max_restarts=limit)
                 )
@@ -325,10 +332,10 @@ class ProcessTarget:
         except OperationFailed as error:
             raise failed(error) from error
 
-    async def _watch(self, told: Told, states: Mapping[str, State]) -> None:
+    async def _watch(self, desired: DesiredState, states: Mapping[str, State]) -> None:
         due: dict[Hashable, tuple[HealthCheck, Check]] = {}
         lively: dict[Hashable, Due] = {}
-        for slot, side in told.sides.items():
+        for slot, side in desired.sides.items():
             if side.revision not in self._specs:
                 try:
                     self._specs[side.revision] = (await self._load(side.revision))[0].snapshot.spec
@@ -349,7 +356,7 @@ class ProcessTarget:
         await self._watches.have(due)
         await self._liveness.have(lively)
 
-    def _check(self, check: HealthCheck, slot: Slot, side: Side, index: int) -> Check:
+    def _check(self, check: HealthCheck, slot: Slot, side: DesiredSide, index: int) -> Check:
         named, argv = side.ports[index], check.command.argv if check.command else []
         # What is published at a port's own number leads to whoever is live.
         ports = self._specs[side.revision].ports
@@ -360,7 +367,7 @@ class ProcessTarget:
         log.warning("an instance is restarted", deployment=self._name, instance=name, reason=why)
         await self._supervision.restart(self._name, name, restarts, why)
 
-    async def _ask(self, slot: Slot, side: Side, index: int, argv: Sequence[str]) -> str:
+    async def _ask(self, slot: Slot, side: DesiredSide, index: int, argv: Sequence[str]) -> str:
         """The command that checks the instance: why it has not passed. Raises RemitError where it may not run."""
         revision, material = await self._load(side.revision)
         admitted = self._permits.check(revision, material, argv)
@@ -368,12 +375,12 @@ class ProcessTarget:
         request = _instance(admitted, f"{slot}-{index}-check", side.ports[index], copy)
         return await run_check(self._backend(copy), request, material.secrets)
 
-    def _found(self, slot: Slot, side: Side, index: int, state: State) -> Found:
+    def _found(self, slot: Slot, side: DesiredSide, index: int, state: State) -> InstanceStatus:
         incarnation = _incarnation(state)
         health = self._watches.health((slot, index, incarnation))
         if side.revision not in self._specs:
             health = Health(message=f"revision {side.revision} cannot be read, so it is not checked")
-        found = Found(
+        found = InstanceStatus(
             health,
             exists=bool(state),
             kept=state.get("phase") in _KEPT,
@@ -420,7 +427,7 @@ async def _started(supervision: Supervision, wanted: Wanted) -> None:
 
 def _incarnation(state: State) -> str:
     """See `InstanceView.incarnation`. A supervisor that was replaced counts its restarts anew."""
-    supervisor = Identity.parse(state.get("supervisor"))
+    supervisor = ProcessIdentity.parse(state.get("supervisor"))
     if supervisor is None or state.get("phase") not in _ALIVE:
         return ""
     return f"{supervisor.boot_id[:8]}-{supervisor.pid}-{supervisor.start_time}-{state.get('restarts', 0)}"

@@ -41,7 +41,7 @@ from remit.release.traffic.configuration import (
     server,
 )
 from remit.release.traffic.route import POOLS, Route, other
-from remit.release.traffic.runtime import PROXY_FAILED, Seen, ask, listens, look, socket_of
+from remit.release.traffic.runtime import PROXY_FAILED, ProxySnapshot, ask, listens, look, socket_of
 from remit.release.traffic.steps import steps, unfound
 from remit.sandbox import ProcessHandle, start_time
 
@@ -66,7 +66,7 @@ class Instance:
         """Whether another one took its place."""
         return self.folder.name.startswith(_LEAVING)
 
-    async def look(self) -> Seen | None:
+    async def look(self) -> ProxySnapshot | None:
         """What is in force; None if the process is dead. Raises DeploymentError if it lives and does not answer."""
         try:
             return await look(self.folder)

@@ -23,7 +23,7 @@ _MAX_SHOWN: Final = 10
 
 
 @dataclass(frozen=True)
-class Request:
+class ProbeSample:
     """Times are seconds of `time.monotonic`. `side` is empty where no side answered; `error` where all went well."""
 
     sent: float
@@ -68,7 +68,7 @@ class Probe:
         self.rate = rate
         """May be changed while it runs."""
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
-        self._requests: list[Request] = []
+        self._requests: list[ProbeSample] = []
         self._commands: list[tuple[float, Slot]] = []
         self._open: set[asyncio.Task[None]] = set()
         self._news = asyncio.Condition()
@@ -113,7 +113,7 @@ class Probe:
         await self._until(done)
 
     @property
-    def requests(self) -> Sequence[Request]:
+    def requests(self) -> Sequence[ProbeSample]:
         """Those that have ended, in that order."""
         return self._requests
 
@@ -147,7 +147,7 @@ class Probe:
             side, error = await (self._connect() if self._url.startswith("tcp://") else self._get())
         except (aiohttp.ClientError, OSError, TimeoutError) as exception:
             error = str(exception) or type(exception).__name__
-        self._requests.append(Request(sent, time.monotonic(), side, error))
+        self._requests.append(ProbeSample(sent, time.monotonic(), side, error))
         async with self._news:
             self._news.notify_all()
 
@@ -169,7 +169,7 @@ class Probe:
             await self._news.wait_for(done)
 
 
-def switch_milliseconds(requests: list[Request], commands: list[tuple[float, Slot]]) -> float | None:
+def switch_milliseconds(requests: list[ProbeSample], commands: list[tuple[float, Slot]]) -> float | None:
     """How long the last of `commands` took to hold for everyone; a moment and the side to switch to, each."""
     if not commands:
         return None

@@ -46,7 +46,7 @@ class Server:
 
 
 @dataclass(frozen=True)
-class Side:
+class SideStatus:
     """What is seen of a pool, or of a side: of its own pools, and of where it is the other one's backup."""
 
     servers: tuple[Server, ...] = ()
@@ -57,10 +57,10 @@ class Side:
     failed: int = 0
     """How many connections could not be made."""
 
-    def part(self, *, backup: bool) -> Side:
+    def part(self, *, backup: bool) -> SideStatus:
         """What of it is of its backups, or all else."""
         backups = [each for each in self.servers if each.backup]
-        theirs = Side(
+        theirs = SideStatus(
             tuple(backups),
             sum(each.in_flight for each in backups),
             sum(each.connections for each in backups),
@@ -68,15 +68,15 @@ class Side:
         )
         if backup:
             return theirs
-        return Side(
+        return SideStatus(
             tuple(each for each in self.servers if not each.backup),
             max(0, self.in_flight - theirs.in_flight),
             max(0, self.connections - theirs.connections),
             max(0, self.failed - theirs.failed),
         )
 
-    def __add__(self, more: Side) -> Side:
-        return Side(
+    def __add__(self, more: SideStatus) -> SideStatus:
+        return SideStatus(
             self.servers + more.servers,
             self.in_flight + more.in_flight,
             self.connections + more.connections,
@@ -89,7 +89,7 @@ class Port:
     """One published port. Weights are percentages; all 0 where the port is closed."""
 
     weights: Mapping[Slot, int]
-    pools: Mapping[Pool, Side]
+    pools: Mapping[Pool, SideStatus]
     fails_over: bool = False
     counts: Mapping[Slot, tuple[int, int]] | None = None
     """How many requests each side answered, and how many failed; None where connections are passed through."""
@@ -102,13 +102,16 @@ class Port:
         side = self.side(slot)
         return side.connections, side.failed
 
-    def side(self, slot: Slot) -> Side:
-        own, backups = self.pools.get(Pool(slot, True), Side()), self.pools.get(Pool(other(slot), True), Side())
-        return self.pools.get(Pool(slot), Side()) + own.part(backup=False) + backups.part(backup=True)
+    def side(self, slot: Slot) -> SideStatus:
+        own, backups = (
+            self.pools.get(Pool(slot, True), SideStatus()),
+            self.pools.get(Pool(other(slot), True), SideStatus()),
+        )
+        return self.pools.get(Pool(slot), SideStatus()) + own.part(backup=False) + backups.part(backup=True)
 
 
 @dataclass(frozen=True)
-class Seen:
+class ProxySnapshot:
     """What is in force, as told by the proxy itself."""
 
     pid: int
@@ -207,13 +210,13 @@ async def _connected(folder: Path) -> AsyncIterator[tuple[asyncio.StreamReader, 
         writer.close()
 
 
-async def look(folder: Path) -> Seen:
+async def look(folder: Path) -> ProxySnapshot:
     """Raises as `ask` does."""
     commands = ("show info", "show stat", f"show map {WEIGHTS}", f"show table {COUNTS}")
     return parse(*await ask(folder, *commands))
 
 
-def parse(info: str, stat: str, weights: str, counts: str) -> Seen:
+def parse(info: str, stat: str, weights: str, counts: str) -> ProxySnapshot:
     about = dict(line.partition(": ")[::2] for line in info.splitlines())
     rows = list(csv.DictReader(stat.removeprefix("# ").splitlines()))
     shares = {int(port): int(green) for _, port, green in (line.split() for line in weights.splitlines())}
@@ -230,7 +233,7 @@ def parse(info: str, stat: str, weights: str, counts: str) -> Seen:
         for row in rows
         if row["svname"] == "FRONTEND"
     }
-    return Seen(int(about["Pid"]), int(about["Uptime_sec"]), ports)
+    return ProxySnapshot(int(about["Pid"]), int(about["Uptime_sec"]), ports)
 
 
 def _weights(green: int) -> Mapping[Slot, int]:
@@ -240,13 +243,13 @@ def _weights(green: int) -> Mapping[Slot, int]:
     return {"blue": 100 - share, "green": share}
 
 
-def _pool(name: str, rows: Sequence[Mapping[str, str]]) -> Side:
+def _pool(name: str, rows: Sequence[Mapping[str, str]]) -> SideStatus:
     own = [row for row in rows if row["pxname"] == name]
     total = next((row for row in own if row["svname"] == "BACKEND"), None)
     if total is None:
-        return Side()
+        return SideStatus()
     servers = tuple(_server(row) for row in own if row["svname"] != "BACKEND")
-    return Side(servers, _count(total, "scur"), _count(total, "stot"), _count(total, "econ"))
+    return SideStatus(servers, _count(total, "scur"), _count(total, "stot"), _count(total, "econ"))
 
 
 def _server(row: Mapping[str, str]) -> Server:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from remit.release.traffic.configuration import WEIGHTS, added, backend, server, weight
 from remit.release.traffic.route import POOLS, Entry, Pool, Route
-from remit.release.traffic.runtime import Seen, Server, Side
+from remit.release.traffic.runtime import ProxySnapshot, Server, SideStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Steps:
     """Replicas go. One that is still in use stays, and is tried again the next time."""
 
 
-def steps(route: Route, seen: Seen) -> Steps:
+def steps(route: Route, seen: ProxySnapshot) -> Steps:
     """Replicas come before the switch, and go after it: at no moment does a request meet a side without replicas.
 
     Nothing is done twice, so the same route again gives no command.
@@ -32,7 +32,7 @@ def steps(route: Route, seen: Seen) -> Steps:
     for entry in route.entries:
         port = seen.ports[entry.port]
         for pool in POOLS:
-            _bring_members(result, entry, pool, port.pools.get(pool, Side()).servers)
+            _bring_members(result, entry, pool, port.pools.get(pool, SideStatus()).servers)
         if (dict(port.weights), port.fails_over) != (dict(entry.weights), entry.fails_over):
             result.switch.append(f"set map {WEIGHTS} {entry.port} {weight(entry)}")
     return result
@@ -59,7 +59,7 @@ def _bring_members(result: Steps, entry: Entry, pool: Pool, there: Iterable[Serv
         result.remove.append(f"del server {name}")
 
 
-def unfound(route: Route, seen: Seen) -> set[str]:
+def unfound(route: Route, seen: ProxySnapshot) -> set[str]:
     """The addresses to wait for after `join`: those that no check has found up or down yet, and those that are not up
     on a side whose share of the requests is about to grow."""
     result = set()
@@ -67,6 +67,8 @@ def unfound(route: Route, seen: Seen) -> set[str]:
         port = seen.ports[entry.port]
         for pool in POOLS:
             wanted, grows = entry.members(pool), entry.weights[pool.slot] > port.weights[pool.slot]
-            own = (each for each in port.pools.get(pool, Side()).servers if wanted.get(each.address) == each.backup)
+            own = (
+                each for each in port.pools.get(pool, SideStatus()).servers if wanted.get(each.address) == each.backup
+            )
             result |= {each.address for each in own if not each.checked or (grows and not each.backup and not each.up)}
     return result

@@ -23,7 +23,7 @@ from remit.release.traffic.configuration import Process, digest
 from remit.release.traffic.instance import Instance
 from remit.release.traffic.ports import claim
 from remit.release.traffic.route import Route, check_name
-from remit.release.traffic.runtime import PROXY_FAILED, Seen, changes
+from remit.release.traffic.runtime import PROXY_FAILED, ProxySnapshot, changes
 from remit.release.traffic.token import hashed, read_key, token_of
 from remit.sandbox import service_user
 
@@ -81,7 +81,7 @@ class Traffic:
             if wanted:
                 await self._claim(wanted, route.name)
 
-    async def look(self, name: str) -> Seen | None:
+    async def look(self, name: str) -> ProxySnapshot | None:
         """What is in force, from the proxy itself; None if no proxy of that Deployment runs.
 
         Raises DeploymentError if one runs and does not answer.
@@ -173,7 +173,9 @@ class Traffic:
             return
         found = await asyncio.gather(*map(self.look, names := self.names()), return_exceptions=True)
         known = {
-            seen.pid: f"Deployment {name}" for name, seen in zip(names, found, strict=True) if isinstance(seen, Seen)
+            seen.pid: f"Deployment {name}"
+            for name, seen in zip(names, found, strict=True)
+            if isinstance(seen, ProxySnapshot)
         }
         claim(ports, route, known)
 
@@ -193,7 +195,7 @@ def _live(home: Path) -> Instance | None:
         return None
 
 
-async def live_proxy(root: Path, name: str) -> Seen | None:
+async def live_proxy(root: Path, name: str) -> ProxySnapshot | None:
     """What the proxy that serves the route `name`, which is `namespace/name`, says of itself; None where there is none.
 
     For those who only look. Raises OSError and DeploymentError.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import datetime
 import shlex
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_args
 
@@ -29,20 +29,27 @@ TRAIL: Final = Resource(GROUP, VERSION, "audittrails", namespaced=False)
 """What RBAC has to allow `get` of: there is no such object, and the trail tells of every namespace."""
 _SHOWN: Final = 200
 _SECONDS: Final = 60.0
+_TOO_LONG: Final = (
+    f"The audit trail could not be read within {_SECONDS:g} s: it is long, or others read it. Try again, or use"
+    " 'remit audit show' on the operator's host, which takes its time."
+)
 _KINDS: Final = get_args(Kind)
 _reading = asyncio.Semaphore(1)
-"""A trail may be long: it is read by one at a time."""
+"""A trail may be long: it is read by one thread at a time."""
 
 
 async def audit(request: web.Request, session: Session) -> View:
+    if not session.viewer.reads_files:
+        return View("elsewhere.html", "Audit", "audit", {"operator_namespace": session.viewer.operator_namespace})
     trail = await _trail(session)
     words = ("since", "until", "namespace", "task", "verdict")
     asked = {name: request.query.get(name, "").strip()[:200] for name in words}
     asked["kind"] = kind if (kind := request.query.get("kind", "")) in _KINDS else ""
     mistake, records, more = "", list[dict[str, Any]](), False
     try:
-        found = audittrail.Selection(trail, _filter(asked), _SHOWN + 1)
-        records = [_record(record) for _, record in await _in_turn(lambda: list(found))]
+        wanted = _filter(asked)
+        found = await in_turn(lambda stop: list(audittrail.Selection(trail, wanted, _SHOWN + 1, stop)))
+        records = [_record(record) for _, record in found]
         more = len(records) > _SHOWN
     except ValueError as error:
         mistake = str(error)
@@ -55,7 +62,7 @@ async def audit(request: web.Request, session: Session) -> View:
 async def check(request: web.Request, session: Session) -> str:
     """Follow the chain of hashes, as `remit audit verify`."""
     trail = await _trail(session)
-    report = await _in_turn(lambda: verify(trail))
+    report = await in_turn(lambda stop: verify(trail, stop=stop))
     if report.ok:
         text = f"The trail is whole: {report.records} records, each continues the one before. Head {report.head}"
     else:
@@ -75,16 +82,27 @@ async def _trail(session: Session) -> Path:
     return trail
 
 
-@asynccontextmanager
-async def turn() -> AsyncIterator[None]:
-    """In which a trail may be read, for a minute at most."""
-    async with asyncio.timeout(_SECONDS), _reading:
-        yield
+async def in_turn(work: Callable[[threading.Event], T]) -> T:
+    """What `work` reads of a trail, in a thread. It has to end once the event is set, which is when nobody waits for it
+    any more. The next turn begins when the thread has ended, so no more than one is ever held. Raises 504 after a
+    minute."""
+    stop = threading.Event()
+    try:
+        async with asyncio.timeout(_SECONDS):
+            await _reading.acquire()
+            reading = asyncio.ensure_future(asyncio.to_thread(work, stop))
+            reading.add_done_callback(_end_turn)
+            return await asyncio.shield(reading)
+    except TimeoutError:
+        raise web.HTTPGatewayTimeout(text=_TOO_LONG) from None
+    finally:
+        stop.set()
 
 
-async def _in_turn(work: Callable[[], T]) -> T:
-    async with turn():
-        return await asyncio.to_thread(work)
+def _end_turn(reading: asyncio.Future[Any]) -> None:
+    _reading.release()
+    if not reading.cancelled():
+        reading.exception()  # the reader that went away does not ask for it
 
 
 def _filter(asked: Mapping[str, str]) -> Filter:

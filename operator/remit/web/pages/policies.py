@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from remit.api import CommandPolicy
 from remit.api.mistakes import first_mistake
 from remit.controllers.policies import compile_object
-from remit.errors import InvalidInput
+from remit.errors import ApiError, InvalidInput
 from remit.kube.client import POLICIES, Object
 from remit.policy.testing import Case, Expectation, run_case
 from remit.web.pages.place import place
@@ -47,7 +47,8 @@ async def policies(request: web.Request, session: Session) -> View:
     context = {
         "policies": [_row(obj) for obj in session.viewer.policies()],
         "operator_namespace": session.viewer.operator_namespace,
-        **_trying(session.viewer, dict.fromkeys(_ASKED, "")),
+        "sees_all": session.viewer.sees_all(POLICIES),
+        **await _trying(session.viewer, dict.fromkeys(_ASKED, "")),
     }
     return View("policies.html", "Policies", "policies", context, ("rows",))
 
@@ -80,31 +81,34 @@ async def try_it(request: web.Request, session: Session) -> View:
     context = {
         "policies": [_row(obj) for obj in session.viewer.policies()],
         "operator_namespace": session.viewer.operator_namespace,
-        **_trying(session.viewer, asked),
+        "sees_all": session.viewer.sees_all(POLICIES),
+        **await _trying(session.viewer, asked),
     }
     return View("policies.html", "Policies", "policies", context)
 
 
-def _trying(viewer: Viewer, asked: dict[str, str]) -> dict[str, Any]:
+async def _trying(viewer: Viewer, asked: dict[str, str]) -> dict[str, Any]:
     """The box, what was put into it, and the answer."""
     tried: dict[str, Any] = {"asked": asked, "decision": None, "mistake": ""}
     spaces = {obj["metadata"]["namespace"] for obj in viewer.policies()} | {row.namespace for row in viewer.tasks()}
-    tried["namespaces"] = sorted((spaces - {viewer.operator_namespace}) | {"default"})
+    tried["namespaces"] = sorted((spaces - {viewer.operator_namespace}) | {viewer.usual_namespace})
+    tried["usual"] = viewer.usual_namespace
     if not asked["line"]:
         return tried
-    namespace = asked["namespace"] or "default"
+    namespace = asked["namespace"] or viewer.usual_namespace
     fields: dict[str, Any] = {"line": asked["line"], "namespace": namespace}
     fields |= {name: asked[name] for name in ("network", "backend") if asked[name]}
     try:
         fields["labels"] = _labels(asked["labels"])
         case = Case(expect=Expectation(decision="Allowed"), **fields)
-        places = {namespace, viewer.operator_namespace}
-        compiled = [compile_object(obj) for obj in viewer.policies() if obj["metadata"]["namespace"] in places]
+        compiled = [compile_object(obj) for obj in await viewer.policies_of(namespace, viewer.operator_namespace)]
         tried["decision"] = run_case(case, compiled, viewer.operator_namespace).decision
     except ValidationError as error:
         tried["mistake"] = " ".join(first_mistake(error, Case))
     except InvalidInput as error:
         tried["mistake"] = str(error)
+    except ApiError as error:
+        tried["mistake"] = f"It cannot be told what policies say: {error}"
     return tried
 
 

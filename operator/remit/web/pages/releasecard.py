@@ -12,7 +12,7 @@ Object = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Side:
+class SideCard:
     slot: str
     revision: int
     artifact: str
@@ -33,14 +33,14 @@ class Card:
     message: str
     target: str
     strategy: str
-    sides: Sequence[Side]
+    sides: Sequence[SideCard]
     """Blue and green, as far as there is something on them."""
     stages: Sequence[tuple[str, str]]
     """Name and state of each, while a release goes on."""
     changed: float | None
 
     @property
-    def both(self) -> Sequence[tuple[str, Side | None]]:
+    def both(self) -> Sequence[tuple[str, SideCard | None]]:
         """Blue and green, each with what is on it."""
         found = {side.slot: side for side in self.sides}
         return [(slot, found.get(slot)) for slot in ("blue", "green")]
@@ -54,7 +54,7 @@ def card(obj: Object) -> Card:
     metadata, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
     artifacts = {each.get("revision"): str(each.get("artifact", "")) for each in status.get("history") or []}
     sides = [
-        Side(
+        SideCard(
             slot=str(each.get("name")),
             revision=int(each.get("revision") or 0),
             artifact=artifacts.get(each.get("revision"), ""),

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import time
 from typing import Any, Final
 
 from aiohttp import web
 
+from remit.agent.podlogs import identity_of
 from remit.api import Deployment
 from remit.controllers import hooks
 from remit.describe.releasetree import earlier, release_tree
-from remit.errors import ApiError, RemitError
-from remit.kube.client import DEPLOYMENTS, TASKS
+from remit.errors import ApiError, DeploymentError, RemitError
+from remit.kube.client import DEPLOYMENTS, EVENTS, PODS, TASKS, Object
 from remit.release.asking import ask
 from remit.release.report import folder
 from remit.web import instances, sparkline
@@ -37,7 +39,8 @@ _REPORT_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-an
 
 async def releases(request: web.Request, session: Session) -> View:
     cards = [card(obj) for obj in session.viewer.deployments()]
-    return View("releases.html", "Releases", "releases", {"releases": cards}, ("cards",))
+    context = {"releases": cards, "sees_all": session.viewer.sees_all(DEPLOYMENTS)}
+    return View("releases.html", "Releases", "releases", context, ("cards",))
 
 
 async def release(request: web.Request, session: Session) -> View:
@@ -75,8 +78,11 @@ async def release(request: web.Request, session: Session) -> View:
         "stages": _stages(deployment, time.time()),
         "reports": await asyncio.to_thread(_reports, viewer, deployment),
         "health": deployment.spec.health_check,
-        "instances": sorted(await asyncio.to_thread(instances.instances, viewer.state_dirs, f"{namespace}/{name}")),
+        "instances": await _names(viewer, obj),
         "chosen": request.query.get("instance", ""),
+        "reads_files": viewer.reads_files,
+        "operator_namespace": viewer.operator_namespace,
+        "may_events": await viewer.may("list", EVENTS, namespace),
         "events": [event_row(each) for each in await viewer.events_of(obj)][:12],
     }
     regions = ("head", "sides", "stages", "history", "told")
@@ -110,13 +116,39 @@ def _reports(viewer: Viewer, deployment: Deployment) -> set[int]:
 async def release_output(request: web.Request, session: Session) -> Events:
     """What the instances write, of a Deployment that the viewer may get."""
     namespace, name = place(request)
-    await session.viewer.fetch(DEPLOYMENTS, namespace, name)
-    if not await session.viewer.may("get", DEPLOYMENTS, namespace, "log"):
-        yield "output", {"note": "You may not read what instances write: it needs get of deployments/log."}
+    viewer, chosen = session.viewer, request.query.get("instance", "")
+    obj = await viewer.fetch(DEPLOYMENTS, namespace, name)
+    if instances.on_kubernetes(obj):
+        where = identity_of(obj).place
+        if not await viewer.may("get", PODS, where, "log"):
+            yield "output", {"note": f"You may not read what instances write: it needs get of pods/log in {where}."}
+            return
+        events = instances.follow(instances.pods(viewer.kube, obj), chosen, viewer.logs, instances.LIST_SECONDS)
+    elif not viewer.reads_files:
         return
-    chosen = request.query.get("instance", "")
-    async for event in instances.follow(session.viewer.state_dirs, f"{namespace}/{name}", chosen):
-        yield event
+    else:
+        if not await viewer.may("get", DEPLOYMENTS, namespace, "log"):
+            yield "output", {"note": "You may not read what instances write: it needs get of deployments/log."}
+            return
+        find = instances.folders(viewer.state_dirs, f"{namespace}/{name}")
+        events = instances.follow(find, chosen, contextlib.nullcontext())
+    async with contextlib.aclosing(events):
+        async for event in events:
+            yield event
+
+
+async def _names(viewer: Viewer, obj: Object) -> list[str]:
+    """Of the instances whose logs can be read; none where they may not be listed."""
+    if instances.on_kubernetes(obj):
+        try:
+            identity = identity_of(obj)
+        except DeploymentError:
+            return []
+        return sorted(
+            str(pod["metadata"]["name"]) for pod in await viewer.few(PODS, identity.place, labels=identity.selector)
+        )
+    find = instances.folders(viewer.state_dirs, f"{obj['metadata']['namespace']}/{obj['metadata']['name']}")
+    return sorted(source.name for source in await find())
 
 
 async def report(request: web.Request, session: Session) -> web.StreamResponse:
@@ -153,9 +185,9 @@ async def act(request: web.Request, session: Session) -> str:
     async def look() -> Deployment:
         return Deployment.parse(await viewer.kube.get(DEPLOYMENTS, namespace, name))
 
-    await look()  # an error of its own where it is not there
+    deployment = await look()  # an error of its own where it is not there
     try:
-        answer = await ask(viewer.kube, namespace, name, {verb: terms}, look, _PATIENCE)
+        answer = await ask(viewer.kube, deployment, {verb: terms}, look, _PATIENCE)
     except ApiError:
         raise
     except RemitError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import time
 from collections.abc import Sequence
@@ -13,13 +12,13 @@ from aiohttp import web
 from remit import reasons
 from remit.api import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus
-from remit.describe import explained, policyyaml
+from remit.describe import explained, observedruns, policyyaml
 from remit.describe.connection import Connection
 from remit.describe.selection import unusual
 from remit.errors import InvalidInput
 from remit.execution.copies import copy_of
 from remit.execution.output import STREAMS
-from remit.kube.client import TASKS, Object
+from remit.kube.client import EVENTS, TASKS, Object
 from remit.web import output
 from remit.web.live import Events
 from remit.web.pages import audit
@@ -55,7 +54,8 @@ async def task(request: web.Request, session: Session) -> View:
         "unusual": unusual(obj),
         "attempts": [_attempt(each, now) for each in reversed(parsed.status.attempts)],
         "plot": _plot(parsed, row.created, now),
-        "may_download": await output.may_read(viewer, namespace),
+        "may_download": viewer.reads_files and await output.may_read(viewer, namespace),
+        "may_events": await viewer.may("list", EVENTS, namespace),
         "chosen": _number(request.query.get("attempt", "")),
         "streams": STREAMS,
         "events": [event_row(each) for each in await viewer.events_of(obj)],
@@ -162,13 +162,13 @@ async def why(request: web.Request, session: Session) -> View:
     obj = await viewer.fetch(TASKS, namespace, name)
     refused = any((each.get("network") or {}).get("denied") for each in (obj.get("status") or {}).get("attempts") or [])
     # The trail says where a task wanted to connect. It is long, so it is read only where that is asked.
-    trails = viewer.state_dirs if refused and await viewer.may("get", audit.TRAIL, None) else ()
-    connection = Connection(viewer.kube, namespace, viewer.state_dirs, trails)
+    trail = viewer.trail if refused and await viewer.may("get", audit.TRAIL, None) else None
+    reached = await audit.in_turn(lambda stop: observedruns.reached_by(trail, namespace, stop)) if trail else None
+    connection = Connection(viewer.kube, namespace, viewer.state_dirs)
     told: explained.Explained | None = None
     unclear = ""
     try:
-        async with audit.turn() if trails else contextlib.nullcontext():
-            told = await explained.explain(connection, name, viewer.operator_namespace)
+        told = await explained.explain(connection, name, viewer.operator_namespace, reached)
     except InvalidInput as error:
         unclear = str(error)
     left_out: Sequence[str] = policyyaml.told(told.suggestion.left_out) if told and told.suggestion else ()

@@ -54,7 +54,7 @@ let source = null;
 
 function listen() {
   if (source || !document.body.hasAttribute("data-live")) return;
-  source = new EventSource("/live" + location.pathname + location.search);
+  source = new EventSource(document.body.dataset.live + location.search);
   source.addEventListener("open", () => tell("on", "live"));
   source.addEventListener("error", () => {
     tell("lost", "not connected");
@@ -75,12 +75,14 @@ function listen() {
     count();
   });
   source.addEventListener("state", (event) => {
-    const { trouble, now } = JSON.parse(event.data);
+    const { now, ...told } = JSON.parse(event.data);
     skew = now - Date.now() / 1000;
     tell("on", "live");
-    const place = document.getElementById("trouble");
-    if (place.textContent !== trouble) place.textContent = trouble;
-    place.hidden = !trouble;
+    for (const [name, text] of Object.entries(told)) {
+      const place = document.getElementById(name);
+      if (place.textContent !== text) place.textContent = text;
+      place.hidden = !text;
+    }
   });
   source.addEventListener("gone", () => { source.close(); tell("lost", "it is gone"); });
   document.dispatchEvent(new CustomEvent("remit:stream", { detail: source }));

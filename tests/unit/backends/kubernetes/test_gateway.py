@@ -15,7 +15,7 @@ from jobservers import JobServer
 from policies import policy
 from remit.backends.base import AttemptRequest, Command, Handle, Stream, TaskReference
 from remit.backends.egress import GatewayConfig, GatewayRecord, NetworkUse
-from remit.backends.egress.ledger import Ledger
+from remit.backends.egress.usage import UsageCounter
 from remit.backends.kubernetes.backend import KubernetesBackend
 from remit.backends.kubernetes.gateway import concluded
 from remit.backends.kubernetes.launcher import Launcher
@@ -64,10 +64,10 @@ class Heard:
 
 
 def use(sent: int) -> NetworkUse:
-    ledger = Ledger()
-    ledger.connected(Destination.parse("api.test:443")).sent_bytes += sent
-    ledger.denied(Destination.parse("evil.test:443"), "policy says no")
-    return ledger.use
+    counter = UsageCounter()
+    counter.connected(Destination.parse("api.test:443")).sent_bytes += sent
+    counter.denied(Destination.parse("evil.test:443"), "policy says no")
+    return counter.use
 
 
 class Cluster:

@@ -22,7 +22,7 @@ from remit.backends.kubernetes.gatewaymanifests import (
     gateway_url,
 )
 from remit.backends.kubernetes.launcher import Launcher
-from remit.backends.kubernetes.manifests import Secrets, job, network_policy, runs, walls
+from remit.backends.kubernetes.manifests import Secrets, enforcement_of, job, network_policy, runs
 from remit.errors import SandboxUnavailable
 from remit.sandbox import Confinement, Limits
 
@@ -191,14 +191,14 @@ def test_the_gateway_is_found_by_its_address(address: str, url: str) -> None:
 
 
 def test_status_says_what_holds_the_network() -> None:
-    held = walls(REQUEST.confinement).enforced_by
+    held = enforcement_of(REQUEST.confinement).enforced_by
     assert held["network"].startswith("NetworkPolicy remit-network-restricted")
     assert held["network_bytes_per_second"] == "the egress proxy"
-    loose = walls(REQUEST.confinement, isolated=False).enforced_by
+    loose = enforcement_of(REQUEST.confinement, isolated=False).enforced_by
     assert loose["network"] == loose["network_bytes_per_second"] == "not enforced"
 
 
 @pytest.mark.parametrize("network", ["none", "host"])
 def test_a_pace_is_held_by_a_gateway_only(network: Any) -> None:
     with pytest.raises(SandboxUnavailable, match="networkBytesPerSecond"):
-        walls(replace(REQUEST.confinement, network=network))
+        enforcement_of(replace(REQUEST.confinement, network=network))

@@ -14,12 +14,12 @@ from remit.backends.kubernetes.launcher import Launcher
 from remit.backends.kubernetes.manifests import (
     MOST_PRIVATE_BYTES,
     Secrets,
+    enforcement_of,
     job,
     network_policy,
     runs,
     secret_versions_of,
     unexpanded,
-    walls,
 )
 from remit.backends.kubernetes.workspaceclaim import claim, claims
 from remit.errors import InvalidInput, RemitError, SandboxUnavailable
@@ -173,16 +173,16 @@ def test_a_workspace_is_one_claim_wherever_it_is_mounted() -> None:
 )
 def test_what_a_job_cannot_give_is_refused(confinement: Confinement, told: str) -> None:
     with pytest.raises(SandboxUnavailable, match=told):
-        walls(confinement, isolated=True)
+        enforcement_of(confinement, isolated=True)
 
 
 def test_it_says_what_is_in_force() -> None:
-    given = walls(REQUEST.confinement, isolated=True)
+    given = enforcement_of(REQUEST.confinement, isolated=True)
     assert given.layers == (Layer.NAMESPACES, Layer.SECCOMP, Layer.CGROUP)
     assert given.missing == (Layer.LANDLOCK, Layer.RLIMITS)
     assert given.enforced_by["network"] == "NetworkPolicy remit-network-none"
-    assert walls(REQUEST.confinement, isolated=False).enforced_by["network"] == "not enforced"
-    assert "network" not in walls(Confinement(network="host"), isolated=True).enforced_by
+    assert enforcement_of(REQUEST.confinement, isolated=False).enforced_by["network"] == "not enforced"
+    assert "network" not in enforcement_of(Confinement(network="host"), isolated=True).enforced_by
 
 
 def test_folders_of_the_host_are_refused() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from remit.backends.base import AttemptRequest, Command
-from remit.backends.kubernetes.manifests import Walls
+from remit.backends.confinementstatus import ConfinementStatus
 from remit.backends.kubernetes.pods import look, never_started, outcome_of, refusal
 from remit.backends.kubernetes.records import Ended, Records
 from remit.backends.outcome import ExitReason, Outcome
@@ -59,7 +59,7 @@ def evicted(message: str) -> dict[str, Any]:
 def ended(
     given: dict[str, Any], last: Ended | None = None, stopped: ExitReason | None = None, stderr: bytes = b""
 ) -> Outcome:
-    return outcome_of(given, Records(ended=last), stderr, stopped, REQUEST, Walls())
+    return outcome_of(given, Records(ended=last), stderr, stopped, REQUEST, ConfinementStatus())
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_what_a_pod_waits_for_is_told_when_its_time_is_over() -> None:
         "message": "0/1 nodes are available: 1 Insufficient memory",
     }
     waits = look(pod(None, conditions=[unschedulable])).waits
-    outcome = never_started(waits, REQUEST, Walls(), cancelled=False)
+    outcome = never_started(waits, REQUEST, ConfinementStatus(), cancelled=False)
     assert outcome.reason == ExitReason.TIMED_OUT
     assert "before it could be started: 0/1 nodes are available: 1 Insufficient memory" in outcome.message
     assert not look(pod({"waiting": {"reason": "ContainerCreating"}})).running
@@ -225,7 +225,7 @@ def test_a_job_without_a_pod() -> None:
     quota = 'pods "x" is forbidden: exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1'
     assert refusal([]) == (None, "")
     assert refusal([event(quota)]) == (None, quota)
-    outcome = never_started(quota, REQUEST, Walls(), cancelled=False)
+    outcome = never_started(quota, REQUEST, ConfinementStatus(), cancelled=False)
     assert outcome.reason == ExitReason.QUOTA_EXCEEDED
     assert "ResourceQuota" in outcome.message
     refused, _ = refusal([event(quota), event('violates PodSecurity "restricted:latest"', "2026-01-01T00:00:01Z")])
@@ -267,5 +267,11 @@ def test_a_pod_that_is_taken_away_while_files_are_told_has_completed() -> None:
     """The program had ended by itself: only its files are missing, which the collector tells."""
     taken = pod(terminated(137)) | {"metadata": {"uid": "p", "deletionTimestamp": FINISHED}}
     records = Records(program_ended=ENDED)
-    assert outcome_of(taken, records, b"", None, REQUEST, Walls(), by_itself=True).reason == ExitReason.COMPLETED
-    assert outcome_of(taken, records, b"", None, REQUEST, Walls(), by_itself=False).reason == ExitReason.INTERRUPTED
+    assert (
+        outcome_of(taken, records, b"", None, REQUEST, ConfinementStatus(), by_itself=True).reason
+        == ExitReason.COMPLETED
+    )
+    assert (
+        outcome_of(taken, records, b"", None, REQUEST, ConfinementStatus(), by_itself=False).reason
+        == ExitReason.INTERRUPTED
+    )

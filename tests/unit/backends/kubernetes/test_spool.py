@@ -78,6 +78,7 @@ def test_the_number_of_blocks_is_bounded() -> None:
     assert 100_000 < taken < 130_000
 
 
+@pytest.mark.no_cover
 def test_many_files_of_many_patterns_are_looked_through_quickly() -> None:
     """It is asked for every piece of a log, by the thread that everything else waits for."""
     files = spool(32)

@@ -15,7 +15,7 @@ for _depth, _name in enumerate(("remit", "remit.release", "remit.release.targets
     sys.modules[_name] = types.ModuleType(_name)
     sys.modules[_name].__path__ = ["/".join([sys.argv[1], *_name.split(".")])]
 
-from remit.release.targets.archive.destination import Destination, Refused  # noqa: E402
+from remit.release.targets.archive.destination import ArchiveRefused, Destination  # noqa: E402
 from remit.release.targets.archive.members import MALFORMED, unpack_into  # noqa: E402
 
 _MOST_OF_A_MESSAGE = 300
@@ -27,7 +27,7 @@ def main(root: int, max_bytes: int, max_members: int) -> dict[str, object] | Non
     try:
         with open(0, "rb", closefd=False) as file:
             unpack_into(Destination(root, max_bytes, max_members), file)
-    except Refused as error:
+    except ArchiveRefused as error:
         return {"message": str(error), "too_large": error.too_large}
     except MemoryError:
         return {"message": "it takes too much memory to unpack", "too_large": True}

@@ -26,7 +26,7 @@ _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_C
 Parts = tuple[str, ...]
 
 
-class Refused(Exception):
+class ArchiveRefused(Exception):
     """A member, or the archive, that is not unpacked. `too_large` says that one of the limits is the reason."""
 
     def __init__(self, message: str, *, too_large: bool = False) -> None:
@@ -38,7 +38,7 @@ class Refused(Exception):
 class Destination:
     """The folder open as `root`, which must be empty. It takes at most `max_bytes` in at most `max_members`.
 
-    The methods raise `Refused`, and OSError where the disk does not take it.
+    The methods raise `ArchiveRefused`, and OSError where the disk does not take it.
     """
 
     root: int
@@ -62,7 +62,7 @@ class Destination:
                 for chunk in chunks:
                     self._bytes += len(chunk)
                     if self._bytes > self.max_bytes:
-                        raise Refused(f"it unpacks to more than {self.max_bytes} bytes", too_large=True)
+                        raise ArchiveRefused(f"it unpacks to more than {self.max_bytes} bytes", too_large=True)
                     file.write(chunk)
                 file.flush()
                 os.fchmod(file.fileno(), mode & 0o755 | 0o600)
@@ -71,7 +71,9 @@ class Destination:
     def add_symbolic_link(self, name: str, target: str) -> None:
         """`target` is relative. Whether it leads out of the folder shows when all links are there: see `finish`."""
         if not target or target.startswith("/") or "\0" in target or len(os.fsencode(target)) > MAX_PATH_BYTES:
-            raise Refused(f"{_shown(name)} is a symbolic link to {_shown(target)}, which is not a path inside it")
+            raise ArchiveRefused(
+                f"{_shown(name)} is a symbolic link to {_shown(target)}, which is not a path inside it"
+            )
         with self._new(name) as (parts, parent):
             os.symlink(target, parts[-1], dir_fd=parent)
             self._links[parts] = tuple(target.split("/"))
@@ -80,7 +82,7 @@ class Destination:
         """`target` is the name of a file that was added before."""
         source = _parts(target)
         if source not in self._files:
-            raise Refused(f"{_shown(name)} is a hard link to {_shown(target)}, which is no file before it")
+            raise ArchiveRefused(f"{_shown(name)} is a hard link to {_shown(target)}, which is no file before it")
         with self._new(name, keep=source) as (parts, parent), self._directory(source[:-1]) as folder:
             os.link(source[-1], parts[-1], src_dir_fd=folder, dst_dir_fd=parent, follow_symlinks=False)
             self._files.add(parts)
@@ -89,14 +91,14 @@ class Destination:
         """Refuse links that lead out of the folder."""
         for parts, target in self._links.items():
             if leaves(parts, self._links):
-                raise Refused(
+                raise ArchiveRefused(
                     f"{_shown('/'.join(parts))} is a symbolic link to {_shown('/'.join(target))}, which leads out of it"
                 )
 
     def _begin(self, name: str) -> Parts:
         self._members += 1
         if self._members > self.max_members:
-            raise Refused(f"it has more than {self.max_members} members", too_large=True)
+            raise ArchiveRefused(f"it has more than {self.max_members} members", too_large=True)
         return _parts(name)
 
     @contextmanager
@@ -104,14 +106,14 @@ class Destination:
         """The parts of a name, and its folder with nothing of that name in it: a later member replaces an earlier."""
         parts = self._begin(name)
         if not parts or parts == keep:
-            raise Refused(f"{_shown(name)} is no name for a file")
+            raise ArchiveRefused(f"{_shown(name)} is no name for a file")
         with self._directory(parts[:-1]) as parent:
             try:
                 os.unlink(parts[-1], dir_fd=parent)
             except FileNotFoundError:
                 pass
             except (IsADirectoryError, PermissionError):
-                raise Refused(f"{_shown(name)} is a folder and a file at once") from None
+                raise ArchiveRefused(f"{_shown(name)} is a folder and a file at once") from None
             self._files.discard(parts)
             self._links.pop(parts, None)
             yield parts, parent
@@ -134,7 +136,9 @@ class Destination:
             os.mkdir(part, 0o755, dir_fd=parent)
         except FileExistsError:
             if not stat.S_ISDIR(os.stat(part, dir_fd=parent, follow_symlinks=False).st_mode):
-                raise Refused(f"{_shown('/'.join(parts))} goes through {_shown(part)}, which is no folder") from None
+                raise ArchiveRefused(
+                    f"{_shown('/'.join(parts))} goes through {_shown(part)}, which is no folder"
+                ) from None
         else:
             self._members += 1  # one that no member names takes room as well
         return os.open(part, _DIRECTORY, dir_fd=parent)
@@ -170,11 +174,11 @@ def _parts(name: str) -> Parts:
     """The components of a member's name. Raises Refused for one that could lead anywhere else, or is too long."""
     parts = tuple(part for part in name.split("/") if part not in {"", "."})
     if name.startswith("/") or ".." in parts or "\0" in name:
-        raise Refused(f"{_shown(name)} is not a path inside it")
+        raise ArchiveRefused(f"{_shown(name)} is not a path inside it")
     if len(parts) > MAX_DEPTH:
-        raise Refused(f"{_shown(name)} is nested deeper than {MAX_DEPTH} folders")
+        raise ArchiveRefused(f"{_shown(name)} is nested deeper than {MAX_DEPTH} folders")
     if len(os.fsencode(name)) > MAX_PATH_BYTES or any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in parts):
-        raise Refused(f"{_shown(name)} is too long a name")
+        raise ArchiveRefused(f"{_shown(name)} is too long a name")
     return parts
 
 

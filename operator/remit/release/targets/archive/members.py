@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, Any, Final, Self
 
-from remit.release.targets.archive.destination import MAX_PATH_BYTES, Destination, Refused
+from remit.release.targets.archive.destination import MAX_PATH_BYTES, ArchiveRefused, Destination
 
 _CHUNK: Final = 1 << 18
 _MAX_HEADER_BYTES: Final = 1 << 20
@@ -90,7 +90,7 @@ class _Bounded(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= _MAX_HEADER_BYTES:
-            raise Refused(f"it has a header of more than {_MAX_HEADER_BYTES >> 20} MiB", too_large=True)
+            raise ArchiveRefused(f"it has a header of more than {_MAX_HEADER_BYTES >> 20} MiB", too_large=True)
         data = self._stream.read(size)
         self._check()
         return data
@@ -99,7 +99,7 @@ class _Bounded(io.RawIOBase):
         if offset < self._stream.tell():
             raise tarfile.ReadError("a member has a negative size")
         if offset > self._most:
-            raise Refused(f"it unpacks to more than {self._most} bytes", too_large=True)
+            raise ArchiveRefused(f"it unpacks to more than {self._most} bytes", too_large=True)
         return self._stream.seek(offset, whence)
 
     def tell(self) -> int:
@@ -107,7 +107,7 @@ class _Bounded(io.RawIOBase):
 
     def _check(self) -> None:
         if self._stream.tell() > self._most:
-            raise Refused(f"it unpacks to more than {self._most} bytes", too_large=True)
+            raise ArchiveRefused(f"it unpacks to more than {self._most} bytes", too_large=True)
 
 
 def _unpack_tar(destination: Destination, stream: IO[bytes]) -> None:
@@ -115,7 +115,9 @@ def _unpack_tar(destination: Destination, stream: IO[bytes]) -> None:
     try:
         tar = tarfile.TarFile(fileobj=bounded, mode="r", tarinfo=_Header)
     except tarfile.ReadError as error:
-        raise Refused(f"it is not a tar archive (plain, gzip, bzip2 or xz) and not a zip archive: {error}") from None
+        raise ArchiveRefused(
+            f"it is not a tar archive (plain, gzip, bzip2 or xz) and not a zip archive: {error}"
+        ) from None
     with tar:
         while (member := tar.next()) is not None:
             _add_tar_member(destination, tar, member)
@@ -126,7 +128,7 @@ def _unpack_tar(destination: Destination, stream: IO[bytes]) -> None:
 
 def _add_tar_member(destination: Destination, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
     if member.size < 0:
-        raise Refused(f"{member.name[:100]!a} has a negative size")
+        raise ArchiveRefused(f"{member.name[:100]!a} has a negative size")
     if member.isdir():
         destination.add_directory(member.name)
     elif member.issym():
@@ -135,11 +137,11 @@ def _add_tar_member(destination: Destination, tar: tarfile.TarFile, member: tarf
         destination.add_hard_link(member.name, member.linkname)
     elif member.isfile():
         if member.size > destination.max_bytes:
-            raise Refused(f"it unpacks to more than {destination.max_bytes} bytes", too_large=True)
+            raise ArchiveRefused(f"it unpacks to more than {destination.max_bytes} bytes", too_large=True)
         content = tar.extractfile(member)
         destination.add_file(member.name, member.mode, _chunks(content) if content else ())
     else:
-        raise Refused(f"{member.name[:100]!a} is neither a file, a folder nor a link")
+        raise ArchiveRefused(f"{member.name[:100]!a} is neither a file, a folder nor a link")
 
 
 def _unpack_zip(destination: Destination, file: IO[bytes]) -> None:
@@ -151,13 +153,13 @@ def _unpack_zip(destination: Destination, file: IO[bytes]) -> None:
 def _add_zip_member(destination: Destination, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
     name, mode = _zip_name(member), member.external_attr >> 16
     if "\\" in name:
-        raise Refused(f"{name[:100]!a} has a backslash, which some programs take for a folder's end")
+        raise ArchiveRefused(f"{name[:100]!a} has a backslash, which some programs take for a folder's end")
     if member.flag_bits & _ENCRYPTED:
-        raise Refused(f"{name[:100]!a} is encrypted")
+        raise ArchiveRefused(f"{name[:100]!a} is encrypted")
     if member.is_dir():
         return destination.add_directory(name)
     if stat.S_IFMT(mode) not in {0, stat.S_IFREG, stat.S_IFLNK}:
-        raise Refused(f"{name[:100]!a} is neither a file, a folder nor a link")
+        raise ArchiveRefused(f"{name[:100]!a} is neither a file, a folder nor a link")
     with archive.open(member) as content:
         if stat.S_ISLNK(mode):
             return destination.add_symbolic_link(name, content.read(MAX_PATH_BYTES + 1).decode())

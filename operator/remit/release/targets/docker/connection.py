@@ -17,9 +17,9 @@ from remit.backends.failure import OperationFailed
 from remit.errors import DeploymentError
 from remit.policy.engines import BadEngine, EngineAddress
 from remit.privatefiles import write_private
+from remit.release.targets.desiredstate import LOOPBACK
 from remit.release.targets.docker.planning import Reach
 from remit.release.targets.docker.ssh import Tunnel
-from remit.release.targets.sides import LOOPBACK
 
 Secret = Callable[[str], Awaitable[Mapping[str, bytes]]]
 """The data of a Secret in the Deployment's namespace. Raises RemitError where it is not there."""

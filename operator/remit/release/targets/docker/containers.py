@@ -38,19 +38,19 @@ Key = tuple[Slot, int]
 class Container:
     """One, as the engine described it."""
 
-    told: Mapping[str, Any]
+    inspected: Mapping[str, Any]
 
     @property
     def id(self) -> str:
-        return str(self.told["Id"])
+        return str(self.inspected["Id"])
 
     @property
     def name(self) -> str:
-        return str(self.told["Name"]).removeprefix("/")
+        return str(self.inspected["Name"]).removeprefix("/")
 
     @property
     def state(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self.told["State"]
+        found: Mapping[str, Any] = self.inspected["State"]
         return found
 
     @property
@@ -60,7 +60,7 @@ class Container:
 
     @property
     def revision(self) -> int:
-        return int(self.told["Config"]["Labels"][labels.REVISION])
+        return int(self.inspected["Config"]["Labels"][labels.REVISION])
 
     @property
     def incarnation(self) -> tuple[str, str]:
@@ -69,16 +69,16 @@ class Container:
 
     @property
     def restarts(self) -> int:
-        return int(self.told["RestartCount"])
+        return int(self.inspected["RestartCount"])
 
     @property
     def restart_policy(self) -> str:
-        return str(self.told["HostConfig"]["RestartPolicy"]["Name"])
+        return str(self.inspected["HostConfig"]["RestartPolicy"]["Name"])
 
     @property
     def grace(self) -> int:
         """Seconds."""
-        return int(self.told["Config"].get("StopTimeout") or 0)
+        return int(self.inspected["Config"].get("StopTimeout") or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class Containers:
     async def end_run(self, container: Container) -> None:
         """Ask its program to end, and kill it if it has not within its time. It is there then, and stopped: the engine
         does not start it again. Raises OperationFailed."""
-        engine, signal = await self._engine(), str(container.told["Config"].get("StopSignal") or "SIGTERM")
+        engine, signal = await self._engine(), str(container.inspected["Config"].get("StopSignal") or "SIGTERM")
         with _unless("Conflict"):  # it does not run any more
             await engine.call(lambda client: client.kill(container.id, signal))
             await asyncio.sleep(container.grace)

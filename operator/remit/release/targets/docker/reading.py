@@ -10,7 +10,7 @@ from remit.release.report.model import Usage
 from remit.release.targets.docker.containers import Container, End
 from remit.release.targets.docker.planning import Reach
 from remit.release.targets.health import Health
-from remit.release.targets.views import Found
+from remit.release.targets.observation import InstanceStatus
 
 OVER: Final = frozenset({"exited"})
 """The states from which the engine does not start a container again by itself."""
@@ -24,7 +24,7 @@ def listening(container: Container | None, spec: DeploymentSpec, reach: Reach) -
     """Its host, and the number of each named port there; no ports while it has none."""
     if container is None:
         return reach.host, {}
-    network = container.told["NetworkSettings"]
+    network = container.inspected["NetworkSettings"]
     if not reach.host:
         assigned = ((each.get("IPAMConfig") or {}).get("IPv4Address") for each in network["Networks"].values())
         host = next(filter(None, assigned), "")
@@ -51,10 +51,10 @@ def goes_on(container: Container | None, revision: int) -> bool:
     return container is not None and not is_useless(container, revision) and container.status not in OVER
 
 
-def found(container: Container, health: Health, *, located: bool, started: int = 0) -> Found:
+def found(container: Container, health: Health, *, located: bool, started: int = 0) -> InstanceStatus:
     """One that is not `located` has a port that leads nowhere; it was `started` again so often by us and not by the
     engine."""
-    return Found(
+    return InstanceStatus(
         health,
         exists=True,
         kept=container.status not in OVER,
@@ -64,7 +64,7 @@ def found(container: Container, health: Health, *, located: bool, started: int =
     )
 
 
-def trouble(container: Container, instance: Found, end: End | str | None) -> str:
+def trouble(container: Container, instance: InstanceStatus, end: End | str | None) -> str:
     """What is or was wrong with a container that failed or was started again, in one sentence."""
     if container.status == "paused":
         return "it is paused on the engine"

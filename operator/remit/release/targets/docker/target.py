@@ -22,6 +22,7 @@ from remit.release.model import ObservedState, Revision
 from remit.release.report.model import Usage
 from remit.release.target import Material
 from remit.release.targets.changes import Changes, Source
+from remit.release.targets.desiredstate import DesiredSide, DesiredState
 from remit.release.targets.docker import network
 from remit.release.targets.docker.connection import Connection, Secret
 from remit.release.targets.docker.containers import Container, Containers, End, Key
@@ -31,11 +32,10 @@ from remit.release.targets.docker.planning import ON_TRIAL, Owner
 from remit.release.targets.docker.reading import OVER, engines_verdict, found, goes_on, listening, trouble, used
 from remit.release.targets.docker.replicas import Admit, Replicas
 from remit.release.targets.failing import ordering
-from remit.release.targets.front import Flow, Front
 from remit.release.targets.health import Check, Health, Watches, check_of
 from remit.release.targets.liveness import Due, Liveness
-from remit.release.targets.sides import Side, Told
-from remit.release.targets.views import Found, observed
+from remit.release.targets.loadbalancer import LoadBalancer, ProxyStatus
+from remit.release.targets.observation import InstanceStatus, observed
 from remit.release.traffic import Traffic
 from remit.sandbox.fencing import now as boot_time
 from remit.telemetry import Redactor
@@ -63,7 +63,7 @@ class DockerTarget:
         """`folder` holds what it was told; `target` gives the spec's of this moment; `changed` is called when an
         instance's health does."""
         self._owner, self._folder, self._load = owner, folder, load
-        self._front = Front(f"{owner.namespace}/{owner.name}", folder / "told.json", traffic)
+        self._balancer = LoadBalancer(f"{owner.namespace}/{owner.name}", folder / "told.json", traffic)
         self._connection = Connection(target, folder / "tls", secret)
         self._containers = Containers(owner.mark, self._connection.engine)
         self._images = Images(
@@ -91,7 +91,7 @@ class DockerTarget:
         try:
             await self._connection.refresh()
             engine: dict[Hashable, Source] = {id(await self._connection.engine()): self._containers.changes}
-            await self._changes.have(engine | self._front.sources())
+            await self._changes.have(engine | self._balancer.sources())
             return await self._observed()
         except RemitError as error:
             complaint = self._connection.complaint()
@@ -104,42 +104,42 @@ class DockerTarget:
 
     async def provision(self, slot: Slot, revision: Revision, replicas: int, material: Material) -> None:
         """See `Target.provision`."""
-        held = self._front.told().sides.get(slot)
+        held = self._balancer.desired().sides.get(slot)
         if held is None or held.revision != revision.number:
-            held = Side.of(revision)
+            held = DesiredSide.of(revision)
         with ordering():
-            await self._front.check(self._front.told().having(slot, held))
+            await self._balancer.check(self._balancer.desired().having(slot, held))
         self._revisions[revision.number] = revision, material
-        await self._have(slot, replace(held, draining=False), replicas)
+        await self._scale(slot, replace(held, draining=False), replicas)
 
     async def scale(self, slot: Slot, replicas: int) -> None:
         """See `Target.scale`."""
-        held = self._front.told().sides.get(slot)
+        held = self._balancer.desired().sides.get(slot)
         if held is None:
             raise DeploymentError(f"nothing is on {slot}", reason="SlotEmpty", retryable=True)
-        await self._have(slot, held, replicas)
+        await self._scale(slot, held, replicas)
 
     async def switch(self, live: Slot, share: int = 0, *, failover: bool = False) -> None:
         """See `Target.switch`."""
-        await self._front.switch(live, share, failover=failover)
+        await self._balancer.switch(live, share, failover=failover)
 
     async def preview(self, slot: Slot | None) -> None:
         """See `Target.preview`."""
-        await self._front.preview(slot)
+        await self._balancer.preview(slot)
 
     async def drain(self, slot: Slot) -> None:
         """See `Target.drain`."""
-        await self._front.drain(slot)
+        await self._balancer.drain(slot)
 
     async def retire(self, slot: Slot) -> None:
         """See `Target.retire`."""
         with ordering():
-            told = self._front.told()
-            if held := told.sides.get(slot):
-                self._front.note(told.having(slot, replace(held, wanted=0, draining=True)))
+            desired = self._balancer.desired()
+            if held := desired.sides.get(slot):
+                self._balancer.save(desired.having(slot, replace(held, wanted=0, draining=True)))
             there = await self._containers.all()
             await self._containers.remove(container for (on, _), container in there.items() if on == slot)
-            await self._front.tell(self._front.told().having(slot, None))
+            await self._balancer.apply(self._balancer.desired().having(slot, None))
 
     async def keep(self, revisions: Iterable[int]) -> None:
         """Let go of the images of all other revisions."""
@@ -153,14 +153,14 @@ class DockerTarget:
         with ordering():
             await self._images.keep(())
             await network.removed(await self._connection.engine(), self._owner)
-            await self._front.remove()
+            await self._balancer.remove()
             await self.close()
         await asyncio.to_thread(self._leave_no_file)
 
     async def abandon(self) -> None:
         """See `Target.abandon`."""
         with ordering():
-            await self._front.remove()
+            await self._balancer.remove()
             await self.close()
 
     async def usage(self) -> dict[Slot, Usage]:
@@ -170,12 +170,13 @@ class DockerTarget:
             # One at a time: an engine that is slow to tell must have hands free for what matters.
             counted = {key: await self._containers.stats(each) for key, each in there.items()}
         return {
-            slot: used(stats for (on, _), stats in counted.items() if on == slot) for slot in self._front.told().sides
+            slot: used(stats for (on, _), stats in counted.items() if on == slot)
+            for slot in self._balancer.desired().sides
         }
 
     def probe_token(self) -> str:
         """See `Proxied.probe_token`."""
-        return self._front.probe_token()
+        return self._balancer.probe_token()
 
     async def close(self) -> None:
         """See `Target.close`."""
@@ -186,14 +187,14 @@ class DockerTarget:
         await self._connection.close()
 
     async def _observed(self) -> ObservedState:
-        there = await self._mended(self._front.told())
-        await self._lift_limits(self._front.told().live, there)
-        told = await self._located(self._front.told(), there)
-        if told != self._front.told():
-            self._front.note(told)
-        await self._watch(told, there)
-        flow = await self._front.look(told)
-        await self._let_go(told, flow, there)
+        there = await self._restart_missing(self._balancer.desired())
+        await self._lift_limits(self._balancer.desired().live, there)
+        desired = await self._with_addresses(self._balancer.desired(), there)
+        if desired != self._balancer.desired():
+            self._balancer.save(desired)
+        await self._watch(desired, there)
+        proxy = await self._balancer.look(desired)
+        await self._stop_superfluous(desired, proxy, there)
         known = {each.incarnation for each in there.values()}
         self._ends = {key: end for key, end in self._ends.items() if key in known}
         ids = {each.id for each in there.values()}
@@ -201,44 +202,49 @@ class DockerTarget:
         self._ended = {id_: each for id_, each in self._ended.items() if id_ in ids}
         instances = {
             slot: {index: await self._found(slot, side, index, there) for index in range(side.wanted)}
-            for slot, side in told.sides.items()
+            for slot, side in desired.sides.items()
         }
-        return observed(told, instances, flow, frozenset(await self._images.at_hand()))
+        return observed(desired, instances, proxy, frozenset(await self._images.at_hand()))
 
-    async def _have(self, slot: Slot, side: Side, replicas: int) -> None:
-        """Write the wish down first, then bring it about: killed in between, `observe` goes on with it.
+    async def _scale(self, slot: Slot, side: DesiredSide, replicas: int) -> None:
+        """Save the desired state before applying it: if the operator is killed in between, `observe` completes it.
 
-        Those that are too many get no more requests from here on. They are stopped once nobody's request is with them.
+        Superfluous instances get no more requests from here on, and are stopped once they have none.
         """
         with ordering():
             there = await self._containers.all()
             side = replace(side, wanted=replicas, leaving_since=boot_time())
-            self._front.note(await self._located(self._front.told().having(slot, side), there))
-            live = slot == self._front.told().live
+            self._balancer.save(await self._with_addresses(self._balancer.desired().having(slot, side), there))
+            live = slot == self._balancer.desired().live
             await self._replicas.run(slot, range(replicas), *await self._revision(side.revision), there, live=live)
-            await self._front.tell(await self._located(self._front.told(), await self._containers.all()))
+            await self._balancer.apply(
+                await self._with_addresses(self._balancer.desired(), await self._containers.all())
+            )
 
-    async def _let_go(self, told: Told, flow: Flow, there: Mapping[Key, Container]) -> None:
-        """Stop the instances that are too many, those that have finished, and what an operator that was killed left."""
+    async def _stop_superfluous(
+        self, desired: DesiredState, proxy: ProxyStatus, there: Mapping[Key, Container]
+    ) -> None:
+        """Stop superfluous instances that have no requests, and instances that a killed operator left behind."""
         now = boot_time()
         staying = {
-            slot: side.wanted if side.finished(flow.busy, now) else len(side.ports) for slot, side in told.sides.items()
+            slot: side.wanted if side.finished(proxy.busy, now) else len(side.ports)
+            for slot, side in desired.sides.items()
         }
         await self._containers.remove(there[slot, index] for slot, index in there if index >= staying.get(slot, 0))
 
-    async def _mended(self, told: Told) -> dict[Key, Container]:
-        """What is there, once what was removed, stopped or never started runs again."""
+    async def _restart_missing(self, desired: DesiredState) -> dict[Key, Container]:
+        """The containers, after restarting those that were removed, stopped or never started."""
         there = await self._containers.all()
         lost = {
             slot: [index for index in range(side.wanted) if not goes_on(there.get((slot, index)), side.revision)]
-            for slot, side in told.sides.items()
+            for slot, side in desired.sides.items()
         }
         for slot, indexes in lost.items():
             if indexes:
                 try:
-                    revision, material = await self._revision(told.sides[slot].revision)
+                    revision, material = await self._revision(desired.sides[slot].revision)
                     over = [each for index in indexes if (each := there.get((slot, index))) and each.status in OVER]
-                    await self._replicas.run(slot, indexes, revision, material, there, live=slot == told.live)
+                    await self._replicas.run(slot, indexes, revision, material, there, live=slot == desired.live)
                     self._started.update({each.id: 1 + each.restarts for each in over})  # the engine counts anew
                 except RemitError as error:
                     if self._refused.get(slot) != str(error):
@@ -255,21 +261,21 @@ class DockerTarget:
                 with contextlib.suppress(OperationFailed):  # it went meanwhile, which the next look finds
                     await self._containers.restart_always(container)
 
-    async def _located(self, told: Told, there: Mapping[Key, Container]) -> Told:
-        """`told`, with where its instances listen."""
+    async def _with_addresses(self, desired: DesiredState, there: Mapping[Key, Container]) -> DesiredState:
+        """`desired`, with where its instances listen."""
         reach = await self._connection.reach()
-        for slot, side in told.sides.items():
+        for slot, side in desired.sides.items():
             spec = (await self._revision(side.revision))[0].snapshot.spec
             count = max([side.wanted, *(index + 1 for on, index in there if on == slot)])
             where = [listening(there.get((slot, index)), spec, reach) for index in range(count)]
             hosts, ports = tuple(host for host, _ in where), tuple(ports for _, ports in where)
-            told = told.having(slot, replace(side, hosts=hosts, ports=ports))
-        return told
+            desired = desired.having(slot, replace(side, hosts=hosts, ports=ports))
+        return desired
 
-    async def _watch(self, told: Told, there: Mapping[Key, Container]) -> None:
+    async def _watch(self, desired: DesiredState, there: Mapping[Key, Container]) -> None:
         due: dict[Hashable, tuple[HealthCheck, Check]] = {}
         lively: dict[Hashable, Due] = {}
-        for slot, side in told.sides.items():
+        for slot, side in desired.sides.items():
             spec = (await self._revision(side.revision))[0].snapshot.spec
             for index, named in enumerate(side.ports[: side.wanted]):
                 container = there.get((slot, index))
@@ -295,11 +301,11 @@ class DockerTarget:
         self._ended[container.id] = container.incarnation, why
         await self._containers.end_run(container)
 
-    async def _found(self, slot: Slot, side: Side, index: int, there: Mapping[Key, Container]) -> Found:
+    async def _found(self, slot: Slot, side: DesiredSide, index: int, there: Mapping[Key, Container]) -> InstanceStatus:
         container = there.get((slot, index))
         if container is None:
             refused = self._refused.get(slot)
-            return Found(Health(), trouble=f"it is gone, and not started again: {refused}" if refused else "")
+            return InstanceStatus(Health(), trouble=f"it is gone, and not started again: {refused}" if refused else "")
         revision, material = await self._revision(side.revision)
         located = len(side.ports[index]) == len(revision.snapshot.spec.ports)
         check = revision.snapshot.spec.health_check

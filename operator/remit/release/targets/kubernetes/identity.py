@@ -12,13 +12,15 @@ from remit.errors import DeploymentError
 
 SLOT: Final = f"{GROUP}/slot"
 REVISION: Final = f"{GROUP}/revision"
+CONTAINER: Final = "app"
+"""In the pod of each instance."""
 _NAMESPACE: Final = f"{GROUP}/namespace"
 _DEPLOYMENT: Final = f"{GROUP}/deployment"
 _LONGEST_NAME: Final = 63 - len("-preview")
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class WorkloadIdentity:
     """The Deployment `name` of remit.dev in `namespace`, whose pods run in the namespace `place`.
 
     Raises DeploymentError for a name that no Service can have.

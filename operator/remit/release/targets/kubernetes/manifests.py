@@ -18,14 +18,13 @@ from remit.release.model import Revision
 from remit.release.target import Material
 from remit.release.targets.health import port_of
 from remit.release.targets.kubernetes.cluster import Object
-from remit.release.targets.kubernetes.identity import REVISION, SLOT, Identity
+from remit.release.targets.kubernetes.identity import CONTAINER, REVISION, SLOT, WorkloadIdentity
 from remit.release.targets.kubernetes.revisions import env_key, file_keys
 
 LIVE: Final = f"{GROUP}/live"
 SHARE: Final = f"{GROUP}/share"
 DRAINING: Final = f"{GROUP}/draining"
 SERVING: Final = f"{GROUP}/serving"
-CONTAINER: Final = "app"
 LEAVING_SECONDS: Final = 5
 """How long a pod serves on after it was told to go: until every node has heard that it does."""
 GRACE_SECONDS: Final = 30
@@ -34,7 +33,7 @@ _NOWHERE: Final = "none"
 
 
 def workload(
-    identity: Identity, slot: Slot, revision: Revision, replicas: int, material: Material, limits: Limits
+    identity: WorkloadIdentity, slot: Slot, revision: Revision, replicas: int, material: Material, limits: Limits
 ) -> Object:
     """The `apps/v1` Deployment of one side."""
     spec, pods = revision.snapshot.spec, {**identity.marks, SLOT: slot}
@@ -56,13 +55,13 @@ def workload(
     }
 
 
-def service(identity: Identity, spec: DeploymentSpec, live: Slot | None, share: int) -> Object:
+def service(identity: WorkloadIdentity, spec: DeploymentSpec, live: Slot | None, share: int) -> Object:
     """The Service that clients use; its annotations say what it was told, for whoever comes after."""
     chosen = {SERVING: "true"} if live is not None and share else {SLOT: live or _NOWHERE}
     return _service(identity, identity.service, spec, chosen, {LIVE: live or _NOWHERE, SHARE: str(share)})
 
 
-def preview_service(identity: Identity, spec: DeploymentSpec, slot: Slot | None) -> Object:
+def preview_service(identity: WorkloadIdentity, spec: DeploymentSpec, slot: Slot | None) -> Object:
     return _service(identity, identity.preview, spec, {SLOT: slot or _NOWHERE}, {LIVE: slot or _NOWHERE})
 
 
@@ -75,7 +74,11 @@ def serving_of(share: int, others: int, pods: Iterable[str]) -> dict[str, bool]:
 
 
 def _service(
-    identity: Identity, name: str, spec: DeploymentSpec, chosen: Mapping[str, str], annotations: Mapping[str, str]
+    identity: WorkloadIdentity,
+    name: str,
+    spec: DeploymentSpec,
+    chosen: Mapping[str, str],
+    annotations: Mapping[str, str],
 ) -> Object:
     ports = [
         {
@@ -98,7 +101,7 @@ def _service(
     }
 
 
-def _pod(identity: Identity, number: int, spec: DeploymentSpec, material: Material, limits: Limits) -> Object:
+def _pod(identity: WorkloadIdentity, number: int, spec: DeploymentSpec, material: Material, limits: Limits) -> Object:
     target = spec.target.kubernetes
     assert target is not None  # noqa: S101  # by its place
     volumes, mounts = _files(identity, number, material)
@@ -142,7 +145,7 @@ def _pod(identity: Identity, number: int, spec: DeploymentSpec, material: Materi
     }
 
 
-def _files(identity: Identity, number: int, material: Material) -> tuple[list[Object], list[Object]]:
+def _files(identity: WorkloadIdentity, number: int, material: Material) -> tuple[list[Object], list[Object]]:
     """A volume for each folder, all from the revision's own Secret."""
     folders: dict[str, list[Object]] = {}
     for path, key in file_keys(material).items():

@@ -29,7 +29,7 @@ from remit.release.targets.kubernetes.cluster import (
     gone,
     listing,
 )
-from remit.release.targets.kubernetes.identity import Identity
+from remit.release.targets.kubernetes.identity import WorkloadIdentity
 
 _INDEX: Final = "remit.json"
 """The key of the Secret that tells what the others are. A path cannot be a key itself."""
@@ -39,7 +39,7 @@ _MOST_BYTES: Final = 1_000_000
 class ClusterRevisions:
     """Those of one Deployment. They change by nobody else's hand, so they are read once."""
 
-    def __init__(self, cluster: Cluster, identity: Identity) -> None:
+    def __init__(self, cluster: Cluster, identity: WorkloadIdentity) -> None:
         self._cluster, self._identity = cluster, identity
         self._known: dict[int, Revision] | None = None
 
@@ -102,7 +102,7 @@ def name_taken(plural: str, namespace: str, name: str) -> DeploymentError:
     return DeploymentError(message, reason="NameTaken")
 
 
-def controller_revision(identity: Identity, revision: Revision) -> Object:
+def controller_revision(identity: WorkloadIdentity, revision: Revision) -> Object:
     snapshot = revision.snapshot
     return {
         "apiVersion": "apps/v1",
@@ -118,7 +118,7 @@ def controller_revision(identity: Identity, revision: Revision) -> Object:
     }
 
 
-def kept_secret(identity: Identity, number: int, material: Material) -> Object:
+def kept_secret(identity: WorkloadIdentity, number: int, material: Material) -> Object:
     """Raises DeploymentError for a configuration that is larger than a Secret may be."""
     files = file_keys(material)
     index = {"env": list(material.env), "files": files, "secrets": sorted(material.secrets)}

@@ -18,7 +18,7 @@ from remit.errors import ApiError, DeploymentError
 from remit.policy import Limits
 from remit.release.model import SLOTS, ObservedState, Revision, other
 from remit.release.target import Material
-from remit.release.targets.kubernetes import manifests, seeing
+from remit.release.targets.kubernetes import manifests, observation
 from remit.release.targets.kubernetes.cluster import (
     ENDPOINTS,
     MANAGER,
@@ -31,10 +31,10 @@ from remit.release.targets.kubernetes.cluster import (
     found,
     gone,
 )
-from remit.release.targets.kubernetes.identity import Identity
+from remit.release.targets.kubernetes.identity import WorkloadIdentity
 from remit.release.targets.kubernetes.manifests import DRAINING, SERVING
+from remit.release.targets.kubernetes.observation import OwnedObjects
 from remit.release.targets.kubernetes.revisions import ClusterRevisions, name_taken
-from remit.release.targets.kubernetes.seeing import Seen
 
 Admit = Callable[[Revision, Material], Limits]
 """What policy lets a pod of a revision use. Raises DeploymentError where it may not run."""
@@ -49,7 +49,7 @@ class KubernetesTarget:
 
     def __init__(
         self,
-        identity: Identity,
+        identity: WorkloadIdentity,
         cluster: Cluster,
         revisions: ClusterRevisions,
         admit: Admit,
@@ -74,7 +74,7 @@ class KubernetesTarget:
             seen, kept = await asyncio.gather(self._look(), self._revisions.all())
         except (ApiError, DeploymentError) as error:
             return ObservedState(unreachable=_explained(error))
-        return seeing.observed(seen, frozenset(kept), datetime.datetime.now(datetime.UTC))
+        return observation.observed(seen, frozenset(kept), datetime.datetime.now(datetime.UTC))
 
     async def prepare(self, revision: Revision) -> None:
         """See `Target.prepare`. The nodes fetch the image themselves; its configuration was kept already."""
@@ -139,7 +139,7 @@ class KubernetesTarget:
             watch.cancel()
         await asyncio.gather(*watches, return_exceptions=True)
 
-    async def _look(self) -> Seen:
+    async def _look(self) -> OwnedObjects:
         identity, cluster = self._identity, self._cluster
         own = [
             cluster.list(resource, identity.place, label_selector=identity.selector)
@@ -151,7 +151,7 @@ class KubernetesTarget:
         )
         named = {each["metadata"]["name"]: each for each in services}
         sides = {each["metadata"]["name"]: each for each in workloads}
-        return Seen(
+        return OwnedObjects(
             workloads={slot: sides[identity.workload(slot)] for slot in SLOTS if identity.workload(slot) in sides},
             pods=pods,
             service=named.get(identity.service),
@@ -159,7 +159,7 @@ class KubernetesTarget:
             slices=slices,
         )
 
-    async def _choose(self, seen: Seen, live: Slot, share: int) -> None:
+    async def _choose(self, seen: OwnedObjects, live: Slot, share: int) -> None:
         """Have as many pods of the other side serve as the share allows, before the Service looks for them."""
         pods = {pod["metadata"]["name"]: pod for pod in seen.pods_of(other(live))}
         for name, serving in manifests.serving_of(share, len(seen.pods_of(live)), pods).items():
@@ -173,9 +173,9 @@ class KubernetesTarget:
     async def _route(self, spec: DeploymentSpec, live: Slot | None, share: int) -> None:
         await self._put(SERVICES, manifests.service(self._identity, spec, live, share), self._identity.service)
 
-    async def _spec(self, seen: Seen, slot: Slot) -> DeploymentSpec:
+    async def _spec(self, seen: OwnedObjects, slot: Slot) -> DeploymentSpec:
         """Of the revision on that side, whose ports are those to publish; of the newest where it was taken away."""
-        view = seeing.observed(seen, frozenset(), datetime.datetime.now(datetime.UTC)).slot(slot)
+        view = observation.observed(seen, frozenset(), datetime.datetime.now(datetime.UTC)).slot(slot)
         kept = await self._revisions.all()
         revision = kept.get(view.revision or max(kept, default=0))
         if revision is None:

@@ -36,7 +36,7 @@ _NO_SUCH_IMAGE: Final = re.compile(r"not found|NotFound|manifest unknown|does no
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class OwnedObjects:
     """All that a look brings; only what is this Deployment's own."""
 
     workloads: Mapping[Slot, Object] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class Seen:
         return [pod for pod in self.pods if pod["metadata"]["labels"].get(SLOT) == slot]
 
 
-def observed(seen: Seen, prepared: frozenset[int], now: datetime.datetime) -> ObservedState:
+def observed(seen: OwnedObjects, prepared: frozenset[int], now: datetime.datetime) -> ObservedState:
     return ObservedState(
         blue=_view(seen, "blue", now),
         green=_view(seen, "green", now),
@@ -82,7 +82,7 @@ def observed(seen: Seen, prepared: frozenset[int], now: datetime.datetime) -> Ob
     )
 
 
-def _view(seen: Seen, slot: Slot, now: datetime.datetime) -> SlotView:
+def _view(seen: OwnedObjects, slot: Slot, now: datetime.datetime) -> SlotView:
     workload = seen.workloads.get(slot)
     if workload is None:
         return SlotView(started=len(seen.all_of(slot)))
@@ -173,7 +173,7 @@ def _unscheduled(pod: Object) -> str:
     return f"{pod['metadata']['name']} has no node: {said[0]}" if said else ""
 
 
-def _converged(seen: Seen) -> bool:
+def _converged(seen: OwnedObjects) -> bool:
     """Whether the endpoints are the pods that should serve: no other one, and none missing that is ready."""
     if seen.live is None:
         return True

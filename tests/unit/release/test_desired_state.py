@@ -7,25 +7,27 @@ from pathlib import Path
 
 import orjson
 
-from remit.release.targets.front import Flow, route_of
+from remit.release.targets.desiredstate import DesiredSide, DesiredState, Published, read, write
 from remit.release.targets.health import Health
-from remit.release.targets.sides import Published, Side, Told, read, write
-from remit.release.targets.views import Found, observed
+from remit.release.targets.loadbalancer import ProxyStatus, route_of
+from remit.release.targets.observation import InstanceStatus, observed
 
-BLUE = Side(1, (Published("http", 80),), 81, 2, ({"http": 1001}, {"http": 1002}), hosts=("10.0.0.1", "2001:db8::1"))
-GREEN = Side(2, (Published("web", 80), Published("admin", 79)), 81, 1, ({"web": 2001, "admin": 2002},))
+BLUE = DesiredSide(
+    1, (Published("http", 80),), 81, 2, ({"http": 1001}, {"http": 1002}), hosts=("10.0.0.1", "2001:db8::1")
+)
+GREEN = DesiredSide(2, (Published("web", 80), Published("admin", 79)), 81, 1, ({"web": 2001, "admin": 2002},))
 
 
 def test_what_was_told_is_kept(tmp_path: Path) -> None:
-    told = Told("blue", 10, preview="green", sides={"blue": BLUE, "green": GREEN})
-    assert read(tmp_path / "told.json") == Told()
-    write(tmp_path / "told.json", told)
-    assert read(tmp_path / "told.json") == told
+    desired = DesiredState("blue", 10, preview="green", sides={"blue": BLUE, "green": GREEN})
+    assert read(tmp_path / "told.json") == DesiredState()
+    write(tmp_path / "told.json", desired)
+    assert read(tmp_path / "told.json") == desired
     assert (tmp_path / "told.json").stat().st_mode & 0o777 == 0o600
 
 
 def test_what_was_told_by_an_operator_that_knew_no_hosts_is_read(tmp_path: Path) -> None:
-    write(tmp_path / "told.json", Told(sides={"green": GREEN}))
+    write(tmp_path / "told.json", DesiredState(sides={"green": GREEN}))
     document = orjson.loads((tmp_path / "told.json").read_bytes())
     del document["sides"]["green"]["hosts"]
     (tmp_path / "told.json").write_bytes(orjson.dumps(document))
@@ -33,7 +35,7 @@ def test_what_was_told_by_an_operator_that_knew_no_hosts_is_read(tmp_path: Path)
 
 
 def test_a_port_that_was_renamed_stays_the_same_to_clients() -> None:
-    route = route_of("default/shop", Told("blue", sides={"blue": BLUE, "green": GREEN}))
+    route = route_of("default/shop", DesiredState("blue", sides={"blue": BLUE, "green": GREEN}))
     assert route is not None
     (entry,) = (each for each in route.entries if each.port == 80)
     assert (entry.blue, entry.green) == (("10.0.0.1:1001", "[2001:db8::1]:1002"), ("127.0.0.1:2001",))
@@ -41,14 +43,17 @@ def test_a_port_that_was_renamed_stays_the_same_to_clients() -> None:
 
 
 def test_the_order_in_which_sides_came_makes_no_other_proxy() -> None:
-    one, other = Told("blue", sides={"blue": BLUE, "green": GREEN}), Told("blue", sides={"green": GREEN, "blue": BLUE})
-    routes = [route_of("default/shop", told) for told in (one, other)]
+    one, other = (
+        DesiredState("blue", sides={"blue": BLUE, "green": GREEN}),
+        DesiredState("blue", sides={"green": GREEN, "blue": BLUE}),
+    )
+    routes = [route_of("default/shop", desired) for desired in (one, other)]
     assert [[entry.port for entry in route.entries] for route in routes if route] == [[79, 80, 81]] * 2
 
 
 def test_a_preview_takes_no_port_that_is_published() -> None:
-    swapped = Side(2, (Published("http", 81),), 80, 1, ({"http": 2001},))
-    route = route_of("default/shop", Told("blue", preview="green", sides={"blue": BLUE, "green": swapped}))
+    swapped = DesiredSide(2, (Published("http", 81),), 80, 1, ({"http": 2001},))
+    route = route_of("default/shop", DesiredState("blue", preview="green", sides={"blue": BLUE, "green": swapped}))
     assert route is not None
     assert {entry.port: dict(entry.weights) for entry in route.entries} == {
         80: {"blue": 100, "green": 0},
@@ -68,11 +73,11 @@ def test_the_time_for_requests_under_way_is_that_of_the_machine() -> None:
 
 def test_only_what_the_proxy_reaches_is_healthy() -> None:
     well, sick = (
-        Found(Health(healthy=True), True, True, True),
-        Found(Health(unhealthy=True), True, True, True, trouble="x"),
+        InstanceStatus(Health(healthy=True), True, True, True),
+        InstanceStatus(Health(unhealthy=True), True, True, True, trouble="x"),
     )
-    told = Told("blue", sides={"blue": BLUE})
-    flow = Flow(frozenset({"10.0.0.1:1001"}))
-    assert observed(told, {"blue": {0: well, 1: well}}, flow, frozenset()).blue.healthy == 1
-    seen = observed(told, {"blue": {0: well, 1: sick}}, Flow(), frozenset()).blue
+    desired = DesiredState("blue", sides={"blue": BLUE})
+    proxy = ProxyStatus(frozenset({"10.0.0.1:1001"}))
+    assert observed(desired, {"blue": {0: well, 1: well}}, proxy, frozenset()).blue.healthy == 1
+    seen = observed(desired, {"blue": {0: well, 1: sick}}, ProxyStatus(), frozenset()).blue
     assert (seen.healthy, seen.failed, seen.message) == (1, 1, "blue-1: x")

@@ -1,4 +1,4 @@
-"""Where a sandbox and its proxy meet: a port on the sandbox's own loopback, on which the operator accepts."""
+"""The egress proxy's port inside a sandbox: it is on the sandbox's own loopback, and the operator accepts on it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import socket
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from remit.backends.egress.ledger import NetworkUse
 from remit.backends.egress.proxy import EgressProxy
+from remit.backends.egress.usage import NetworkUse
 from remit.policy import Address, Egress, canonical_host
 from remit.sandbox import Listen, ProcessHandle, fork_server
 
@@ -72,30 +72,31 @@ def _is_listed(name: str, addresses: Sequence[Address], egress: Sequence[Egress]
     return False
 
 
-class Door:
-    """Opened once the network namespace is there and before the command runs; closed when the attempt is dead."""
+class EgressListener:
+    """The port of one attempt. Open it once the network namespace exists and before the command starts; close it when
+    the attempt is dead."""
 
     def __init__(self, proxy: EgressProxy, egress: Sequence[Egress]) -> None:
         self._proxy = proxy
         self.environment = proxy_environment(egress)
-        """By which programs find the proxy. One that does not look at it reaches nothing."""
+        """Variables that point programs to the proxy. A program that ignores them reaches nothing."""
 
     @property
     def use(self) -> NetworkUse:
-        """What went through so far."""
+        """The network use so far."""
         return self._proxy.use
 
     async def open(self, init: ProcessHandle, *, owned: bool = True) -> None:
-        """Listen inside the namespace of `init`; see `Listen` for `owned`. Raises OSError when that cannot be done."""
-        await self._proxy.start(await asyncio.to_thread(_listener, init, owned))
+        """Listen inside the network namespace of `init`. See `Listen` for `owned`. Raises OSError."""
+        await self._proxy.start(await asyncio.to_thread(_listening_socket, init, owned))
 
     async def close(self) -> NetworkUse:
         await self._proxy.close()
         return self._proxy.use
 
 
-def _listener(init: ProcessHandle, owned: bool) -> socket.socket:
-    """Which namespace a socket is in is settled when it is made: who accepts on it makes no difference."""
+def _listening_socket(init: ProcessHandle, owned: bool) -> socket.socket:
+    """Create the socket inside the namespace. A socket stays in the namespace where it was created, whoever accepts."""
     with contextlib.closing(fork_server().begin(Listen(init.pid, PORT, owned=owned))) as job:
         job.wait(_SECONDS)
         if not job.descriptors:
@@ -103,5 +104,5 @@ def _listener(init: ProcessHandle, owned: bool) -> socket.socket:
         listener = socket.socket(fileno=job.descriptors[0])
     if init.dead:
         listener.close()
-        raise ProcessLookupError("the sandbox ended before it began")  # and its pid may have been another's
+        raise ProcessLookupError("the sandbox ended before it began")  # its PID may already belong to another process
     return listener

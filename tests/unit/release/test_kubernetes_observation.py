@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from remit.release.targets.kubernetes.seeing import Seen, observed
+from remit.release.targets.kubernetes.observation import OwnedObjects, observed
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
@@ -40,12 +40,14 @@ def endpoints(*names: str) -> dict[str, Any]:
 
 def test_pods_of_a_workload_that_was_deleted_are_no_instances_of_its_successor() -> None:
     pods = [pod("old", "green", 2), pod("new", "green", 3, ready=False)]
-    seen = Seen(workloads={"green": workload(3)}, pods=pods, service=service("green"), slices=[endpoints("old")])
+    seen = OwnedObjects(
+        workloads={"green": workload(3)}, pods=pods, service=service("green"), slices=[endpoints("old")]
+    )
     found = observed(seen, frozenset(), NOW)
     assert not found.ready(3, "green", 1)
     assert (found.green.healthy, found.green.started) == (0, 2)
     assert not found.converged, "the old one still answers"
-    seen = Seen(workloads={"green": workload(3)}, pods=[pod("new", "green", 3)], service=service("green"))
+    seen = OwnedObjects(workloads={"green": workload(3)}, pods=[pod("new", "green", 3)], service=service("green"))
     assert observed(seen, frozenset(), NOW).ready(3, "green", 1)
 
 
@@ -54,7 +56,7 @@ def test_a_switch_is_seen_once_the_endpoints_are_the_ready_pods_of_the_live_side
     workloads = {"blue": workload(1), "green": workload(2, 2)}
 
     def converged(*names: str) -> bool:
-        seen = Seen(workloads=workloads, pods=pods, service=service("green"), slices=[endpoints(*names)])
+        seen = OwnedObjects(workloads=workloads, pods=pods, service=service("green"), slices=[endpoints(*names)])
         return observed(seen, frozenset(), NOW).converged
 
     assert [converged("b"), converged("b", "g"), converged(), converged("g")] == [False, False, False, True]
@@ -62,7 +64,7 @@ def test_a_switch_is_seen_once_the_endpoints_are_the_ready_pods_of_the_live_side
 
 def test_what_is_on_its_way_out_is_still_there_but_no_instance() -> None:
     pods = [pod("going", "blue", 1, leaving=True), pod("staying", "blue", 1)]
-    view = observed(Seen(workloads={"blue": workload(1, 2)}, pods=pods), frozenset(), NOW).blue
+    view = observed(OwnedObjects(workloads={"blue": workload(1, 2)}, pods=pods), frozenset(), NOW).blue
     assert (view.started, view.healthy) == (2, 1)
 
 
@@ -70,7 +72,7 @@ def test_a_restarted_container_is_another_run_of_its_pod_and_one_that_ended_is_n
     def incarnation(container: dict[str, Any]) -> str:
         found = pod("p", "green", 2)
         found["status"]["containerStatuses"] = [container]
-        view = observed(Seen(workloads={"green": workload(2)}, pods=[found]), frozenset(), NOW).green
+        view = observed(OwnedObjects(workloads={"green": workload(2)}, pods=[found]), frozenset(), NOW).green
         return view.instances["p"].incarnation
 
     first, again = incarnation(running()), incarnation(running(1))
@@ -90,7 +92,7 @@ def test_a_restarted_container_is_another_run_of_its_pod_and_one_that_ended_is_n
 def test_a_pod_that_its_node_takes_away_is_no_instance_and_has_not_failed(status: dict[str, Any]) -> None:
     evicted = pod("evicted", "green", 2, ready=False)
     evicted["status"] |= {"containerStatuses": [running(terminated={"exitCode": 137})], **status}
-    seen = Seen(workloads={"green": workload(2, 2)}, pods=[evicted, pod("well", "green", 2)])
+    seen = OwnedObjects(workloads={"green": workload(2, 2)}, pods=[evicted, pod("well", "green", 2)])
     view = observed(seen, frozenset(), NOW).green
     assert (set(view.instances), view.healthy, view.failed) == ({"well"}, 1, 0)
     assert view.message.startswith("evicted: ") and view.message.endswith("the node was low on memory")

@@ -12,11 +12,11 @@ from remit.api.operations import ProcessOperation
 from remit.backends import OutputSink
 from remit.backends.breaker import Breaker
 from remit.backends.failure import OperationFailed
-from remit.operations.base import Work
+from remit.operations.base import OperationRequest
 from remit.operations.process.supervision import DEFAULT_OUTPUT_BYTES, Supervision, Wanted
 
 
-class ProcessPerformer:
+class ProcessExecutor:
     """Starts supervised processes and looks after them. A namespace sees its own alone."""
 
     breaker: Breaker | None = None
@@ -24,14 +24,14 @@ class ProcessPerformer:
     def __init__(self, supervision: Supervision) -> None:
         self._supervision = supervision
 
-    async def perform(self, work: Work, output: OutputSink) -> str:
-        """See `Performer.perform`. What it tells is JSON on stdout."""
-        process = work.subject
+    async def execute(self, request: OperationRequest, output: OutputSink) -> str:
+        """See `OperationExecutor.execute`. What it tells is JSON on stdout."""
+        process = request.subject
         assert isinstance(process, ProcessOperation)  # noqa: S101  # by its operation
-        namespace, name = work.namespace, process.name or ""
+        namespace, name = request.namespace, process.name or ""
         match process.action:
             case "start":
-                return await self._start(work, process, output)
+                return await self._start(request, process, output)
             case "stop":
                 state = await self._supervision.stop(namespace, name)
                 if state is None:
@@ -39,7 +39,7 @@ class ProcessPerformer:
                 _put(output, state)
                 return f"process {name} is stopped, and everything it had started"
             case "signal":
-                await self._supervision.signal(namespace, name, _number(process.signal or ""), work.effect)
+                await self._supervision.signal(namespace, name, _number(process.signal or ""), request.effect)
                 return f"sent {process.signal} to process {name}"
             case "usage":
                 _put(output, await self._supervision.usage(namespace, name))
@@ -56,24 +56,24 @@ class ProcessPerformer:
     async def close(self) -> None:
         """Supervisors stay."""
 
-    async def _start(self, work: Work, process: ProcessOperation, output: OutputSink) -> str:
+    async def _start(self, request: OperationRequest, process: ProcessOperation, output: OutputSink) -> str:
         name = process.name or ""
-        if work.run is None:
+        if request.run is None:
             raise OperationFailed("Invalid", "there is nothing to execute", retryable=False)
         state = await self._supervision.start(
             Wanted(
-                namespace=work.namespace,
+                namespace=request.namespace,
                 name=name,
-                request=work.run,
+                request=request.run,
                 restart_policy=process.restart_policy,
-                task=work.task,
-                max_output_bytes=work.limits.output_bytes or DEFAULT_OUTPUT_BYTES,
-                secrets=work.secrets,
-                effect=work.effect,
+                task=request.task,
+                max_output_bytes=request.limits.output_bytes or DEFAULT_OUTPUT_BYTES,
+                secrets=request.secrets,
+                effect=request.effect,
             )
         )
         if state["phase"] == "Failed":
-            work.effect.settle()
+            request.effect.settle()
             ended = state.get("lastExit", {})
             raise OperationFailed(
                 "StartFailed", f"process {name} ended at once: {ended.get('message') or ended.get('reason')}"

@@ -1,8 +1,8 @@
-"""Finds many short texts in a longer one, in a time that whoever chose both cannot draw out.
+"""Multi-pattern substring search with a bounded run time, even if an attacker chooses both the patterns and the text.
 
-A few are looked for one by one, at the speed of memory. Many are looked up in their order, wherever four bytes are like
-the beginning of one, so that it hardly matters how many there are. Either way the work is counted: once more was spent
-than honest texts take, all the rest counts as found.
+A few patterns are searched one by one with `bytes.find`. Many are looked up in a sorted list wherever four bytes of the
+text begin a pattern, so their number hardly matters. Both ways count their work. Once it exceeds what ordinary texts
+need, the rest of the text counts as found.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from remit.telemetry.spellings import MIN_LENGTH, PIECE
+from remit.telemetry.encodings import MIN_LENGTH, PIECE
 
 _FEW: Final = 64
-# Work, in steps of about 50 ns: 65,536, and one for each byte of the text.
+# Allowed work, in steps of about 50 ns: 65,536, plus one for each byte of the text.
 _ALLOWED: Final = 1 << 16
 _FIND_FOR_EACH_BYTE: Final = 1 / 8
 _LOOK_UP: Final = 8
 _LOOK_UP_FOR_EACH_BYTE: Final = 1 / 16
 
 
-class Needles:
-    """What is looked for, each as often as it was added. Safe to share between threads."""
+class MultiPattern:
+    """The patterns to search for, counted by how often each was added. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: Counter[bytes] = Counter()
         self._ordered: list[bytes] = []
         self._starts: Counter[bytes] = Counter()
-        """How many begin with these four bytes."""
+        """The number of patterns that begin with these four bytes."""
         self._longest = 0
 
     def __bool__(self) -> bool:
         return bool(self._held)
 
     def add(self, forms: Iterable[bytes]) -> None:
-        """Each is of MIN_LENGTH to PIECE bytes."""
+        """Add patterns of MIN_LENGTH to PIECE bytes each."""
         with self._lock:
             for form, count in Counter(forms).items():
                 if form not in self._held:
@@ -49,7 +49,7 @@ class Needles:
             self._longest = max(map(len, self._ordered), default=0)
 
     def remove(self, forms: Iterable[bytes]) -> None:
-        """Take one addition of each back."""
+        """Undo one addition of each pattern."""
         with self._lock:
             for form, count in Counter(forms).items():
                 self._held[form] -= count if form in self._held else 0

@@ -12,10 +12,10 @@ import pytest
 from remit.backends import Outcome
 from remit.backends.failure import OperationFailed
 from remit.errors import BackendError, PolicyDenied
-from remit.execution.performing import perform
-from remit.operations import Work
+from remit.execution.operations import execute
+from remit.operations import OperationRequest
 from remit.operations.base import OVERDUE
-from remit.policy import Grant, Request
+from remit.policy import Grant, PolicyRequest
 
 
 class Scripted:
@@ -25,7 +25,7 @@ class Scripted:
 
     breaker = None
 
-    async def perform(self, work: Work, output: object) -> str:
+    async def execute(self, work: OperationRequest, output: object) -> str:
         work.effect.begin(self.in_doubt)
         return await self.act()
 
@@ -38,9 +38,9 @@ class Silence:
         raise AssertionError("nothing is written here")
 
 
-def work(seconds: float = 10.0) -> Work:
-    grant = Grant(Request(namespace="ns"), (), ())
-    return Work("u-1", "ns", "t", grant, timeout_seconds=seconds)
+def work(seconds: float = 10.0) -> OperationRequest:
+    grant = Grant(PolicyRequest(namespace="ns"), (), ())
+    return OperationRequest("u-1", "ns", "t", grant, timeout_seconds=seconds)
 
 
 async def end(
@@ -49,7 +49,7 @@ async def end(
     cancel = asyncio.Event()
     if cancelled:
         cancel.set()
-    return at(await perform(Scripted(act, in_doubt), work(seconds), Silence(), cancel))
+    return at(await execute(Scripted(act, in_doubt), work(seconds), Silence(), cancel))
 
 
 def at(outcome: Outcome, moment: datetime.datetime = datetime.datetime.min) -> Outcome:
@@ -161,12 +161,12 @@ async def test_a_known_outcome_may_be_repeated() -> None:
     settled = work()
 
     class Settling(Scripted):
-        async def perform(self, work: Work, output: object) -> str:
+        async def execute(self, work: OperationRequest, output: object) -> str:
             work.effect.begin("it may have arrived")
             work.effect.settle()
             raise OperationFailed("RolledBack", "could not serialize access")
 
-    ended = await perform(Settling(for_ever), settled, Silence(), asyncio.Event())
+    ended = await execute(Settling(for_ever), settled, Silence(), asyncio.Event())
     assert (ended.message, ended.retryable) == ("could not serialize access", True)
 
 

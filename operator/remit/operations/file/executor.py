@@ -13,7 +13,7 @@ from remit.api.operations import FileOperation
 from remit.backends import OutputSink
 from remit.backends.breaker import Breaker
 from remit.backends.failure import OperationFailed
-from remit.operations.base import Work
+from remit.operations.base import OperationRequest
 from remit.operations.file.access import Access
 from remit.operations.file.actions import ACTIONS
 from remit.operations.file.errors import Stopped, failure
@@ -31,7 +31,7 @@ _THREADS: Final = 1024
 """More than an operator runs at once; they come as they are needed."""
 
 
-class FilePerformer:
+class FileExecutor:
     """Files of the host (or of the pod's volumes) that the operator's user may reach.
 
     `protected` are directories that no policy opens: the operator's state and credentials. `download` gets what
@@ -46,9 +46,9 @@ class FilePerformer:
         self._threads = DaemonThreadPool(_THREADS, thread_name_prefix="file")
         self._protected = [str(path.resolve()) for path in protected]
 
-    async def perform(self, work: Work, output: OutputSink) -> str:
-        """See `Performer.perform`."""
-        file, stop = work.subject, threading.Event()
+    async def execute(self, request: OperationRequest, output: OutputSink) -> str:
+        """See `OperationExecutor.execute`."""
+        file, stop = request.subject, threading.Event()
         assert isinstance(file, FileOperation)  # noqa: S101  # by its operation
         loop = asyncio.get_running_loop()
 
@@ -58,14 +58,14 @@ class FilePerformer:
         def emit(chunk: bytes) -> None:  # one at a time: a file larger than memory is never queued
             asyncio.run_coroutine_threadsafe(write(chunk), loop).result()
 
-        pulled = self._pulled(work, file, loop)
+        pulled = self._pulled(request, file, loop)
         job = Job(
             file=file,
-            access=Access(work.grant, file, self._protected, stop),
-            content=content(work, file) if pulled is None else pulled,
+            access=Access(request.grant, file, self._protected, stop),
+            content=content(request, file) if pulled is None else pulled,
             emit=emit,
-            limit=Limit(work.limits.file_size or (MOST_DOWNLOADED if pulled else None)),
-            effect=work.effect,
+            limit=Limit(request.limits.file_size or (MOST_DOWNLOADED if pulled else None)),
+            effect=request.effect,
         )
         doing: asyncio.Future[str] | None = None
         try:
@@ -86,26 +86,26 @@ class FilePerformer:
             if pulled is not None:
                 await pulled.close()
 
-    def _pulled(self, work: Work, file: FileOperation, loop: asyncio.AbstractEventLoop) -> Pulled | None:
+    def _pulled(self, request: OperationRequest, file: FileOperation, loop: asyncio.AbstractEventLoop) -> Pulled | None:
         url = file.content_from.url if file.content_from else None
         if url is None:
             return None
         if self._download is None:
             message = "spec.file.contentFrom.url: nothing here downloads; use an operator"
             raise OperationFailed("NotSupported", message, retryable=False)
-        return Pulled(self._download(work.grant, url), loop)
+        return Pulled(self._download(request.grant, url), loop)
 
     async def close(self) -> None:
-        """See `Performer.close`."""
+        """See `OperationExecutor.close`."""
         self._threads.shutdown(wait=False)
 
 
-def content(work: Work, file: FileOperation) -> Iterable[bytes]:
+def content(request: OperationRequest, file: FileOperation) -> Iterable[bytes]:
     """What is to be written: as it stands, or what it refers to."""
     if file.content is not None:
         return [file.content.encode()]
     if file.content_from is not None:
-        return [value for path, value in work.values.items() if path.startswith("contentFrom.")]
+        return [value for path, value in request.values.items() if path.startswith("contentFrom.")]
     return []
 
 

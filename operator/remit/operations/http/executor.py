@@ -18,8 +18,8 @@ from remit.backends.breaker import Breaker
 from remit.backends.egress import Resolver
 from remit.backends.egress.dialing import system_resolver
 from remit.backends.failure import OperationFailed
-from remit.operations.base import Work, held
-from remit.operations.http.client import SERVER_ERROR, Answer, JudgedClient
+from remit.operations.base import OperationRequest, held
+from remit.operations.http.client import SERVER_ERROR, JudgedClient, StreamedResponse
 from remit.operations.http.download import download
 from remit.operations.http.redirects import MOST, Exchange, following, parse_url
 from remit.operations.http.retryafter import retry_after
@@ -34,27 +34,27 @@ _NO_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 """Control characters but a tab, and bytes that are not UTF-8."""
 
 
-class HttpPerformer:
+class HttpExecutor:
     """HTTP requests. `resolve` is the system's resolver where not given."""
 
     def __init__(self, resolve: Resolver = system_resolver) -> None:
         self.breaker = Breaker("host")
         self._client = JudgedClient(resolve, self.breaker)
 
-    async def perform(self, work: Work, output: OutputSink) -> str:
-        """See `Performer.perform`. The body goes to stdout; each exchange, as one JSON line, to stderr."""
-        http = work.subject
+    async def execute(self, request: OperationRequest, output: OutputSink) -> str:
+        """See `OperationExecutor.execute`. The body goes to stdout; each exchange, as one JSON line, to stderr."""
+        http = request.subject
         assert isinstance(http, HttpOperation)  # noqa: S101  # by its operation
         most = held(http.max_response_bytes, "spec.http.maxResponseBytes", "have a file's contentFrom.url download it")
-        context, expected = TlsMaterial.of(work).context(), _pattern(http)
-        exchange = first = _first(http, work)
+        context, expected = TlsMaterial.of(request).context(), _pattern(http)
+        exchange = first = _first(http, request)
         for _ in range(MOST + 1):
-            response, body = await self._send(work, exchange, context, most, output)
+            response, body = await self._send(request, exchange, context, most, output)
             location = response.headers.get("location") if http.follow_redirects else None
             onward = following(exchange, response.status_code, location)
             if onward is None:
                 if exchange is first and response.status_code in _LATER:
-                    work.effect.settle()  # the server has not acted on it
+                    request.effect.settle()  # the server has not acted on it
                 output.write("stdout", body)
                 await _judge(http, expected, exchange, response, body)
                 return f"{exchange.description}: {response.status_code}, {len(body)} bytes"
@@ -70,11 +70,11 @@ class HttpPerformer:
         return download(self._client, grant, url)
 
     async def _send(
-        self, work: Work, exchange: Exchange, context: ssl.SSLContext, most: int, output: OutputSink
+        self, request: OperationRequest, exchange: Exchange, context: ssl.SSLContext, most: int, output: OutputSink
     ) -> tuple[httpx.Response, bytes]:
-        http = work.subject
+        http = request.subject
         assert isinstance(http, HttpOperation)  # noqa: S101  # by its operation
-        async with self._client.answering(work.grant, http, exchange, context, work.effect) as answer:
+        async with self._client.answering(request.grant, http, exchange, context, request.effect) as answer:
             body = await _body(answer.response, most)
         output.write("stderr", _told(exchange, answer, len(body)))
         return answer.response, body
@@ -91,12 +91,12 @@ async def _body(response: httpx.Response, most: int) -> bytes:
     return b"".join(parts)
 
 
-def _first(http: HttpOperation, work: Work) -> Exchange:
+def _first(http: HttpOperation, request: OperationRequest) -> Exchange:
     headers, secret = [], set()
     for index, header in enumerate(http.headers):
         value = header.value or ""
         if header.value_from is not None:
-            found = next((v for path, v in work.values.items() if path.startswith(f"headers[{index}].")), None)
+            found = next((v for path, v in request.values.items() if path.startswith(f"headers[{index}].")), None)
             if found is None:
                 continue  # optional, and not there
             value = found.decode(errors="surrogateescape").strip()
@@ -144,7 +144,7 @@ async def _found(pattern: Pattern, body: bytes) -> bool:
     return await asyncio.to_thread(pattern.is_in, body.decode(errors="replace"))
 
 
-def _told(exchange: Exchange, answer: Answer, size: int) -> bytes:
+def _told(exchange: Exchange, answer: StreamedResponse, size: int) -> bytes:
     """An exchange as one JSON line. The request's own headers are not in it: they may be secret."""
     told: dict[str, Any] = {
         "method": exchange.method,

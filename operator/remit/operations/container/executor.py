@@ -12,7 +12,7 @@ from remit.backends import Handle, Outcome, OutputSink
 from remit.backends.docker import Engine, labels
 from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
-from remit.operations.base import Work
+from remit.operations.base import OperationRequest
 from remit.operations.container.creating import environment, image_of, invalid
 from remit.operations.container.runs import Runs, once
 from remit.operations.container.telling import inspected, line, listed, measured, name_of
@@ -24,14 +24,14 @@ _NOT_STARTED = frozenset({126, 127})
 """The codes that an engine gives a program that its runtime could not start, which then never was a process."""
 
 
-class ContainerPerformer:
-    """Container operations. `engine` is the performer's to close."""
+class ContainerExecutor:
+    """Container operations. `engine` is the executor's to close."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._runs = Runs(engine)
         self.breaker = engine.breaker
-        self._existing: Mapping[str, Callable[[Work, _Found, OutputSink], Awaitable[str]]] = {
+        self._existing: Mapping[str, Callable[[OperationRequest, _ExistingContainer, OutputSink], Awaitable[str]]] = {
             "start": self._start,
             "stop": self._stop,
             "restart": self._restart,
@@ -42,39 +42,44 @@ class ContainerPerformer:
             "stats": self._stats,
         }
 
-    async def perform(self, work: Work, output: OutputSink) -> str:
-        """See `Performer.perform`."""
-        container = work.subject
+    async def execute(self, request: OperationRequest, output: OutputSink) -> str:
+        """See `OperationExecutor.execute`."""
+        container = request.subject
         assert isinstance(container, ContainerOperation)  # noqa: S101  # by its operation
         match container.action:
             case "run":
-                return await self._runs.start(work, container, output)
+                return await self._runs.start(request, container, output)
             case "pull":
                 return await self._pull(image_of(container), output)
             case "list":
-                return await self._list(work, container, output)
+                return await self._list(request, container, output)
             case action:
-                return await self._existing[action](work, await self._find(work, container), output)
+                return await self._existing[action](request, await self._find(request, container), output)
 
     def outlives(self, subject: Subject) -> bool:
-        """See `AdoptingPerformer`, as for what follows."""
+        """See `AdoptingExecutor`, as for what follows."""
         return isinstance(subject, ContainerOperation) and subject.wait
 
     async def run(
-        self, work: Work, output: OutputSink, *, cancel: asyncio.Event, on_started: Callable[[Handle], None]
+        self,
+        request: OperationRequest,
+        output: OutputSink,
+        *,
+        cancel: asyncio.Event,
+        on_started: Callable[[Handle], None],
     ) -> Outcome:
-        return await self._runs.run(work, output, cancel, on_started)
+        return await self._runs.run(request, output, cancel, on_started)
 
     async def adopt(
         self,
-        work: Work,
+        request: OperationRequest,
         output: OutputSink,
         *,
         cancel: asyncio.Event,
         on_found: Callable[[Handle], None],
         recorded: Handle | None = None,
     ) -> Outcome | None:
-        return await self._runs.adopt(work, output, cancel, on_found, recorded)
+        return await self._runs.adopt(request, output, cancel, on_found, recorded)
 
     async def recover(self, handle: Handle) -> bool:
         return await self._runs.recover(handle.container)
@@ -82,41 +87,41 @@ class ContainerPerformer:
     async def close(self) -> None:
         await self._engine.close()
 
-    async def _find(self, work: Work, container: ContainerOperation) -> _Found:
+    async def _find(self, request: OperationRequest, container: ContainerOperation) -> _ExistingContainer:
         """The container that is meant, if the task may touch it. A name may also be the start of an id: what counts
         is what the engine makes of it."""
         name = container.name
         if name is None:
             raise invalid("name the container in spec.container.name")
-        found = _Found(container, await self._engine.call(lambda client: client.inspect_container(name)))
-        if not labels.is_own(found.labels, work.namespace):
+        found = _ExistingContainer(container, await self._engine.call(lambda client: client.inspect_container(name)))
+        if not labels.is_own(found.labels, request.namespace):
             if labels.ATTEMPT in found.labels:
                 message = f"container {found.name} is an attempt of task {found.labels.get(labels.TASK)}; cancel that"
                 raise PolicyDenied(message)
-            decision = work.grant.ask(container.model_copy(update={"name": found.name}), foreign=True)
+            decision = request.grant.ask(container.model_copy(update={"name": found.name}), foreign=True)
             if not decision.allowed:
                 raise PolicyDenied(decision.message)
         return found
 
-    async def _start(self, work: Work, found: _Found, output: OutputSink) -> str:
+    async def _start(self, request: OperationRequest, found: _ExistingContainer, output: OutputSink) -> str:
         in_doubt = f"container {found.name} may have been started"
-        await once(self._engine, work, in_doubt, lambda client: client.start(found.id))
+        await once(self._engine, request, in_doubt, lambda client: client.start(found.id))
         return f"started container {found.name}"
 
-    async def _stop(self, work: Work, found: _Found, output: OutputSink) -> str:
+    async def _stop(self, request: OperationRequest, found: _ExistingContainer, output: OutputSink) -> str:
         await self._engine.call(lambda client: client.stop(found.id, timeout=STOP_SECONDS))
         return f"stopped container {found.name}"
 
-    async def _restart(self, work: Work, found: _Found, output: OutputSink) -> str:
+    async def _restart(self, request: OperationRequest, found: _ExistingContainer, output: OutputSink) -> str:
         in_doubt = f"container {found.name} may have been restarted"
-        await once(self._engine, work, in_doubt, lambda client: client.restart(found.id, timeout=STOP_SECONDS))
+        await once(self._engine, request, in_doubt, lambda client: client.restart(found.id, timeout=STOP_SECONDS))
         return f"restarted container {found.name}"
 
-    async def _remove(self, work: Work, found: _Found, output: OutputSink) -> str:
+    async def _remove(self, request: OperationRequest, found: _ExistingContainer, output: OutputSink) -> str:
         await self._engine.call(lambda client: client.remove_container(found.id, v=True))
         return f"removed container {found.name}"
 
-    async def _logs(self, work: Work, found: _Found, output: OutputSink) -> str:
+    async def _logs(self, request: OperationRequest, found: _ExistingContainer, output: OutputSink) -> str:
         tail = found.asked.tail_lines or "all"
         for name in _STREAMS:
             said = self._engine.stream(
@@ -129,22 +134,22 @@ class ContainerPerformer:
                     output.write(name, chunk)  # type: ignore[arg-type]
         return f"read the log of container {found.name}"
 
-    async def _exec(self, work: Work, found: _Found, output: OutputSink) -> str:
-        argv, env = found.asked.argv, environment(found.asked, work)
+    async def _exec(self, request: OperationRequest, found: _ExistingContainer, output: OutputSink) -> str:
+        argv, env = found.asked.argv, environment(found.asked, request)
         if not argv:
             raise invalid("say what to execute in spec.container.argv")
         folder = found.asked.working_dir
         made = await self._engine.call(
             lambda client: client.exec_create(found.id, list(argv), environment=dict(env), workdir=folder)
         )
-        work.effect.begin(f"{argv[0]} may still be going on in container {found.name}")
+        request.effect.begin(f"{argv[0]} may still be going on in container {found.name}")
         ended = await self._executed(made["Id"], output)
         code: int | None = ended["ExitCode"]
         if code is None:
             message = "the connection to the Docker engine was lost"
             raise OperationFailed("ConnectionLost", message)
         if code in _NOT_STARTED and not ended.get("Pid"):
-            work.effect.settle()
+            request.effect.settle()
             place, lacking = (
                 (f" in spec.container.workingDir {folder}", "the folder or the program") if folder else ("", "it")
             )
@@ -154,9 +159,9 @@ class ContainerPerformer:
             )
             raise OperationFailed("StartFailed", message, retryable=False)
         if code:
-            work.effect.settle()
+            request.effect.settle()
             raise OperationFailed("ExitCode", f"{argv[0]} in container {found.name} exited with code {code}")
-        work.effect.begin(f"{argv[0]} was executed in container {found.name}")
+        request.effect.begin(f"{argv[0]} was executed in container {found.name}")
         return f"executed {argv[0]} in container {found.name}"
 
     async def _executed(self, id_: str, output: OutputSink) -> dict[str, Any]:
@@ -170,11 +175,11 @@ class ContainerPerformer:
         ended: dict[str, Any] = await self._engine.call(lambda client: client.exec_inspect(id_))
         return ended
 
-    async def _inspect(self, work: Work, found: _Found, output: OutputSink) -> str:
+    async def _inspect(self, request: OperationRequest, found: _ExistingContainer, output: OutputSink) -> str:
         output.write("stdout", line(inspected(found.inspected)))
         return f"inspected container {found.name}"
 
-    async def _stats(self, work: Work, found: _Found, output: OutputSink) -> str:
+    async def _stats(self, request: OperationRequest, found: _ExistingContainer, output: OutputSink) -> str:
         stats = await self._engine.call(lambda client: client.stats(found.id, stream=False))
         output.write("stdout", line({"name": found.name, **measured(stats)}))
         return f"measured container {found.name}"
@@ -184,19 +189,19 @@ class ContainerPerformer:
         output.write("stdout", line({"image": image, "status": last}))
         return f"pulled {image}"
 
-    async def _list(self, work: Work, container: ContainerOperation, output: OutputSink) -> str:
+    async def _list(self, request: OperationRequest, container: ContainerOperation, output: OutputSink) -> str:
         count = 0
         for found in await self._engine.call(lambda client: client.containers(all=True)):
             marks, one = found.get("Labels") or {}, container.model_copy(update={"name": name_of(found)})
             if labels.ATTEMPT in marks:
                 continue
-            if labels.is_own(marks, work.namespace) or work.grant.ask(one, foreign=True).allowed:
+            if labels.is_own(marks, request.namespace) or request.grant.ask(one, foreign=True).allowed:
                 output.write("stdout", line(listed(found)))
                 count += 1
         return f"listed {count} containers"
 
 
-class _Found:
+class _ExistingContainer:
     """A container that is there, and what is asked of it."""
 
     def __init__(self, asked: ContainerOperation, inspected: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""How a secret may be written. Pure."""
+"""The encodings in which a secret may appear in output. Pure."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
 MIN_LENGTH: Final = 4
-"""In bytes. Shorter values are not looked for: to blank every `1` or `on` hides nothing and garbles everything."""
+"""Bytes. Shorter values are not redacted: replacing every `1` or `on` would hide nothing and garble all output."""
 MOST_BYTES: Final = 1 << 20
 MOST_VALUES: Final = 1024
 MOST_LINES: Final = 4096
-"""What one task or release may bring along, of all its secrets: each way to write each is looked for in all it says."""
+"""Limits for all secrets of one task or release together, because each encoding of each is searched in all output."""
 PIECE: Final = 4096
-"""In bytes, the longest thing that is looked for: what is longer is looked for in pieces."""
+"""Bytes of the longest pattern. Longer values are searched in pieces of this size."""
 _MIN_LINE_LENGTH: Final = 8
 _MIN_CORE_LENGTH: Final = 8
 _BASE64_WIDTHS: Final = (76, 64)
 
 
 def excess(values: Iterable[str]) -> str | None:
-    """None, or why these are more secrets than can be kept out of what is written."""
+    """None, or why these are more secrets than can be redacted."""
     found = {value.strip() for value in values}
     for count, most, what in (
         (len(found), MOST_VALUES, "values"),
@@ -47,7 +47,7 @@ def told_as(value: str) -> set[str]:
     return texts
 
 
-def spellings(value: str | bytes) -> frozenset[bytes]:
+def encodings(value: str | bytes) -> frozenset[bytes]:
     """The ways in which a value may be written, none longer than PIECE; none for a value that is too short.
 
     A long one, such as a bundle of certificates, is looked for as it is, in base64 and by its lines alone.

@@ -1,4 +1,4 @@
-"""What a target was told, kept on disk: it is the wish that `observe` compares the instances and the proxy with."""
+"""The desired state of a target, kept on disk. `observe` compares the instances and the proxy with it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def address(host: str, port: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A port of the program: its `name`, where it is published, and what is spoken there."""
+    """A port of the program: its `name`, the port where it is published, and the protocol."""
 
     name: str
     port: int
@@ -32,30 +32,30 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """One slot: a revision, its published ports, and for each instance where it listens instead."""
+class DesiredSide:
+    """One slot: a revision, its published ports, and the ports where each instance listens."""
 
     revision: int
     published: tuple[Published, ...] = ()
     preview: int | None = None
-    """The port where this revision wants to be previewed."""
+    """The port that previews this revision."""
     wanted: int = 0
     ports: tuple[Mapping[str, int], ...] = ()
-    """By instance, then by the port's name. Those beyond `wanted` get no new requests, and are stopped when idle."""
+    """By instance, then by the port's name. Instances beyond `wanted` get no new requests and stop once idle."""
     leaving_since: float = 0.0
-    """When those beyond `wanted` became so, in seconds since the epoch."""
+    """When instances last became superfluous, in seconds of CLOCK_BOOTTIME."""
     hosts: tuple[str, ...] = ()
-    """By instance, the IP address; empty where all are on this host."""
+    """By instance, the IP address; empty if all are on this host."""
     drain_seconds: int = 30
-    """How long an instance that is too many may finish the requests that it has."""
+    """How long a superfluous instance may finish its requests."""
     max_header_bytes: int = 32_768
     draining: bool = False
     restarts: int = 0
-    """Of instances whose supervisor was killed: how often they had been started again before, this one included."""
+    """Restarts by earlier supervisors of these instances, which were killed, and restarts of those supervisors."""
 
     @classmethod
-    def of(cls, revision: Revision) -> Side:
-        """A side that is to hold `revision`, and has no instance yet."""
+    def of(cls, revision: Revision) -> DesiredSide:
+        """A side that shall hold `revision` and has no instance yet."""
         spec = revision.snapshot.spec
         published = tuple(
             Published(port.name, port.published or port.container_port, protocol_of(spec, port)) for port in spec.ports
@@ -73,41 +73,41 @@ class Side:
         return self.hosts[index] if self.hosts else LOOPBACK
 
     def addresses(self, published: int) -> tuple[str, ...]:
-        """Where the wanted instances listen for what is published there. Its name may be another on each side."""
+        """Where the wanted instances listen for the port `published`, whose name may differ between the sides."""
         name = next((port.name for port in self.published if port.port == published), "")
         listening = enumerate(self.ports[: self.wanted])
         return tuple(address(self.host(index), ports[name]) for index, ports in listening if name in ports)
 
     def finished(self, busy: frozenset[str], now: float) -> bool:
-        """Whether those beyond `wanted` can be stopped: the proxy has no request with them, at the `busy` addresses,
-        or has had them for too long. `now` is in seconds of CLOCK_BOOTTIME: where it is before `leaving_since`, the
-        machine has started anew, and what was with them is over."""
+        """Whether instances beyond `wanted` can be stopped: none of them has requests (`busy` has the addresses that
+        do), or their time to drain is over. `now` is in seconds of CLOCK_BOOTTIME; if it is before `leaving_since`, the
+        machine has been rebooted and no request is left."""
         leaving = {each for index in range(self.wanted, len(self.ports)) for each in self.addresses_of(index)}
         return not leaving & busy or not 0 <= now - self.leaving_since < self.drain_seconds
 
     def addresses_of(self, index: int) -> frozenset[str]:
-        """Where one instance listens."""
+        """The addresses at which one instance listens."""
         return frozenset(address(self.host(index), port) for port in self.ports[index].values())
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """All that one Deployment's target was told."""
+class DesiredState:
+    """What the target of one Deployment shall hold and where its requests shall go."""
 
     live: Slot | None = None
     share: int = 0
     failover: bool = False
-    """Whether requests that cannot be brought to `live` go to the other side."""
+    """Whether requests go to the other side when `live` cannot be reached."""
     preview: Slot | None = None
-    sides: Mapping[Slot, Side] = field(default_factory=dict)
+    sides: Mapping[Slot, DesiredSide] = field(default_factory=dict)
 
-    def having(self, slot: Slot, side: Side | None) -> Told:
+    def having(self, slot: Slot, side: DesiredSide | None) -> DesiredState:
         rest = {name: kept for name, kept in self.sides.items() if name != slot}
         return replace(self, sides=rest if side is None else {**rest, slot: side})
 
     @property
     def ports(self) -> frozenset[int]:
-        """All that are spoken for, also by instances that are down just now."""
+        """All ports in use or reserved, including those of instances that are down at the moment."""
         sides = self.sides.values()
         own = {port for side in sides for ports in side.ports for port in ports.values()}
         shown = {side.preview for side in sides if side.preview is not None}
@@ -120,14 +120,14 @@ class Told:
         return {self.live: 100 - self.share, other(self.live): self.share}
 
 
-def read(path: Path) -> Told:
-    """What was written last; nothing where nothing was."""
+def read(path: Path) -> DesiredState:
+    """The state that was written last; an empty one if none was."""
     try:
         document = orjson.loads(path.read_bytes())
     except FileNotFoundError:
-        return Told()
+        return DesiredState()
     sides = {
-        slot: Side(
+        slot: DesiredSide(
             **{
                 **side,
                 "published": tuple(Published(**port) for port in side["published"]),
@@ -137,9 +137,9 @@ def read(path: Path) -> Told:
         )
         for slot, side in document.pop("sides").items()
     }
-    return Told(**document, sides=sides)
+    return DesiredState(**document, sides=sides)
 
 
-def write(path: Path, told: Told) -> None:
-    """Whole or not at all, and on the disk when it returns."""
-    write_private(path, orjson.dumps(asdict(told)))
+def write(path: Path, desired: DesiredState) -> None:
+    """Write atomically; the state is on disk when this returns."""
+    write_private(path, orjson.dumps(asdict(desired)))

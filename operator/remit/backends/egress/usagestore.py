@@ -1,4 +1,4 @@
-"""Ledgers on disk, for an operator that takes up what another one started."""
+"""Keeps the network use of attempts on disk, for an operator that adopts running attempts of an earlier one."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from pathlib import Path
 
 import orjson
 
-from remit.backends.egress.ledger import NetworkUse
+from remit.backends.egress.usage import NetworkUse
 from remit.privatefiles import replace_private
 
 
-class Books:
-    """One file for each attempt in `folder`, which is made when it is needed; for the operator's user alone."""
+class UsageStore:
+    """Keeps a file for each attempt in `folder`, created on first use. Only the operator's user can read it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def read(self, name: str) -> NetworkUse | None:
-        """What was kept of `name`; None if nothing was, or it cannot be read."""
+        """The use of the attempt `name`; None if none is kept or it cannot be read."""
         try:
             return NetworkUse.restored(orjson.loads(self._path(name).read_bytes()))
         except (OSError, ValueError, TypeError, LookupError):
             return None
 
     def write(self, name: str, use: NetworkUse) -> None:
-        """Whole or not at all. Not synced: if the machine goes down, so does the attempt. Raises OSError."""
+        """Write atomically, without fsync, because a crash of the machine ends the attempt, too. Raises OSError."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         replace_private(self._path(name), orjson.dumps(use), sync=False)
 

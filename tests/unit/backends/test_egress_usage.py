@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from remit.backends.egress import Books, DestinationUse, NetworkUse
-from remit.backends.egress.ledger import Ledger
+from remit.backends.egress import DestinationUse, NetworkUse, UsageStore
+from remit.backends.egress.usage import UsageCounter
 from remit.policy import Destination
 
 USED = NetworkUse(
@@ -17,15 +17,15 @@ USED = NetworkUse(
 
 
 def test_what_is_written_is_read_again_by_the_operator_alone(tmp_path: Path) -> None:
-    books = Books(tmp_path / "new" / "egress")
-    assert books.read("one") is None
-    books.write("one", USED)
-    assert Books(tmp_path / "new" / "egress").read("one") == USED
+    usage_store = UsageStore(tmp_path / "new" / "egress")
+    assert usage_store.read("one") is None
+    usage_store.write("one", USED)
+    assert UsageStore(tmp_path / "new" / "egress").read("one") == USED
     (kept,) = (tmp_path / "new" / "egress").iterdir()
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
-    books.forget("one")
-    books.forget("one")
-    assert books.read("one") is None
+    usage_store.forget("one")
+    usage_store.forget("one")
+    assert usage_store.read("one") is None
 
 
 @pytest.mark.parametrize(
@@ -33,16 +33,16 @@ def test_what_is_written_is_read_again_by_the_operator_alone(tmp_path: Path) -> 
 )
 def test_what_cannot_be_read_counts_for_nothing(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "one.json").write_bytes(content)
-    assert Books(tmp_path).read("one") is None
+    assert UsageStore(tmp_path).read("one") is None
 
 
 def test_a_ledger_carries_on() -> None:
-    ledger = Ledger.carried_on(USED)
-    assert ledger.use == USED
-    ledger.connected(Destination.parse("a.test:443", None)).sent_bytes += 5
-    assert not ledger.denied(None, "again")
-    assert ledger.use.destinations == (
+    counter = UsageCounter.carried_on(USED)
+    assert counter.use == USED
+    counter.connected(Destination.parse("a.test:443", None)).sent_bytes += 5
+    assert not counter.denied(None, "again")
+    assert counter.use.destinations == (
         DestinationUse("a.test:443", 4, 0, 15, 20),
         DestinationUse("(malformed)", 0, 3, 0, 0),
     )
-    assert ledger.use.last_denied == "again"
+    assert counter.use.last_denied == "again"

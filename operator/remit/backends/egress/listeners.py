@@ -1,4 +1,4 @@
-"""Where doors come from: all of an operator share its descriptors and its look-ups of names."""
+"""Creates the egress listeners of an operator's attempts, which share a limit of connections and of DNS lookups."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ from remit.policy import Egress
 
 if TYPE_CHECKING:
     from remit.backends.egress.dialing import Resolver
-    from remit.backends.egress.door import Door
-    from remit.backends.egress.ledger import NetworkUse
+    from remit.backends.egress.listener import EgressListener
     from remit.backends.egress.proxy import Connections
+    from remit.backends.egress.usage import NetworkUse
 
 
-class Doors:
-    """`resolve` tells where the hosts are that a policy names; by default as the system does."""
+class EgressListeners:
+    """Creates a listener for each attempt. `resolve` resolves host names; by default, the system does."""
 
     def __init__(self, resolve: Resolver | None = None) -> None:
         self._resolve = resolve
         self.connections: Connections | None = None
-        """What the doors made so far hold together; None before the first."""
+        """The connections of all listeners so far; None before the first listener."""
 
-    def door(self, egress: Sequence[Egress], bytes_per_second: int | None, used: NetworkUse | None = None) -> Door:
-        """The way out for one attempt, which `used` so much of it already."""
-        # Most runs need none of it.
+    def create(
+        self, egress: Sequence[Egress], bytes_per_second: int | None, used: NetworkUse | None = None
+    ) -> EgressListener:
+        """A listener for one attempt. `used` is the network use that the attempt had before."""
+        # Imported here because most runs do not need it.
         from remit.backends.egress.dialing import system_resolver
-        from remit.backends.egress.door import Door
+        from remit.backends.egress.listener import EgressListener
         from remit.backends.egress.proxy import Connections, EgressProxy
 
         self.connections = self.connections or Connections()
-        return Door(
+        return EgressListener(
             EgressProxy(
                 egress,
                 bytes_per_second=bytes_per_second,
