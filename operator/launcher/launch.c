@@ -67,7 +67,7 @@ enum {
   LOG_LOST = SIGNALLED + SIGKILL,
   FLUSH_MILLISECONDS = 100,
   CONNECT_MILLISECONDS = 3000,
-  HELD_MILLISECONDS = 1000, /* After which nobody answers where the answer is awaited that nobody does. */
+  REFUSED_MILLISECONDS = 300, /* An API server answers far sooner. Each program waits for this where packets are dropped. */
   AGAIN_MILLISECONDS = 100,
   MOST_INHERITED = 1024,
   MOST_RESULTS = 32,
@@ -448,12 +448,12 @@ static int try_to_connect(int most_milliseconds) {
   return count == 0 || error ? REFUSED : CONNECTED;
 }
 
-/* The same, until it does not; for so much time at most, and until a signal comes. */
-static int until_refused(long long most_milliseconds) {
+/* The same, until it does not; for `most_milliseconds`, and until a signal comes. `answer_milliseconds` is for each try. */
+static int until_refused(long long most_milliseconds, int answer_milliseconds) {
   long long ends = milliseconds() + most_milliseconds;
   struct pollfd told = {signals, POLLIN, 0};
   int found;
-  do found = try_to_connect(HELD_MILLISECONDS);
+  do found = try_to_connect(answer_milliseconds);
   while (found == CONNECTED && milliseconds() < ends && poll(&told, 1, AGAIN_MILLISECONDS) == 0);
   return found;
 }
@@ -471,7 +471,7 @@ int main(int argc, char **argv) {
   long held = 0;
   opterr = 0;
   while ((option = getopt(argc, argv, "+C:i:I:k:r:P:m:a:A:w:p")) != -1) {
-    if (option == 'p') return held ? until_refused(held) : try_to_connect(CONNECT_MILLISECONDS);
+    if (option == 'p') return held ? until_refused(held, CONNECT_MILLISECONDS) : try_to_connect(CONNECT_MILLISECONDS);
     if (option == 'w') held = strtol(optarg, NULL, 10) * 1000;
     else if (option == 'C') folder = optarg;
     else if (option == 'i') from = optarg;
@@ -484,7 +484,7 @@ int main(int argc, char **argv) {
     else return fail("usage", EINVAL);
   }
   if (optind >= argc) return fail("usage", EINVAL);
-  if (held && until_refused(held) != REFUSED) return fail("network", ETIMEDOUT);
+  if (held && until_refused(held, REFUSED_MILLISECONDS) != REFUSED) return fail("network", ETIMEDOUT);
 
   int output[2], errors[2], told[2];
   int input = below ? open_file_in(below, from) : open(from, O_RDONLY | O_CLOEXEC);
