@@ -175,6 +175,10 @@ async def test_what_does_not_come_about_is_told_with_its_reason(cluster: Cluster
     spec["securityContext"] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
     spec["containers"][0]["securityContext"] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     await cluster.create(PODS, "Pod", "nowhere", {"spec": spec})
+    pause = pauses()
+    async with asyncio.timeout(PATIENCE):  # until the kubelet's next report has the image, which was loaded just now
+        while clusters.BUSYBOX not in await asyncio.to_thread(clusters.state, cluster.namespace):
+            await asyncio.sleep(next(pause))
     with pytest.raises(pytest.fail.Exception) as failed:
         async with clusters.in_time(5, cluster.namespace, lambda: "it is late"):
             await asyncio.Event().wait()
@@ -313,6 +317,7 @@ async def test_what_cannot_start_says_why(cluster: Cluster) -> None:
         assert "no image that policy" in denied
         assert "spec.workingDir: there is no such folder" in (await cluster.finished(no_folder))["message"]
         await cluster.kube.patch(POLICIES, cluster.namespace, "sh", {"spec": {"images": {"allow": ["*/*"]}}})
+        assert "no runtime for" in await _without_a_runtime(cluster)
         await cluster.kube.request(
             "POST",
             f"/api/v1/namespaces/{cluster.namespace}/resourcequotas",
@@ -322,6 +327,19 @@ async def test_what_cannot_start_says_why(cluster: Cluster) -> None:
         status = await cluster.finished(full)
         assert status["attempts"][-1]["reason"] == "QuotaExceeded"
         assert "exceeded quota" in status["message"]
+
+
+async def _without_a_runtime(cluster: Cluster) -> str:
+    """The message of a task whose pod gets no sandbox, of which only an Event tells."""
+    name, path = cluster.namespace, "/apis/node.k8s.io/v1/runtimeclasses"
+    made = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": name}, "handler": "missing"}
+    await cluster.kube.request("POST", path, body=made)
+    try:
+        await cluster.kube.patch(POLICIES, cluster.namespace, "sh", {"spec": {"pods": {"runtimeClasses": [name]}}})
+        task = await cluster.sh("true", timeoutSeconds=20, pod={"runtimeClassName": name})
+        return str((await cluster.finished(task))["message"])
+    finally:
+        await cluster.kube.request("DELETE", f"{path}/{name}")
 
 
 async def test_small_texts_are_kept(cluster: Cluster) -> None:

@@ -22,7 +22,16 @@ from remit.backends.kubernetes.manifests import (
     is_of_attempt,
     job_name,
 )
-from remit.backends.kubernetes.pods import Look, confined, is_being_deleted, look, never_started, outcome_of, refusal
+from remit.backends.kubernetes.pods import (
+    Look,
+    confined,
+    is_being_deleted,
+    look,
+    never_started,
+    outcome_of,
+    refusal,
+    trouble,
+)
 from remit.backends.kubernetes.records import Records
 from remit.backends.kubernetes.spool import Spool
 from remit.backends.kubernetes.texts import LogTree
@@ -43,6 +52,8 @@ _LAST_WORDS_SECONDS: Final = 30.0
 """For the log of a container that has ended."""
 _COLLECTING_SILENCE_SECONDS: Final = 5.0
 """The same while files are told: the log may be rotated again soon."""
+_START_SECONDS: Final = 5.0
+"""After which the Events of a pod that has not started are read, and read again."""
 _REFUSED_SECONDS: Final = 5.0
 """After which a server that refuses is asked again."""
 _SENT_BY_KUBELETS: Final = frozenset({128 + signal.SIGTERM, 128 + signal.SIGKILL})
@@ -93,7 +104,8 @@ class Attendance:
         asked, over = asyncio.ensure_future(cancel.wait()), asyncio.ensure_future(self._over())
         program = asyncio.ensure_future(self._program_over())
         following = asyncio.ensure_future(self._follow())
-        parts = [asyncio.ensure_future(self._watch()), asyncio.ensure_future(self._look_after_missing_pod()), following]
+        looking = asyncio.ensure_future(self._look_after_start())
+        parts = [asyncio.ensure_future(self._watch()), looking, following]
         stopped: ExitReason | None = None
         try:
             await self._first((asked, over, program), parts, seconds)
@@ -212,8 +224,19 @@ class Attendance:
         self._refused = self._refused or self._seen.refused
         self._tell()
 
+    async def _look_after_start(self) -> None:
+        """Ask what became of a Job that has no pod, and then why its pod does not start."""
+        await self._look_after_missing_pod()
+        while True:
+            await asyncio.sleep(_START_SECONDS)
+            if self._seen.running or self._has_ended or self._refused is not None:
+                return
+            with contextlib.suppress(ApiError):
+                selector = f"involvedObject.uid={self._pod['metadata']['uid']}"
+                events = await self._kube.list(EVENTS, self._namespace, field_selector=selector)
+                self._waits_for = trouble(events) or self._waits_for
+
     async def _look_after_missing_pod(self) -> None:
-        """Ask what became of a Job that has no pod."""
         wait = 0.5
         while not self._pod and self._refused is None:
             await asyncio.sleep(wait)

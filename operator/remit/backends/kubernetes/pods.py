@@ -144,6 +144,18 @@ def refusal(events: Iterable[Mapping[str, Any]]) -> tuple[Outcome | None, str]:
     return refused(message), message
 
 
+def trouble(events: Iterable[Mapping[str, Any]]) -> str:
+    """For people: the latest warning about a pod that does not start; empty if there is none.
+
+    The status of a pod says `ContainerCreating` also where its sandbox, its volumes or its network cannot be made.
+    """
+    warnings = [event for event in events if event.get("type") == "Warning"]
+    if not warnings:
+        return ""
+    latest = max(warnings, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
+    return f"{latest.get('reason') or 'Warning'}: {latest.get('message') or ''}".removesuffix(": ")
+
+
 def refused(message: str) -> Outcome:
     """What the cluster's admission does not let in."""
     text = f"the cluster does not admit it: {message}"

@@ -9,7 +9,7 @@ import pytest
 
 from remit.backends.base import AttemptRequest, Command
 from remit.backends.confinementstatus import ConfinementStatus
-from remit.backends.kubernetes.pods import look, never_started, outcome_of, refusal
+from remit.backends.kubernetes.pods import look, never_started, outcome_of, refusal, trouble
 from remit.backends.kubernetes.records import Ended, Records
 from remit.backends.outcome import ExitReason, Outcome
 from remit.sandbox import Confinement, Limits
@@ -216,6 +216,19 @@ def test_what_a_pod_waits_for_is_told_when_its_time_is_over() -> None:
     assert outcome.reason == ExitReason.TIMED_OUT
     assert "before it could be started: 0/1 nodes are available: 1 Insufficient memory" in outcome.message
     assert not look(pod({"waiting": {"reason": "ContainerCreating"}})).running
+
+
+def test_the_latest_warning_says_why_a_pod_does_not_start() -> None:
+    def event(reason: str, at: str, kind: str = "Warning", **more: Any) -> dict[str, Any]:
+        return {"type": kind, "reason": reason, "message": f"about {reason}", "lastTimestamp": at, **more}
+
+    early = event("FailedMount", "2026-01-01T00:00:00Z")
+    late = event("FailedCreatePodSandBox", "2026-01-01T00:00:05Z")
+    normal = event("Scheduled", "2026-01-01T00:00:09Z", "Normal")
+    assert trouble([]) == trouble([normal]) == ""
+    assert trouble([late, early, normal]) == "FailedCreatePodSandBox: about FailedCreatePodSandBox"
+    newer = {"type": "Warning", "reason": "Evicted", "eventTime": "2026-01-01T00:00:07.000000Z"}
+    assert trouble([late, newer]) == "Evicted"
 
 
 def test_a_job_without_a_pod() -> None:
