@@ -87,6 +87,10 @@ class Attendance:
         self._job: Object | None = {}
         """As it was seen last; None: it is not there."""
         self._waits_for = waits_for
+        self._trouble = ""
+        """What Events say of a pod that does not start. It tells more than the pod's own `ContainerCreating`."""
+        self._had_started = False
+        """Whether its container had started when it was stopped."""
         self._refused: Outcome | None = None
         self._change = asyncio.Event()
         self._records = Records(spool=spool)
@@ -113,6 +117,8 @@ class Attendance:
                 await self._first((over,), parts, COLLECTING_SECONDS)
             elif not over.done():
                 stopped = ExitReason.CANCELLED if asked.done() else ExitReason.TIMED_OUT
+                # Asked before the removal: kubelets say of a container that never ran, too, that it was terminated.
+                self._had_started = self._seen.running or self._seen.terminated is not None
                 await self.remove()
             elif self._refused is not None:
                 await self.remove()
@@ -145,10 +151,12 @@ class Attendance:
                 return
 
     def _outcome(self, stopped: ExitReason | None) -> Outcome:
-        has_run = self._seen.running or self._seen.terminated is not None or self._records.last
-        if stopped is not None and not has_run:
+        if stopped is not None and not self._had_started and not self._records.last:
             return never_started(
-                self._waits_for, self._request, self._enforcement, cancelled=stopped is ExitReason.CANCELLED
+                self._trouble or self._waits_for,
+                self._request,
+                self._enforcement,
+                cancelled=stopped is ExitReason.CANCELLED,
             )
         if not self._pod and (outcome := _told_by(self._job)) is not None:
             return confined(outcome, self._enforcement)
@@ -234,7 +242,7 @@ class Attendance:
             with contextlib.suppress(ApiError):
                 selector = f"involvedObject.uid={self._pod['metadata']['uid']}"
                 events = await self._kube.list(EVENTS, self._namespace, field_selector=selector)
-                self._waits_for = trouble(events) or self._waits_for
+                self._trouble = trouble(events) or self._trouble
 
     async def _look_after_missing_pod(self) -> None:
         wait = 0.5
