@@ -145,15 +145,16 @@ def refusal(events: Iterable[Mapping[str, Any]]) -> tuple[Outcome | None, str]:
 
 
 def trouble(events: Iterable[Mapping[str, Any]]) -> str:
-    """For people: the latest warning about a pod that does not start; empty if there is none.
+    """For people: the latest failure of a pod to start; empty if there is none.
 
-    The status of a pod says `ContainerCreating` also where its sandbox, its volumes or its network cannot be made.
+    The status of a pod says `ContainerCreating` also where its sandbox, its volumes or its network cannot be made. What
+    keeps a pod from starting has a reason like `FailedMount`; other warnings, such as `MissingClusterDNS`, do not.
     """
-    warnings = [event for event in events if event.get("type") == "Warning"]
-    if not warnings:
+    failures = [event for event in events if str(event.get("reason") or "").startswith("Failed")]
+    if not failures:
         return ""
-    latest = max(warnings, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
-    return f"{latest.get('reason') or 'Warning'}: {latest.get('message') or ''}".removesuffix(": ")
+    latest = max(failures, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
+    return f"{latest['reason']}: {latest.get('message') or ''}".removesuffix(": ")
 
 
 def refused(message: str) -> Outcome:
