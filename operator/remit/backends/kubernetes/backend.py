@@ -52,6 +52,8 @@ from remit.sandbox.fencing import now as boot_time
 log = structlog.get_logger(__name__)
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 401, 403, 404
 _RETRY_SECONDS: Final = 1.0
+_ISOLATION_SECONDS: Final = 60.0
+"""For the test whether NetworkPolicies are enforced, also for an attempt that has less time itself."""
 _REFUSED_PATIENCE: Final = 600.0
 """As while somebody installs the operator's roles anew."""
 _FORGET_TRIES: Final = 8
@@ -124,8 +126,9 @@ class KubernetesBackend:
         if cancel.is_set():
             return confined(Outcome(ExitReason.CANCELLED, CANCELLED_MESSAGE), enforcement)
         if network != "host" and not request.own_program:
+            # Not of the attempt's time: the first one of a namespace waits for two pods, and for a plugin that is late.
             asking = self._is_isolated(task.namespace, request.image, network)
-            isolated = await in_time(asking, cancel, request.timeout_seconds)
+            isolated = await in_time(asking, cancel, max(request.timeout_seconds, _ISOLATION_SECONDS))
             if isolated is None:
                 waited_for = f"it was still being tried whether network: {network} holds"
                 return never_started(waited_for, request, enforcement, cancelled=cancel.is_set())
