@@ -14,7 +14,6 @@ from typing import Any
 
 import psutil
 import pytest
-from remit.release.targets.balancer import LoadBalancer
 
 import supervised
 from parts import require
@@ -27,6 +26,7 @@ from remit.operations.process import Supervision
 from remit.release import Material, ObservedState, Revision, SlotView, Snapshot
 from remit.release.targets import ProcessTarget, localports, process
 from remit.release.targets.desiredstate import DesiredSide
+from remit.release.targets.loadbalancer import LoadBalancer
 from remit.release.targets.process import Permits
 from remit.release.targets.reading import Reading
 from remit.release.traffic import Probe, Traffic

@@ -25,7 +25,7 @@ from remit.sandboxpaths import OWN_FILES
 _MOST_TOLD = 500
 
 
-def perform(text: bytes, emit: Callable[[bytes], None], stop: threading.Event) -> Report:
+def execute(text: bytes, emit: Callable[[bytes], None], stop: threading.Event) -> Report:
     """Do what `text` says, until `stop`; what it finds goes to `emit`."""
     effect = Effect()
     try:
@@ -59,7 +59,7 @@ def _emit(chunk: bytes) -> None:
 def main() -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    report = perform(sys.stdin.buffer.read(), _emit, stop)
+    report = execute(sys.stdin.buffer.read(), _emit, stop)
     sys.stderr.buffer.write(report.encode())
     sys.stderr.buffer.flush()
     return STOPPED_CODE if report.stopped else 1 if report.reason else 0
