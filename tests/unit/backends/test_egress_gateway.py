@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import os
+import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from policies import policy
-from remit.backends.egress import GatewayConfig, GatewayRecord, NetworkUse
+from remit.backends.egress import GatewayConfig, GatewayRecord, NetworkUse, gateway
+from remit.backends.egress.targets import PROXY_USER
 from remit.backends.egress.usage import UsageCounter
 from remit.policy import Destination, Egress
 
@@ -68,3 +75,38 @@ def test_a_record_is_read_back() -> None:
 )
 def test_other_lines_of_its_log_are_no_records(line: bytes) -> None:
     assert GatewayRecord.read(line) is None
+
+
+async def test_it_serves_and_tells_what_was_used_until_sigterm(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    listener = gateway._listener(0)
+    port = listener.getsockname()[1]
+    serving = asyncio.create_task(gateway.serve(GatewayConfig((egress({"hosts": ["a.test"]}),), "t0ken"), listener))
+    said = b""
+    async with asyncio.timeout(30):
+        while said.count(b"\n") < 1:
+            await asyncio.sleep(0.05)
+            said += capsysbinary.readouterr().out
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        authorized = b"Proxy-Authorization: Basic " + base64.b64encode(f"{PROXY_USER}:t0ken".encode())
+        writer.write(b"CONNECT b.test:443 HTTP/1.1\r\nHost: b.test:443\r\n" + authorized + b"\r\n\r\n")
+        assert (await reader.readline()).split()[1] == b"403"
+        writer.close()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await serving
+    first, *_, last = map(GatewayRecord.read, (said + capsysbinary.readouterr().out).splitlines())
+    assert first == GatewayRecord(NetworkUse())
+    assert last is not None
+    assert (last.over, last.use.denied) == (True, 1)
+
+
+@pytest.mark.parametrize("arguments", [[], ["nowhere"], ["empty"]])
+def test_what_it_cannot_begin_with_is_said(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").write_text("")
+    configured = structlog.get_config()
+    try:
+        assert gateway.main([str(tmp_path / name) for name in arguments]) == 1
+    finally:
+        structlog.configure(**configured)
+    assert "the egress gateway cannot begin" in capsys.readouterr().err
