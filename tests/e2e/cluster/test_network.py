@@ -87,13 +87,13 @@ def held_or_refused(installation: Installation, name: str, enforced: bool, scrip
 
 
 def test_no_network_is_none_or_refused(installation: Installation, enforced: bool, web: str) -> None:
-    status = held_or_refused(installation, "closed", enforced, tries(web, API), "none")
+    status = held_or_refused(installation, "unconnected", enforced, tries(web, API), "none")
     assert [told(status, web), told(status, API)] == [{"held" if enforced else "reached"}] * 2, status
 
 
 def test_a_restricted_network_is_the_gateway_or_refused(installation: Installation, enforced: bool, web: str) -> None:
     fetch = f"python -c 'import urllib.request as r; print(r.urlopen(\"http://{web}/\").read().decode())'"
-    status = held_or_refused(installation, "behind", enforced, f"{tries(web, API)}; {fetch}", "restricted")
+    status = held_or_refused(installation, "behind-gateway", enforced, f"{tries(web, API)}; {fetch}", "restricted")
     assert [told(status, web), told(status, API)] == [{"held" if enforced else "reached"}] * 2, status
     assert status["output"]["stdoutTail"].rstrip().endswith("page")
     used = status["attempts"][0]["network"]
