@@ -68,6 +68,8 @@ class JobServer(Kube):
 
     def put(self, path: str, obj: Object) -> Object:
         """As if it had been made or changed by anybody."""
+        if namespace := re.search("/namespaces/([^/]+)/", path):
+            obj["metadata"]["namespace"] = namespace[1]
         made = self.objects[path] = self._stamped(obj)
         self._tell("MODIFIED" if made is None else "ADDED", path)
         self.created(path, copy.deepcopy(made))

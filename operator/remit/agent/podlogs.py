@@ -40,7 +40,7 @@ _STAMP: Final = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class LogPiece:
     """A piece of what a program wrote. `moment` is when, in seconds since 1970, where it is known."""
 
     stream: Stream
@@ -48,7 +48,7 @@ class Said:
     moment: float | None
 
 
-Pieces = AsyncGenerator[list[Said], None]
+Pieces = AsyncGenerator[list[LogPiece], None]
 """First all that is there, in one list, which may be empty; then what comes."""
 
 
@@ -79,6 +79,13 @@ class PushedReader:
         """Nothing is open."""
 
 
+def deal(batch: list[LogPiece], readers: Mapping[Stream, PushedReader]) -> None:
+    """Give each piece to the reader of its stream; without one, it is dropped."""
+    for piece in batch:
+        if piece.stream in readers:
+            readers[piece.stream].put(piece.data, piece.moment)
+
+
 async def lines(
     pieces: Pieces, wanted: Wanted, *, attempt: int = 0, source: str = ""
 ) -> AsyncGenerator[LogChunk, None]:
@@ -87,9 +94,7 @@ async def lines(
     reading = Reading(readers, attempt, wanted, source)
     async with contextlib.aclosing(pieces):
         async for batch in pieces:
-            for said in batch:
-                if said.stream in readers:
-                    readers[said.stream].put(said.data, said.moment)
+            deal(batch, readers)
             async for chunk in reading.news(at_end=False):
                 yield chunk
     async for chunk in reading.news(at_end=True):
@@ -137,7 +142,7 @@ class JobLog:
         while True:
             before = self.records.last
             going_on = follow and before != ""
-            first: deque[Said] = deque()
+            first: deque[LogPiece] = deque()
             size = 0
             async with contextlib.aclosing(self._read(follow=going_on)) as reading:
                 async for batch in reading:
@@ -174,7 +179,7 @@ class JobLog:
                 batch = []
                 for line in chunk.splitlines(keepends=True):
                     for stream, said in self.records.feed(line):
-                        batch.append(Said(stream, said, _seconds(self.records.last)))
+                        batch.append(LogPiece(stream, said, _seconds(self.records.last)))
                 yield batch
                 if self.is_whole:
                     return
@@ -192,7 +197,7 @@ async def instance_log(
         asked = {"previous": "true"} if previous else {}
         asked |= {"tailLines": str(tail)} if tail is not None and last is None else {}
         chunks = _chunks(kube, pod, INSTANCE_CONTAINER, follow=going_on, since=since, **asked)
-        rest, known, first = b"", last, list[Said]()
+        rest, known, first = b"", last, list[LogPiece]()
         async with contextlib.aclosing(chunks):
             async for chunk in chunks:
                 *whole, rest = (rest + chunk).split(b"\n")
@@ -203,7 +208,7 @@ async def instance_log(
                     moment, said = _stamped(line)
                     if known is None or moment is None or moment > known:
                         last = moment or last
-                        batch.append(Said("stdout", said + b"\n", moment))
+                        batch.append(LogPiece("stdout", said + b"\n", moment))
                 if going_on:
                     yield batch
                 else:

@@ -60,7 +60,7 @@ PANELS: Final = {
 """Where each command is, as an entry point names it: a function, or the Typer of a group of commands."""
 
 
-class Commands(Mapping[str, Any]):
+class LazyCommands(Mapping[str, Any]):
     """Click's commands by their names. One is imported and built when it is asked for: `remit get` needs no other, and
     `--help` needs all."""
 
@@ -71,10 +71,8 @@ class Commands(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         if name not in self._built:
             panel, place = self._places[name]
-            holder, found = (
-                typer.Typer(add_completion=False, rich_markup_mode=app.rich_markup_mode),
-                resolve_name(place),
-            )
+            holder = typer.Typer(add_completion=False, rich_markup_mode=app.rich_markup_mode)
+            found = resolve_name(place)
             if isinstance(found, typer.Typer):
                 holder.add_typer(found, name=name, rich_help_panel=panel)
             else:
@@ -89,14 +87,14 @@ class Commands(Mapping[str, Any]):
         return len(self._places)
 
 
-class Program(Group):
+class RootGroup(Group):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings | {"commands": {}})
-        self.commands = Commands()  # type: ignore[assignment]  # nothing here changes it
+        self.commands = LazyCommands()  # type: ignore[assignment]  # nothing here changes it
 
 
 app = typer.Typer(
-    cls=Program,
+    cls=RootGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

@@ -65,6 +65,16 @@ def number(least: int, most: int | None = None) -> Callable[[str | int], int]:
     return parse
 
 
+def state_dir_option(help: str) -> Any:
+    """A folder with the state of an operator."""
+    return typer.Option(metavar="FOLDER", help=help, envvar="REMIT_STATE_DIR", file_okay=False, show_default=False)
+
+
+def port_option(help: str) -> Any:
+    """A port to listen at. `help` says what is chosen without one."""
+    return typer.Option(parser=number(0, 65535), metavar="N", help=help, show_default=False)
+
+
 Kubeconfig = Annotated[
     Path | None,
     typer.Option(
@@ -105,13 +115,7 @@ TaskName = Annotated[
 ]
 StateDir = Annotated[
     Path | None,
-    typer.Option(
-        metavar="FOLDER",
-        help="Where the operator keeps its state: /var/lib/remit for root, else ~/.local/state/remit.",
-        envvar="REMIT_STATE_DIR",
-        file_okay=False,
-        show_default=False,
-    ),
+    state_dir_option("Where the operator keeps its state: /var/lib/remit for root, else ~/.local/state/remit."),
 ]
 OperatorNamespace = Annotated[
     str,

@@ -29,24 +29,14 @@ def page(
     ] = None,
     port: Annotated[
         int | None,
-        typer.Option(
-            parser=options.number(0, 65535),
-            metavar="N",
-            help="Of a cluster: the port of 127.0.0.1; 0 picks one. By default 6480, or another that is free.",
-            show_default=False,
+        options.port_option(
+            "Of a cluster: the port of 127.0.0.1; 0 picks one. By default 6480, or another that is free."
         ),
     ] = None,
     kubeconfig: options.Kubeconfig = None,
     context: options.Context = None,
     state_dir: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Where a remit up keeps its state, whose page is meant.",
-            envvar="REMIT_STATE_DIR",
-            file_okay=False,
-            show_default=False,
-        ),
+        Path | None, options.state_dir_option("Where a remit up keeps its state, whose page is meant.")
     ] = None,
     operator_namespace: options.OperatorNamespace = "remit-system",
 ) -> None:

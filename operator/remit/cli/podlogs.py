@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from remit.agent.podlogs import FORBIDDEN, NOTHING_THERE, JobLog, PushedReader, instance_log, pod_of_attempt
+from remit.agent.podlogs import FORBIDDEN, NOTHING_THERE, JobLog, PushedReader, deal, instance_log, pod_of_attempt
 from remit.api import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus, Stream
 from remit.cli.follow import Selection, Shown
@@ -54,9 +54,7 @@ async def _show_job(
             if log.records.last and not is_told:
                 tell("[from the pod's log, in which secrets are not redacted]")
                 is_told = True
-            for said in batch:
-                if said.stream in readers:
-                    readers[said.stream].put(said.data, said.moment)
+            deal(batch, readers)
             shown.advance()
     shown.close()
     if log.complaint:

@@ -17,13 +17,7 @@ def up(
         str, typer.Option(metavar="ADDRESS", help="Address to serve on.", envvar="REMIT_HOST")
     ] = "127.0.0.1",
     port: Annotated[
-        int | None,
-        typer.Option(
-            parser=options.number(0, 65535),
-            metavar="N",
-            help="Port; 0 picks one. By default 6443, or the next that is free.",
-            show_default=False,
-        ),
+        int | None, options.port_option("Port; 0 picks one. By default 6443, or the next that is free.")
     ] = None,
     page_address: Annotated[
         str,

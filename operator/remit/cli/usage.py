@@ -39,7 +39,7 @@ def _untyped(params: list[Any]) -> list[Any]:
     return params
 
 
-class Conversion:
+class ParameterConverter:
     """From the text of a parameter to its value: as typer does it, with the same results and errors.
 
     typer asks pydantic, for which it builds a validator for each parameter, also for one that is not given. To import
@@ -65,14 +65,14 @@ class Conversion:
             return value
         return self._by_typer().coerce(value, param=param, ctx=ctx)
 
-    def itself(self) -> Conversion:
+    def itself(self) -> ParameterConverter:
         return self
 
 
 def _quickly_converted(params: list[Any]) -> list[Any]:
     for param in params:
-        if not isinstance(getattr(param.get_runtime_param, "__self__", None), Conversion):
-            param.get_runtime_param = Conversion(param).itself  # typer has no setting for it
+        if not isinstance(getattr(param.get_runtime_param, "__self__", None), ParameterConverter):
+            param.get_runtime_param = ParameterConverter(param).itself  # typer has no setting for it
     return params
 
 

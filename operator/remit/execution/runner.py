@@ -407,17 +407,17 @@ class Runner:
     async def _performed(
         self,
         attempt: Attempt,
-        work: OperationRequest,
+        operation: OperationRequest,
         run: Run,
         writer: OutputWriter,
         cancel: asyncio.Event,
         adopt: bool,
     ) -> Outcome:
         executor = self.executors[attempt.operation]
-        if not isinstance(executor, AdoptingExecutor) or not executor.outlives(work.subject):
-            return await execute(executor, work, writer, cancel)
+        if not isinstance(executor, AdoptingExecutor) or not executor.outlives(operation.subject):
+            return await execute(executor, operation, writer, cancel)
         started, known = self._recorder(attempt, run, adopt), _handle_of(run) if adopt else None
-        outcome = await attend(executor, work, writer, cancel, on_started=started, adopt=adopt, recorded=known)
+        outcome = await attend(executor, operation, writer, cancel, on_started=started, adopt=adopt, recorded=known)
         return outcome or Outcome(ExitReason.INTERRUPTED, _LOST)
 
     def _recorder(self, attempt: Attempt, run: Run, adopt: bool) -> Callable[[Handle], None]:

@@ -51,6 +51,12 @@ class Recorder:
             log.warning("an event could not be posted", error=str(error), reason=event["reason"])
 
 
+async def events_of(kube: Kube, obj: Object) -> list[Object]:
+    """All Events about an object, in no order. Raises `ApiError`."""
+    metadata = obj["metadata"]
+    return await kube.list(EVENTS, metadata["namespace"], field_selector=f"involvedObject.uid={metadata['uid']}")
+
+
 def _event(regarding: Object, type_: str, reason: str, message: str, instance: str) -> Object:
     metadata = regarding["metadata"]
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -19,7 +19,7 @@ _MOST_LINE = 16 << 20
 """No record is that long. What follows counts as another line, and neither is a record."""
 
 
-class ReadingStopped(Exception):
+class ReadCancelled(Exception):
     """Nobody waits any more for what a trail is read for."""
 
 
@@ -30,19 +30,19 @@ class TrailFile(NamedTuple):
     stop: threading.Event | None = None
 
     def lines(self) -> Iterator[bytes]:
-        """As far as the file went when it was opened: it may grow meanwhile. Raises `ReadingStopped` once `stop` is
+        """As far as the file went when it was opened: it may grow meanwhile. Raises `ReadCancelled` once `stop` is
         set."""
         left, stop = self.size, self.stop
         while left > 0 and (line := self.file.readline(_MOST_LINE)):
             if stop is not None and stop.is_set():
-                raise ReadingStopped
+                raise ReadCancelled
             left -= len(line)
             yield line
 
 
 def opened(path: Path, stop: threading.Event | None = None) -> Iterator[TrailFile]:
     """The closed files of the trail, oldest first, and then `path`, its newest, unless that is missing. Each is open
-    until the next is asked for. Their lines end with `ReadingStopped` once `stop` is set, by another thread. Raises
+    until the next is asked for. Their lines end with `ReadCancelled` once `stop` is set, by another thread. Raises
     `OSError`; `FileNotFoundError` when there is not one.
     """
     with ExitStack() as stack:
@@ -70,7 +70,7 @@ class Line(NamedTuple):
 
 
 def read(path: Path, stop: threading.Event | None = None) -> Iterator[Line]:
-    """Every line of the trail whose newest file is `path`, in order. Raises `OSError`, and `ReadingStopped` once `stop`
+    """Every line of the trail whose newest file is `path`, in order. Raises `OSError`, and `ReadCancelled` once `stop`
     is set."""
     for part in opened(path, stop):
         for raw in part.lines():

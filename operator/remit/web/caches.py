@@ -56,13 +56,9 @@ class Cache:
 
     async def open(self) -> None:
         """Watch, or watch again what was refused a while ago."""
-        clock = asyncio.get_running_loop().time
         for namespace in self._wanted:
-            running = self._informers.get(namespace)
-            if running is None:
-                self._start(namespace)
-            elif running.failed and clock() - self._ended.setdefault(namespace, clock()) > _AGAIN_SECONDS:
-                await self._stop(namespace)
+            await self._stop_refused(namespace)
+            if namespace not in self._informers:
                 self._start(namespace)
         await self._open_other()
 
@@ -72,10 +68,8 @@ class Cache:
             return
         if whole.has_synced and not whole.failed:
             await self._stop(other)
-        elif (running := self._informers.get(other)) is not None and running.failed:
-            clock = asyncio.get_running_loop().time
-            if clock() - self._ended.setdefault(other, clock()) > _AGAIN_SECONDS:
-                await self._stop(other)
+        else:
+            await self._stop_refused(other)
         if _is_refused(whole) and other not in self._informers:
             self._start(other)
 
@@ -86,6 +80,14 @@ class Cache:
         made.add_handler(self._handler)
         made.start()
         self._informers[namespace] = made
+
+    async def _stop_refused(self, namespace: str | None) -> None:
+        """Stop a watch that was refused a while ago."""
+        clock, running = asyncio.get_running_loop().time, self._informers.get(namespace)
+        if running is None or not running.failed:
+            return
+        if clock() - self._ended.setdefault(namespace, clock()) > _AGAIN_SECONDS:
+            await self._stop(namespace)
 
     async def _stop(self, namespace: str | None) -> None:
         self._ended.pop(namespace, None)

@@ -16,14 +16,12 @@ from remit.kube.client import Kube, Object
 from remit.operations.process.record import INSTANCES, process_folders
 from remit.web.ansi import Painter
 from remit.web.live import Events
-from remit.web.output import painted
+from remit.web.output import BATCH_LINES, fill_up, painted
 
 _TAIL_LINES: Final = 200
-_BATCH: Final = 200
 _LOOK_SECONDS: Final = 1.0
 LIST_SECONDS: Final = 3.0
 """Between two lists of pods."""
-_BATCH_SECONDS: Final = 0.1
 _MOST: Final = 16
 """Instances that are followed at once."""
 
@@ -100,7 +98,7 @@ async def follow(
 ) -> Events:
     """Batches of lines of all instances, or of the chosen one, for as long as somebody reads. Each is read within
     `turn`; new ones are looked for `every` so many seconds."""
-    waiting: asyncio.Queue[LogChunk] = asyncio.Queue(_BATCH)
+    waiting: asyncio.Queue[LogChunk | None] = asyncio.Queue(BATCH_LINES)
     readers: dict[tuple[str, str | int], asyncio.Task[None]] = {}
     painters: dict[tuple[str, str], Painter] = {}
     loop = asyncio.get_running_loop()
@@ -129,23 +127,23 @@ async def follow(
         await asyncio.gather(*readers.values(), return_exceptions=True)
 
 
-async def _read(source: Source, waiting: asyncio.Queue[LogChunk], turn: AbstractAsyncContextManager[Any]) -> None:
+async def _read(
+    source: Source, waiting: asyncio.Queue[LogChunk | None], turn: AbstractAsyncContextManager[Any]
+) -> None:
     with contextlib.suppress(RemitError, OSError):
         async with turn, contextlib.aclosing(source.read()) as chunks:
             async for chunk in chunks:
                 await waiting.put(chunk)
 
 
-async def _batch(waiting: asyncio.Queue[LogChunk], within: float) -> list[LogChunk]:
-    batch: list[LogChunk] = []
-    with contextlib.suppress(TimeoutError):
+async def _batch(waiting: asyncio.Queue[LogChunk | None], within: float) -> list[LogChunk]:
+    try:
         async with asyncio.timeout(within):
-            batch.append(await waiting.get())
-    if batch:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_BATCH_SECONDS):
-                while len(batch) < _BATCH:
-                    batch.append(await waiting.get())
+            first = await waiting.get()
+    except TimeoutError:
+        return []
+    batch = [first] if first is not None else []
+    await fill_up(batch, waiting)
     return batch
 
 

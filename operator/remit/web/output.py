@@ -24,7 +24,7 @@ P = TypeVar("P")
 
 TAIL_LINES: Final = 1000
 """Of each stream that a page begins with."""
-_BATCH_LINES: Final = 200
+BATCH_LINES: Final = 200
 _BATCH_BYTES: Final = 64 << 10
 _BATCH_SECONDS: Final = 0.1
 _WRITE_SECONDS: Final = 30.0
@@ -133,7 +133,7 @@ async def _states(viewer: Viewer, task: ExecutionTask) -> AsyncGenerator[Executi
 async def _batches(chunks: AsyncGenerator[P, None]) -> AsyncGenerator[list[P], None]:
     """What comes within a tenth of a second, so that a program that writes line by line is not an event each. Behind a
     reader that is slow, nothing more than one batch is read."""
-    waiting: asyncio.Queue[P | None] = asyncio.Queue(_BATCH_LINES)
+    waiting: asyncio.Queue[P | None] = asyncio.Queue(BATCH_LINES)
 
     async def fill() -> None:
         try:
@@ -147,7 +147,7 @@ async def _batches(chunks: AsyncGenerator[P, None]) -> AsyncGenerator[list[P], N
     try:
         while (first := await waiting.get()) is not None:
             batch = [first]
-            last = await _fill_up(batch, waiting)
+            last = await fill_up(batch, waiting)
             yield batch
             if last:
                 break
@@ -157,12 +157,12 @@ async def _batches(chunks: AsyncGenerator[P, None]) -> AsyncGenerator[list[P], N
         await asyncio.gather(filling, return_exceptions=True)
 
 
-async def _fill_up(batch: list[P], waiting: asyncio.Queue[P | None]) -> bool:
-    """With what comes soon. Whether the end came."""
+async def fill_up(batch: list[P], waiting: asyncio.Queue[P | None]) -> bool:
+    """Add to a batch what comes within a tenth of a second, up to its bounds. True if the end came, which is None."""
     size = sum(map(_size, batch))
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_BATCH_SECONDS):
-            while len(batch) < _BATCH_LINES and size < _BATCH_BYTES:
+            while len(batch) < BATCH_LINES and size < _BATCH_BYTES:
                 if (chunk := await waiting.get()) is None:
                     return True
                 batch.append(chunk)

@@ -10,7 +10,7 @@ import pytest
 
 from remit.agent import podlogs
 from remit.agent.logs import Wanted
-from remit.agent.podlogs import JobLog, Said, instance_log, lines, pods_of_release
+from remit.agent.podlogs import JobLog, LogPiece, instance_log, lines, pods_of_release
 from remit.errors import ApiError, DeploymentError
 from remit.kube.access import Access
 from remit.kube.client import Kube, Object
@@ -74,8 +74,8 @@ async def test_of_a_job_no_more_is_kept_than_its_end() -> None:
     kube = Logs(b"".join(at(second, f"o line {second}") for second in range(60)))
     (batch,) = [batch async for batch in JobLog(kube, POD, most_bytes=20).pieces(follow=False)]
     assert batch == [
-        Said("stdout", b"line 58\n", batch[0].moment),
-        Said("stdout", b"line 59\n", batch[1].moment),
+        LogPiece("stdout", b"line 58\n", batch[0].moment),
+        LogPiece("stdout", b"line 59\n", batch[1].moment),
     ]
 
 

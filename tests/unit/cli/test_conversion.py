@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from remit.cli.app import PANELS, app
-from remit.cli.usage import Conversion
+from remit.cli.usage import ParameterConverter
 
 PROGRAM: Any = typer.main.get_command(app)
 TEXTS = ("", "a", "-1", "0", "7", " 7 ", "true", "blue", "json", "A=b", "é", "\udc80", "x" * 300)
@@ -46,7 +46,7 @@ def test_values_and_errors_are_those_of_typer(name: str) -> None:
     ctx = typer.Context(command)
     for param in command.get_params(ctx):
         conversion = param.get_runtime_param()
-        assert isinstance(conversion, Conversion)
+        assert isinstance(conversion, ParameterConverter)
         by_typer = type(param).get_runtime_param(param)
         several = param.multiple or param.nargs == -1
         given: list[object] = [list(pair) for pair in itertools.product(TEXTS, repeat=2)] if several else [*TEXTS]

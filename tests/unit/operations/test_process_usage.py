@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from remit.operations.process.usage import main_pid, measure
+from support import wait_until
 
 _PATIENCE = 30.0
 
@@ -19,9 +19,7 @@ def tree() -> Iterator[int]:
     command = ["/bin/sh", "-c", "/bin/sh -c '/bin/sleep 60 & /bin/sleep 60; true' & wait"]
     outer = subprocess.Popen(command, start_new_session=True)
     try:
-        deadline = time.monotonic() + _PATIENCE
-        while measure(outer.pid)["processes"] < 2 and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(lambda: measure(outer.pid)["processes"] == 2, "two processes of the command")
         yield outer.pid
     finally:
         subprocess.run(["/usr/bin/pkill", "-KILL", "-s", str(outer.pid)], check=False)

@@ -15,7 +15,7 @@ from remit.describe import observedruns
 from remit.describe.audittrail import Selection
 from remit.telemetry import GENESIS, AuditEvent, Redactor, verify
 from remit.telemetry.chain import encode
-from remit.telemetry.trail import Filter, ReadingStopped, read
+from remit.telemetry.trail import Filter, ReadCancelled, read
 from remit.web.pages import audit
 
 
@@ -48,7 +48,7 @@ def test_every_reading_ends_when_it_is_told_to(trail: Path, reader: Callable[[Pa
     stop = threading.Event()
     assert reader(trail, stop) is not None
     stop.set()
-    with pytest.raises(ReadingStopped):
+    with pytest.raises(ReadCancelled):
         reader(trail, stop)
 
 

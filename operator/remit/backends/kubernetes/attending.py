@@ -37,7 +37,8 @@ from remit.backends.kubernetes.spool import Spool
 from remit.backends.kubernetes.texts import LogTree
 from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import ApiError, BackendError, RemitError
-from remit.kube.client import EVENTS, JOBS, PODS, Kube, Object
+from remit.kube.client import JOBS, PODS, Kube, Object
+from remit.kube.events import events_of
 from remit.kube.informer import Subscription
 
 log = structlog.get_logger(__name__)
@@ -89,8 +90,6 @@ class Attendance:
         self._waits_for = waits_for
         self._trouble = ""
         """What Events say of a pod that does not start. It tells more than the pod's own `ContainerCreating`."""
-        self._had_started = False
-        """Whether its container had started when it was stopped."""
         self._refused: Outcome | None = None
         self._change = asyncio.Event()
         self._records = Records(spool=spool)
@@ -111,6 +110,7 @@ class Attendance:
         looking = asyncio.ensure_future(self._look_after_start())
         parts = [asyncio.ensure_future(self._watch()), looking, following]
         stopped: ExitReason | None = None
+        had_started = True
         try:
             await self._first((asked, over, program), parts, seconds)
             if program.done() and not over.done():  # nothing of it is alive, and its time is over
@@ -118,7 +118,7 @@ class Attendance:
             elif not over.done():
                 stopped = ExitReason.CANCELLED if asked.done() else ExitReason.TIMED_OUT
                 # Asked before the removal: kubelets say of a container that never ran, too, that it was terminated.
-                self._had_started = self._seen.running or self._seen.terminated is not None
+                had_started = self._seen.running or self._seen.terminated is not None
                 await self.remove()
             elif self._refused is not None:
                 await self.remove()
@@ -127,7 +127,7 @@ class Attendance:
             self._check(parts)
             if stopped is None and not self._is_known_to_have_ended:
                 await self.remove()
-            outcome = self._outcome(stopped)
+            outcome = self._outcome(stopped, had_started)
             if self._request.collector is None:
                 return outcome
             texts = LogTree(self._request.texts, self._records.results, self._records.spool)
@@ -150,8 +150,9 @@ class Attendance:
             if not done:
                 return
 
-    def _outcome(self, stopped: ExitReason | None) -> Outcome:
-        if stopped is not None and not self._had_started and not self._records.last:
+    def _outcome(self, stopped: ExitReason | None, had_started: bool) -> Outcome:
+        """`had_started`: whether its container had, when it was stopped."""
+        if stopped is not None and not had_started and not self._records.last:
             return never_started(
                 self._trouble or self._waits_for,
                 self._request,
@@ -240,9 +241,7 @@ class Attendance:
             if self._seen.running or self._has_ended or self._refused is not None:
                 return
             with contextlib.suppress(ApiError):
-                selector = f"involvedObject.uid={self._pod['metadata']['uid']}"
-                events = await self._kube.list(EVENTS, self._namespace, field_selector=selector)
-                self._trouble = trouble(events) or self._trouble
+                self._trouble = trouble(await events_of(self._kube, self._pod)) or self._trouble
 
     async def _look_after_missing_pod(self) -> None:
         wait = 0.5
@@ -257,9 +256,7 @@ class Attendance:
                     self._gone = True
                     self._tell()
                     return
-                selector = f"involvedObject.uid={self._job['metadata']['uid']}"
-                events = await self._kube.list(EVENTS, self._namespace, field_selector=selector)
-                self._refused, waits_for = refusal(events)
+                self._refused, waits_for = refusal(await events_of(self._kube, self._job))
                 self._waits_for = waits_for or self._waits_for
                 if self._refused is not None:
                     self._tell()

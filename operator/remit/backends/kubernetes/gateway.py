@@ -29,7 +29,8 @@ from remit.backends.kubernetes.manifests import belongs_to, job_name
 from remit.backends.kubernetes.pods import Look, is_over_quota, look, refusal
 from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import ApiError, BackendError, RemitError
-from remit.kube.client import EVENTS, JOBS, NETWORK_POLICIES, PODS, SECRETS, Kube, Object
+from remit.kube.client import JOBS, NETWORK_POLICIES, PODS, SECRETS, Kube, Object
+from remit.kube.events import events_of
 from remit.kube.informer import Informer, Subscription
 
 log = structlog.get_logger(__name__)
@@ -242,8 +243,7 @@ class EgressGateway:
         for condition in (job.get("status") or {}).get("conditions") or []:
             if condition["status"] == "True" and condition["type"] in {"Complete", "Failed"}:
                 return str(condition.get("message") or condition.get("reason") or "its Job has ended")
-        events = await self._kube.list(EVENTS, self._namespace, field_selector=f"involvedObject.uid={self.uid}")
-        refused, waits_for = refusal(events)
+        refused, waits_for = refusal(await events_of(self._kube, job))
         self.waits_for = waits_for or self.waits_for
         if refused is not None and not self._refused.done():
             self._refused.set_result(refused)

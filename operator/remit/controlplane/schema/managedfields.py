@@ -39,7 +39,7 @@ class HasRaw(Protocol):
     def raw(self) -> SchemaDict: ...
 
 
-class EntryKey(NamedTuple):
+class ManagerKey(NamedTuple):
     """Whose entry it is. An applier keeps its entry when it moves to another API version, an updater does not."""
 
     operation: str
@@ -60,12 +60,12 @@ class Entry:
     fields: FieldSet
 
     @property
-    def identity(self) -> EntryKey:
+    def identity(self) -> ManagerKey:
         version = "" if self.operation == "Apply" else self.api_version
-        return EntryKey(self.operation, self.manager, version, self.subresource)
+        return ManagerKey(self.operation, self.manager, version, self.subresource)
 
 
-Managers = dict[EntryKey, Entry]
+Managers = dict[ManagerKey, Entry]
 
 
 def track_update(

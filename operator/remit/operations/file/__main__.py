@@ -31,11 +31,11 @@ def execute(text: bytes, emit: Callable[[bytes], None], stop: threading.Event) -
     try:
         told = decode(text)
         request = told.grant.request
-        work = OperationRequest("", request.namespace, "", told.grant, 0.0, values=told.values)
+        operation = OperationRequest("", request.namespace, "", told.grant, 0.0, values=told.values)
         job = Job(
             file=told.file,
             access=Access(told.grant, told.file, [OWN_FILES], stop, mounts=told.mounts),
-            content=content(work, told.file),
+            content=content(operation, told.file),
             emit=emit,
             limit=Limit(told.file_size),
             effect=effect,
