@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+import socket
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -134,6 +137,29 @@ async def test_exec(desk: Desk, image: str, name: str) -> None:
     with pytest.raises(OperationFailed, match="code 3") as caught:
         await act(desk, "exec", name, argv=["sh", "-c", "exit 3"])
     assert caught.value.reason == "ExitCode"
+
+
+async def test_exec_whose_output_comes_with_the_head_of_the_answer(
+    desk: Desk, image: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does where the program is faster than whoever reads the answer."""
+    await run(desk, image, name, "sleep", "600")
+    begin, size, late = http.client.HTTPResponse.begin, 20_000, []
+
+    def begin_late(response: Any) -> None:
+        connection, deadline = response.fp.raw._sock, time.monotonic() + 20
+        while (came := connection.recv(1 << 16, socket.MSG_PEEK)).startswith(b"HTTP/1.1 101"):
+            if len(came) > size and b"wrong\n" in came:
+                late.append(len(came))
+                break
+            assert time.monotonic() < deadline, came[:500]
+            time.sleep(0.01)
+        begin(response)
+
+    monkeypatch.setattr(http.client.HTTPResponse, "begin", begin_late)
+    await act(desk, "exec", name, argv=["sh", "-c", f"echo wrong >&2; yes | head -c {size}"])
+    assert len(late) == 1
+    assert (desk.output.stdout, desk.output.stderr) == (b"y\n" * (size // 2), b"wrong\n")
 
 
 async def test_exec_in_a_folder(desk: Desk, image: str, name: str) -> None:

@@ -5,13 +5,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import docker
 import requests
+
+_FRAME = struct.Struct(">BxxxL")
+"""The head of a piece of output: the number of its stream, and its bytes."""
+_STDERR = 2
+_MOST_READ = 1 << 15
 
 
 class BoundedClient(docker.APIClient):
@@ -55,6 +62,15 @@ class BoundedClient(docker.APIClient):
             if response is not None:
                 response.close()
 
+    def _read_from_socket(self, response, stream, tty=True, demux=False):  # type: ignore[no-untyped-def]
+        """The output that follows the head of an answer. The SDK reads it from the socket, and loses what came together
+        with the head, which the reader of that has in its buffer: of a short command, all that it said."""
+        if tty or not (stream and demux):
+            raise NotImplementedError("output is read as a stream, and its streams apart")
+        connection = self._get_raw_response_socket(response)  # type: ignore[attr-defined]
+        self._disable_socket_timeout(connection)  # type: ignore[attr-defined]  # a program may be silent
+        return _output(response.raw._fp.fp)
+
     def mount(self, prefix, adapter):  # type: ignore[no-untyped-def]
         """See `requests.Session`. Each thread's connection is noted, to be cut when its time is over."""
         connecting = adapter.get_connection_with_tls_context
@@ -86,6 +102,17 @@ class BoundedClient(docker.APIClient):
 
             pool._get_conn = taken
         return pool
+
+
+def _output(reader: io.BufferedReader) -> Iterator[tuple[bytes | None, bytes | None]]:
+    """Pieces of standard output, and of standard error, until the connection ends."""
+    while len(head := reader.read(_FRAME.size)) == _FRAME.size:
+        number, left = _FRAME.unpack(head)
+        while left:
+            if not (piece := reader.read1(min(left, _MOST_READ))):
+                return
+            left -= len(piece)
+            yield (None, piece) if number == _STDERR else (piece, None)
 
 
 def cut(response: requests.Response) -> None:
