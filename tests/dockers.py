@@ -17,11 +17,11 @@ import tempfile
 import time
 import uuid
 import warnings
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -31,6 +31,7 @@ from remit.backends import Handle
 SHARED = "unix:///var/run/docker.sock"
 MARK = "remit.test"
 _PATIENCE = 60.0
+_T = TypeVar("_T")
 _APPLETS = (
     "sh",
     "sleep",
@@ -212,6 +213,20 @@ def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, timeout=_PATIENCE)
 
 
+async def during(doing: asyncio.Future[Any], condition: Coroutine[Any, Any, _T]) -> _T:
+    """What `condition` gives. Where `doing` ends first, or neither does, fails with what is known of it."""
+    waiting = asyncio.ensure_future(condition)
+    try:
+        await asyncio.wait({doing, waiting}, timeout=_PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+        if waiting.done():
+            return waiting.result()
+        assert doing.done(), f"it goes on, and the condition is not met after {_PATIENCE:g} s"
+        raise AssertionError(f"it ended before the condition was met: {doing.result()}")
+    finally:
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+
 @dataclass
 class Heard:
     """What an attempt said, and what it was called."""
@@ -227,6 +242,10 @@ class Heard:
         if self.keep:
             self.streams[stream] += chunk
         self.came.set()
+
+    async def begun(self, doing: asyncio.Future[Any]) -> None:
+        """Until the first output of the attempt that is `doing`."""
+        await during(doing, self.came.wait())
 
     @property
     def out(self) -> bytes:

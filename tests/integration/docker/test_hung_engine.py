@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import select
+import signal
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -12,10 +15,11 @@ from typing import Any
 import docker as docker_sdk
 import pytest
 
-from dockers import LEAKING, Heard, OwnEngine, docker, make_image, needs_docker, sdk_leaves_sockets  # noqa: F401
+from dockers import LEAKING, Heard, OwnEngine, docker, during, sdk_leaves_sockets  # noqa: F401
 from remit.api import ExecutionTask
 from remit.backends import AttemptRequest, Command, ExitReason, Handle, breaker
 from remit.backends.docker import DockerBackend, Engine, container
+from remit.backends.docker.engine import ANSWER_SECONDS, MOST_AT_ONCE
 from remit.backends.failure import OperationFailed
 from remit.errors import OutcomeUnknown, RemitError
 from remit.operations import OperationRequest
@@ -29,14 +33,40 @@ PATIENCE = 60
 
 @pytest.fixture
 async def engine(own: OwnEngine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Engine]:
-    """One that is given up after two silences of a second, and left alone for one; not half a minute each."""
+    """One that is given up after two silences, and left alone for a second. See `hang` for how long a silence is."""
     monkeypatch.setattr(breaker, "FAILURES", 2)
     monkeypatch.setattr(breaker, "OPEN_SECONDS", 1.0)
-    engine = Engine(own.host, answer_seconds=1)
+    engine = Engine(own.host)
     yield engine
-    own.go_on()
+    go_on(own, engine)
     await engine.close()
     assert docker("ps", "-aq", host=own.host).stdout == b"", "containers were left"
+
+
+async def hang(own: OwnEngine, engine: Engine) -> None:
+    """From now on each call waits for a second. Until now an engine may take its time, as on a busy machine; what it is
+    being asked is waited for."""
+    for _ in range(MOST_AT_ONCE):
+        await engine._slots.acquire()
+    hang_at_once(own, engine)
+    for _ in range(MOST_AT_ONCE):
+        engine._slots.release()
+
+
+def hang_at_once(own: OwnEngine, engine: Engine) -> None:
+    own.hang()
+    _wait_for_answers(engine, 1)
+
+
+def go_on(own: OwnEngine, engine: Engine) -> None:
+    _wait_for_answers(engine, ANSWER_SECONDS)
+    own.go_on()
+
+
+def _wait_for_answers(engine: Engine, seconds: int) -> None:
+    engine._answer_seconds = seconds
+    if engine._client is not None:
+        engine._client.timeout = seconds
 
 
 def asking(image: str, script: str, seconds: float = 60, network: Network = "none") -> AttemptRequest:
@@ -52,18 +82,31 @@ async def until_given_up(engine: Engine) -> None:
             await asyncio.sleep(0.05)
 
 
+async def until_dead(process: int) -> None:
+    """Until the process of that descriptor has ended."""
+    ended, _, _ = await asyncio.to_thread(select.select, [process], [], [], PATIENCE)
+    assert ended
+
+
 @LEAKING
 async def test_what_ends_meanwhile_is_told_when_it_answers_again(
     own: OwnEngine, engine: Engine, own_image: str
 ) -> None:
     heard = Heard()
-    request = asking(own_image, "echo begun; sleep 2; echo done; exit 5")
+    request = asking(own_image, "trap 'echo done; exit 5' USR1; echo begun; while true; do sleep 0.1; done")
     doing = asyncio.create_task(DockerBackend(engine).run(request, heard, cancel=asyncio.Event()))
-    await asyncio.wait_for(heard.came.wait(), PATIENCE)
-    own.hang()
-    await until_given_up(engine)
+    await heard.begun(doing)
+    inspected = docker("inspect", "--format", "{{.State.Pid}}", f"remit-{request.id}", host=own.host)
+    process = os.pidfd_open(int(inspected.stdout))
+    try:
+        await hang(own, engine)
+        signal.pidfd_send_signal(process, signal.SIGUSR1)
+        await during(doing, until_dead(process))
+    finally:
+        os.close(process)
+    await during(doing, until_given_up(engine))
     assert not doing.done()
-    own.go_on()
+    go_on(own, engine)
     outcome = await asyncio.wait_for(doing, PATIENCE)
     assert (outcome.reason, outcome.exit_code) == (ExitReason.EXIT_CODE, 5)
     assert (heard.out, heard.err) == (b"begun\ndone\n", b"")
@@ -74,20 +117,35 @@ async def test_what_ends_meanwhile_is_told_when_it_answers_again(
 async def test_what_cannot_be_ended_has_not_ended(
     own: OwnEngine, engine: Engine, own_image: str, network: Network, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    hung, unheard, cancel = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    until_over, send = container.Container.until_over, container.Container.signal
+
+    async def hanging(*arguments: Any, **options: Any) -> container.Ended:
+        """It has been started, and its time has not begun."""
+        await hang(own, engine)
+        hung.set()
+        return await until_over(*arguments, **options)
+
+    async def sending(carried: container.Container, name: str) -> bool:
+        if not (heard := await send(carried, name)) and name == "SIGKILL":
+            unheard.set()
+        return heard
+
     patient = container._KILL_SECONDS
     monkeypatch.setattr(container, "_KILL_SECONDS", 0.1)
-    heard, cancel = Heard(), asyncio.Event()
-    seconds = 10 if how == "time is over" else 60
-    request = asking(own_image, "echo begun; while true; do sleep 1; done", seconds, network)
-    doing = asyncio.create_task(DockerBackend(engine).run(request, heard, cancel=cancel))
-    await asyncio.wait_for(heard.came.wait(), PATIENCE)
-    own.hang()
+    monkeypatch.setattr(container.Container, "until_over", hanging)
+    monkeypatch.setattr(container.Container, "signal", sending)
+    seconds = 2 if how == "time is over" else 600
+    request = asking(own_image, "while true; do sleep 1; done", seconds, network)
+    doing = asyncio.create_task(DockerBackend(engine).run(request, Heard(), cancel=cancel))
+    await during(doing, hung.wait())
     if how == "cancelled":
         cancel.set()
-    await until_given_up(engine)
+    await during(doing, unheard.wait())
+    await during(doing, until_given_up(engine))
     assert not doing.done()
     monkeypatch.setattr(container, "_KILL_SECONDS", patient)
-    own.go_on()
+    go_on(own, engine)
     outcome = await asyncio.wait_for(doing, PATIENCE)
     assert outcome.reason is (ExitReason.CANCELLED if how == "cancelled" else ExitReason.TIMED_OUT)
 
@@ -112,7 +170,7 @@ async def test_what_may_have_been_started_is_removed_first(
 
     def hanging(*arguments: Any) -> Any:
         if next(calls) == time:
-            own.hang()
+            hang_at_once(own, engine)
         return start(*arguments)
 
     monkeypatch.setattr(docker_sdk.APIClient, "start", hanging)
@@ -120,10 +178,10 @@ async def test_what_may_have_been_started_is_removed_first(
     request = asking(own_image, "echo begun; sleep 600", network=network)
     running: Any = DockerBackend(engine).run(request, Heard(), cancel=asyncio.Event(), on_started=handles.append)
     doing = asyncio.create_task(running)
-    await until_given_up(engine)
+    await during(doing, until_given_up(engine))
     assert [handle.container for handle in handles] == [f"remit-{request.id}"]
     assert not doing.done()
-    own.go_on()
+    go_on(own, engine)
     with pytest.raises(error, match="did not answer") as caught:
         await asyncio.wait_for(doing, PATIENCE)
     assert caught.value.retryable is (error is OperationFailed)
@@ -134,15 +192,15 @@ async def test_what_was_left_is_not_called_dead(own: OwnEngine, engine: Engine, 
     """An operator that finds it, and may not adopt it, hears that it cannot be ended now."""
     heard, request = Heard(), asking(own_image, "echo begun; sleep 600", network="restricted")
     first = asyncio.create_task(DockerBackend(engine).run(request, heard, cancel=asyncio.Event()))
-    await asyncio.wait_for(heard.came.wait(), PATIENCE)
+    await heard.begun(first)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     left = Handle(0, 0, "", container=f"remit-{request.id}")
-    own.hang()
+    await hang(own, engine)
     with pytest.raises(OperationFailed) as caught:
         await DockerBackend(engine).recover(left)
     assert caught.value.retryable
-    own.go_on()
+    go_on(own, engine)
     async with asyncio.timeout(PATIENCE):
         while True:
             try:
@@ -161,11 +219,11 @@ async def test_a_container_operation_says_what_may_have_come_of_it(
     grant = Grant(request_for(task, None), (), ())
     work, executor = OperationRequest("u-1", "ns", "t", grant, timeout_seconds=60), ContainerExecutor(engine)
     await engine.call(lambda client: client.ping())
-    own.hang()
+    await hang(own, engine)
     with pytest.raises(OperationFailed, match="container kept may be there all the same") as caught:
         await executor.execute(work, Heard())
     assert (caught.value.reason, caught.value.retryable) == ("EngineTimeout", True)
-    own.go_on()
+    go_on(own, engine)
     async with asyncio.timeout(PATIENCE):
         while True:  # a retry takes up what came of it, and starts nothing twice
             try:
