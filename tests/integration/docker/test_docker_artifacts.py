@@ -291,7 +291,7 @@ async def test_what_holds_it_is_gone(backend: DockerBackend, asking: Asking, sto
     request, heard = asking("echo ready; echo x > x; while [ ! -e go ]; do sleep 0.1; done", "/workspace/*"), Heard()
     running = asyncio.create_task(backend.run(request, heard, cancel=asyncio.Event()))
     async with asyncio.timeout(PATIENCE):
-        await heard.came.wait()
+        await heard.begun(running)
         assert docker("kill", f"remit-{request.id}-network").returncode == 0
         assert docker("exec", f"remit-{request.id}", "touch", "/workspace/go").returncode == 0
         outcome = await running

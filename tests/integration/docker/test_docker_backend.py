@@ -139,7 +139,7 @@ async def test_what_ignores_term_is_killed(backend: DockerBackend, asking: Askin
     cancel = asyncio.Event()
     request = asking("trap '' TERM; echo ready; while true; do sleep 0.1; done", grace_seconds=1)
     running = asyncio.create_task(backend.run(request, heard, cancel=cancel))
-    await asyncio.wait_for(heard.came.wait(), PATIENCE)
+    await heard.begun(running)
     cancel.set()
     outcome = await asyncio.wait_for(running, PATIENCE)
     assert (outcome.reason, outcome.exit_code) == (ExitReason.CANCELLED, 137)
@@ -198,7 +198,7 @@ async def test_thirty_two_at_once(backend: DockerBackend, asking: Asking) -> Non
 async def test_let_go_and_adopted(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
     request = asking("echo one; sleep 2; echo two; echo wrong >&2; exit 5")
     first = asyncio.create_task(backend.run(request, heard, cancel=asyncio.Event()))
-    await asyncio.wait_for(heard.came.wait(), PATIENCE)
+    await heard.begun(first)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     assert orjson.loads(docker("inspect", f"remit-{request.id}").stdout)[0]["State"]["Running"]
@@ -214,7 +214,7 @@ async def test_let_go_and_adopted(backend: DockerBackend, asking: Asking, heard:
 async def test_the_time_before_it_was_adopted_counts(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
     request = asking("echo one; while true; do sleep 0.1; done", timeout_seconds=2, grace_seconds=0)
     first = asyncio.create_task(backend.run(request, heard, cancel=asyncio.Event()))
-    await asyncio.wait_for(heard.came.wait(), PATIENCE)
+    await heard.begun(first)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     outcome = await backend.adopt(request, Heard(), cancel=asyncio.Event(), on_found=lambda handle: None)
@@ -232,7 +232,7 @@ async def test_the_time_of_day_is_not_what_counts(
     first = asyncio.create_task(
         backend.run(request, heard, cancel=asyncio.Event(), on_started=lambda handle: handles.append(handle))
     )
-    await asyncio.wait_for(heard.came.wait(), PATIENCE)
+    await heard.begun(first)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     assert handles[0].begun <= 1000
@@ -248,7 +248,7 @@ async def test_the_time_of_day_is_not_what_counts(
 async def test_recover_leaves_nothing(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
     request = asking("echo one; sleep 600")
     first = asyncio.create_task(backend.run(request, heard, cancel=asyncio.Event()))
-    await asyncio.wait_for(heard.came.wait(), PATIENCE)
+    await heard.begun(first)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     assert await backend.recover(Handle(0, 0, "", container=f"remit-{request.id}"))

@@ -422,7 +422,7 @@ async def test_an_adopted_container_keeps_too(backend: DockerBackend, asking: As
     script = "echo ready; while [ ! -e /src/go ]; do sleep 0.1; done; echo made > /src/made; echo own > own"
     request, heard = asking(script, writable(src), collector=keeping("/src/made", seen)), Heard()
     first = asyncio.create_task(backend.run(request, heard, cancel=asyncio.Event()))
-    await asyncio.wait_for(heard.came.wait(), PATIENCE)
+    await heard.begun(first)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     (src / "go").touch()

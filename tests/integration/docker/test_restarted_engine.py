@@ -7,9 +7,9 @@ import uuid
 
 import pytest
 
-from dockers import LEAKING, Heard, docker, make_image, needs_docker, own_engine, sdk_leaves_sockets  # noqa: F401
+from dockers import LEAKING, Heard, docker, during, make_image, needs_docker, own_engine, sdk_leaves_sockets  # noqa: F401
 from outgoing import egress, local, web_server
-from remit.backends import AttemptRequest, Command, ExitReason
+from remit.backends import AttemptRequest, Command, ExitReason, breaker
 from remit.backends.docker import DockerBackend, Engine
 from remit.backends.egress import EgressListeners
 from remit.sandbox import Confinement, Limits
@@ -17,12 +17,19 @@ from remit.sandbox import Confinement, Limits
 PATIENCE = 60
 
 
+async def until_missed(engine: Engine) -> None:
+    """Until so many calls failed that not only its usage was asked for."""
+    while (missed := engine.breaker._circuits.get(engine.host)) is None or missed.failures < 3:
+        await asyncio.sleep(0.05)
+
+
 @LEAKING
 @pytest.mark.timeout(180)
-async def test_a_restricted_network_outlives_the_engine() -> None:
+async def test_a_restricted_network_outlives_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     needs_docker()
+    monkeypatch.setattr(breaker, "OPEN_SECONDS", 1.0)
     with own_engine(live_restore=True) as own:
-        engine = Engine(own.host, answer_seconds=5)
+        engine = Engine(own.host)
         try:
             async with web_server() as port:
                 fetch = f"busybox wget -qO- http://api.test:{port}"
@@ -34,11 +41,9 @@ async def test_a_restricted_network_outlives_the_engine() -> None:
                 request = AttemptRequest(id_, command, restricted, 60, image=image, egress=(egress(port),))
                 backend = DockerBackend(engine, EgressListeners(local))
                 running = asyncio.create_task(backend.run(request, heard, cancel=asyncio.Event()))
-                await asyncio.wait_for(heard.came.wait(), PATIENCE)
+                await heard.begun(running)
                 await asyncio.to_thread(own.stop)
-                async with asyncio.timeout(PATIENCE):
-                    while engine.breaker._circuits[own.host].failures < 3:  # not only its usage was asked for
-                        await asyncio.sleep(0.05)
+                await during(running, until_missed(engine))
                 await asyncio.to_thread(own.start)
                 touch = ("exec", "-u", "65534", f"remit-{id_}", "touch", "/workspace/go")
                 assert docker(*touch, host=own.host).returncode == 0

@@ -367,7 +367,7 @@ async def test_a_new_operator_listens_again(stage: Stage) -> None:
     assert len(stage.left()) == 3
     heard = Heard()
     adopting = asyncio.create_task(stage.adopt(request, heard))
-    await asyncio.wait_for(heard.came.wait(), PATIENCE)
+    await heard.begun(adopting)
     await open_listener(f"remit-{request.id}-network")
     stage.go(request)
     outcome = await adopting

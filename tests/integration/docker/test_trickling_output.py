@@ -41,7 +41,7 @@ async def test_output_that_trickles(image: str, word: bytes, tmp_path: Path, mon
         async with asyncio.timeout(PATIENCE):
             running = asyncio.ensure_future(DockerBackend(engine).run(request, heard, cancel=never))
             if word == b"/logs":
-                await heard.came.wait()
+                await heard.begun(running)
                 running.cancel()
                 await asyncio.wait({running})
                 taken_up = DockerBackend(engine).adopt(request, Heard(), cancel=never, on_found=lambda handle: None)
