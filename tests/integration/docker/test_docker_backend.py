@@ -196,14 +196,17 @@ async def test_thirty_two_at_once(backend: DockerBackend, asking: Asking) -> Non
 
 
 async def test_let_go_and_adopted(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
-    request = asking("echo one; sleep 2; echo two; echo wrong >&2; exit 5")
+    request = asking("echo one; until [ -e /tmp/go ]; do sleep 0.1; done; echo two; echo wrong >&2; exit 5")
     first = asyncio.create_task(backend.run(request, heard, cancel=asyncio.Event()))
     await heard.begun(first)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     assert orjson.loads(docker("inspect", f"remit-{request.id}").stdout)[0]["State"]["Running"]
     again, handles = Heard(), []
-    outcome = await backend.adopt(request, again, cancel=asyncio.Event(), on_found=handles.append)
+    adopting = asyncio.create_task(backend.adopt(request, again, cancel=asyncio.Event(), on_found=handles.append))
+    await again.begun(adopting)
+    assert docker("exec", "-u", "65534", f"remit-{request.id}", "touch", "/tmp/go").returncode == 0
+    outcome = await asyncio.wait_for(adopting, PATIENCE)
     assert outcome is not None
     assert (outcome.reason, outcome.exit_code) == (ExitReason.EXIT_CODE, 5)
     assert (again.out, again.err) == (b"one\ntwo\n", b"wrong\n")
@@ -212,12 +215,13 @@ async def test_let_go_and_adopted(backend: DockerBackend, asking: Asking, heard:
 
 
 async def test_the_time_before_it_was_adopted_counts(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
-    request = asking("echo one; while true; do sleep 0.1; done", timeout_seconds=2, grace_seconds=0)
+    request = asking("echo one; while true; do sleep 0.1; done", timeout_seconds=600, grace_seconds=0)
     first = asyncio.create_task(backend.run(request, heard, cancel=asyncio.Event()))
     await heard.begun(first)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
-    outcome = await backend.adopt(request, Heard(), cancel=asyncio.Event(), on_found=lambda handle: None)
+    taken_up = replace(request, timeout_seconds=2)
+    outcome = await backend.adopt(taken_up, Heard(), cancel=asyncio.Event(), on_found=lambda handle: None)
     assert outcome is not None
     assert outcome.reason is ExitReason.TIMED_OUT
 
