@@ -147,7 +147,7 @@ class Installation:
         spec = {
             "containers": [container],
             "hostNetwork": True,
-            "terminationGracePeriodSeconds": 0,
+            "terminationGracePeriodSeconds": 1,
             "automountServiceAccountToken": False,
         }
         self.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
@@ -156,7 +156,8 @@ class Installation:
         try:
             yield self.get("pod", name)["status"]["podIP"]
         finally:
-            self.kubectl.ok("delete", "-n", self.namespace, f"pod/{name}", "--force")
+            # Until its node has ended it, it listens, and would answer the probes of the next pod with this port.
+            self.kubectl.ok("delete", "-n", self.namespace, f"pod/{name}", "--timeout=80s")
 
     def live(self, name: str, revision: int) -> Status:
         """The status of a Deployment once this revision is live, with both of its replicas."""
