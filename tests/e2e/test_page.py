@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -223,12 +224,21 @@ def test_a_reader_that_stops_reading_holds_up_nobody(up: RemitUp, looker: Looker
 
 
 def test_streams_are_as_many_as_a_session_may_have(up: RemitUp) -> None:
-    with looking(up) as one, contextlib.ExitStack() as stack:
-        for _ in range(32):
-            next(stack.enter_context(one.live("/schedules")))
-        assert one.get("/live/schedules").status_code == 429
+    """Asked for at once, and again when they are closed."""
+    with looking(up) as one, contextlib.ExitStack() as stack, ThreadPoolExecutor(40) as threads:
+
+        def opened(_: int) -> httpx.Response:
+            return stack.enter_context(one.client.stream("GET", "/live/schedules"))
+
+        answers = list(threads.map(opened, range(40)))
+        assert sorted(answer.status_code for answer in answers) == [200] * 32 + [429] * 8
         stack.close()
-        until(lambda: one.client.head("/").status_code == 200, "the page")
+
+        def opens_again() -> bool:
+            with one.client.stream("GET", "/live/schedules") as answer:
+                return answer.status_code == 200
+
+        until(opens_again, "a stream")
 
 
 def test_a_page_s_process_that_died_is_started_by_the_next_look(up: RemitUp) -> None:

@@ -112,6 +112,11 @@ class Target(SpecModel):
     kubernetes: KubernetesTarget | None = None
     """Pods on the cluster."""
 
+    @property
+    def kind(self) -> str:
+        """The one that is set."""
+        return next(name for name in self.exactly_one if getattr(self, name) is not None)
+
 
 class Port(SpecModel):
     name: DnsLabel

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
 import structlog
 
@@ -41,6 +41,7 @@ from remit.release import (
 )
 from remit.release.driver import ReleaseDriver
 from remit.release.places import Places
+from remit.release.status import NOT_READ
 from remit.sandbox.fencing import now as boot_time
 from remit.telemetry import AuditLog, Metrics, Redactor
 from remit.telemetry.tracecontext import TRACEPARENT
@@ -268,13 +269,4 @@ class DeploymentReconciler:
                 f" kubectl patch deployments.remit.dev/{metadata['name']} --type=merge -p '{patch}'"
             )
         phase = DeploymentPhase.FAILED if live is None else DeploymentPhase.DEGRADED
-        await unreadable.tell(self.writer, self.events, obj, str(phase), reason, message, _REFUSED, self.now())
-
-
-_REFUSED: Final = {
-    "Available": "Unknown",
-    "Progressing": "False",
-    "Healthy": "False",
-    "Reconciling": "False",
-    "Stalled": "True",
-}
+        await unreadable.tell(self.writer, self.events, obj, str(phase), reason, message, NOT_READ, self.now())

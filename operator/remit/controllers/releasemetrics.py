@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple
 
+from remit.api.deployment import Target
 from remit.api.deploymentstatus import DeploymentStatus, Release, SlotStatus
 from remit.kube.client import Object
 from remit.policy import Reason
 from remit.telemetry import Metrics
 
-TARGETS: Final = ("process", "docker", "kubernetes")
+TARGETS: Final = Target.exactly_one
 Side = Literal["live", "preview"]
 DENIALS: Final = frozenset(Reason) - {
     Reason.ALLOWED,

@@ -282,9 +282,8 @@ class Reports:
         recording.add(Sample(now, healthy, {}))
 
     def _subject(self, deployment: Deployment) -> Subject:
-        metadata, target = deployment.metadata, deployment.spec.target
-        kind = next(kind for kind in ("process", "docker", "kubernetes") if getattr(target, kind) is not None)
-        return Subject(metadata.namespace, metadata.name, metadata.uid, kind, NODE)
+        metadata = deployment.metadata
+        return Subject(metadata.namespace, metadata.name, metadata.uid, deployment.spec.target.kind, NODE)
 
     def _folder(self, deployment: Deployment) -> Path:
         return folder.of(self.state_dir, deployment.metadata.namespace, deployment.metadata.name)

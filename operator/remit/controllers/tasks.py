@@ -21,6 +21,7 @@ from remit.controllers.taskstore import ApiTaskStore
 from remit.errors import InvalidInput
 from remit.execution import progress
 from remit.execution.admission import Admission
+from remit.execution.conditions import NOT_READ
 from remit.execution.disposable import is_disposable
 from remit.execution.lifecycle import Finish
 from remit.execution.queue import Queue, WaitReason
@@ -44,7 +45,6 @@ log = structlog.get_logger(__name__)
 
 ORPHAN_SECONDS = 24 * 3600
 """How long output and run records are kept of a task that is not there any more, though nobody saw its deletion."""
-_REFUSED = {"Succeeded": "Unknown", "Finished": "False", "Reconciling": "False", "Stalled": "True"}
 _TASKS_PER_TURN = 100
 """Tasks that are read as the operator starts before others have a turn on the event loop."""
 
@@ -241,7 +241,7 @@ class TaskReconciler:
         if phase is not None:
             shown = str(Phase.RUNNING if phase == Phase.RUNNING else Phase.PENDING)
             why = f"nothing is done about it: {error}; delete it, or run the version of Remit that made it"
-            await unreadable.tell(self.writer, self.events, obj, shown, "Invalid", why, _REFUSED, self.now())
+            await unreadable.tell(self.writer, self.events, obj, shown, "Invalid", why, NOT_READ, self.now())
             return
         blank = ExecutionTask.parse({**obj, "spec": {"command": {"argv": ["-"]}}, "status": {}})
         finish = Finish(Phase.FAILED, "Invalid", "Invalid", f"{error}; install the CRDs of this version of Remit")

@@ -37,6 +37,17 @@ _GOODBYE_SECONDS = 2.0
 """For a server that does not answer any more."""
 
 
+async def _end_tasks() -> None:
+    """End the other tasks of this loop. kopf leaves its own where it is cancelled as it begins, and they log in."""
+    me = asyncio.current_task()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_GOODBYE_SECONDS):
+            while others := [task for task in asyncio.all_tasks() if task is not me]:
+                for task in others:
+                    task.cancel()
+                await asyncio.gather(*others, return_exceptions=True)
+
+
 async def _all_closed(sockets: Iterable[socket.socket]) -> None:
     """Wait until the connections of closed sessions are closed: TLS has to say goodbye, which takes the server, too."""
     with contextlib.suppress(TimeoutError):
@@ -114,15 +125,18 @@ class Watcher:
         sockets = weakref.WeakSet[socket.socket]()
         async with contextlib.AsyncExitStack() as sessions:
             sessions.push_async_callback(_all_closed, sockets)  # after the sessions
-            await kopf.operator(
-                identity=_IDENTITY,
-                registry=self._registry(home, sessions, sockets),
-                settings=_settings(),
-                standalone=True,
-                clusterwide=not self.namespaces,
-                namespaces=self.namespaces,
-                ready_flag=self.ready,
-            )
+            try:
+                await kopf.operator(
+                    identity=_IDENTITY,
+                    registry=self._registry(home, sessions, sockets),
+                    settings=_settings(),
+                    standalone=True,
+                    clusterwide=not self.namespaces,
+                    namespaces=self.namespaces,
+                    ready_flag=self.ready,
+                )
+            finally:
+                await _end_tasks()
 
     def _registry(
         self,

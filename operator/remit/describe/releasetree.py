@@ -113,7 +113,7 @@ def release_tree(
         phase=str(status.phase or DeploymentPhase.PENDING),
         message=status.message or "no operator has looked at it yet",
         strategy=spec.strategy.type,
-        target=next(text for field, text in _TARGETS.items() if getattr(spec.target, field) is not None),
+        target=_TARGETS[spec.target.kind],
         stage=_stage(deployment, now),
         revisions=tuple(_revision(deployment, revision, tasks) for revision in status.history),
         advice=tuple(f"remit {verb} {deployment.metadata.name}{options}  {why}" for verb, why in verbs),

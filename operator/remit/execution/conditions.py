@@ -7,11 +7,19 @@ words: work goes on; the end was a failure.
 from __future__ import annotations
 
 import datetime
-from typing import Literal
+from collections.abc import Mapping
+from typing import Final, Literal
 
 from remit.api import Condition, Phase
 
 Truth = Literal["True", "False", "Unknown"]
+NOT_READ: Final[Mapping[str, Truth]] = {
+    "Succeeded": "Unknown",
+    "Finished": "False",
+    "Reconciling": "False",
+    "Stalled": "True",
+}
+"""Of a task that this version cannot read, and so does nothing about."""
 
 
 def conditions_for(

@@ -13,12 +13,12 @@ from typing import Final
 
 from remit import reasons
 from remit.api import ExecutionTask
+from remit.api.executiontask import Backoff
 from remit.api.executiontaskstatus import AttemptStatus
 from remit.api.phases import Phase
 from remit.backends import ExitReason, Outcome
 from remit.backends.failure import LONGEST_RETRY_AFTER
 from remit.backends.outcome import INTERRUPTIONS
-from remit.execution.retry import delay, longest_delay
 
 MAX_INTERRUPTIONS = 3
 """How often a task with `onInterruption: Retry` is started again. More than that, and it is likely the task itself
@@ -200,6 +200,22 @@ def after_attempt(task: ExecutionTask, outcome: Outcome, *, now: datetime.dateti
     if limit is not None and when >= limit:
         return deadline_exceeded(task, f"{outcome.message}; the deadline leaves no time for another attempt")
     return RetryAt(when, f"{outcome.message}; next attempt in {wait:.1f} s")
+
+
+def delay(backoff: Backoff, retries: int, draw: float) -> float:
+    """Seconds to wait before retry number `retries` (counted from 0).
+
+    `draw` is a number from 0 to 1; it picks the place within ±`jitter` of the wait, so that 0.5 is the wait itself.
+    """
+    # A large exponent would overflow; the cap is reached long before.
+    growth = backoff.factor ** min(retries, 64)
+    wait = min(backoff.initial_seconds * growth, backoff.max_seconds)
+    return wait * (1 + backoff.jitter * (2 * draw - 1))
+
+
+def longest_delay(backoff: Backoff) -> float:
+    """Seconds: no retry waits longer."""
+    return backoff.max_seconds * (1 + backoff.jitter)
 
 
 def cancelled(consequence: str = "") -> Finish:

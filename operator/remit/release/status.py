@@ -19,6 +19,14 @@ from remit.release.model import SLOTS, Desired, ObservedState, SlotView, other
 from remit.release.steps import Decision, Finish, Step, Wait, sentence
 
 Truth = Literal["True", "False", "Unknown"]
+NOT_READ: Final[Mapping[str, Truth]] = {
+    "Available": "Unknown",
+    "Progressing": "False",
+    "Healthy": "False",
+    "Reconciling": "False",
+    "Stalled": "True",
+}
+"""The conditions of a Deployment that this version cannot read or release, and so does nothing about."""
 
 _HELD: Final[Mapping[str, DeploymentPhase]] = {
     "Paused": DeploymentPhase.PAUSED,

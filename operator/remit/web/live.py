@@ -58,17 +58,27 @@ class Streams:
         session = request[SESSION]
         if not session.may_stream:
             return web.Response(status=429, text="too many live pages are open; close some")
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # this is one
+        self._open.add(task)
+        session.streams += 1  # before anything is awaited, so that requests of one moment are counted
+        session.viewer.streams += 1
+        try:
+            return await self._serve(request, session, show, events)
+        finally:
+            self._open.discard(task)
+            session.streams -= 1
+            session.viewer.streams -= 1
+
+    async def _serve(
+        self, request: web.Request, session: Session, show: Show, events: Callable[[], Events] | None
+    ) -> web.StreamResponse:
         await session.viewer.open()
         await self._rendered(request, session, show)  # what is wrong from the start is an answer of its own
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no"}
         )
         response.enable_chunked_encoding()
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  # this is one
-        self._open.add(task)
-        session.streams += 1
-        session.viewer.streams += 1
         try:
             await response.prepare(request)
             await self._feed(request, session, show, events, response)
@@ -83,10 +93,6 @@ class Streams:
                 log.exception("a live page broke off", path=request[PATH])
             with contextlib.suppress(ConnectionError, RuntimeError):
                 await response.write(b"event: gone\ndata: {}\n\n" if is_gone else b"")
-        finally:
-            self._open.discard(task)
-            session.streams -= 1
-            session.viewer.streams -= 1
         return response
 
     async def _feed(

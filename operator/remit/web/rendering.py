@@ -19,8 +19,15 @@ from remit import safeyaml
 from remit.execution.durations import human_duration
 from remit.telemetry import escape as harmless
 
-SECTIONS: Final = ("overview", "tasks", "releases", "schedules", "policies", "audit")
-"""Of the navigation."""
+SECTIONS: Final[Mapping[str, str]] = {
+    "overview": "/",
+    "tasks": "/tasks",
+    "releases": "/releases",
+    "schedules": "/schedules",
+    "policies": "/policies",
+    "audit": "/audit",
+}
+"""The entries of the navigation, in order, and where each leads. An entry is called as its section, capitalized."""
 _FOLDER: Final = Path(__file__).parent
 _KINDS: Final = {
     **dict.fromkeys(("Succeeded", "Healthy", "Promoted", "Completed", "Allowed", "True", "Ready", "Done"), "ok"),

@@ -92,10 +92,12 @@ class Viewer:
             self._allowed.clear()
             self._fetched.clear()
             self._listed.clear()
-            for cache in self._caches.values():
-                await cache.close()
-            if was_open:
-                await self.kube.__aexit__(None, None, None)
+            try:
+                for cache in self._caches.values():
+                    await cache.close()
+            finally:
+                if was_open:
+                    await self.kube.__aexit__(None, None, None)
         self._change()
 
     def _change(self) -> None:

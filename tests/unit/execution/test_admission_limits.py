@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from remit.api import CommandPolicy, ExecutionTask
+from remit.api.commandpolicy import PolicyLimits as Limited
+from remit.api.executiontask import Resources
 from remit.backends import AttemptRequest
 from remit.execution.admission import Admission, Admitted, PolicySet, Refused, default_limits
 from remit.execution.resolved import Resolved
@@ -27,6 +29,8 @@ HELD = {
     "networkBytesPerSecond": ("network_bytes_per_second", "2Mi", 2 << 20),
 }
 """By its name in a policy: the sandbox's field, an amount as it is written, and as a number."""
+HELD_OUTSIDE = {"timeoutSeconds", "deadlineSeconds", "retries", "outputBytes", "terminationGracePeriodSeconds"}
+"""Limits of a policy that the operator holds, and not the sandbox."""
 HTTP = {"http": {"url": "https://example.com/"}}
 
 
@@ -53,6 +57,11 @@ def confined(limits: dict[str, Any], **spec: Any) -> Limits:
     request = attempted(limits, **spec).request
     assert isinstance(request, AttemptRequest)
     return request.confinement.limits
+
+
+def test_every_limit_that_users_can_write_reaches_what_holds_it() -> None:
+    assert {str(field.alias) for field in Resources.model_fields.values()} == HELD.keys()
+    assert {str(field.alias) for field in Limited.model_fields.values()} == HELD.keys() | HELD_OUTSIDE
 
 
 def test_the_sandbox_has_no_limit_that_no_policy_sets() -> None:

@@ -23,10 +23,10 @@ from remit.execution.lifecycle import (
     RetryAt,
     Stop,
     after_attempt,
+    longest_delay,
     next_step,
 )
 from remit.execution.progress import acknowledged
-from remit.execution.retry import longest_delay
 
 NOW = datetime.datetime(2026, 1, 1, 12, 0, tzinfo=datetime.UTC)
 

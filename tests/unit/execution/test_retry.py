@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit.api.executiontask import Backoff
-from remit.execution.retry import delay
+from remit.execution.lifecycle import delay
 
 
 def test_waits_double_up_to_the_cap() -> None:

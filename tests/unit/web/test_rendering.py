@@ -13,6 +13,7 @@ from markupsafe import Markup
 from pagerows import NOW, row
 from remit.web import rendering, sparkline
 from remit.web.overview import Attention, Summary
+from remit.web.pages import VIEWS
 from remit.web.rendering import Renderer, View, age, size
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\u202egnp.\x1b[31m\x00</td>{{ 7 * 7 }}"
@@ -102,6 +103,14 @@ def test_links_lead_beneath_the_base() -> None:
     ]
     assert len(found) > 10
     assert [each for each in found if not each.startswith(("/s-base/", "/static/", "#"))] == []
+
+
+def test_the_navigation_leads_to_views() -> None:
+    tags = Tags()
+    tags.feed(RENDERER.page(overview(), viewer=Looking(), notices=[], now=NOW, live="/"))
+    entries = [attrs["href"] for tag, attrs in tags.found if tag == "a"]
+    assert [f"/s-base{path}" for path in rendering.SECTIONS.values()] == entries[2 : 2 + len(rendering.SECTIONS)]
+    assert set(rendering.SECTIONS.values()) <= {path for path, _, _ in VIEWS}
 
 
 def test_regions_are_what_the_page_has_there() -> None:
