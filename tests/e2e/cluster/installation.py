@@ -20,6 +20,8 @@ CHART = Path(__file__).parents[3] / "charts/remit"
 READY_SECONDS = 120
 API = "remit.dev/v1alpha1"
 Status = dict[str, Any]
+_KILLS = "kill -s STOP -1 && echo halted && read now && kill -s KILL -1"
+"""In an operator's container, whose first process is not the operator."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,27 @@ class Installation:
         return opened
 
     def kill(self) -> None:
-        """SIGKILL to the operator, without waiting for another one."""
-        self.kubectl.ok("delete", "-n", self.system, *self.operators(), "--force", "--grace-period=0")
+        """SIGKILL to the operator, whose pod is gone then, without waiting for another one."""
+        for operator in self.operators():
+            self.kill_pod(operator)
+
+    def kill_pod(self, operator: str) -> None:
+        """SIGKILL to the operator of `pod/NAME`. The pod alone, deleted with force, would let it end in order, and
+        release its lease. Nor may it be started again in this pod: it is halted until that is deleted."""
+        exists = ("-n", self.system, operator)
+        self.kubectl.ok("wait", *exists, "--for=jsonpath={.status.phase}=Running", "--timeout=80s")
+        kubectl = [self.kubectl.binary, "--kubeconfig", str(self.kubectl.kubeconfig)]
+        inside = subprocess.Popen(
+            [*kubectl, "exec", "-i", *exists, "--", "sh", "-c", _KILLS],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        with inside:
+            assert inside.stdout
+            assert inside.stdout.readline() == "halted\n"
+            self.kubectl.ok("delete", *exists, "--force", "--grace-period=0")
+            inside.communicate("now\n", timeout=60)
 
     def operators(self) -> list[str]:
         selector = f"app.kubernetes.io/name=remit,app.kubernetes.io/instance={self.release}"
@@ -147,7 +168,7 @@ class Installation:
         spec = {
             "containers": [container],
             "hostNetwork": True,
-            "terminationGracePeriodSeconds": 0,
+            "terminationGracePeriodSeconds": 1,
             "automountServiceAccountToken": False,
         }
         self.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
@@ -156,7 +177,8 @@ class Installation:
         try:
             yield self.get("pod", name)["status"]["podIP"]
         finally:
-            self.kubectl.ok("delete", "-n", self.namespace, f"pod/{name}", "--force")
+            # Until its node has ended it, it listens, and would answer the probes of the next pod with this port.
+            self.kubectl.ok("delete", "-n", self.namespace, f"pod/{name}", "--timeout=80s")
 
     def live(self, name: str, revision: int) -> Status:
         """The status of a Deployment once this revision is live, with both of its replicas."""
@@ -184,6 +206,19 @@ class Installation:
         return "\n".join(
             [*(self.kubectl("-n", self.system, *part).stdout for part in parts), clusters.state(self.namespace)]
         )
+
+    @contextlib.contextmanager
+    def no_new_pods(self, namespace: str) -> Iterator[None]:
+        """A quota, which is held when the block begins. Pods that are there stay."""
+        quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "no-new-pods"}}
+        body = quota | {"spec": {"hard": {"count/pods": "0"}}}
+        self.kubectl.ok("create", "-n", namespace, "-f", "-", given=body)
+        try:
+            held = ("get", "-n", namespace, "resourcequota/no-new-pods", "-o", "jsonpath={.status.hard}")
+            wait_until(lambda: self.kubectl.ok(*held), "the quota is held")
+            yield
+        finally:
+            self.kubectl.ok("delete", "-n", namespace, "resourcequota/no-new-pods")
 
     @contextlib.contextmanager
     def disk(self) -> Iterator[None]:

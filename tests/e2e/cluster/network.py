@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import clusters
+from e2e.cluster.conftest import POLICY
 from e2e.cluster.installation import Installation
 from parts import require
 from support import wait_until
 
+SERVES = "mkdir -p /tmp/www; echo page >/tmp/www/index.html; exec httpd -f -p $PORT -h /tmp/www"
 _CONNECTED, _HELD = 0, 7
 _TRIES = 40
 """Half a second apart: a network plugin may need some time until it knows of a pod."""
@@ -63,6 +65,22 @@ def _exit_code(installation: Installation, name: str, labels: dict[str, str], tr
     code: int = ended()["exitCode"]
     installation.kubectl.ok("delete", "-n", installation.namespace, f"pod/{name}", "--force", "--grace-period=0")
     return code
+
+
+@contextlib.contextmanager
+def listed_server(installation: Installation, *names: str) -> Iterator[str]:
+    """The place of a web server that policy lists for `restricted`, and these names with its port, where pods of the
+    node reach each other."""
+    port = installation.ports[0]
+    with (
+        installation.serve("listed", clusters.busybox_image(), ("sh", "-c", SERVES), port, PORT=str(port)) as address,
+        pods_reach_each_other(installation, address),
+    ):
+        rule = {"hosts": [address, *names], "ports": [port]}
+        spec = {"networks": ["restricted"], "egress": {"allow": [rule]}}
+        installation.apply(POLICY | {"metadata": {"name": "restricted"}, "spec": {**POLICY["spec"], **spec}})
+        yield f"{address}:{port}"
+        installation.kubectl.ok("delete", "-n", installation.namespace, "commandpolicy/restricted")
 
 
 @contextlib.contextmanager

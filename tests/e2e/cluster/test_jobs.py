@@ -103,16 +103,9 @@ def test_an_image_that_is_nowhere_is_told(installation: Installation) -> None:
 
 
 def test_what_a_quota_keeps_out_waits_and_says_so(installation: Installation) -> None:
-    pods = len(installation.get("pods")["items"])
-    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "full"}}
-    installation.apply(quota | {"spec": {"hard": {"count/pods": str(pods)}}})
-    try:
-        held = ("get", "-n", installation.namespace, "resourcequota/full", "-o", "jsonpath={.status.hard}")
-        wait_until(lambda: installation.kubectl.ok(*held), "the quota is held")
+    with installation.no_new_pods(installation.namespace):
         installation.run("crowded", "echo", timeoutSeconds=15)
         status = installation.finished("crowded")
-    finally:
-        installation.kubectl.ok("delete", "-n", installation.namespace, "resourcequota/full")
     assert status["attempts"][-1]["reason"] == "QuotaExceeded"
 
 

@@ -11,10 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-import clusters
-from e2e.cluster.conftest import POLICY
 from e2e.cluster.installation import Installation, Status, command
-from e2e.cluster.network import enforces_policies, pods_reach_each_other
+from e2e.cluster.network import SERVES, enforces_policies, listed_server
 from support import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -31,7 +29,6 @@ for number in range({rounds}):
             print(place, "held", flush=True)
     time.sleep(1)
 """
-SERVES = "mkdir -p /tmp/www; echo page >/tmp/www/index.html; exec httpd -f -p $PORT -h /tmp/www"
 API = "$KUBERNETES_SERVICE_HOST:443"
 
 
@@ -43,17 +40,8 @@ def enforced(installation: Installation) -> bool:
 
 @pytest.fixture(scope="module")
 def web(installation: Installation) -> Iterator[str]:
-    """The place of a web server that policy lists for `restricted`, where pods of the node reach each other."""
-    port = installation.ports[0]
-    with (
-        installation.serve("reached", clusters.busybox_image(), ("sh", "-c", SERVES), port, PORT=str(port)) as address,
-        pods_reach_each_other(installation, address),
-    ):
-        rule = {"hosts": [address], "ports": [port]}
-        spec = {"networks": ["restricted"], "egress": {"allow": [rule]}}
-        installation.apply(POLICY | {"metadata": {"name": "restricted"}, "spec": {**POLICY["spec"], **spec}})
-        yield f"{address}:{port}"
-        installation.kubectl.ok("delete", "-n", installation.namespace, "commandpolicy/restricted")
+    with listed_server(installation) as place:
+        yield place
 
 
 def tries(*places: str, rounds: int = ROUNDS) -> str:

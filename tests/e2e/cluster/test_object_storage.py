@@ -78,8 +78,8 @@ def test_what_one_job_leaves_the_next_one_reads_though_the_operator_lost_all(
         f" head -c {MEBIBYTES << 20} /dev/urandom >large; busybox sha256sum large"
     )
     kept = [{"name": "d", "path": "d"}, {"name": "large", "path": "large"}]
-    installation.run("leaves", "sh", "-c", script, artifacts=kept)
-    first = installation.finished("leaves")
+    installation.run("stores", "sh", "-c", script, artifacts=kept)
+    first = installation.finished("stores")
     assert first["phase"] == "Succeeded", first
     together, large = first["output"]["stdoutTail"].splitlines()
     digest = hashlib.sha256(f"{large.split()[0]}  large\n".encode()).hexdigest()
@@ -87,18 +87,18 @@ def test_what_one_job_leaves_the_next_one_reads_though_the_operator_lost_all(
     assert told["large"] == (1, MEBIBYTES << 20, f"sha256:{digest}")
     assert told["d"][:2] == (PARTS, PARTS * 800_000)
     assert store.bytes_of("blobs") == (MEBIBYTES << 20) + PARTS * 800_000
-    assert any(key.startswith(f"tasks/{installation.namespace}/leaves/") for key in keys(store.server, store.where))
+    assert any(key.startswith(f"tasks/{installation.namespace}/stores/") for key in keys(store.server, store.where))
 
     was = installation.operators()
     installation.kill()
     installation.ready()
     assert not {*was} & {*installation.operators()}
     installation.run(
-        "reads", "sh", "-c", "cat /in/* | busybox sha256sum",
-        volumes=[{"name": "a", "artifact": {"task": "leaves", "name": "d"}}],
+        "mounts-stored", "sh", "-c", "cat /in/* | busybox sha256sum",
+        volumes=[{"name": "a", "artifact": {"task": "stores", "name": "d"}}],
         volumeMounts=[{"name": "a", "mountPath": "/in"}],
     )  # fmt: skip
-    second = installation.finished("reads")
+    second = installation.finished("mounts-stored")
     assert (second["phase"], second["output"].get("stdoutTail")) == ("Succeeded", f"{together}\n"), second
     assert second["volumes"][0]["digest"] == told["d"][2]
     assert SECRET not in json.dumps([first, second, installation.get("jobs"), installation.get("events")])

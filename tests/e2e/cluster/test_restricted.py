@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-import clusters
-from e2e.cluster.conftest import POLICY, WAITS
+from e2e.cluster.conftest import WAITS
 from e2e.cluster.installation import Installation, Status, command
-from e2e.cluster.network import pods_reach_each_other
+from e2e.cluster.network import listed_server
 from support import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -25,24 +24,14 @@ except OSError as error:
 """
 GET = f"python -c {shlex.quote(f'exec({json.dumps(FETCH)})')} http://".replace("{", "{{").replace("}", "}}") + "{}"
 """On one line, as a command has to be."""
-SERVES = "mkdir -p /tmp/www; echo page >/tmp/www/index.html; exec httpd -f -p $PORT -h /tmp/www"
 GATEWAYS = "app.kubernetes.io/component=egress-gateway"
 
 
 @pytest.fixture(scope="module")
 def web(installation: Installation) -> Iterator[str]:
-    """The address of a web server that policy lists, where pods of the node reach each other."""
     installation.upgrade(acceptUnenforcedNetwork=True)  # and with the default image, which has Python
-    port = installation.ports[0]
-    with (
-        installation.serve("listed", clusters.busybox_image(), ("sh", "-c", SERVES), port, PORT=str(port)) as address,
-        pods_reach_each_other(installation, address),
-    ):
-        rule = {"hosts": [address, "named.invalid"], "ports": [port]}
-        spec = {"networks": ["restricted"], "egress": {"allow": [rule]}}
-        installation.apply(POLICY | {"metadata": {"name": "restricted"}, "spec": {**POLICY["spec"], **spec}})
-        yield f"{address}:{port}"
-        installation.kubectl.ok("delete", "-n", installation.namespace, "commandpolicy/restricted")
+    with listed_server(installation, "named.invalid") as place:
+        yield place
 
 
 def restricted(installation: Installation, name: str, script: str, **spec: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def volumes(installation: Installation) -> Iterator[str]:
     if kubectl.ok("get", "storageclasses", "-o", "name").split():
         yield ""
         return
-    wanted = f"{installation.namespace}-state"
+    wanted = f"{installation.namespace}-{uuid.uuid4().hex[:8]}"  # those of another test may be going still
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as made:
         Path(place).chmod(0o711)
         for number in range(2):
@@ -60,6 +61,8 @@ def test_the_standby_is_ready_and_goes_on_with_every_task(installation: Installa
         if persistent:
             chosen = stack.enter_context(volumes(installation))
             changes["persistence"] = {"enabled": True, "size": "1Gi", "storageClassName": chosen}
+            stack.callback(_forget_volumes, installation)
+        stack.callback(_back_to_one, installation)
         installation.upgrade(**changes)  # which waits until both are ready
         wait_until(lambda: len(installation.operators()) == 2, "two operators")
         pods = {name.removeprefix("pod/") for name in installation.operators()}
@@ -70,13 +73,13 @@ def test_the_standby_is_ready_and_goes_on_with_every_task(installation: Installa
         installation.apply(*(command(name, "sh", "-c", WAITS) for name in running))
         before = {name: installation.running(name)["metadata"]["uid"] for name in running}
 
-        kubectl.ok("delete", "-n", system, f"pod/{first}", "--force", "--grace-period=0")
-        meanwhile = [f"{prefix}-meanwhile-{number}" for number in range(2)]
-        installation.apply(*(command(name, "echo", "once") for name in meanwhile))
-
-        wait_until(lambda: leader(installation) not in {"", first}, "another leader")
-        if not persistent:
-            assert leader(installation) in pods - {first}, "the standby, and not the killed one's successor"
+        with installation.no_new_pods(system):  # a successor may have the volume, and the lease with that
+            installation.kill_pod(f"pod/{first}")
+            meanwhile = [f"{prefix}-meanwhile-{number}" for number in range(2)]
+            installation.apply(*(command(name, "echo", "once") for name in meanwhile))
+            wait_until(lambda: leader(installation) != first, "another leader")
+        (second,) = pods - {first}
+        assert leader(installation) == second, "the standby, and not after a release"
         for name in meanwhile:
             status = installation.finished(name)
             assert (status["phase"], status["attemptCount"]) == ("Succeeded", 1), status
@@ -88,8 +91,16 @@ def test_the_standby_is_ready_and_goes_on_with_every_task(installation: Installa
             status = installation.finished(name)
             assert (status["phase"], status["attemptCount"]) == ("Succeeded", 1), status
             assert status["output"]["stdoutTail"] == "begun\nended\n"
-        installation.upgrade()
-        wait_until(lambda: len(installation.operators()) == 1, "one operator")
-        if persistent:
-            claims = [f"pvc/state-{installation.release}-{number}" for number in range(2)]
-            kubectl.ok("delete", "-n", system, *claims, "--wait=false")
+        kind = "statefulset" if persistent else "deployment"
+        kubectl.ok("rollout", "status", "-n", system, f"{kind}/{installation.release}", "--timeout=80s")
+        assert leader(installation) == second, "the killed one's successor waits"
+
+
+def _back_to_one(installation: Installation) -> None:
+    installation.upgrade()
+    wait_until(lambda: len(installation.operators()) == 1, "one operator")
+
+
+def _forget_volumes(installation: Installation) -> None:
+    claims = [f"pvc/state-{installation.release}-{number}" for number in range(2)]
+    installation.kubectl.ok("delete", "-n", installation.system, *claims, "--ignore-not-found", "--timeout=80s")
