@@ -9,8 +9,9 @@ import structlog
 from remit.controlplane import schema
 from remit.controlplane.controllers.workset import WorkSet
 from remit.controlplane.resources.crd import CRDS, is_established, resources_of, status_of
+from remit.controlplane.schema.formats import timestamp
 from remit.controlplane.storage import Change, Object, Record
-from remit.controlplane.verbs.cluster import Cluster, timestamp
+from remit.controlplane.verbs.cluster import Cluster
 from remit.controlplane.verbs.delete import CRD_CLEANUP, DeleteOptions, delete_record, release
 
 _SCHEMA = schema.core_schema("CustomResourceDefinition")

@@ -6,8 +6,9 @@ from collections import Counter
 from typing import Any
 
 from remit.controlplane.controllers.workset import WorkSet
+from remit.controlplane.schema.formats import timestamp
 from remit.controlplane.storage import Change
-from remit.controlplane.verbs.cluster import Cluster, timestamp
+from remit.controlplane.verbs.cluster import Cluster
 from remit.controlplane.verbs.delete import DeleteOptions, delete_record
 
 _FINALIZER = "kubernetes"

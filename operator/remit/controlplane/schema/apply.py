@@ -14,6 +14,7 @@ import orjson
 from remit.controlplane.schema import fieldset
 from remit.controlplane.schema.causes import Cause
 from remit.controlplane.schema.fieldset import FieldSet, Path, SchemaDict
+from remit.controlplane.schema.formats import timestamp
 from remit.controlplane.schema.jsontypes import same
 from remit.controlplane.schema.managedfields import (
     Entry,
@@ -22,7 +23,6 @@ from remit.controlplane.schema.managedfields import (
     ownable,
     read,
     release,
-    stamp,
     unmanaged,
     write,
 )
@@ -79,7 +79,7 @@ def server_side_apply(
         found = ownable(fieldset.compare({"metadata": {}}, before, rules).added)
         if not subresource:
             found = frozenset(path for path in found if path[0] != "f:status")
-        first = Entry(_BEFORE, "Update", api_version, "", stamp(now), found)
+        first = Entry(_BEFORE, "Update", api_version, "", timestamp(now), found)
         managers = {first.identity: first} if found else {}
 
     said = fieldset.fields_of(wanted, rules)
@@ -100,7 +100,7 @@ def server_side_apply(
             raise ApplyConflict(conflicts)
     managers = release(managers, taken | changed.removed)
     if mine.fields:
-        time = (last.time if last else "") if same(before, after) else stamp(now)
+        time = (last.time if last else "") if same(before, after) else timestamp(now)
         managers[mine.identity] = Entry(manager, "Apply", api_version, mine.subresource, time, mine.fields)
     result: dict[str, Any] = orjson.loads(orjson.dumps(unmanaged(after)))
     write(result, managers)

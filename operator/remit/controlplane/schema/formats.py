@@ -22,6 +22,11 @@ _SPOKEN_UNITS: Final = {
 _UNIT_SECONDS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
+def timestamp(moment: datetime.datetime) -> str:
+    """RFC 3339 in whole seconds of UTC, as Kubernetes writes times."""
+    return moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def parse_date_time(text: str) -> datetime.datetime:
     """RFC 3339. Raises ValueError."""
     if not _DATE_TIME.fullmatch(text):

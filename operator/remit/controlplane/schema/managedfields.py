@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, NamedTuple, Protocol
 
 from remit.controlplane.schema.fieldset import (
@@ -16,6 +16,7 @@ from remit.controlplane.schema.fieldset import (
     encode,
     object_schema,
 )
+from remit.controlplane.schema.formats import timestamp
 
 _UPDATERS_KEPT: Final = 10
 _ANCIENT: Final = "ancient-changes"
@@ -94,7 +95,7 @@ def track_update(
     managers = release(managers, taken | changed.removed)
     mine = taken - _NOBODYS
     if mine:
-        fresh = Entry(manager, "Update", api_version, subresource or "", stamp(now), mine)
+        fresh = Entry(manager, "Update", api_version, subresource or "", timestamp(now), mine)
         before = managers.get(fresh.identity)
         managers[fresh.identity] = replace(fresh, fields=mine | before.fields) if before else fresh
         managers = _capped(managers)
@@ -160,10 +161,6 @@ def unmanaged(obj: dict[str, Any]) -> dict[str, Any]:
     """`obj` as field ownership sees it: no record of ownership, no empty metadata. Shares all below metadata."""
     metadata = {key: value for key, value in obj.get("metadata", {}).items() if value and key != "managedFields"}
     return {**obj, "metadata": metadata}
-
-
-def stamp(now: datetime) -> str:
-    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _capped(managers: Managers) -> Managers:

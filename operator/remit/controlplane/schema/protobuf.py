@@ -112,12 +112,6 @@ _KINDS: Final[Mapping[tuple[str, str], Message]] = {
         stringData=(4, MapOf("string")),
         immutable=(5, "bool?"),
     ),
-    ("v1", "ServiceAccount"): _message(
-        metadata=(1, _METADATA),
-        secrets=(2, Many(_REFERENCE)),
-        imagePullSecrets=(3, Many(_strings("name"))),
-        automountServiceAccountToken=(4, "bool?"),
-    ),
     ("v1", "Event"): _message(
         metadata=(1, _METADATA),
         involvedObject=(2, _REFERENCE),

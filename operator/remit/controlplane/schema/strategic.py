@@ -20,10 +20,7 @@ MergeLists = Mapping[str, str]
 """Dotted path of each list that is merged to the key of its items, empty for a list of strings."""
 
 _METADATA: Final[MergeLists] = {"metadata.finalizers": "", "metadata.ownerReferences": "uid"}
-_OF_KIND: Final[Mapping[str, MergeLists]] = {
-    "Namespace": {"status.conditions": "type"},
-    "ServiceAccount": {"secrets": "name", "imagePullSecrets": "name"},
-}
+_OF_KIND: Final[Mapping[str, MergeLists]] = {"Namespace": {"status.conditions": "type"}}
 
 
 def merge_lists_of(kind: str) -> MergeLists:

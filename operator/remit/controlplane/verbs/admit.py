@@ -21,9 +21,10 @@ from remit.controlplane.http.bodies import missing_kind, not_an_object, repeated
 from remit.controlplane.http.request import ApiRequest
 from remit.controlplane.resources import ServedResource
 from remit.controlplane.schema import Cause
+from remit.controlplane.schema.formats import timestamp
 from remit.controlplane.schema.metadata import validate_metadata
 from remit.controlplane.storage import Object
-from remit.controlplane.verbs.cluster import RequestInfo, Writer, timestamp
+from remit.controlplane.verbs.cluster import RequestInfo, Writer
 
 OBJECT_LIMIT = 1_572_864
 """Bytes of one stored object: etcd's default, so what fits here fits a cluster too."""

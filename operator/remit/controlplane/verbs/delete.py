@@ -10,8 +10,9 @@ from remit.controlplane.failures import Failure, bad_request, conflict, forbidde
 from remit.controlplane.http.request import ApiRequest
 from remit.controlplane.resources import ServedResource
 from remit.controlplane.schema import DELETE_OPTIONS, Undecodable, decode
+from remit.controlplane.schema.formats import timestamp
 from remit.controlplane.storage import Object, Record
-from remit.controlplane.verbs.cluster import Cluster, RequestInfo, convert, timestamp
+from remit.controlplane.verbs.cluster import Cluster, RequestInfo, convert
 from remit.controlplane.verbs.selection import select
 
 FOREGROUND = "foregroundDeletion"
