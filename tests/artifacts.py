@@ -6,7 +6,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from remit.execution.artifacts import ArtifactStore, StoredArtifact
+from remit.execution.artifacts.store import ArtifactStore
+from remit.execution.artifacts.stored import StoredArtifact
 
 
 def record(store: ArtifactStore, namespace: str, task: str, uid: str, artifacts: Sequence[StoredArtifact]) -> None:

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import pytest
 
 from parts import require
-from remit.backends import Handle
+from remit.backends.base import Handle
 
 SHARED = "unix:///var/run/docker.sock"
 MARK = "remit.test"

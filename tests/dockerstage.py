@@ -17,10 +17,12 @@ from ports import free_port
 from remit.api.deployment import DeploymentSpec
 from remit.api.deployment import DockerTarget as DockerSpec
 from remit.errors import MissingReference
-from remit.policy import Limits
-from remit.release import Material, ObservedState, Revision, Snapshot
-from remit.release.targets.docker import DockerTarget, Owner
-from remit.release.traffic import Traffic
+from remit.policy.limits import Limits
+from remit.release.model import ObservedState, Revision, Snapshot
+from remit.release.target import Material
+from remit.release.targets.docker.planning import Owner
+from remit.release.targets.docker.target import DockerTarget
+from remit.release.traffic.traffic import Traffic
 
 PATIENCE = 120
 SERVE = """

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType, coroutine
 from typing import Any, Literal
 
-from remit.backends import Outcome
+from remit.backends.outcome import Outcome
 
 Moment = Literal["instead", "after", "meanwhile"]
 Overdue = Callable[[], None]

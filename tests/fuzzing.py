@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from controlplanes import Client, client_of
-from remit.controlplane import ControlPlane
+from remit.controlplane.server import ControlPlane
 
 EXPECTED_500 = (
     "resourceVersion should not be set",

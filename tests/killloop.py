@@ -139,7 +139,7 @@ def _children(pid: int) -> list[int]:
 
 def serve() -> None:
     """In the process that operators are forks of: orders on stdin, answers on stdout."""
-    from remit.backends import ProcessBackend  # noqa: F401  # before the forks, each of which would import it
+    from remit.backends.process import ProcessBackend  # noqa: F401  # before the forks, each of which would import it
     from remit.execution.store import RunStore  # noqa: F401
     from remit.sandbox import Ability, Layer, probe_host
 
@@ -168,7 +168,8 @@ def serve() -> None:
 
 
 async def _start(host: object, mark: str, root: Path, writing: int) -> None:
-    from remit.backends import AttemptRequest, Command, ProcessBackend
+    from remit.backends.base import AttemptRequest, Command
+    from remit.backends.process import ProcessBackend
     from remit.execution.store import RunStore
     from remit.sandbox import Confinement, Limits
 
@@ -193,7 +194,8 @@ async def _start(host: object, mark: str, root: Path, writing: int) -> None:
 
 
 async def _recover(host: object, root: Path) -> None:
-    from remit.backends import Handle, ProcessBackend
+    from remit.backends.base import Handle
+    from remit.backends.process import ProcessBackend
     from remit.execution.store import RunStore
 
     store, backend = RunStore(root), ProcessBackend(host)  # type: ignore[arg-type]

@@ -36,7 +36,7 @@ from remit.cli.logsetup import QUIET
 from remit.controllers.settings import Settings
 from remit.operations import load_drivers
 from remit.sandbox import probe_host
-from remit.telemetry import configure
+from remit.telemetry.logs import configure
 
 SHORT = {"lease_duration": 6, "renew_deadline": 3, "retry_period": 0.5}
 """Three seconds between the end of work and the next holder: more than a busy machine keeps a process waiting."""

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
 from remit.controlplane.http.metrics import RequestMetrics
-from remit.telemetry import Metrics
+from remit.telemetry.metrics import Metrics
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 

@@ -21,16 +21,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from remit.backends.docker import DockerBackend
 from remit.backends.docker.archives import EngineArchives
+from remit.backends.docker.backend import DockerBackend
 from remit.controllers.operator import running_operator
 from remit.controllers.settings import Settings
-from remit.execution.artifacts import FolderStore
-from remit.execution.artifacts.folderstore import BlobWriter
+from remit.execution.artifacts.folderstore import BlobWriter, FolderStore
 from remit.kube.access import Access
-from remit.release import Decision, Wait, driver
+from remit.release import driver
+from remit.release.steps import Decision, Wait
 from remit.sandbox import probe_host
-from remit.telemetry import Redactor
+from remit.telemetry.redact import Redactor
 
 _AMID_SECONDS = 0.1
 _PATIENCE = 120

@@ -16,10 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from remit.execution.artifacts import StoredArtifact
 from remit.execution.artifacts.opening import open_store
 from remit.execution.artifacts.s3.bucket import Bucket
 from remit.execution.artifacts.s3.location import written_down
+from remit.execution.artifacts.stored import StoredArtifact
 
 UID, NAMESPACE, TASK, ARTIFACT = "uid", "data", "build", "files"
 

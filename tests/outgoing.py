@@ -11,7 +11,8 @@ from typing import Any
 
 from dockers import docker
 from policies import policy
-from remit.policy import Address, Egress
+from remit.policy.egress import Egress
+from remit.policy.hosts import Address
 
 PRELUDE = """
 import json, os, socket, urllib.request, urllib.error

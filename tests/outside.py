@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from remit.backends import Handle
+from remit.backends.base import Handle
 
 
 def processes(pid: int) -> list[psutil.Process]:

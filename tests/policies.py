@@ -1,7 +1,11 @@
 """Makes compiled policies and requests for tests, in the words of the YAML."""
 
-from remit.api import CommandPolicy
-from remit.policy import Command, CompiledPolicy, Grant, Limits, PolicyRequest, compile_policy
+from remit.api.commandpolicy import CommandPolicy
+from remit.policy.compile import CompiledPolicy, compile_policy
+from remit.policy.grant import Grant
+from remit.policy.limits import Limits
+from remit.policy.match import Command
+from remit.policy.request import PolicyRequest
 from remit.release.targets.reading import Reading
 
 

@@ -9,33 +9,35 @@ from typing import Any
 from remit.api.deployment import DeploymentSpec
 from remit.api.deploymentstatus import DeploymentStatus, PipelineState
 from remit.kube.status import as_wire
-from remit.release import (
-    Decision,
+from remit.release.model import (
     Desired,
-    Drain,
-    Finish,
     HookKey,
     HookView,
     InstanceView,
     ObservedState,
-    Prepare,
-    Preview,
-    Provision,
     ReleaseRequest,
-    Retire,
     Revision,
-    RunHook,
-    Scale,
     SlotView,
     Snapshot,
     SpecProblem,
-    Step,
     StepError,
+    other,
+)
+from remit.release.pipeline import next_step
+from remit.release.status import status_after
+from remit.release.steps import (
+    Decision,
+    Drain,
+    Finish,
+    Prepare,
+    Preview,
+    Provision,
+    Retire,
+    RunHook,
+    Scale,
+    Step,
     Switch,
     Wait,
-    next_step,
-    other,
-    status_after,
 )
 
 EPOCH = datetime.datetime(2026, 1, 1, 12, 0, tzinfo=datetime.UTC)

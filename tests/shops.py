@@ -22,7 +22,7 @@ from dockers import MARK, docker, engine_to_itself, needs_docker
 from ports import free_port
 from remit.kube.client import DEPLOYMENTS, POLICIES, Kube, Object
 from remit.release.targets import desiredstate
-from remit.release.traffic import Traffic
+from remit.release.traffic.traffic import Traffic
 from support import pauses
 
 PATIENCE = 120

@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 
 from bench.figures import Figures
-from remit.telemetry import AuditEvent, AuditLog, verify
+from remit.telemetry.audit import AuditLog
+from remit.telemetry.chain import AuditEvent
+from remit.telemetry.verifying import verify
 
 RECORDS = 100_000
 SINGLE = 500

@@ -9,8 +9,12 @@ from pathlib import Path
 import yaml
 
 from bench.figures import Figures, percentile
-from remit.api import CommandPolicy
-from remit.policy import Command, CompiledPolicy, Limits, PolicyRequest, compile_policy, decide
+from remit.api.commandpolicy import CommandPolicy
+from remit.policy.compile import CompiledPolicy, compile_policy
+from remit.policy.deciding import decide
+from remit.policy.limits import Limits
+from remit.policy.match import Command
+from remit.policy.request import PolicyRequest
 
 STARTER = Path(__file__).parents[2] / "manifests/examples/00-starter-policy.yaml"
 RUNS = 2000

@@ -13,10 +13,11 @@ from pathlib import Path
 import psutil
 
 from bench.figures import Figures, ratio
-from remit.backends import AttemptRequest, Command, ProcessBackend
+from remit.backends.base import AttemptRequest, Command
+from remit.backends.process import ProcessBackend
 from remit.execution.output import OutputWriter
 from remit.sandbox import Confinement, Limits
-from remit.telemetry import Redactor
+from remit.telemetry.redact import Redactor
 
 SIZE = 1 << 30
 HEAD = shutil.which("head", path="/usr/bin:/bin") or "/usr/bin/head"

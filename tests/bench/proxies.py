@@ -28,7 +28,8 @@ from bench.figures import Figures, milliseconds, percentile, ratio
 from httpload import load
 from httpsides import side
 from ports import free_port
-from remit.release.traffic import Entry, Route, Traffic
+from remit.release.traffic.route import Entry, Route
+from remit.release.traffic.traffic import Traffic
 
 SWITCHES = 20
 RATE = 600

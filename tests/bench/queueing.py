@@ -6,7 +6,7 @@ import time
 
 from bench.figures import Figures, percentile
 from remit.execution.queue import Queue
-from remit.policy import RateClaim, RateSpec
+from remit.policy.rate import RateClaim, RateSpec
 
 PLACES = 32
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import psutil
 
 from bench.figures import Figures, milliseconds, percentile, ratio
-from remit.backends import AttemptRequest, Command, ProcessBackend, Stream
+from remit.backends.base import AttemptRequest, Command, Stream
+from remit.backends.process import ProcessBackend
 from remit.sandbox import (
     CgroupSpec,
     CgroupTree,

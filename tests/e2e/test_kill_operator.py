@@ -18,7 +18,7 @@ import orjson
 import pytest
 
 from remit.execution.lifecycle import MAX_INTERRUPTIONS
-from remit.telemetry import verify
+from remit.telemetry.verifying import verify
 from remitup import RemitUp, until
 from support import repetitions
 

@@ -14,8 +14,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from controlplanes import CONFIGMAPS, PATIENCE, client_of, configmap
-from remit.controlplane import ControlPlane
 from remit.controlplane.http import listener
+from remit.controlplane.server import ControlPlane
 
 
 @pytest.fixture

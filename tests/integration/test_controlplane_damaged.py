@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from controlplanes import CRDS, WIDGETS_CRD, Client, client_of, configmap
-from remit.controlplane import ControlPlane
+from remit.controlplane.server import ControlPlane
 
 META = {"creationTimestamp": "2026-01-01T00:00:00Z", "uid": "u"}
 GOING = {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["foregroundDeletion"]}

@@ -15,7 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from controlplanes import CONFIGMAPS, CRDS, WIDGETS, WIDGETS_CRD, Client, client_of, configmap, serve, served, widget
-from remit.controlplane import ControlPlane
+from remit.controlplane.server import ControlPlane
 from remit.errors import InvalidInput
 
 WRITERS = 16

@@ -22,9 +22,9 @@ from controlplanes import (
     options,
     widget,
 )
-from remit.controlplane import ControlPlane
 from remit.controlplane.controllers.expiry import expire_events
 from remit.controlplane.resources import Registry
+from remit.controlplane.server import ControlPlane
 from remit.controlplane.verbs.cluster import Cluster
 
 

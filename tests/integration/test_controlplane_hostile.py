@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from controlplanes import CONFIGMAPS, PATIENCE, WIDGETS_CRD, Client, client_of, configmap
-from remit.controlplane import ControlPlane
+from remit.controlplane.server import ControlPlane
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 

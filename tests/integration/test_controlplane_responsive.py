@@ -19,9 +19,9 @@ import pytest
 from controlplanes import CONFIGMAPS, CRDS, PATIENCE, WIDGETS, WIDGETS_CRD, Client, client_of, configmap, widget
 from crdcorpus import small_crd
 from loopwatch import watch_loop
-from remit.controlplane import ControlPlane
 from remit.controlplane.http.dispatch import LONG_BYTES
 from remit.controlplane.http.request import ApiRequest
+from remit.controlplane.server import ControlPlane
 from remit.controlplane.verbs import write
 from remit.controlplane.verbs.cluster import RequestInfo, Writer
 

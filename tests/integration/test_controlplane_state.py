@@ -9,7 +9,7 @@ import pytest
 
 from remit.agent.folder import Folder
 from remit.agent.releases import _locked
-from remit.controlplane import ControlPlane
+from remit.controlplane.server import ControlPlane
 from remit.errors import InvalidInput, ResourceError
 
 STRANGER = 54321

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from controlplanes import CONFIGMAPS, PATIENCE, Client, client_of, configmap
-from remit.controlplane import ControlPlane
 from remit.controlplane import server as server_module
 from remit.controlplane.http.dispatch import Answer, Dispatcher
 from remit.controlplane.http.request import ApiRequest
+from remit.controlplane.server import ControlPlane
 
 
 @pytest.fixture

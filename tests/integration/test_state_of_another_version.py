@@ -13,12 +13,12 @@ import pytest
 from remit.agent.folder import Folder
 from remit.controllers.operator import running_operator
 from remit.controllers.settings import Settings
-from remit.controlplane import ControlPlane
+from remit.controlplane.server import ControlPlane
 from remit.controlplane.storage.journal import FORMAT
 from remit.errors import InvalidInput, ResourceError
 from remit.kube.access import Access
 from remit.stateformat import STATE_FORMAT, check_state_format
-from remit.telemetry import Redactor
+from remit.telemetry.redact import Redactor
 from remitup import RemitUp
 
 LATER = f"has format {STATE_FORMAT + 1}, and this version of Remit reads {STATE_FORMAT} at most; use the version"

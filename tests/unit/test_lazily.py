@@ -1,4 +1,4 @@
-"""Rooms that import what they offer when it is asked for."""
+"""Packages that import what they offer when it is asked for, and processes that import little."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from parts import require
 from remit.agent.folder import Folder
 from remit.errors import AuditUnavailable, RemitError, ResourceError
 from remit.privatefiles import private_directory, untrusted_owner
-from remit.telemetry import AuditLog
+from remit.telemetry.audit import AuditLog
 
 
 @pytest.fixture

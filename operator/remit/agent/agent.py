@@ -24,11 +24,11 @@ from remit.agent.outcome import concluded, result_of, without_output
 from remit.agent.releases import DeploymentState, Releases
 from remit.agent.streaming import Buffer, Chunk
 from remit.agent.targets import TargetManifest, release_targets
-from remit.api import CommandPolicy, ExecutionTask
-from remit.api.executiontask import Network, Retry
+from remit.api.commandpolicy import CommandPolicy
+from remit.api.executiontask import ExecutionTask, Network, Retry
 from remit.api.manifest import TaskManifest
 from remit.api.result import ExecutionResult, ResourceLimits
-from remit.backends import Backend
+from remit.backends.base import Backend
 from remit.errors import AuditUnavailable, ExecutionError, NotSupported
 from remit.execution.output import Listener
 

@@ -15,9 +15,9 @@ from typing import Final, Literal, Self, TypeVar
 
 from remit.agent.logs import LogChunk, TaskLogs, Wanted, process_logs
 from remit.agent.pool import TaskPool
-from remit.api import Deployment, ExecutionTask
 from remit.api.controllerref import is_controlled_by
-from remit.api.executiontask import ExecutionTaskSpec
+from remit.api.deployment import Deployment
+from remit.api.executiontask import ExecutionTask, ExecutionTaskSpec
 from remit.api.executiontaskstatus import OutputStatus, Stream
 from remit.api.manifest import DeploymentManifest, TaskManifest, deployment_object, task_object
 from remit.api.phases import DeploymentPhase

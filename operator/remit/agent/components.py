@@ -14,7 +14,7 @@ from remit.agent.inputs import compiled_policies, task_of_command
 from remit.agent.options import CommandOptions
 from remit.agent.outcome import refusal
 from remit.agent.releases import DeploymentState
-from remit.api import CommandPolicy
+from remit.api.commandpolicy import CommandPolicy
 from remit.api.result import ExecutionResult, ResourceLimits
 from remit.backends.sampling import look
 from remit.execution.admission import Admission, PolicySet, Refused, default_limits

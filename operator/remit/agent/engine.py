@@ -11,13 +11,16 @@ from pathlib import Path
 
 from remit.agent.executions import Execution, ExecutionStore, OwnPolicies
 from remit.agent.folder import Folder
-from remit.api import ExecutionTask
+from remit.api.executiontask import ExecutionTask
 from remit.api.result import ResultArtifact
-from remit.backends import Backend, ProcessBackend
+from remit.backends.base import Backend
+from remit.backends.process import ProcessBackend
 from remit.errors import AuditUnavailable, ExecutionError
 from remit.execution import progress
 from remit.execution.admission import Admission, default_limits
-from remit.execution.artifacts import ARTIFACT_BYTES, FolderStore, save
+from remit.execution.artifacts.folderstore import FolderStore
+from remit.execution.artifacts.saving import save
+from remit.execution.artifacts.store import ARTIFACT_BYTES
 from remit.execution.folders import Folders
 from remit.execution.queue import Queue
 from remit.execution.runner import Runner
@@ -26,10 +29,11 @@ from remit.execution.taskdriver import TaskDriver
 from remit.execution.taskstore import StoredTask
 from remit.execution.workspaces import WorkspaceStore
 from remit.operations import executors
-from remit.policy import CompiledPolicy
+from remit.policy.compile import CompiledPolicy
 from remit.sandbox import probe_host
-from remit.telemetry import AuditLog, Redactor
+from remit.telemetry.audit import AuditLog
 from remit.telemetry.logs import embedded
+from remit.telemetry.redact import Redactor
 from remit.userpaths import default_state_dir
 
 KEPT_RUNS = 64

@@ -10,10 +10,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from remit.api import ExecutionTask, ExecutionTaskStatus
-from remit.api.executiontaskstatus import AttemptStatus
+from remit.api.executiontask import ExecutionTask
+from remit.api.executiontaskstatus import AttemptStatus, ExecutionTaskStatus
 from remit.api.result import ResultArtifact
-from remit.backends import AttemptRequest, Outcome, Stream
+from remit.backends.base import AttemptRequest, Stream
+from remit.backends.outcome import Outcome
 from remit.execution.admission import Admitted, PolicySet, Refused
 from remit.execution.anomalies import Finding
 from remit.execution.lifecycle import Finish
@@ -21,7 +22,7 @@ from remit.execution.output import Listener
 from remit.execution.resolved import Resolved
 from remit.execution.runner import Attempt
 from remit.execution.taskstore import StatusConflict, StoredTask
-from remit.policy import CompiledPolicy
+from remit.policy.compile import CompiledPolicy
 
 
 @dataclass(eq=False)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from remit.agent.starter import STARTER
-from remit.api import CommandPolicy, ExecutionTask
-from remit.api.executiontask import Network, Retry
+from remit.api.commandpolicy import CommandPolicy
+from remit.api.executiontask import ExecutionTask, Network, Retry
 from remit.api.manifest import TaskManifest, documents, task_object
 from remit.api.references import references
 from remit.api.result import ResourceLimits
@@ -17,7 +17,8 @@ from remit.errors import InvalidInput
 from remit.execution import mountwords
 from remit.execution.resolved import Resolved
 from remit.operations.command import look_up
-from remit.policy import CompiledPolicy, compile_policy, split_line
+from remit.policy.argv import split_line
+from remit.policy.compile import CompiledPolicy, compile_policy
 from remit.telemetry.encodings import excess, told_as
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from remit.api import ExecutionTask
+from remit.api.executiontask import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus, Stream
 from remit.errors import InvalidInput, RemitError
 from remit.execution.lines import LineReader, Reader

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from remit.agent.executions import Execution
-from remit.api import Phase
 from remit.api.executiontaskstatus import OutputStatus
+from remit.api.phases import Phase
 from remit.api.result import ExecutionResult
 from remit.errors import (
     BackendError,

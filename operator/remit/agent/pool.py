@@ -7,7 +7,7 @@ import contextlib
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from remit.api import ExecutionTask
+from remit.api.executiontask import ExecutionTask
 from remit.api.manifest import TaskManifest
 from remit.errors import ApiError, InvalidInput
 

@@ -15,13 +15,13 @@ from typing import Final
 from remit.agent.engine import Engine
 from remit.agent.releaseworker import ReleaseWorker
 from remit.agent.targets import ReleaseTarget
-from remit.api import Deployment, ExecutionTask
-from remit.api.deployment import Hook
+from remit.api.deployment import Deployment, Hook
+from remit.api.executiontask import ExecutionTask
 from remit.api.phases import DeploymentPhase
 from remit.api.result import ExecutionResult
 from remit.errors import DeploymentError, InvalidInput, MissingReference, ResourceError, SecurityError
 from remit.execution.admission import PolicySet
-from remit.policy import compile_policy
+from remit.policy.compile import compile_policy
 from remit.privatefiles import open_private, private_directory
 from remit.release import configuration
 from remit.release.driver import ReleaseDriver

@@ -6,7 +6,7 @@ import asyncio
 import collections
 from dataclasses import dataclass
 
-from remit.backends import Stream
+from remit.backends.base import Stream
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from remit.api import CommandPolicy, Deployment
-from remit.api.deployment import DeploymentSpec
+from remit.api.commandpolicy import CommandPolicy
+from remit.api.deployment import Deployment, DeploymentSpec
 from remit.api.manifest import documents
 from remit.errors import InvalidInput
 

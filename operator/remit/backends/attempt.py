@@ -40,7 +40,7 @@ from remit.sandbox.inside import open_inside
 from remit.sandboxpaths import WORKSPACE
 
 if TYPE_CHECKING:
-    from remit.backends.egress import EgressListener
+    from remit.backends.egress.listener import EgressListener
 
 _BUILDING_SECONDS = 0.001
 BUBBLEWRAP_TASKS = 2

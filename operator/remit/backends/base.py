@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 from remit.backends.filetree import Collector
 from remit.backends.outcome import Outcome
-from remit.policy import Egress
+from remit.policy.egress import Egress
 from remit.sandbox import Confinement
 
 JOB_ARTIFACT_BYTES: Final = 64 << 20

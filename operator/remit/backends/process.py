@@ -19,7 +19,7 @@ from remit.errors import BackendError, OutcomeUnknown
 from remit.sandbox import Host, Plan, explain_absence, plan, probe_host
 
 if TYPE_CHECKING:
-    from remit.backends.egress import EgressListener
+    from remit.backends.egress.listener import EgressListener
 
 
 class ProcessBackend:

@@ -16,7 +16,8 @@ from remit.errors import RemitError
 
 if TYPE_CHECKING:
     from remit.describe.connection import Connection
-    from remit.execution.artifacts import ArtifactReader, StoredArtifact, StoredFile
+    from remit.execution.artifacts.store import ArtifactReader
+    from remit.execution.artifacts.stored import StoredArtifact, StoredFile
 
 
 def artifacts(
@@ -43,10 +44,10 @@ async def _list(
     context: str | None,
     state_dir: Path | None,
 ) -> None:
-    from remit.api import format_bytes
+    from remit.api.quantity import format_bytes
     from remit.cli.connect import connected
     from remit.cli.tables import console, listing
-    from remit.telemetry import escape
+    from remit.telemetry.logs import escape
 
     async with connected(kubeconfig, context, namespace, state_dir) as connection:
         _, kept = await _kept(connection, name)
@@ -106,8 +107,9 @@ async def _copy(
     state_dir: Path | None,
 ) -> None:
     from remit.cli.connect import connected
-    from remit.execution.artifacts import StoredArtifact, save, save_file
-    from remit.telemetry import escape
+    from remit.execution.artifacts.saving import save, save_file
+    from remit.execution.artifacts.stored import StoredArtifact
+    from remit.telemetry.logs import escape
 
     async with connected(kubeconfig, context, namespace, state_dir) as connection:
         store, kept = await _kept(connection, name)

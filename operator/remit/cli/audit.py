@@ -18,7 +18,7 @@ from remit.telemetry.chain import Kind
 
 if TYPE_CHECKING:
     from remit.describe.audittrail import Selection
-    from remit.telemetry import Anchor
+    from remit.telemetry.chain import Anchor
 
 app = typer.Typer(cls=Group, no_args_is_help=True)
 
@@ -96,8 +96,9 @@ def verify(
     """
     from remit.cli.tables import dump
     from remit.cli.terminal import counted, note
-    from remit.telemetry import GENESIS, escape
-    from remit.telemetry import verify as follow
+    from remit.telemetry.chain import GENESIS
+    from remit.telemetry.logs import escape
+    from remit.telemetry.verifying import verify as follow
 
     where = _path(path, state_dir)
     report = follow(
@@ -265,7 +266,7 @@ def _moment(text: str | None, flag: str) -> datetime.datetime | None:
 
 
 def _anchor(text: str, flag: str) -> Anchor:
-    from remit.telemetry import Anchor
+    from remit.telemetry.chain import Anchor
 
     if not (found := re.fullmatch(r"([0-9]{1,20}):([0-9a-f]{64})", text)):
         empty = "it is empty: whatever was to give it found nothing; " if not text.strip() else ""

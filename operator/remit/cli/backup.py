@@ -25,7 +25,7 @@ def backup(
 
     It may run meanwhile. Secrets are in the file as they are, so it is readable by its owner only: keep it so.
     """
-    from remit.api import format_bytes
+    from remit.api.quantity import format_bytes
 
     folder = (state_dir or default_state_dir()).absolute()
     contents = _write(file.absolute(), folder)

@@ -13,7 +13,7 @@ from remit import threads
 from remit.cli import completion, options
 
 if TYPE_CHECKING:
-    from remit.api import ExecutionTask
+    from remit.api.executiontask import ExecutionTask
     from remit.describe.connection import Connection
     from remit.kube.client import Object
 
@@ -71,7 +71,7 @@ async def _cancel(
 
 async def _request(connection: Connection, name: str) -> Object | None:
     """Ask for the end of a task. Gives the task where it had not ended yet."""
-    from remit.api import ExecutionTask
+    from remit.api.executiontask import ExecutionTask
     from remit.cli.tasks import request_cancel
     from remit.kube.client import TASKS
 

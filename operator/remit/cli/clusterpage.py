@@ -19,8 +19,7 @@ from remit.cli.signals import stop_requested, until
 from remit.errors import ApiError, RemitError
 from remit.kube.access import Access
 from remit.kube.client import TASKS, Kube
-from remit.telemetry import escape
-from remit.telemetry.logs import form_for
+from remit.telemetry.logs import escape, form_for
 from remit.web import login
 from remit.web.caches import Scope
 from remit.web.listening import page_sockets, page_url

@@ -7,7 +7,7 @@ import re
 import sys
 
 from remit.errors import ApiError, RemitError
-from remit.telemetry import escape
+from remit.telemetry.logs import escape
 
 FAILURE = 1
 """The exit code of whatever went wrong; wrong usage exits with 2."""

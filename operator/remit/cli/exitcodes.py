@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from remit.api import ExecutionTaskStatus, Phase
+from remit.api.executiontaskstatus import ExecutionTaskStatus
+from remit.api.phases import Phase
 
 TIMED_OUT, BROKEN, DENIED, NOT_FOUND, CANCELLED = 124, 125, 126, 127, 130
 

@@ -61,7 +61,7 @@ async def _explained(
 def _show(explained: Explained) -> None:
     from remit.cli import policytest
     from remit.describe import policyyaml
-    from remit.telemetry import escape
+    from remit.telemetry.logs import escape
 
     metadata, state = explained.task["metadata"], explained.state
     typer.echo(escape(f"task {metadata['namespace']}/{metadata['name']}: {state['phase']}"))

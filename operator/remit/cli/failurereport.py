@@ -25,7 +25,7 @@ from remit.cli.failuretally import (
 from remit.errors import ApiError
 from remit.execution.durations import human_duration
 from remit.kube.client import DEPLOYMENTS, TASKS, Kube
-from remit.telemetry import escape
+from remit.telemetry.logs import escape
 from remit.telemetry.trail import Filter, read
 
 _ARROWS: Final = {"up": "↑", "down": "↓", "same": "="}

@@ -131,7 +131,7 @@ def _state(directory: Path) -> Finding:
 
 
 def _docker(host: str) -> Finding:
-    from remit.backends.docker import OFF, look
+    from remit.backends.docker.engine import OFF, look
     from remit.backends.failure import OperationFailed
 
     if host == OFF:

@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 
-from remit.api import ExecutionTask
+from remit.api.executiontask import ExecutionTask
 from remit.errors import RemitError
 from remit.kube.client import TASKS, Kube, Object
 from remit.kube.informer import Informer

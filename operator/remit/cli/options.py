@@ -395,7 +395,7 @@ def log_file(path: Path | None, max_size: str, backups: int) -> Any:
 
 def size(text: str, flag: str) -> int:
     """Bytes of such as `10Gi`. Raises typer's usage error."""
-    from remit.api import parse_bytes
+    from remit.api.quantity import parse_bytes
     from remit.errors import InvalidInput
 
     try:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from remit.agent.podlogs import FORBIDDEN, NOTHING_THERE, JobLog, PushedReader, deal, instance_log, pod_of_attempt
-from remit.api import ExecutionTask
+from remit.api.executiontask import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus, Stream
 from remit.cli.follow import Selection, Shown
 from remit.cli.terminal import LogWriter

@@ -98,7 +98,7 @@ def test(
 
     from remit.cli import policytest
     from remit.cli.tables import dump
-    from remit.telemetry import escape
+    from remit.telemetry.logs import escape
 
     defaults = policytest.installation_defaults(default_backend, default_image)
     policies, suites = policytest.read([*(files or []), *([cases] if cases else [])])

@@ -11,13 +11,18 @@ import typer
 from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
-from remit.api import CommandPolicy, format_bytes
+from remit.api.commandpolicy import CommandPolicy
 from remit.api.mistakes import first_mistake
+from remit.api.quantity import format_bytes
 from remit.cli import manifests
 from remit.cli.terminal import counted
 from remit.didyoumean import did_you_mean
 from remit.errors import InvalidInput
-from remit.policy import CompiledPolicy, Decision, Limits, RateClaim, describe
+from remit.policy.compile import CompiledPolicy
+from remit.policy.deciding import Decision
+from remit.policy.limits import Limits
+from remit.policy.rate import RateClaim
+from remit.policy.rules import describe
 from remit.policy.testing import (
     DEFAULT_OPERATOR_NAMESPACE,
     Case,
@@ -34,7 +39,7 @@ from remit.policy.testing import (
     run_cases,
 )
 from remit.safeyaml import load_documents
-from remit.telemetry import escape
+from remit.telemetry.logs import escape
 
 T = TypeVar("T")
 

@@ -69,11 +69,11 @@ def _pruner(state_dir: Path, *, dry_run: bool) -> Iterator[tuple[Pruner, str]]:
     time."""
     from remit.controllers.statedir import locked
     from remit.errors import AuditUnavailable, InvalidInput, RemitError
-    from remit.execution.artifacts import FolderStore
+    from remit.execution.artifacts.folderstore import FolderStore
     from remit.execution.artifacts.opening import open_store
     from remit.execution.artifacts.s3.location import written_down
     from remit.execution.pruning import AUDIT_FILE, Pruner
-    from remit.telemetry import AuditLog
+    from remit.telemetry.audit import AuditLog
 
     with contextlib.ExitStack() as stack:
         pruner, hindered = Pruner(state_dir), ""
@@ -118,11 +118,11 @@ def _print_json(state_dir: Path, removals: list[Removal], *, dry_run: bool) -> N
 
 
 def _print_table(removals: list[Removal], *, dry_run: bool) -> None:
-    from remit.api import format_bytes
+    from remit.api.quantity import format_bytes
     from remit.cli.tables import console, listing
     from remit.cli.terminal import counted
     from remit.execution.durations import human_duration
-    from remit.telemetry import escape
+    from remit.telemetry.logs import escape
 
     now = datetime.datetime.now(datetime.UTC)
     if removals:

@@ -8,7 +8,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from remit.describe.releasetree import Hook, ReleaseTree, RevisionBranch, SideSummary
-from remit.telemetry import escape
+from remit.telemetry.logs import escape
 
 _COLOURS: Final = {
     **dict.fromkeys(("Healthy", "Promoted", "Succeeded", "live"), "green"),

@@ -133,7 +133,7 @@ def _ask(name: str, asked: dict[str, Any], namespace: str | None, kubeconfig: Pa
 async def _answer(
     name: str, asked: dict[str, Any], namespace: str | None, kubeconfig: Path | None, context: str | None
 ) -> RequestAnswer:
-    from remit.api import Deployment
+    from remit.api.deployment import Deployment
     from remit.cli.connect import connected
     from remit.kube.client import DEPLOYMENTS
     from remit.release.asking import ask
@@ -151,12 +151,12 @@ async def _history(
 ) -> None:
     from rich.text import Text
 
-    from remit.api import Deployment
+    from remit.api.deployment import Deployment
     from remit.cli.connect import connected
     from remit.cli.tables import console, dump, filled
     from remit.execution.durations import human_duration
     from remit.kube.client import DEPLOYMENTS
-    from remit.telemetry import escape
+    from remit.telemetry.logs import escape
 
     async with connected(kubeconfig, context, namespace) as connection:
         obj = await connection.find(DEPLOYMENTS, name)

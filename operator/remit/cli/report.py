@@ -59,7 +59,7 @@ async def _report(
     context: str | None,
     state_dir: Path | None,
 ) -> None:
-    from remit.api import Deployment
+    from remit.api.deployment import Deployment
     from remit.cli.connect import connected
     from remit.errors import RemitError
     from remit.kube.client import DEPLOYMENTS
@@ -124,7 +124,7 @@ def _show(page: Path, output: Output) -> None:
 def _tell(deployment: Deployment, short: ReleaseReport) -> None:
     """What status has of it."""
     from remit.release.report.wording import duration
-    from remit.telemetry import escape
+    from remit.telemetry.logs import escape
 
     metadata, switch = deployment.metadata, short.switch_milliseconds
     rows = [

@@ -16,7 +16,7 @@ from remit.controllers.operator import Operator, running_operator
 from remit.controllers.settings import Settings
 from remit.errors import RemitError
 from remit.kube.access import Access
-from remit.telemetry import Redactor
+from remit.telemetry.redact import Redactor
 
 log = structlog.get_logger(__name__)
 

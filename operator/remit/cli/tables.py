@@ -16,7 +16,7 @@ from remit.api.operationnames import OPERATIONS
 from remit.api.phases import DeploymentPhase, Phase
 from remit.describe.ages import age
 from remit.execution.durations import human_duration
-from remit.telemetry import escape
+from remit.telemetry.logs import escape
 
 Object = dict[str, Any]
 

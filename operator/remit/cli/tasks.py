@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from remit.api import API_VERSION, ExecutionTask
 from remit.api.controllerref import is_controlled_by
+from remit.api.executiontask import ExecutionTask
+from remit.api.group import API_VERSION
 from remit.cli import manifests
 from remit.describe.connection import Connection
 from remit.errors import InvalidInput

@@ -12,7 +12,7 @@ from typing import BinaryIO, Final, Protocol
 
 from remit.api.executiontaskstatus import Stream
 from remit.execution.output import STREAMS
-from remit.telemetry import escape
+from remit.telemetry.logs import escape
 
 
 class LogWriter(Protocol):

@@ -8,7 +8,7 @@ import sys
 
 from rich.live import Live
 
-from remit.api import Deployment
+from remit.api.deployment import Deployment
 from remit.cli.releasedrawing import draw
 from remit.cli.tables import console, redraws
 from remit.controllers import hooks
@@ -17,7 +17,7 @@ from remit.describe.releasetree import ReleaseTree, release_tree
 from remit.errors import ApiError
 from remit.kube.client import DEPLOYMENTS, TASKS
 from remit.release.conclusion import failure, over
-from remit.telemetry import escape
+from remit.telemetry.logs import escape
 
 _LOOK_SECONDS = 0.5
 

@@ -79,7 +79,7 @@ def _columns(found: list[Place], *, all_namespaces: bool) -> list[str]:
 
 
 def _row(place: Place) -> dict[str, str]:
-    from remit.api import format_bytes
+    from remit.api.quantity import format_bytes
     from remit.execution.durations import human_duration
 
     ago = datetime.datetime.now(datetime.UTC) - place.last_used if place.last_used else None
@@ -101,7 +101,7 @@ def _row(place: Place) -> dict[str, str]:
 
 
 def _size(size: int | None) -> str:
-    from remit.api import format_bytes
+    from remit.api.quantity import format_bytes
 
     return "-" if size is None else format_bytes(size)
 
@@ -150,7 +150,7 @@ async def _show(
 
 
 def _where(place: Place) -> dict[str, str]:
-    from remit.api import format_bytes
+    from remit.api.quantity import format_bytes
     from remit.backends.kubernetes.workspaceclaim import claim_name
 
     if place.folder is not None:

@@ -14,7 +14,7 @@ from remit.describe.connection import Connection
 from remit.errors import ApiError, RemitError
 from remit.execution.workspaces import Workspace, WorkspaceStore
 from remit.kube.client import CLAIMS, PODS, TASKS, Object
-from remit.telemetry import escape
+from remit.telemetry.logs import escape
 
 ON_HOST: Final = ("process", "docker")
 ON_CLUSTER: Final = ("kubernetes",)

@@ -14,7 +14,9 @@ import structlog
 
 from remit.errors import ApiError
 from remit.kube.client import LEASES, Kube
-from remit.telemetry import Anchor, AuditLog, Metrics
+from remit.telemetry.audit import AuditLog
+from remit.telemetry.chain import Anchor
+from remit.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 

@@ -13,7 +13,7 @@ from remit.kube.client import Object
 from remit.kube.indexer import key_of
 from remit.kube.workqueue import Reconcile, WorkQueue, process
 from remit.sandbox import fence
-from remit.telemetry import Metrics
+from remit.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 

@@ -21,29 +21,27 @@ from remit.kube.events import Recorder
 from remit.kube.reflector import Reflector
 from remit.kube.status import Outdated, StatusWriter
 from remit.policy.verdict import HELPED_BY_A_RULE
-from remit.release import (
-    Decision,
+from remit.release import configuration, requestannotation
+from remit.release.driver import ReleaseDriver
+from remit.release.model import (
     Desired,
     HookKey,
     HookView,
     MalformedRequest,
-    Material,
     ObservedState,
     ReleaseRequest,
-    RunHook,
     Snapshot,
     SpecProblem,
-    Switch,
-    Target,
-    configuration,
     hook_uids,
-    requestannotation,
 )
-from remit.release.driver import ReleaseDriver
 from remit.release.places import Places
 from remit.release.status import NOT_READ
+from remit.release.steps import Decision, RunHook, Switch
+from remit.release.target import Material, Target
 from remit.sandbox.fencing import now as boot_time
-from remit.telemetry import AuditLog, Metrics, Redactor
+from remit.telemetry.audit import AuditLog
+from remit.telemetry.metrics import Metrics
+from remit.telemetry.redact import Redactor
 from remit.telemetry.tracecontext import TRACEPARENT
 
 if TYPE_CHECKING:

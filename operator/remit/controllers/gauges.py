@@ -11,9 +11,8 @@ from typing import Final, get_args
 
 import structlog
 
-from remit.api import Phase
 from remit.api.endpoint import Resource
-from remit.api.phases import DeploymentPhase
+from remit.api.phases import DeploymentPhase, Phase
 from remit.controllers import releasemetrics
 from remit.controllers.releasemetrics import TARGETS, Side
 from remit.controllers.tasks import TaskReconciler
@@ -23,7 +22,8 @@ from remit.kube.client import DEPLOYMENTS, TASKS
 from remit.kube.indexer import PHASE, Indexer
 from remit.kube.reflector import Reflector
 from remit.sandbox import Layer, probe_host
-from remit.telemetry import AuditLog, Metrics
+from remit.telemetry.audit import AuditLog
+from remit.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 

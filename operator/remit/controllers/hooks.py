@@ -12,15 +12,18 @@ import itertools
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final, NamedTuple
 
-from remit.api import API_VERSION, Deployment, ExecutionTask
 from remit.api.controllerref import controller_of, is_controlled_by
+from remit.api.deployment import Deployment
 from remit.api.deploymentstatus import STAGES
+from remit.api.executiontask import ExecutionTask
+from remit.api.group import API_VERSION
 from remit.api.phases import FINAL_PHASES
 from remit.errors import ApiError, DeploymentError, InvalidInput
 from remit.kube.client import TASKS, Kube, Object
 from remit.kube.indexer import CONTROLLER
 from remit.kube.reflector import Reflector
-from remit.release import HookKey, HookView, RunHook, hook_uids
+from remit.release.model import HookKey, HookView, hook_uids
+from remit.release.steps import RunHook
 
 RELEASE_LABEL: Final = "remit.dev/deployment"
 _REVISION, _STAGE, _HOOK = "remit.dev/revision", "remit.dev/stage", "remit.dev/hook"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from remit.kube.client import Object
 from remit.kube.reflector import Reflector, ResourceEventHandler
-from remit.policy import CompiledPolicy
+from remit.policy.compile import CompiledPolicy
 
 
 @dataclass

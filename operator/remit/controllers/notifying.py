@@ -18,8 +18,9 @@ from remit.kube.reflector import Reflector, ResourceEventHandler
 from remit.notifications.config import NotificationConfig
 from remit.notifications.notifier import Notifier
 from remit.notifications.sources import ActiveAlerts
-from remit.telemetry import Checks, Metrics, Redactor
-from remit.telemetry.health import failing
+from remit.telemetry.health import Checks, failing
+from remit.telemetry.metrics import Metrics
+from remit.telemetry.redact import Redactor
 
 log = structlog.get_logger(__name__)
 

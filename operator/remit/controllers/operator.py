@@ -14,14 +14,18 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from remit import __version__
-from remit.api import API_VERSION
 from remit.api.endpoint import Resource
-from remit.backends import Backend, ProcessBackend
-from remit.backends.base import TaskReference
-from remit.backends.docker import NOBODY, OFF, DockerBackend, Staging
-from remit.backends.docker import Engine as DockerEngine
-from remit.backends.egress import EgressListeners, UsageStore
-from remit.backends.kubernetes import KubernetesBackend, Launcher
+from remit.api.group import API_VERSION
+from remit.backends.base import Backend, TaskReference
+from remit.backends.docker.backend import DockerBackend
+from remit.backends.docker.engine import OFF
+from remit.backends.docker.engine import Engine as DockerEngine
+from remit.backends.docker.folders import NOBODY, Staging
+from remit.backends.egress.listeners import EgressListeners
+from remit.backends.egress.usagestore import UsageStore
+from remit.backends.kubernetes.backend import KubernetesBackend
+from remit.backends.kubernetes.launcher import Launcher
+from remit.backends.process import ProcessBackend
 from remit.controllers import audithead, gauges, notifying
 from remit.controllers.controller import Controller
 from remit.controllers.deployments import DeploymentReconciler
@@ -57,13 +61,17 @@ from remit.kube.reflector import Reflector
 from remit.kube.workqueue import WorkQueue
 from remit.notifications.notifier import Notifier
 from remit.operations import executors, load_drivers
-from remit.policy import WITH_IMAGES, Installation
+from remit.policy.request import WITH_IMAGES, Installation
 from remit.privatefiles import private_directory
 from remit.release.judging import Judge
 from remit.release.places import Places
 from remit.sandbox import end_work, extend_deadline, fence, probe_host
 from remit.stateformat import check_state_format
-from remit.telemetry import AuditLog, Checks, HealthServer, Metrics, Redactor, otlp
+from remit.telemetry import otlp
+from remit.telemetry.audit import AuditLog
+from remit.telemetry.health import Checks, HealthServer
+from remit.telemetry.metrics import Metrics
+from remit.telemetry.redact import Redactor
 from remit.userpaths import default_state_dir
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from remit.api.executiontask import BackendName
-from remit.backends.docker import OFF
+from remit.backends.docker.engine import OFF
 from remit.controllers.settings import Settings
 from remit.errors import ApiError
 from remit.kube.client import Kube

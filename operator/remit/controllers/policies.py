@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import structlog
 from pydantic import ValidationError
 
-from remit.api import CommandPolicy, CommandPolicyStatus, Condition
-from remit.api.commandpolicy import DenialStatus
+from remit.api.base import Condition
+from remit.api.commandpolicy import CommandPolicy, CommandPolicyStatus, DenialStatus
 from remit.api.executiontask import BackendName
 from remit.api.executiontaskstatus import PolicyStatus
 from remit.controllers.matchedtasks import MatchedTasks
@@ -26,8 +26,8 @@ from remit.kube.indexer import key_of
 from remit.kube.reflector import Reflector, ResourceEventHandler
 from remit.kube.status import Outdated, StatusWriter
 from remit.kube.workqueue import WorkQueue
-from remit.policy import CompiledPolicy, PolicyProblem, compile_policy
-from remit.telemetry import Metrics
+from remit.policy.compile import CompiledPolicy, PolicyProblem, compile_policy
+from remit.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 

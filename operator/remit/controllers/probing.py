@@ -8,8 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from remit.release.traffic import Probe
-from remit.release.traffic.probe import ProbeSample
+from remit.release.traffic.probe import Probe, ProbeSample
 
 _RATE: Final = 20.0
 """Requests a second."""

@@ -10,8 +10,8 @@ from typing import Final, Literal, NamedTuple
 from remit.api.deployment import Target
 from remit.api.deploymentstatus import DeploymentStatus, Release, SlotStatus
 from remit.kube.client import Object
-from remit.policy import Reason
-from remit.telemetry import Metrics
+from remit.policy.verdict import Reason
+from remit.telemetry.metrics import Metrics
 
 TARGETS: Final = Target.exactly_one
 Side = Literal["live", "preview"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from remit.api import Deployment
+from remit.api.deployment import Deployment
 from remit.api.deploymentstatus import Outcome, Release, StageName
 from remit.api.resource import ObjectMeta
 from remit.telemetry.tracecontext import Span, TraceContext, derived_id

@@ -22,8 +22,7 @@ from remit.errors import DeploymentError
 from remit.execution.recording import NODE
 from remit.kube.client import Object
 from remit.kube.events import Recorder
-from remit.release import Decision, Desired, Drain, ObservedState, Retire, Scale, Step, Switch, Target
-from remit.release.model import SLOTS
+from remit.release.model import SLOTS, Desired, ObservedState
 from remit.release.report import (
     Evidence,
     Measured,
@@ -42,6 +41,8 @@ from remit.release.report import (
 )
 from remit.release.report.probing import Entry, entry, summed
 from remit.release.report.wording import duration
+from remit.release.steps import Decision, Drain, Retire, Scale, Step, Switch
+from remit.release.target import Target
 
 log = structlog.get_logger(__name__)
 

@@ -14,9 +14,9 @@ from typing import Final
 
 import orjson
 
-from remit.api import ExecutionTask, ExecutionTaskStatus
 from remit.api.controllerref import is_controlled_by
-from remit.api.executiontaskstatus import RecentRun
+from remit.api.executiontask import ExecutionTask
+from remit.api.executiontaskstatus import ExecutionTaskStatus, RecentRun
 from remit.controllers.hooks import key_of_hook, release_key
 from remit.controllers.schedules import parent_key
 from remit.errors import InvalidInput

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import structlog
 
-from remit.api import API_VERSION, ExecutionTask
 from remit.api.controllerref import controller_of, is_controlled_by
+from remit.api.executiontask import ExecutionTask
 from remit.api.executiontaskstatus import RecentRun
+from remit.api.group import API_VERSION
 from remit.errors import ApiError, InvalidInput
 from remit.execution import anomalies, cron, progress, schedule
 from remit.execution.schedule import Replace, Skip, Start, Wait
@@ -19,7 +20,7 @@ from remit.kube.events import Recorder
 from remit.kube.indexer import CONTROLLER
 from remit.kube.reflector import Reflector
 from remit.kube.status import StatusWriter
-from remit.telemetry import Metrics
+from remit.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 

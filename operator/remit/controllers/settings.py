@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from remit.api.executiontask import BackendName
-from remit.execution.artifacts import ARTIFACT_BYTES
 from remit.execution.artifacts.s3.location import S3Location
+from remit.execution.artifacts.store import ARTIFACT_BYTES
 from remit.execution.retention import DAY, Retention, Rule
 from remit.kube.lease import LEASE_NAME
 from remit.operations.command import SEARCH_PATH

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from remit.api.executiontaskstatus import AttemptStatus
-from remit.backends import Outcome
-from remit.telemetry import Metrics
+from remit.backends.outcome import Outcome
+from remit.telemetry.metrics import Metrics
 
 
 def count_attempt(metrics: Metrics, operation: str, attempt: AttemptStatus, outcome: Outcome, *, retried: bool) -> None:

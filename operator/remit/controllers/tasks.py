@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from remit.api import ExecutionTask, Phase
+from remit.api.executiontask import ExecutionTask
+from remit.api.phases import Phase
 from remit.controllers import unreadable
 from remit.controllers.policies import Policies
 from remit.controllers.requester import Requester
@@ -36,7 +37,8 @@ from remit.kube.leadership import Leadership
 from remit.kube.reflector import Reflector
 from remit.kube.status import Outdated, StatusWriter
 from remit.sandbox.fencing import now as boot_time
-from remit.telemetry import AuditLog, Metrics
+from remit.telemetry.audit import AuditLog
+from remit.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from remit.telemetry.otlptraces import Tracer

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import structlog
 
-from remit.api import ExecutionTaskStatus
-from remit.api.executiontaskstatus import AttemptStatus
-from remit.backends import Outcome
+from remit.api.executiontaskstatus import AttemptStatus, ExecutionTaskStatus
+from remit.backends.outcome import Outcome
 from remit.controllers import taskmetrics, tasktraces
 from remit.controllers.policies import Policies
 from remit.controllers.runhistory import RunHistory
@@ -25,7 +24,7 @@ from remit.execution.taskstore import StatusConflict, StoredTask
 from remit.kube.client import TASKS, Kube, Object
 from remit.kube.events import Recorder
 from remit.kube.status import Outdated, StatusWriter
-from remit.telemetry import Metrics
+from remit.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from remit.telemetry.otlptraces import Tracer

@@ -9,8 +9,9 @@ import datetime
 from collections.abc import Iterator
 from itertools import pairwise
 
-from remit.api import ExecutionTask, ExecutionTaskStatus, Phase
-from remit.api.executiontaskstatus import AttemptStatus
+from remit.api.executiontask import ExecutionTask
+from remit.api.executiontaskstatus import AttemptStatus, ExecutionTaskStatus
+from remit.api.phases import Phase
 from remit.telemetry.tracecontext import TRACEPARENT, Span, TraceContext, derived_id, parse_traceparent, trace_id_of
 
 _Attributes = dict[str, str | int | float | bool]

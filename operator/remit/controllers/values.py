@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 
-from remit.api import ExecutionTaskSpec
 from remit.api.base import ConfigMapKeySelector, SecretKeySelector, ValueSource
 from remit.api.endpoint import Resource
-from remit.api.executiontask import StdinSource
+from remit.api.executiontask import ExecutionTaskSpec, StdinSource
 from remit.api.references import references
 from remit.errors import ApiError, InvalidInput, MissingReference
 from remit.execution.mounts import mounted_files

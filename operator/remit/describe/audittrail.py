@@ -17,7 +17,8 @@ from typing import Any, Final
 
 import orjson
 
-from remit.telemetry import Anchor, AuditEvent, escape
+from remit.telemetry.chain import Anchor, AuditEvent
+from remit.telemetry.logs import escape
 from remit.telemetry.trail import Filter, read
 
 HEADER: Final = f"{'SEQ':>6}  {'TIME':<20}  {'KIND':<9}  {'VERDICT':<18}  {'TASK':<28}  ABOUT"

@@ -13,7 +13,7 @@ from remit.describe.connection import Connection
 from remit.describe.selection import phase_of, unusual
 from remit.errors import InvalidInput
 from remit.kube.client import TASKS, Object
-from remit.policy import Decision, decide
+from remit.policy.deciding import Decision, decide
 from remit.policy.suggestion import Options, Suggestion, suggest
 
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from remit.api import API_VERSION, Deployment, ExecutionTask
 from remit.api.controllerref import controller_of
+from remit.api.deployment import Deployment
+from remit.api.executiontask import ExecutionTask
+from remit.api.group import API_VERSION
 from remit.backends.egress.usage import OTHERS
 from remit.controllers.policies import compile_object
 from remit.controllers.values import Source, secrets_of
@@ -22,7 +24,9 @@ from remit.errors import ApiError, InvalidInput, MissingReference, RemitError
 from remit.execution.recording import request_on_record
 from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Object
 from remit.operations.command import look_up
-from remit.policy import BadHost, CompiledPolicy, Destination, PolicyRequest
+from remit.policy.compile import CompiledPolicy
+from remit.policy.hosts import BadHost, Destination
+from remit.policy.request import PolicyRequest
 from remit.policy.suggestion import LeftOut, Options, Run, Suggestion, suggest, written
 from remit.policy.testing import request_of
 from remit.release import configuration

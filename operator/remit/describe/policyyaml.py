@@ -11,7 +11,7 @@ import yaml
 
 from remit import safeyaml
 from remit.policy.suggestion import LeftOut, Path, SuggestedPolicy, Suggestion
-from remit.telemetry import escape
+from remit.telemetry.logs import escape
 
 _MOST_COMMENT: Final = 440
 """In characters, of one line."""

@@ -6,12 +6,13 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from remit.api import Deployment, ExecutionTask
+from remit.api.deployment import Deployment
 from remit.api.deploymentstatus import DeploymentStatus, RevisionStatus, SlotStatus
+from remit.api.executiontask import ExecutionTask
 from remit.api.phases import DeploymentPhase
 from remit.execution.durations import human_duration
-from remit.release import HookKey
 from remit.release.conclusion import failure
+from remit.release.model import HookKey
 
 _TARGETS = {"process": "processes", "docker": "Docker", "kubernetes": "Kubernetes"}
 

@@ -10,15 +10,16 @@ from typing import TypeVar
 
 from pydantic.alias_generators import to_camel
 
-from remit.api import ExecutionTask, Phase, parse_bytes
+from remit.api.executiontask import ExecutionTask
 from remit.api.executiontaskstatus import PolicyStatus
 from remit.api.operations import ScriptOperation
+from remit.api.phases import Phase
+from remit.api.quantity import parse_bytes
 from remit.api.volumes import Artifact
-from remit.backends import AttemptRequest
-from remit.backends import Command as Process
-from remit.backends.base import JOB_ARTIFACT_BYTES, TaskReference
+from remit.backends.base import JOB_ARTIFACT_BYTES, AttemptRequest, TaskReference
+from remit.backends.base import Command as Process
 from remit.errors import InvalidInput
-from remit.execution.artifacts import WantedArtifact, WantedResult
+from remit.execution.artifacts.collecting import WantedArtifact, WantedResult
 from remit.execution.filejobs import file_job, unfit
 from remit.execution.jobmounts import stdin_volume_of
 from remit.execution.lifecycle import Finish
@@ -27,31 +28,29 @@ from remit.execution.resolved import Resolved
 from remit.execution.runner import Attempt
 from remit.operations.base import OperationRequest
 from remit.operations.command import SEARCH_PATH, look_up
-from remit.policy import (
+from remit.policy.compile import CompiledPolicy
+from remit.policy.deciding import Decision, decide
+from remit.policy.egress import Egress
+from remit.policy.grant import Grant
+from remit.policy.limits import Limits
+from remit.policy.match import Command
+from remit.policy.rate import RateClaim
+from remit.policy.request import (
     BY_BACKENDS,
     OPERATOR,
     SCRIPT_PATH,
     WITH_IMAGES,
-    Command,
-    CompiledPolicy,
-    Decision,
-    Denial,
-    Egress,
-    Grant,
     Installation,
-    Limits,
     PolicyRequest,
-    RateClaim,
-    Reason,
     ReleasePlace,
-    decide,
     executed,
     request_for,
 )
+from remit.policy.verdict import Denial, Reason
 from remit.policy.volumes import artifact_bytes, path_inside, workspace_claims
 from remit.sandbox import Confinement, Host, Layer, MemoryBudget, explain_absence
 from remit.sandbox import Limits as SandboxLimits
-from remit.telemetry import Redactor
+from remit.telemetry.redact import Redactor
 
 _PACED_BY_THE_SANDBOX = ("disk_bytes_per_second", "network_bytes_per_second")
 """Limits that a task must not seem to have where no sandbox is."""

@@ -20,8 +20,9 @@ from enum import StrEnum
 from statistics import median
 from typing import Final
 
-from remit.api import Condition, ExecutionTaskStatus, Phase
-from remit.api.executiontaskstatus import RecentRun
+from remit.api.base import Condition
+from remit.api.executiontaskstatus import ExecutionTaskStatus, RecentRun
+from remit.api.phases import Phase
 from remit.api.quantity import format_bytes
 from remit.execution.durations import human_duration
 

@@ -19,8 +19,8 @@ from remit.api.executiontaskstatus import (
     SandboxStatus,
     UsageStatus,
 )
-from remit.backends import KeptArtifact, NetworkUse, Outcome, Usage
-from remit.backends.egress.usage import DestinationUse
+from remit.backends.egress.usage import DestinationUse, NetworkUse
+from remit.backends.outcome import KeptArtifact, Outcome, Usage
 
 _LIMITS: Final[Mapping[str, str]] = {
     "memory_bytes": "memory",

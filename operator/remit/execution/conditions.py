@@ -10,7 +10,8 @@ import datetime
 from collections.abc import Mapping
 from typing import Final, Literal
 
-from remit.api import Condition, Phase
+from remit.api.base import Condition
+from remit.api.phases import Phase
 
 Truth = Literal["True", "False", "Unknown"]
 NOT_READ: Final[Mapping[str, Truth]] = {

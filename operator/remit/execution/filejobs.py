@@ -10,11 +10,10 @@ import sys
 from itertools import permutations
 from typing import TYPE_CHECKING, Final
 
-from remit.api import ExecutionTask, ExecutionTaskSpec
+from remit.api.executiontask import ExecutionTask, ExecutionTaskSpec
 from remit.api.operations import FileOperation
 from remit.api.volumes import VolumeMount
-from remit.backends import AttemptRequest, Command
-from remit.backends.base import TaskReference
+from remit.backends.base import AttemptRequest, Command, TaskReference
 from remit.backends.filetree import is_below
 from remit.execution.mounts import mounts_of
 from remit.execution.resolved import Resolved

@@ -10,17 +10,18 @@ from typing import Final
 
 import structlog
 
-from remit.api import ExecutionTask
+from remit.api.executiontask import ExecutionTask
 from remit.api.executiontaskstatus import VolumeStatus
 from remit.api.volumes import ArtifactVolume, ReleaseVolume
 from remit.errors import InvalidInput, MissingReference
-from remit.execution.artifacts import ArtifactStore, Damaged, StoreUnavailable
+from remit.execution.artifacts.store import ArtifactStore, StoreUnavailable
+from remit.execution.artifacts.stored import Damaged
 from remit.execution.pruning import Pruner
 from remit.execution.resolved import Resolved
 from remit.execution.workspaces import Workspace, WorkspaceStore
-from remit.policy import CompiledPolicy
+from remit.policy.compile import CompiledPolicy
 from remit.policy.volumes import workspace_bytes
-from remit.telemetry import escape
+from remit.telemetry.logs import escape
 
 log = structlog.get_logger(__name__)
 _PRUNE_SECONDS: Final = 600.0

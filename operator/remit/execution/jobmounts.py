@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from remit.api import format_bytes
+from remit.api.quantity import format_bytes
 from remit.api.volumes import Volume, VolumeMount, WorkspaceVolume
 from remit.errors import InvalidInput
-from remit.execution.artifacts import StoredArtifact
-from remit.policy import CompiledPolicy, PolicyRequest
+from remit.execution.artifacts.stored import StoredArtifact
+from remit.policy.compile import CompiledPolicy
+from remit.policy.request import PolicyRequest
 from remit.policy.volumes import workspace_bytes
 from remit.sandbox import ClaimMount, FilesMount, MountedFile
 

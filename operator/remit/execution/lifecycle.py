@@ -12,13 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from remit import reasons
-from remit.api import ExecutionTask
-from remit.api.executiontask import Backoff
+from remit.api.executiontask import Backoff, ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus
 from remit.api.phases import Phase
-from remit.backends import ExitReason, Outcome
 from remit.backends.failure import LONGEST_RETRY_AFTER
-from remit.backends.outcome import INTERRUPTIONS
+from remit.backends.outcome import INTERRUPTIONS, ExitReason, Outcome
 
 MAX_INTERRUPTIONS = 3
 """How often a task with `onInterruption: Retry` is started again. More than that, and it is likely the task itself

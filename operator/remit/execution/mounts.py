@@ -6,12 +6,13 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from remit.api import parse_bytes
+from remit.api.quantity import parse_bytes
 from remit.api.volumes import Volume, VolumeMount
 from remit.errors import InvalidInput
-from remit.execution.artifacts import StoredArtifact
+from remit.execution.artifacts.stored import StoredArtifact
 from remit.execution.jobmounts import claim_mount, files_mount
-from remit.policy import CompiledPolicy, PolicyRequest
+from remit.policy.compile import CompiledPolicy
+from remit.policy.request import PolicyRequest
 from remit.policy.volumes import host_path_terms
 from remit.sandbox import EmptyMount, HostMount, Mount
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from remit.backends import ExitReason, Handle, Outcome, OutputSink
+from remit.backends.base import Handle, OutputSink
+from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import RemitError
 from remit.operations.base import OVERDUE, AdoptingExecutor, OperationExecutor, OperationRequest, failed, not_retried
 

@@ -26,7 +26,7 @@ from typing import BinaryIO, Final
 from remit.api.executiontaskstatus import OutputStatus, Stream
 from remit.backends.outputtimes import OutputTimes, RecordedTimes
 from remit.diskspace import nearly_full
-from remit.telemetry import Redactor
+from remit.telemetry.redact import Redactor
 
 STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
 Listener = Callable[[Stream, bytes], None]

@@ -5,23 +5,24 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 
-from remit.api import ExecutionTask, ExecutionTaskStatus, Phase
+from remit.api.executiontask import ExecutionTask
 from remit.api.executiontaskstatus import (
     AttemptStatus,
     ErrorStatus,
+    ExecutionTaskStatus,
     PolicyStatus,
     QueueStatus,
     RecentRun,
     VolumeStatus,
 )
-from remit.backends import Outcome
-from remit.backends.outcome import INTERRUPTIONS
+from remit.api.phases import Phase
+from remit.backends.outcome import INTERRUPTIONS, Outcome
 from remit.execution.attemptstatus import artifact_statuses, closed, result_statuses, sandbox_status
 from remit.execution.conditions import conditions_for
 from remit.execution.durations import human_duration
 from remit.execution.lifecycle import Finish, RetryAt
 from remit.execution.queue import Place, WaitReason
-from remit.telemetry import escape
+from remit.telemetry.logs import escape
 
 KEPT_ATTEMPTS = 10
 """Attempts shown in status: the first and the latest nine. The audit trail has them all."""

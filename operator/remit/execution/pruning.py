@@ -15,9 +15,10 @@ from typing import Final
 import structlog
 
 from remit.execution import keptoutput
-from remit.execution.artifacts import ArtifactStore, Surplus
+from remit.execution.artifacts.store import ArtifactStore, Surplus
 from remit.execution.retention import Item, Removal, Retention, surplus
-from remit.telemetry import AuditLog, auditretention
+from remit.telemetry import auditretention
+from remit.telemetry.audit import AuditLog
 from remit.telemetry.segments import segments
 
 log = structlog.get_logger(__name__)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from remit.policy import Bucket, RateClaim, RateSpec, full_at, give_back, replay, take
+from remit.policy.rate import Bucket, RateClaim, RateSpec, full_at, give_back, replay, take
 
 Claims = tuple[RateClaim, ...]
 

@@ -12,18 +12,20 @@ from typing import Any, Final, TypeVar, get_args
 from pydantic import BaseModel
 
 from remit import reasons
-from remit.api import ExecutionTask
-from remit.api.executiontask import Network
+from remit.api.executiontask import ExecutionTask, Network
 from remit.api.operations import ContainerOperation, HttpMethod, HttpOperation
 from remit.api.pods import PodOptions
 from remit.api.volumes import Artifact, Volume, VolumeFile, VolumeMount
-from remit.backends import Outcome
+from remit.backends.outcome import Outcome
 from remit.execution.admission import Admitted, Refused
 from remit.execution.attemptstatus import destinations, usage_status
-from remit.policy import Command, Denial, Limits, PolicyRequest, describe, request_for
+from remit.policy.limits import Limits
+from remit.policy.match import Command
+from remit.policy.request import PolicyRequest, request_for
+from remit.policy.rules import describe
+from remit.policy.verdict import Denial
 from remit.sandboxpaths import WORKSPACE
-from remit.telemetry import AuditEvent
-from remit.telemetry.chain import MAX_TEXT
+from remit.telemetry.chain import MAX_TEXT, AuditEvent
 
 NODE: Final = os.environ.get("NODE_NAME") or os.uname().nodename
 """Where this process decides and runs."""

@@ -17,10 +17,12 @@ import structlog
 
 from remit.api.executiontaskstatus import AttemptStatus, OutputStatus
 from remit.api.operations import FileOperation, Subject
-from remit.backends import AdoptingBackend, AttemptRequest, Backend, Collector, Exceeded, ExitReason, Handle, Outcome
-from remit.backends.base import KeptFiles
+from remit.backends.base import AdoptingBackend, AttemptRequest, Backend, Handle, KeptFiles
+from remit.backends.exceeded import Exceeded
+from remit.backends.filetree import Collector
+from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import BackendError, InvalidInput, OutcomeUnknown, RemitError, SandboxUnavailable
-from remit.execution.artifacts import WantedArtifact, WantedResult, collector
+from remit.execution.artifacts.collecting import WantedArtifact, WantedResult, collector
 from remit.execution.folders import Folders
 from remit.execution.operations import attend, execute
 from remit.execution.output import Listener, OutputWriter, recovered
@@ -29,7 +31,7 @@ from remit.execution.workspacewatch import WorkspaceWatch
 from remit.operations.base import AdoptingExecutor, Effect, OperationExecutor, OperationRequest, not_retried
 from remit.operations.file.report import ReportedOutput
 from remit.sandbox import fence
-from remit.telemetry import Redactor
+from remit.telemetry.redact import Redactor
 
 log = structlog.get_logger(__name__)
 _CLEAR_SECONDS = 5.0

@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from remit.api import ExecutionTask
 from remit.api.controllerref import is_controlled_by
-from remit.api.executiontask import Schedule
+from remit.api.executiontask import ExecutionTask, Schedule
 from remit.api.phases import Phase
 from remit.errors import InvalidInput
 from remit.execution import cron

@@ -23,8 +23,8 @@ from typing import Any, Final
 import orjson
 from pydantic import ValidationError
 
-from remit.backends import Outcome
 from remit.backends.elapsed import ElapsedTime
+from remit.backends.outcome import Outcome
 from remit.execution.attemptstatus import AttemptRecord
 from remit.privatefiles import replace_private
 from remit.sandbox.fencing import now as boot_time

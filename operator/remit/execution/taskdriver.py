@@ -16,9 +16,10 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from remit.api import ExecutionTask, Phase
+from remit.api.executiontask import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus, PolicyStatus, VolumeStatus
-from remit.backends import Outcome
+from remit.api.phases import Phase
+from remit.backends.outcome import Outcome
 from remit.errors import AuditUnavailable, InvalidInput, MissingReference
 from remit.execution import anomalies, progress, recording
 from remit.execution.admission import Admission, Admitted, Refused, attempt_id, redacted, withheld
@@ -51,8 +52,10 @@ from remit.kube.leadership import Leadership
 from remit.policy.deciding import MAX_MESSAGE
 from remit.policy.verdict import HELPED_BY_A_RULE
 from remit.sandbox.fencing import now as boot_time
-from remit.telemetry import AuditEvent, AuditLog, escape
+from remit.telemetry.audit import AuditLog
+from remit.telemetry.chain import AuditEvent
 from remit.telemetry.encodings import MIN_LENGTH
+from remit.telemetry.logs import escape
 
 log = structlog.get_logger(__name__)
 _GIVEN_OTHERS = "a Secret that it was given has changed since, so that the old value could not be redacted"

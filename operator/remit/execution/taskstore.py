@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from remit.api import ExecutionTask, ExecutionTaskStatus
-from remit.api.executiontaskstatus import AttemptStatus
-from remit.backends import Outcome
+from remit.api.executiontask import ExecutionTask
+from remit.api.executiontaskstatus import AttemptStatus, ExecutionTaskStatus
+from remit.backends.outcome import Outcome
 from remit.execution.admission import Admitted, PolicySet, Refused
 from remit.execution.anomalies import Finding
 from remit.execution.lifecycle import Finish

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from remit.api import Phase
+from remit.api.phases import Phase
 from remit.execution import progress
 from remit.execution.lifecycle import waits_since
 from remit.execution.queue import Place

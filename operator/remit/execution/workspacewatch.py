@@ -10,7 +10,8 @@ from typing import Final, Self
 
 import structlog
 
-from remit.backends import Exceeded, ExitReason, Outcome
+from remit.backends.exceeded import Exceeded
+from remit.backends.outcome import ExitReason, Outcome
 from remit.execution.workspaces import Workspace
 
 log = structlog.get_logger(__name__)

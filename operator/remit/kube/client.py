@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 import aiohttp
 import orjson
 
-from remit.api import GROUP, VERSION
 from remit.api.endpoint import Resource
+from remit.api.group import GROUP, VERSION
 from remit.errors import ApiError
 from remit.kube.access import Access
 

@@ -14,7 +14,8 @@ import structlog
 
 from remit.errors import ApiError
 from remit.kube.client import EVENTS, Kube, Object
-from remit.telemetry import Metrics, escape
+from remit.telemetry.logs import escape
+from remit.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 

@@ -29,7 +29,7 @@ import structlog
 from remit.errors import ApiError, LeaseLost, RemitError
 from remit.kube.client import LEASES, Kube, Object
 from remit.kube.leadership import FIRST, Leadership, acquired, resumed
-from remit.telemetry import Metrics
+from remit.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 

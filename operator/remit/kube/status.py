@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from remit.errors import ApiError
 from remit.kube.client import Kube, Object
 from remit.kube.reflector import Reflector
-from remit.telemetry import Metrics
+from remit.telemetry.metrics import Metrics
 
 
 class Outdated(Exception):

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from remit.telemetry import Metrics
+from remit.telemetry.metrics import Metrics
 
 FIRST_RETRY, LONGEST_RETRY = 0.05, 60.0
 """Seconds between tries of a key whose reconciliation fails."""

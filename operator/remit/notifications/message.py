@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from remit.notifications.grouping import Notification
-from remit.telemetry import escape
+from remit.telemetry.logs import escape
 
 _MOST_NAMED: Final = 20
 """Alerts that one message lists."""

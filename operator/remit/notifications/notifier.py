@@ -21,7 +21,8 @@ from remit.notifications.grouping import Groups, Notification, receivers_of
 from remit.notifications.receivers import Alertmanager, Apprise
 from remit.notifications.sources import ActiveAlerts
 from remit.privatefiles import read_private, replace_private
-from remit.telemetry import Metrics, Redactor
+from remit.telemetry.metrics import Metrics
+from remit.telemetry.redact import Redactor
 
 log = structlog.get_logger(__name__)
 

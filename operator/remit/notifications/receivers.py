@@ -18,7 +18,7 @@ from remit.errors import InvalidInput, RemitError
 from remit.notifications.alert import Alert, AlertKey
 from remit.notifications.config import AlertmanagerReceiver, AppriseReceiver
 from remit.regularfile import read_text
-from remit.telemetry import escape
+from remit.telemetry.logs import escape
 
 SECONDS: Final = 30.0
 """For one delivery."""

@@ -6,21 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from remit.lazily import lazily
-
 if TYPE_CHECKING:
-    from remit.backends.docker import Engine
-    from remit.operations.base import OperationExecutor, OperationRequest
+    from remit.backends.docker.engine import Engine
+    from remit.operations.base import OperationExecutor
     from remit.sandbox import Host
-else:
-    __getattr__ = lazily(__name__, __file__)
-
-__all__ = ["OperationExecutor", "OperationRequest", "executors", "load_drivers"]
 
 
 def load_drivers() -> None:
     """Import what `executors` uses. It takes long, so a standby does it while it waits for the lease."""
-    from remit.operations.database import PostgresExecutor, RedisExecutor  # noqa: F401
+    from remit.operations.database.postgres import PostgresExecutor  # noqa: F401
+    from remit.operations.database.redis import RedisExecutor  # noqa: F401
 
 
 def executors(
@@ -32,12 +27,14 @@ def executors(
     `read_only_paths`. Without an `engine` there is no `container` operation.
     """
     # Imported here because the drivers take long to import, and callers that only judge by policy do not need them.
-    from remit.operations.container import ContainerExecutor
-    from remit.operations.database import PostgresExecutor, RedisExecutor
-    from remit.operations.file import FileExecutor
-    from remit.operations.http import HttpExecutor
-    from remit.operations.process import ProcessExecutor, Supervision
+    from remit.operations.container.executor import ContainerExecutor
+    from remit.operations.database.postgres import PostgresExecutor
+    from remit.operations.database.redis import RedisExecutor
+    from remit.operations.file.executor import FileExecutor
+    from remit.operations.http.executor import HttpExecutor
+    from remit.operations.process.executor import ProcessExecutor
     from remit.operations.process.record import PROCESSES
+    from remit.operations.process.supervision import Supervision
 
     http = HttpExecutor()
     return {

@@ -12,12 +12,13 @@ from typing import Final, Protocol, runtime_checkable
 
 from remit.api.operations import Subject
 from remit.api.quantity import parse_bytes
-from remit.backends import AttemptRequest, ExitReason, Handle, Outcome, OutputSink
+from remit.backends.base import AttemptRequest, Handle, OutputSink
 from remit.backends.breaker import Breaker
 from remit.backends.failure import OperationFailed
-from remit.backends.outcome import INTERRUPTIONS
+from remit.backends.outcome import INTERRUPTIONS, ExitReason, Outcome
 from remit.errors import BackendError, PolicyDenied, RemitError
-from remit.policy import Grant, Limits
+from remit.policy.grant import Grant
+from remit.policy.limits import Limits
 
 OVERDUE: Final = "its time is over"
 MOST_HELD: Final = 64 << 20

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from remit.policy import Command
+from remit.policy.match import Command
 
 SEARCH_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 """Where bare names are looked up. Fixed: neither the operator's nor the task's PATH has a say."""

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from remit.api import CommandPolicy, CommandPolicySpec, egress
+from remit.api import egress
 from remit.api.base import LabelSelector
-from remit.api.commandpolicy import NAMESPACE_LABEL, CommandRule, HttpRule
+from remit.api.commandpolicy import NAMESPACE_LABEL, CommandPolicy, CommandPolicySpec, CommandRule, HttpRule
 from remit.policy.argv import refused_character, takes_a_detour
 from remit.policy.egress import Egress, EgressRule
 from remit.policy.engines import EnginePattern

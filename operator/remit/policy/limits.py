@@ -10,9 +10,9 @@ from typing import Final
 
 from pydantic.alias_generators import to_camel
 
-from remit.api import format_bytes, parse_bytes, parse_quantity
 from remit.api.commandpolicy import CountLimit, PolicyLimits, QuantityLimit
 from remit.api.executiontask import ExecutionTaskSpec
+from remit.api.quantity import format_bytes, parse_bytes, parse_quantity
 
 DEFAULT_TIMEOUT_SECONDS: Final = 300
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
-from remit.api import parse_quantity
+from remit.api.quantity import parse_quantity
 from remit.policy.addresses import METADATA, special_kind
 from remit.policy.argv import canonical
 from remit.policy.hosts import Destination

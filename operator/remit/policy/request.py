@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
 
-from remit.api import ExecutionTask, ExecutionTaskSpec
 from remit.api.base import EnvVar
-from remit.api.executiontask import BackendName, Network
+from remit.api.executiontask import BackendName, ExecutionTask, ExecutionTaskSpec, Network
 from remit.api.operationnames import Operation
 from remit.api.operations import CommandOperation, ProcessOperation, Subject
 from remit.api.pods import PodOptions

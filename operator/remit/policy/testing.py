@@ -13,9 +13,17 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
-from remit.api import CommandPolicy, ExecutionTask
 from remit.api.base import EnvVar, SpecModel
-from remit.api.executiontask import BackendName, ExecutionTaskSpec, Network, Output, Resources, StdinSource
+from remit.api.commandpolicy import CommandPolicy
+from remit.api.executiontask import (
+    BackendName,
+    ExecutionTask,
+    ExecutionTaskSpec,
+    Network,
+    Output,
+    Resources,
+    StdinSource,
+)
 from remit.api.mistakes import first_mistake
 from remit.api.operationnames import OPERATIONS
 from remit.api.operations import (

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from remit.api import parse_bytes
 from remit.api.commandpolicy import WorkspaceRule
+from remit.api.quantity import parse_bytes
 from remit.api.volumes import Access, Artifact, Volume, WorkspaceVolume
 from remit.errors import InvalidInput
 from remit.policy import needs

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 
-from remit.api import Deployment
+from remit.api.deployment import Deployment
 from remit.api.deploymentstatus import RequestAnswer
 from remit.errors import RemitError
 from remit.kube.client import DEPLOYMENTS, Kube

@@ -38,7 +38,9 @@ from remit.release.status import status_after
 from remit.release.steps import Decision, Finish, Retire, RunHook, Step, Switch, Wait, step_error
 from remit.release.target import Material, Target
 from remit.sandbox.fencing import now as boot_time
-from remit.telemetry import AuditEvent, AuditLog, Redactor
+from remit.telemetry.audit import AuditLog
+from remit.telemetry.chain import AuditEvent
+from remit.telemetry.redact import Redactor
 
 log = structlog.get_logger(__name__)
 

@@ -9,17 +9,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from remit.api import Deployment, ExecutionTask
-from remit.api.deployment import DeploymentSpec, DockerTarget
-from remit.backends import AttemptRequest
+from remit.api.deployment import Deployment, DeploymentSpec, DockerTarget
+from remit.api.executiontask import ExecutionTask
+from remit.backends.base import AttemptRequest
 from remit.errors import DeploymentError, InvalidInput
 from remit.execution.admission import Admission, Admitted, PolicySet, Refused
 from remit.execution.resolved import Resolved
-from remit.policy import Grant, Limits, PolicyRequest, Reason, ReleasePlace
+from remit.policy.grant import Grant
+from remit.policy.limits import Limits
+from remit.policy.request import PolicyRequest, ReleasePlace
 from remit.policy.testing import request_of
+from remit.policy.verdict import Reason
 from remit.release.model import Revision, SpecProblem
 from remit.release.target import Material
-from remit.telemetry import Redactor
+from remit.telemetry.redact import Redactor
 
 _Making = Callable[[Deployment, Material], ExecutionTask]
 

@@ -15,24 +15,28 @@ from typing import Final
 from remit.api import deployment as api
 from remit.api.deployment import Deployment
 from remit.api.deploymentstatus import PipelineState
-from remit.backends import ProcessBackend
+from remit.backends.process import ProcessBackend
 from remit.errors import DeploymentError, InvalidInput, MissingReference
-from remit.operations.http import HttpExecutor
-from remit.operations.process import Supervision
+from remit.operations.http.executor import HttpExecutor
 from remit.operations.process.record import INSTANCES
+from remit.operations.process.supervision import Supervision
 from remit.release.judging import Judge
 from remit.release.model import SLOTS, Desired, ObservedState, Revision, SpecProblem, may_contact
 from remit.release.requests import rollback_target
 from remit.release.revisions import LocalRevisions, Revisions
 from remit.release.steps import Drain, Prepare, Preview, Provision, Retire, Scale, Step, Switch
 from remit.release.target import Material, Target
-from remit.release.targets import ProcessTarget, docker
 from remit.release.targets.artifacts import earlier_place
-from remit.release.targets.docker import DockerTarget, Owner
-from remit.release.targets.kubernetes import Cluster, ClusterRevisions, KubernetesTarget, WorkloadIdentity
-from remit.release.targets.process import Permits
+from remit.release.targets.docker.connection import check_supported
+from remit.release.targets.docker.planning import Owner
+from remit.release.targets.docker.target import DockerTarget
+from remit.release.targets.kubernetes.cluster import Cluster
+from remit.release.targets.kubernetes.identity import WorkloadIdentity
+from remit.release.targets.kubernetes.revisions import ClusterRevisions
+from remit.release.targets.kubernetes.target import KubernetesTarget
+from remit.release.targets.process import Permits, ProcessTarget
 from remit.release.targets.reading import Reading
-from remit.release.traffic import Traffic
+from remit.release.traffic.traffic import Traffic
 from remit.sandbox import Host, closed_ancestor, reader_group, with_group
 
 
@@ -150,7 +154,7 @@ class Places:
         """The place of this Deployment. Raises DeploymentError for a target that this operator does not have."""
         deleted = deployment.metadata.deletion_timestamp is not None  # and then nothing is started any more
         if deployment.spec.target.docker is not None and not deleted:
-            docker.check_supported(deployment.spec)
+            check_supported(deployment.spec)
         key = deployment.key
         if key not in self._known:
             self._known[key] = self._make(deployment)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from remit.api import Deployment
+from remit.api.deployment import Deployment
 from remit.api.deploymentstatus import RequestAnswer
 from remit.execution.recording import NODE
 from remit.release.steps import Finish, Provision, Retire, Scale, Step, Switch
-from remit.telemetry import AuditEvent
+from remit.telemetry.chain import AuditEvent
 
 
 def step(deployment: Deployment, who: str, taken: Step, revision: int | None) -> AuditEvent | None:

@@ -12,8 +12,8 @@ from remit.api.base import SpecModel
 from remit.api.deploymentstatus import RequestKind
 from remit.api.mistakes import first_mistake, suggestion
 from remit.kube.client import Object
-from remit.release import MalformedRequest, ReleaseRequest
-from remit.telemetry import escape
+from remit.release.model import MalformedRequest, ReleaseRequest
+from remit.telemetry.logs import escape
 
 ANNOTATION: Final = "remit.dev/request"
 _MAX_LENGTH: Final = 1024

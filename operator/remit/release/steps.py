@@ -14,7 +14,7 @@ from remit.api.deployment import Hook
 from remit.api.deploymentstatus import Outcome, PipelineState, Slot, StageName
 from remit.errors import RemitError
 from remit.release.model import HookKey, Revision, StepError
-from remit.telemetry import escape
+from remit.telemetry.logs import escape
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Final
 
 from markupsafe import Markup
 
-from remit.telemetry import escape as harmless
+from remit.telemetry.logs import escape as harmless
 
 LONGEST_SHOWN: Final = 8192
 """Characters of one line. The rest is in what can be downloaded."""

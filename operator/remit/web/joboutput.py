@@ -11,7 +11,7 @@ from typing import Final
 
 from remit.agent.logs import LogChunk, Wanted, chosen
 from remit.agent.podlogs import FORBIDDEN, NOTHING_THERE, JobLog, lines, pod_of_attempt
-from remit.api import ExecutionTask
+from remit.api.executiontask import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus
 from remit.errors import ApiError
 from remit.web.viewer import Viewer

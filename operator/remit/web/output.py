@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 from aiohttp import web
 
 from remit.agent.logs import LogChunk, TaskLogs, Wanted
-from remit.api import ExecutionTask
+from remit.api.executiontask import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus, Stream
 from remit.errors import RemitError
 from remit.kube.client import TASKS

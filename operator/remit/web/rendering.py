@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 
 from remit import safeyaml
 from remit.execution.durations import human_duration
-from remit.telemetry import escape as harmless
+from remit.telemetry.logs import escape as harmless
 
 SECTIONS: Final[Mapping[str, str]] = {
     "overview": "/",

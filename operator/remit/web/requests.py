@@ -17,7 +17,7 @@ from typing import Final
 from remit.api.deploymentstatus import Slot
 from remit.errors import DeploymentError
 from remit.release.model import SLOTS
-from remit.release.traffic import ProxySnapshot
+from remit.release.traffic.runtime import ProxySnapshot
 from remit.release.traffic.traffic import live_proxy
 
 SECONDS: Final = 60

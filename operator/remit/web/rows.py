@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from remit.api import API_VERSION
 from remit.api.controllerref import controller_of
+from remit.api.group import API_VERSION
 from remit.api.operationnames import OPERATIONS
 from remit.api.phases import FAILED_PHASES, Phase
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from markupsafe import Markup
 
-from remit.telemetry import escape as harmless
+from remit.telemetry.logs import escape as harmless
 
 WIDTH: Final = 240
 HEIGHT: Final = 44

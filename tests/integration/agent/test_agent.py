@@ -27,11 +27,12 @@ from remit import (
     ResourceLimits,
     SecurityError,
 )
-from remit.api import ExecutionTask
+from remit.api.executiontask import ExecutionTask
 from remit.client import RemitClient
 from remit.errors import AuditUnavailable, ExecutionCancelled, InvalidInput
 from remit.sandbox import Layer, probe_host
-from remit.telemetry import AuditEvent, AuditLog
+from remit.telemetry.audit import AuditLog
+from remit.telemetry.chain import AuditEvent
 
 OPERATOR = Path(__file__).parents[3] / "operator"
 

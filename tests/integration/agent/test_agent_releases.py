@@ -19,7 +19,7 @@ from parts import require
 from ports import free_port
 from remit import DeploymentError, DeploymentManager, ExecutionAgent, ResourceError, SecurityError
 from remit.errors import InvalidInput
-from remit.release.traffic import Traffic
+from remit.release.traffic.traffic import Traffic
 from remit.sandbox import Layer, probe_host
 
 ROOT = Path(__file__).parents[3]

@@ -15,9 +15,14 @@ import pytest
 from tests.artifacts import record
 
 from dockers import Heard, docker, make_image, needs_docker, remove_image
-from remit.backends import AttemptRequest, Command, DescriptorTree, ExitReason, FileTree, Outcome
-from remit.backends.docker import DockerBackend, Engine
-from remit.execution.artifacts import ArtifactStore, FolderStore, WantedArtifact, WantedResult, collector
+from remit.backends.base import AttemptRequest, Command
+from remit.backends.docker.backend import DockerBackend
+from remit.backends.docker.engine import Engine
+from remit.backends.filetree import DescriptorTree, FileTree
+from remit.backends.outcome import ExitReason, Outcome
+from remit.execution.artifacts.collecting import WantedArtifact, WantedResult, collector
+from remit.execution.artifacts.folderstore import FolderStore
+from remit.execution.artifacts.store import ArtifactStore
 from remit.execution.artifacts.stored import StoredFile
 from remit.sandbox import Confinement, EmptyMount, Limits
 

@@ -12,9 +12,11 @@ import orjson
 import pytest
 
 from dockers import Heard, docker
-from remit.backends import AttemptRequest, Command, ExitReason, Handle, Outcome
-from remit.backends.docker import DockerBackend, Engine
+from remit.backends.base import AttemptRequest, Command, Handle
+from remit.backends.docker.backend import DockerBackend
+from remit.backends.docker.engine import Engine
 from remit.backends.failure import OperationFailed
+from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import InvalidInput, SandboxUnavailable
 from remit.sandbox import Confinement, Layer, Limits
 

@@ -26,16 +26,21 @@ import structlog.testing
 
 from dockers import OwnEngine, docker
 from faultpoints import Fault, Tally, disturbed
-from remit.api import ExecutionTask
+from remit.api.executiontask import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus
-from remit.backends import AttemptRequest, Command, ExitReason, FileTree, Outcome, blocking
-from remit.backends.docker import DockerBackend, Engine, Staging
+from remit.backends import blocking
+from remit.backends.base import AttemptRequest, Command
+from remit.backends.docker.backend import DockerBackend
+from remit.backends.docker.engine import Engine
+from remit.backends.docker.folders import Staging
+from remit.backends.filetree import FileTree
+from remit.backends.outcome import ExitReason, Outcome
 from remit.execution import progress
 from remit.execution.lifecycle import RetryAt, after_attempt
 from remit.execution.runner import Attempt, Runner
 from remit.execution.store import RunStore
 from remit.sandbox import Confinement, HostMount, Identities, Limits, Network, fork_server
-from remit.telemetry import Redactor
+from remit.telemetry.redact import Redactor
 from support import soaking
 
 pytestmark = [

@@ -19,8 +19,12 @@ from typing import Any
 import pytest
 
 from dockers import Heard, docker, make_image, needs_docker, remove_image
-from remit.backends import AttemptRequest, Command, ExitReason, FileTree, Outcome
-from remit.backends.docker import DockerBackend, Engine, Staging
+from remit.backends.base import AttemptRequest, Command
+from remit.backends.docker.backend import DockerBackend
+from remit.backends.docker.engine import Engine
+from remit.backends.docker.folders import Staging
+from remit.backends.filetree import FileTree
+from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import InvalidInput, SandboxUnavailable
 from remit.sandbox import Confinement, EmptyMount, HostMount, Identities, Limits, Mount
 from remit.sandbox.staging import copy_mount, stage_at, unstage

@@ -18,8 +18,11 @@ from typing import Any
 import pytest
 
 from dockers import Heard, docker, make_image, needs_docker, remove_image
-from remit.backends import AttemptRequest, Command, ExitReason, Handle, Outcome
-from remit.backends.docker import DockerBackend, Engine, Staging
+from remit.backends.base import AttemptRequest, Command, Handle
+from remit.backends.docker.backend import DockerBackend
+from remit.backends.docker.engine import Engine
+from remit.backends.docker.folders import Staging
+from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import InvalidInput, OutcomeUnknown, SandboxUnavailable
 from remit.sandbox import Confinement, HostMount, Identities, Limits
 

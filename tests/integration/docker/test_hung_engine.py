@@ -16,15 +16,19 @@ import docker as docker_sdk
 import pytest
 
 from dockers import LEAKING, Heard, OwnEngine, docker, during, sdk_leaves_sockets  # noqa: F401
-from remit.api import ExecutionTask
-from remit.backends import AttemptRequest, Command, ExitReason, Handle, breaker
-from remit.backends.docker import DockerBackend, Engine, container
-from remit.backends.docker.engine import ANSWER_SECONDS, MOST_AT_ONCE
+from remit.api.executiontask import ExecutionTask
+from remit.backends import breaker
+from remit.backends.base import AttemptRequest, Command, Handle
+from remit.backends.docker import container
+from remit.backends.docker.backend import DockerBackend
+from remit.backends.docker.engine import ANSWER_SECONDS, MOST_AT_ONCE, Engine
 from remit.backends.failure import OperationFailed
+from remit.backends.outcome import ExitReason
 from remit.errors import OutcomeUnknown, RemitError
-from remit.operations import OperationRequest
-from remit.operations.container import ContainerExecutor
-from remit.policy import Grant, request_for
+from remit.operations.base import OperationRequest
+from remit.operations.container.executor import ContainerExecutor
+from remit.policy.grant import Grant
+from remit.policy.request import request_for
 from remit.sandbox import Confinement, Limits, Network
 
 pytestmark = pytest.mark.timeout(180)

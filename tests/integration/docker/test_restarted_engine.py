@@ -9,9 +9,12 @@ import pytest
 
 from dockers import LEAKING, Heard, docker, during, make_image, needs_docker, own_engine, sdk_leaves_sockets  # noqa: F401
 from outgoing import egress, local, web_server
-from remit.backends import AttemptRequest, Command, ExitReason, breaker
-from remit.backends.docker import DockerBackend, Engine
-from remit.backends.egress import EgressListeners
+from remit.backends import breaker
+from remit.backends.base import AttemptRequest, Command
+from remit.backends.docker.backend import DockerBackend
+from remit.backends.docker.engine import Engine
+from remit.backends.egress.listeners import EgressListeners
+from remit.backends.outcome import ExitReason
 from remit.sandbox import Confinement, Limits
 
 PATIENCE = 60

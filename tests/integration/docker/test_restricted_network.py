@@ -20,11 +20,14 @@ import pytest
 import pythonimage
 from dockers import Heard, docker, needs_docker, remove_image
 from outgoing import PRELUDE, egress, local, open_listener, web_server
-from remit.backends import AttemptRequest, Command, ExitReason, Handle, Outcome
-from remit.backends.docker import DockerBackend, Engine
-from remit.backends.egress import EgressListeners, UsageStore
+from remit.backends.base import AttemptRequest, Command, Handle
+from remit.backends.docker.backend import DockerBackend
+from remit.backends.docker.engine import Engine
+from remit.backends.egress.listeners import EgressListeners
+from remit.backends.egress.usagestore import UsageStore
+from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import BackendError, OutcomeUnknown
-from remit.policy import Egress
+from remit.policy.egress import Egress
 from remit.sandbox import Confinement, Limits
 
 PATIENCE = 60

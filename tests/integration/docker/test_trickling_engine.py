@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from dockers import LEAKING, Heard, during, sdk_leaves_sockets  # noqa: F401
-from remit.backends.docker import Engine, create, inspect_image
 from remit.backends.docker.archives import EngineArchives, path_stat
 from remit.backends.docker.container import Container, State
+from remit.backends.docker.engine import Engine, create, inspect_image
 from remit.backends.failure import OperationFailed
 
 pytestmark = pytest.mark.timeout(120)

@@ -11,8 +11,11 @@ import pytest
 
 from dockers import LEAKING, Heard, docker, make_image, needs_docker, remove_image, sdk_leaves_sockets  # noqa: F401
 from engines import Relay
-from remit.backends import AttemptRequest, Command, ExitReason
-from remit.backends.docker import DockerBackend, Engine, container
+from remit.backends.base import AttemptRequest, Command
+from remit.backends.docker import container
+from remit.backends.docker.backend import DockerBackend
+from remit.backends.docker.engine import Engine
+from remit.backends.outcome import ExitReason
 from remit.sandbox import Confinement, Limits
 
 pytestmark = pytest.mark.timeout(180)

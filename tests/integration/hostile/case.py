@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from remit.backends import ExitReason
+from remit.backends.outcome import ExitReason
 from remit.sandbox import Layer, Limits
 
 MEBIBYTE = 1 << 20

@@ -18,7 +18,7 @@ from uuid import uuid4
 import pytest
 
 from parts import require
-from remit.backends import ProcessBackend
+from remit.backends.process import ProcessBackend
 from remit.sandbox import Ability, Host, Layer, probe_host
 
 from ..operator.conftest import World, installed, new_world, world

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from remit.backends import ExitReason
+from remit.backends.outcome import ExitReason
 from remit.sandbox import Layer
 
 from .case import EXITED, Program

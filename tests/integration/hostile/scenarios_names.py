@@ -16,7 +16,7 @@ import structlog
 
 from remit.errors import ApiError
 from remit.kube.client import POLICIES
-from remit.telemetry import configure
+from remit.telemetry.logs import configure
 
 from .case import Book
 from .conftest import World

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from remit.api import ExecutionTask
+from remit.api.executiontask import ExecutionTask
 from remit.errors import ApiError, InvalidInput
 from remit.execution.admission import MAX_OUTPUT_BYTES, Admission, Admitted, PolicySet
 from remit.execution.resolved import Resolved

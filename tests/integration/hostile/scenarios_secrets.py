@@ -19,7 +19,7 @@ import orjson
 import structlog
 
 from remit.kube.client import EVENTS, NAMESPACES, POLICIES, SECRETS, TASKS
-from remit.telemetry import configure
+from remit.telemetry.logs import configure
 
 from .case import Book
 from .conftest import World

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from remit.backends import AttemptRequest, Command, Stream
+from remit.backends.base import AttemptRequest, Command, Stream
 from remit.errors import SandboxUnavailable
 from remit.execution.output import OutputWriter
 from remit.sandbox import Confinement

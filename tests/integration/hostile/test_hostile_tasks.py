@@ -14,10 +14,13 @@ import pytest
 from remit.errors import ApiError
 from remit.kube.client import CONFIG_MAPS, NAMESPACES, POLICIES, TASKS, Object, Resource
 from remit.operations.command import look_up
-from remit.policy import Limits, PolicyRequest, canonical, decide
+from remit.policy.argv import canonical
+from remit.policy.deciding import decide
+from remit.policy.limits import Limits
+from remit.policy.request import PolicyRequest
 from remit.policy.testing import parse_policies
 from remit.sandbox import Layer, probe_host
-from remit.telemetry import escape
+from remit.telemetry.logs import escape
 
 from ..operator.conftest import PATIENCE, truth
 from . import bodies, commands_starter, tasks_smuggling

@@ -17,7 +17,8 @@ import monitoring
 from ports import free_port
 from remit.notifications.config import NotificationConfig
 from remit.notifications.notifier import Notifier
-from remit.telemetry import Metrics, Redactor
+from remit.telemetry.metrics import Metrics
+from remit.telemetry.redact import Redactor
 from webhooks import Hook, web_hook
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # Apprise imports it

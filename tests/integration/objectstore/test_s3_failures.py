@@ -20,14 +20,17 @@ from obstore.exceptions import GenericError
 
 from objectstores import NO_GRACE, SECRET, Swift, keys
 from ports import free_port
-from remit.backends import DescriptorTree, ExitReason, Outcome
+from remit.backends.filetree import DescriptorTree
+from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import InvalidInput
-from remit.execution.artifacts import StoredArtifact, StoreUnavailable, WantedArtifact, collector
+from remit.execution.artifacts.collecting import WantedArtifact, collector
 from remit.execution.artifacts.s3 import bucket
 from remit.execution.artifacts.s3.bucket import Bucket
 from remit.execution.artifacts.s3.failures import failure
 from remit.execution.artifacts.s3.location import S3Location, location
 from remit.execution.artifacts.s3.store import S3Store
+from remit.execution.artifacts.store import StoreUnavailable
+from remit.execution.artifacts.stored import StoredArtifact
 
 
 def once(where: S3Location, folder: Path) -> S3Store:

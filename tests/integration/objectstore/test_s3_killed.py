@@ -11,10 +11,10 @@ import pytest
 
 import mortalstore
 from objectstores import Swift, keys
-from remit.execution.artifacts import StoredArtifact
 from remit.execution.artifacts.s3.contents import PART_BYTES
 from remit.execution.artifacts.s3.location import S3Location, write_down
 from remit.execution.artifacts.s3.store import S3Store
+from remit.execution.artifacts.stored import StoredArtifact
 
 OLD, NEW = {"a": b"old", "b": b"same"}, {"a": b"n" * (PART_BYTES + 1), "b": b"same"}
 Mortal = Callable[[str, int, str], bool]

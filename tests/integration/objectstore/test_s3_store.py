@@ -15,11 +15,12 @@ import pytest
 import artifacts
 from objectstores import NO_GRACE, Swift, keys
 from remit.backends.elapsed import ElapsedTime
-from remit.execution.artifacts import Damaged, StoredArtifact, save
 from remit.execution.artifacts.s3 import contents as s3_contents
 from remit.execution.artifacts.s3.bucket import Bucket
 from remit.execution.artifacts.s3.location import S3Location
 from remit.execution.artifacts.s3.store import S3Store
+from remit.execution.artifacts.saving import save
+from remit.execution.artifacts.stored import Damaged, StoredArtifact
 
 HOUR = 3600
 

@@ -10,12 +10,17 @@ from typing import Any
 
 import pytest
 
-from remit.api import CommandPolicy, ExecutionTask
-from remit.backends import Outcome
+from remit.api.commandpolicy import CommandPolicy
+from remit.api.executiontask import ExecutionTask
+from remit.backends.outcome import Outcome
 from remit.errors import PolicyDenied
 from remit.execution.operations import execute
-from remit.operations import OperationExecutor, OperationRequest
-from remit.policy import Decision, Grant, Limits, compile_policy, decide, request_for
+from remit.operations.base import OperationExecutor, OperationRequest
+from remit.policy.compile import compile_policy
+from remit.policy.deciding import Decision, decide
+from remit.policy.grant import Grant
+from remit.policy.limits import Limits
+from remit.policy.request import request_for
 from servers import Server, valkey
 
 

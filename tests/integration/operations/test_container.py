@@ -16,12 +16,12 @@ import orjson
 import pytest
 
 from dockers import LEAKING, docker, make_image, needs_docker, remove_image, sdk_leaves_sockets  # noqa: F401
-from remit.backends.docker import Engine
+from remit.backends.docker.engine import Engine
 from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
 from remit.execution.operations import execute
-from remit.operations.container import ContainerExecutor
-from remit.policy import Limits
+from remit.operations.container.executor import ContainerExecutor
+from remit.policy.limits import Limits
 
 from .conftest import Desk
 

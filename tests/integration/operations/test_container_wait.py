@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from dockers import docker
-from remit.backends import ExitReason, Handle, Outcome
-from remit.backends.docker import Engine
+from remit.backends.base import Handle
+from remit.backends.docker.engine import Engine
+from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import PolicyDenied
 from remit.execution.operations import attend
-from remit.operations import OperationRequest
-from remit.operations.container import ContainerExecutor
-from remit.policy import Limits
+from remit.operations.base import OperationRequest
+from remit.operations.container.executor import ContainerExecutor
+from remit.policy.limits import Limits
 
 from .conftest import Desk
 

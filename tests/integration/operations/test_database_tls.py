@@ -20,7 +20,8 @@ from cryptography.x509.oid import NameOID
 
 from remit.backends.failure import OperationFailed
 from remit.controlplane.certificates import ensure_tls
-from remit.operations.database import PostgresExecutor, RedisExecutor
+from remit.operations.database.postgres import PostgresExecutor
+from remit.operations.database.redis import RedisExecutor
 from servers import postgres, valkey
 
 from .conftest import Desk

@@ -13,9 +13,9 @@ import pytest
 
 from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
-from remit.operations.file import FileExecutor
-from remit.operations.http import HttpExecutor
-from remit.policy import Limits
+from remit.operations.file.executor import FileExecutor
+from remit.operations.http.executor import HttpExecutor
+from remit.policy.limits import Limits
 
 from .conftest import Desk
 from .httpserver import Server, serving

@@ -26,28 +26,29 @@ import remit.operations
 import supervised
 from dockers import docker, make_image, needs_docker, remove_image
 from faultpoints import Fault, Lines, Tally, disturbed
-from remit.api import ExecutionTask
+from remit.api.executiontask import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus
-from remit.backends import AttemptRequest, Outcome, OutputSink
-from remit.backends import Command as Program
+from remit.backends.base import AttemptRequest, OutputSink
+from remit.backends.base import Command as Program
 from remit.backends.breaker import Breaker
-from remit.backends.docker import Engine
+from remit.backends.docker.engine import Engine
+from remit.backends.outcome import Outcome
 from remit.execution import operations, runner
 from remit.execution.lifecycle import RetryAt, after_attempt
 from remit.execution.output import OutputWriter
 from remit.execution.runner import Attempt, Runner
 from remit.execution.store import Run, RunStore
-from remit.operations import OperationExecutor, OperationRequest
-from remit.operations.base import Effect
-from remit.operations.container import ContainerExecutor
-from remit.operations.database import PostgresExecutor, RedisExecutor
-from remit.operations.file import FileExecutor
-from remit.operations.http import HttpExecutor
-from remit.operations.process import ProcessExecutor, Supervision
-from remit.operations.process.supervision import Wanted
+from remit.operations.base import Effect, OperationExecutor, OperationRequest
+from remit.operations.container.executor import ContainerExecutor
+from remit.operations.database.postgres import PostgresExecutor
+from remit.operations.database.redis import RedisExecutor
+from remit.operations.file.executor import FileExecutor
+from remit.operations.http.executor import HttpExecutor
+from remit.operations.process.executor import ProcessExecutor
+from remit.operations.process.supervision import Supervision, Wanted
 from remit.sandbox import Confinement, probe_host
 from remit.sandbox import Limits as SandboxLimits
-from remit.telemetry import Redactor
+from remit.telemetry.redact import Redactor
 from servers import postgres, valkey
 from support import soaking
 from webserver import answering

@@ -14,7 +14,7 @@ import pytest
 
 from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
-from remit.operations.file import FileExecutor
+from remit.operations.file.executor import FileExecutor
 from remit.sandbox import beneath
 
 from .conftest import Desk

@@ -13,13 +13,15 @@ from typing import Any
 
 import orjson
 
-from remit.api import CommandPolicy, ExecutionTask
-from remit.backends import ExitReason, Outcome
-from remit.backends.outcome import Usage
+from remit.api.commandpolicy import CommandPolicy
+from remit.api.executiontask import ExecutionTask
+from remit.backends.outcome import ExitReason, Outcome, Usage
 from remit.operations.file.__main__ import execute
 from remit.operations.file.handover import Handover, encode
 from remit.operations.file.report import STOPPED_CODE, ReportedOutput
-from remit.policy import Grant, Installation, compile_policy, request_for
+from remit.policy.compile import compile_policy
+from remit.policy.grant import Grant
+from remit.policy.request import Installation, request_for
 
 from .conftest import Kept
 

@@ -24,12 +24,12 @@ from remit.api.operations import FileOperation
 from remit.backends.failure import OperationFailed
 from remit.errors import InvalidInput, PolicyDenied
 from remit.operations.base import Effect
-from remit.operations.file import FileExecutor
 from remit.operations.file.access import Access
 from remit.operations.file.actions import append
+from remit.operations.file.executor import FileExecutor
 from remit.operations.file.job import Job
 from remit.operations.file.writing import Limit
-from remit.policy import Limits
+from remit.policy.limits import Limits
 from remit.sandbox import beneath
 
 from .conftest import Desk

@@ -14,14 +14,16 @@ from urllib.parse import quote
 import orjson
 import pytest
 
-from remit.backends import Outcome, breaker
+from remit.backends import breaker
 from remit.backends.egress.dialing import LOOKUPS
 from remit.backends.failure import OperationFailed
+from remit.backends.outcome import Outcome
 from remit.controlplane.certificates import ensure_tls
 from remit.errors import PolicyDenied
 from remit.execution.operations import execute
-from remit.operations.http import HttpExecutor, transport
-from remit.policy import Address
+from remit.operations.http import transport
+from remit.operations.http.executor import HttpExecutor
+from remit.policy.hosts import Address
 
 from .conftest import Desk
 from .httpserver import Server, serving

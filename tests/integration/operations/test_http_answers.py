@@ -14,8 +14,8 @@ from aiohttp import web
 
 from remit.backends.breaker import FAILURES
 from remit.backends.failure import LONGEST_RETRY_AFTER
-from remit.operations.http import HttpExecutor
-from remit.policy import Address
+from remit.operations.http.executor import HttpExecutor
+from remit.policy.hosts import Address
 from webserver import answering
 
 from .conftest import Desk

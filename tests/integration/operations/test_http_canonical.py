@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 
 from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
-from remit.operations.file import FileExecutor
-from remit.operations.http import HttpExecutor
-from remit.policy import Address, Decision, describe
+from remit.operations.file.executor import FileExecutor
+from remit.operations.http.executor import HttpExecutor
+from remit.policy.deciding import Decision
+from remit.policy.hosts import Address
+from remit.policy.rules import describe
 
 from .conftest import Desk
 

@@ -12,13 +12,13 @@ import orjson
 import psycopg
 import pytest
 
-from remit.backends import Outcome
 from remit.backends.breaker import FAILURES
 from remit.backends.failure import OperationFailed
+from remit.backends.outcome import Outcome
 from remit.errors import PolicyDenied
-from remit.operations.database import PostgresExecutor
 from remit.operations.database import postgres as postgres_module
 from remit.operations.database.pools import MOST_CONNECTIONS
+from remit.operations.database.postgres import PostgresExecutor
 from remit.operations.database.rows import MOST_BYTES
 from remit.policy.statements import Statement
 from servers import Server, postgres

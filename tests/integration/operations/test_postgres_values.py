@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from remit.backends.breaker import FAILURES
 from remit.backends.failure import OperationFailed
-from remit.operations.database import PostgresExecutor
 from remit.operations.database.loaders import ADAPTERS
+from remit.operations.database.postgres import PostgresExecutor
 from servers import postgres
 from support import repetitions
 

@@ -9,14 +9,14 @@ from typing import Any
 import orjson
 import pytest
 
-from remit.backends import Outcome
 from remit.backends.breaker import FAILURES
 from remit.backends.failure import OperationFailed
+from remit.backends.outcome import Outcome
 from remit.errors import PolicyDenied
-from remit.operations.database import RedisExecutor
 from remit.operations.database import redis as redis_module
 from remit.operations.database.metering import MOST_BYTES
 from remit.operations.database.pools import MOST_CONNECTIONS
+from remit.operations.database.redis import RedisExecutor
 from servers import Server, valkey
 
 from .conftest import Desk

@@ -12,12 +12,12 @@ import psutil
 import pytest
 
 import supervised
-from remit.backends import AttemptRequest, Command
+from remit.backends.base import AttemptRequest, Command
 from remit.backends.failure import OperationFailed
 from remit.operations.base import Effect
-from remit.operations.process import Supervision, supervision
+from remit.operations.process import supervision
 from remit.operations.process.record import supervised as lives
-from remit.operations.process.supervision import Wanted
+from remit.operations.process.supervision import Supervision, Wanted
 from remit.sandbox import Confinement, probe_host
 
 NEVER_READS = "import os, time\nif os.fork(): os._exit(0)\nwhile True: time.sleep(1)\n"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
-from remit.operations.database import PostgresExecutor
+from remit.operations.database.postgres import PostgresExecutor
 from remit.policy.sqlfunctions import KEYWORDS, READING, SYNTAX, VOLATILE
 from remit.policy.statements import read_statement
 from servers import Server, postgres

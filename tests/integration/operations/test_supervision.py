@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from remit.backends import AttemptRequest
-from remit.backends import Command as Program
+from remit.backends.base import AttemptRequest
+from remit.backends.base import Command as Program
 from remit.operations.base import Effect
-from remit.operations.process import Supervision, Wanted, supervision
+from remit.operations.process import supervision
 from remit.operations.process.record import supervised
+from remit.operations.process.supervision import Supervision, Wanted
 from remit.sandbox import Confinement, Limits, probe_host
 
 PATIENCE = 60

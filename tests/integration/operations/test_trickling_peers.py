@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from middleman import keeping_back
-from remit.backends import Outcome
-from remit.operations import OperationExecutor
-from remit.operations.database import PostgresExecutor, RedisExecutor
-from remit.operations.http import HttpExecutor
+from remit.backends.outcome import Outcome
+from remit.operations.base import OperationExecutor
+from remit.operations.database.postgres import PostgresExecutor
+from remit.operations.database.redis import RedisExecutor
+from remit.operations.http.executor import HttpExecutor
 from servers import Server, postgres
 from trickling import BODIES, trickling
 

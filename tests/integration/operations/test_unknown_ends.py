@@ -14,11 +14,13 @@ import redis
 from aiohttp import web
 
 from middleman import keeping_back
-from remit.backends import Outcome, breaker
+from remit.backends import breaker
+from remit.backends.outcome import Outcome
 from remit.execution.operations import execute
-from remit.operations import OperationExecutor
-from remit.operations.database import PostgresExecutor, RedisExecutor
-from remit.operations.http import HttpExecutor
+from remit.operations.base import OperationExecutor
+from remit.operations.database.postgres import PostgresExecutor
+from remit.operations.database.redis import RedisExecutor
+from remit.operations.http.executor import HttpExecutor
 from servers import Server, postgres
 from webserver import answering
 

@@ -18,7 +18,7 @@ from remit.api.definitions import crds
 from remit.controllers import policies, probing
 from remit.controllers.operator import Operator, running_operator
 from remit.controllers.settings import Settings
-from remit.controlplane import ControlPlane
+from remit.controlplane.server import ControlPlane
 from remit.errors import ApiError
 from remit.execution import waiting
 from remit.kube.access import Access
@@ -26,7 +26,7 @@ from remit.kube.client import CRDS, EVENTS, LEASES, POLICIES, TASKS, Kube, Objec
 from remit.kube.lease import LEASE_NAME
 from remit.release import clock
 from remit.sandbox import Layer, probe_host
-from remit.telemetry import Redactor
+from remit.telemetry.redact import Redactor
 from support import pauses, unmeasured
 
 PATIENCE = 60

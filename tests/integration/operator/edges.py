@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 import supervised
-from remit.release.traffic import Traffic
+from remit.release.traffic.traffic import Traffic
 from shops import GROUNDS, Shop, open_shop
 from support import pauses
 

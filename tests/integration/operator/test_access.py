@@ -23,7 +23,7 @@ from remit.controlplane.certificates import ensure_tls
 from remit.errors import ApiError, RemitError
 from remit.kube.access import Access
 from remit.kube.client import TASKS, Kube
-from remit.telemetry import Redactor
+from remit.telemetry.redact import Redactor
 from webserver import answering
 
 

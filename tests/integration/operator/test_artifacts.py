@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from remit.execution.artifacts import FolderStore
+from remit.execution.artifacts.folderstore import FolderStore
 from remit.kube.client import SECRETS, TASKS
 
 from .conftest import World

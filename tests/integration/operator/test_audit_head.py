@@ -6,7 +6,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from remit.kube.client import LEASES
-from remit.telemetry import Anchor, verify
+from remit.telemetry.chain import Anchor
+from remit.telemetry.verifying import verify
 
 
 @pytest.mark.parametrize("leader_election", [True, False])

@@ -17,7 +17,8 @@ from parts import require
 from remit.controllers.operator import Operator
 from remit.errors import AuditUnavailable
 from remit.kube.client import TASKS
-from remit.telemetry import AuditEvent, verify
+from remit.telemetry.chain import AuditEvent
+from remit.telemetry.verifying import verify
 
 pytestmark = pytest.mark.no_cover
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from remit.api import ExecutionTask
+from remit.api.executiontask import ExecutionTask
 from remit.client import RemitClient
 from remit.errors import ApiError, InvalidInput, RemitError, WaitTimeout
 from remit.kube.client import TASKS

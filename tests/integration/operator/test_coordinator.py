@@ -22,7 +22,8 @@ import pytest
 import redis
 from aiohttp import web
 
-from remit.api import ExecutionTask, Phase
+from remit.api.executiontask import ExecutionTask
+from remit.api.phases import Phase
 from remit.client import Access, RemitClient
 from remit.kube.client import SECRETS
 from servers import postgres, valkey

@@ -40,7 +40,7 @@ from remit.kube.client import (
     Kube,
     Object,
 )
-from remit.telemetry import Redactor
+from remit.telemetry.redact import Redactor
 from support import pauses
 
 from .conftest import PATIENCE, truth

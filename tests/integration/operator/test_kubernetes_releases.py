@@ -28,7 +28,7 @@ from remit.errors import ApiError
 from remit.kube.access import Access
 from remit.kube.client import CRDS, DEPLOYMENTS, NAMESPACES, POLICIES, SECRETS, TASKS, Kube, Object
 from remit.release.targets.kubernetes.cluster import ENDPOINTS, PODS, REVISIONS, SERVICES, WORKLOADS
-from remit.telemetry import Redactor
+from remit.telemetry.redact import Redactor
 from support import repetitions
 
 from .conftest import truth

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from collectors import Collector, Received, collecting, export_to
-from remit.api import ExecutionTask
+from remit.api.executiontask import ExecutionTask
 from remit.controllers import tasktraces
 from remit.kube.client import TASKS
 from remit.telemetry import otlp

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from remit.kube.client import POLICIES
-from remit.telemetry import verify
+from remit.telemetry.verifying import verify
 
 from .conftest import World, truth
 from .test_values import SECRET, reference, secret

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from remit.api import Deployment, ExecutionTask
+from remit.api.deployment import Deployment
+from remit.api.executiontask import ExecutionTask
 from remit.cli import tasks
 from remit.errors import ApiError
 from remit.kube.client import DEPLOYMENTS, TASKS

@@ -17,7 +17,7 @@ import pytest
 
 import supervised
 from remit.kube.client import DEPLOYMENTS, SECRETS, TASKS
-from remit.release.traffic import Probe
+from remit.release.traffic.probe import Probe
 from shops import truth
 
 from .conftest import World

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from ports import free_port
-from remit.release.traffic import Probe, Traffic
+from remit.release.traffic.probe import Probe
+from remit.release.traffic.traffic import Traffic
 from shops import PATIENCE, Ground, Shop, on_every_ground, open_shop
 
 from .conftest import World

@@ -12,7 +12,7 @@ import structlog
 
 from remit.kube.client import CONFIG_MAPS, EVENTS, POLICIES, SECRETS, TASKS
 from remit.release.targets import copies
-from remit.telemetry import AuditEvent
+from remit.telemetry.chain import AuditEvent
 from shops import truth
 
 from .conftest import PATIENCE, World

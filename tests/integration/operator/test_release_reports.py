@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from remit.kube.client import DEPLOYMENTS
-from remit.release.traffic import Traffic
+from remit.release.traffic.traffic import Traffic
 from shops import GROUNDS, PATIENCE, Shop, open_shop
 
 from .conftest import World

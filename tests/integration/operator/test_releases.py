@@ -16,7 +16,8 @@ from ports import free_port
 from remit.client import RemitClient
 from remit.errors import DeploymentError
 from remit.kube.client import DEPLOYMENTS, EVENTS, SECRETS, TASKS, Object
-from remit.release.traffic import Probe, Traffic
+from remit.release.traffic.probe import Probe
+from remit.release.traffic.traffic import Traffic
 
 from .conftest import PATIENCE, World, truth
 

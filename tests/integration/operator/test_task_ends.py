@@ -14,7 +14,7 @@ import pytest
 from remit.errors import ApiError
 from remit.kube.client import POLICIES, TASKS
 from remit.sandbox import Ability, Layer, probe_host
-from remit.telemetry import verify
+from remit.telemetry.verifying import verify
 
 from .conftest import World, truth
 

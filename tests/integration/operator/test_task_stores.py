@@ -17,8 +17,10 @@ import pytest
 
 from remit.agent.executions import Execution, ExecutionStore, OwnPolicies
 from remit.agent.inputs import resolved_of
-from remit.api import CommandPolicy, ExecutionTask, ExecutionTaskStatus
-from remit.backends import ProcessBackend
+from remit.api.commandpolicy import CommandPolicy
+from remit.api.executiontask import ExecutionTask
+from remit.api.executiontaskstatus import ExecutionTaskStatus
+from remit.backends.process import ProcessBackend
 from remit.controllers.intake import reflectors
 from remit.controllers.policies import Policies
 from remit.controllers.tasks import TaskReconciler
@@ -34,9 +36,12 @@ from remit.kube.client import POLICIES, TASKS, Kube
 from remit.kube.events import Recorder
 from remit.kube.status import as_wire
 from remit.kube.workqueue import WorkQueue
-from remit.policy import compile_policy
+from remit.policy.compile import compile_policy
 from remit.sandbox import probe_host
-from remit.telemetry import AuditEvent, AuditLog, Metrics, Redactor
+from remit.telemetry.audit import AuditLog
+from remit.telemetry.chain import AuditEvent
+from remit.telemetry.metrics import Metrics
+from remit.telemetry.redact import Redactor
 
 from .conftest import PATIENCE, World
 

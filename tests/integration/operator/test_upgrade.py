@@ -25,7 +25,7 @@ from remit.errors import ApiError
 from remit.kube.access import Access
 from remit.kube.client import CRDS, DEPLOYMENTS, EVENTS, NAMESPACES, POLICIES, TASKS, Kube, Object
 from remit.operations.process.record import supervised
-from remit.telemetry import Redactor
+from remit.telemetry.redact import Redactor
 from support import pauses
 
 from .conftest import PATIENCE, truth

@@ -14,7 +14,8 @@ import pytest
 from policies import reading
 from releases import spec
 from remit.errors import DeploymentError
-from remit.release import Material, Revision, Snapshot
+from remit.release.model import Revision, Snapshot
+from remit.release.target import Material
 from remit.release.targets import artifacts
 from remit.release.targets import copies as module
 from remit.release.targets.artifacts import earlier_place

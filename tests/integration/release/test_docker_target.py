@@ -15,11 +15,13 @@ import pytest
 
 from dockers import docker, make_image, remove_image
 from dockerstage import PATIENCE, SERVE, Stage, staged
-from remit.backends.docker import Engine
+from remit.backends.docker.engine import Engine
 from remit.errors import DeploymentError
-from remit.policy import Limits
-from remit.release import Material, ObservedState
-from remit.release.targets.docker import Owner, network
+from remit.policy.limits import Limits
+from remit.release.model import ObservedState
+from remit.release.target import Material
+from remit.release.targets.docker import network
+from remit.release.targets.docker.planning import Owner
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from ports import free_port
 from remit.controllers.probing import ProbeRun
-from remit.release.traffic import Probe
+from remit.release.traffic.probe import Probe
 
 
 async def _accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -20,18 +20,21 @@ from parts import require
 from policies import reading
 from ports import free_port
 from remit.api.deployment import DeploymentSpec
-from remit.backends import AttemptRequest, Command, ProcessBackend
+from remit.backends.base import AttemptRequest, Command
+from remit.backends.process import ProcessBackend
 from remit.errors import DeploymentError
-from remit.operations.process import Supervision
-from remit.release import Material, ObservedState, Revision, SlotView, Snapshot
-from remit.release.targets import ProcessTarget, localports, process
+from remit.operations.process.supervision import Supervision
+from remit.release.model import ObservedState, Revision, SlotView, Snapshot
+from remit.release.target import Material
+from remit.release.targets import localports, process
 from remit.release.targets.desiredstate import DesiredSide
 from remit.release.targets.loadbalancer import LoadBalancer
-from remit.release.targets.process import Permits
+from remit.release.targets.process import Permits, ProcessTarget
 from remit.release.targets.reading import Reading
-from remit.release.traffic import Probe, Traffic
+from remit.release.traffic.probe import Probe
+from remit.release.traffic.traffic import Traffic
 from remit.sandbox import Confinement, Layer, Limits, probe_host, reader_group, with_group
-from remit.telemetry import MASK
+from remit.telemetry.redact import MASK
 
 PATIENCE = 90
 APP = """

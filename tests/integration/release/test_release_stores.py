@@ -20,32 +20,23 @@ from remit.api.deploymentstatus import DeploymentStatus
 from remit.controllers.deployments import DeploymentReconciler
 from remit.controllers.intake import reflectors
 from remit.controllers.reporting import Reports
-from remit.controlplane import ControlPlane
+from remit.controlplane.server import ControlPlane
 from remit.errors import ApiError, AuditUnavailable, DeploymentError
 from remit.kube.access import Access
 from remit.kube.client import CRDS, DEPLOYMENTS, TASKS, Kube
 from remit.kube.events import Recorder
-from remit.release import (
-    Drain,
-    HookKey,
-    HookView,
-    Material,
-    ObservedState,
-    Prepare,
-    Preview,
-    Provision,
-    Retire,
-    Revision,
-    Scale,
-    SpecProblem,
-    Switch,
-    configuration,
-)
+from remit.release import configuration
 from remit.release.driver import ReleaseDriver
 from remit.release.folderstore import FolderStore
+from remit.release.model import HookKey, HookView, ObservedState, Revision, SpecProblem
 from remit.release.places import Place
 from remit.release.revisions import LocalRevisions
-from remit.telemetry import Anchor, AuditEvent, AuditLog, Metrics, Redactor
+from remit.release.steps import Drain, Prepare, Preview, Provision, Retire, Scale, Switch
+from remit.release.target import Material
+from remit.telemetry.audit import AuditLog
+from remit.telemetry.chain import Anchor, AuditEvent
+from remit.telemetry.metrics import Metrics
+from remit.telemetry.redact import Redactor
 
 pytestmark = pytest.mark.no_cover
 

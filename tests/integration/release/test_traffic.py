@@ -26,9 +26,10 @@ from httpsides import Side, side
 from ports import free_port
 from remit.api.deploymentstatus import Slot
 from remit.errors import DeploymentError
-from remit.release.traffic import Entry, Probe, Route, Traffic
 from remit.release.traffic.instance import Instance
-from remit.release.traffic.traffic import _left
+from remit.release.traffic.probe import Probe
+from remit.release.traffic.route import Entry, Route
+from remit.release.traffic.traffic import Traffic, _left
 from support import repetitions
 
 NAME = "default/shop"

@@ -13,7 +13,9 @@ import psutil
 import pytest
 
 from parts import require
-from remit.backends import AttemptRequest, Command, Handle, Outcome, ProcessBackend
+from remit.backends.base import AttemptRequest, Command, Handle
+from remit.backends.outcome import Outcome
+from remit.backends.process import ProcessBackend
 from remit.sandbox import Ability, Confinement, Host, Layer, Limits, probe_host
 
 PYTHON = "/usr/bin/python3"

@@ -16,7 +16,9 @@ import pytest
 
 from outside import oom_scores, until_processes
 from parts import require
-from remit.backends import AttemptRequest, Command, ExitReason, ProcessBackend
+from remit.backends.base import AttemptRequest, Command
+from remit.backends.outcome import ExitReason
+from remit.backends.process import ProcessBackend
 from remit.errors import InvalidInput, SandboxUnavailable
 from remit.sandbox import Ability, Confinement, Host, Layer, Limits, plan, probe_host
 from remit.sandbox.scratch import remove, scratch

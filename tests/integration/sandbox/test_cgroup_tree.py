@@ -15,7 +15,7 @@ from uuid import uuid4
 import pytest
 
 from parts import require
-from remit.backends import Handle
+from remit.backends.base import Handle
 from remit.backends.recovery import recover
 from remit.sandbox import (
     AttemptCgroup,

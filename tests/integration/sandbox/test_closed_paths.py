@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from remit.backends import ProcessBackend
+from remit.backends.process import ProcessBackend
 from remit.sandbox import Host, reader_group, with_group
 
 from .conftest import Runner

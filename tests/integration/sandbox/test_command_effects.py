@@ -25,15 +25,17 @@ import structlog.testing
 
 from faultpoints import Fault, Tally, disturbed
 from parts import require
-from remit.api import ExecutionTask
+from remit.api.executiontask import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus
-from remit.backends import AttemptRequest, Command, ExitReason, Outcome, ProcessBackend
+from remit.backends.base import AttemptRequest, Command
+from remit.backends.outcome import ExitReason, Outcome
+from remit.backends.process import ProcessBackend
 from remit.execution import progress
 from remit.execution.lifecycle import RetryAt, after_attempt
 from remit.execution.runner import Attempt, Runner
 from remit.execution.store import RunStore
 from remit.sandbox import Ability, Confinement, Layer, Limits, probe_host
-from remit.telemetry import Redactor
+from remit.telemetry.redact import Redactor
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ATTEMPTS = 4

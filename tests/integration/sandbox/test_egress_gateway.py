@@ -19,7 +19,9 @@ import pytest
 from outgoing import web_server
 from policies import policy
 from ports import free_port
-from remit.backends.egress import GatewayConfig, GatewayRecord, NetworkUse
+from remit.backends.egress.gatewayconfig import GatewayConfig
+from remit.backends.egress.gatewayrecords import GatewayRecord
+from remit.backends.egress.usage import NetworkUse
 
 TOKEN = "5a1f"
 SECONDS = 60

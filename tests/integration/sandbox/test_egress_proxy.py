@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from policies import policy
-from remit.backends.egress import Connections, EgressProxy, ProxyLimits, dialing
+from remit.backends.egress import dialing
 from remit.backends.egress.client import Patience
 from remit.backends.egress.dialing import LOOKUPS, system_resolver
-from remit.policy import Address, Egress
+from remit.backends.egress.proxy import Connections, EgressProxy, ProxyLimits
+from remit.policy.egress import Egress
+from remit.policy.hosts import Address
 
 LOOPBACK = ["127.0.0.0/8"]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from outgoing import PRELUDE, egress, local, web_server
-from remit.backends import AttemptRequest, Command, Outcome, ProcessBackend
-from remit.backends.egress import EgressListeners
-from remit.policy import Egress
+from remit.backends.base import AttemptRequest, Command
+from remit.backends.egress.listeners import EgressListeners
+from remit.backends.outcome import Outcome
+from remit.backends.process import ProcessBackend
+from remit.policy.egress import Egress
 from remit.sandbox import Confinement, Host
 
 _ids = itertools.count()

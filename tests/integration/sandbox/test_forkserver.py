@@ -20,7 +20,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from remit.backends import ExitReason, attempt
+from remit.backends import attempt
+from remit.backends.outcome import ExitReason
 from remit.errors import BackendError, LeaseLost
 from remit.sandbox import Execute, ForkServer, Job, Listen, ProcessHandle, fencing, fork_server
 from remit.sandbox.bubblewrap import HOST_NAME

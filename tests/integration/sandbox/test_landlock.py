@@ -12,7 +12,8 @@ from uuid import uuid4
 import pytest
 
 from parts import require
-from remit.backends import ExitReason, ProcessBackend
+from remit.backends.outcome import ExitReason
+from remit.backends.process import ProcessBackend
 from remit.errors import SandboxUnavailable
 from remit.sandbox import Ability, Execute, ForkServer, Layer
 from remit.sandbox.landlock import SCOPES_ABI, abi_version, scopes

@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from parts import require
-from remit.backends import Exceeded, ExitReason, Handle, Outcome, ProcessBackend
+from remit.backends.base import Handle
+from remit.backends.exceeded import Exceeded
+from remit.backends.outcome import ExitReason, Outcome
+from remit.backends.process import ProcessBackend
 from remit.errors import SandboxUnavailable
 from remit.sandbox import Host, Layer
 

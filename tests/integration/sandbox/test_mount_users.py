@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from remit.backends import Handle, ProcessBackend
+from remit.backends.base import Handle
 from remit.backends.blocking import in_thread
+from remit.backends.process import ProcessBackend
 from remit.errors import BackendError, OutcomeUnknown
 from remit.sandbox import EmptyMount, Host, Limits
 from support import wait_until

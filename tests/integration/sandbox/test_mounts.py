@@ -22,7 +22,8 @@ from pathlib import Path
 import pytest
 
 from parts import require
-from remit.backends import ExitReason, ProcessBackend
+from remit.backends.outcome import ExitReason
+from remit.backends.process import ProcessBackend
 from remit.errors import InvalidInput, SandboxUnavailable
 from remit.sandbox import Ability, EmptyMount, Host, HostMount, Layer, Limits, protected
 from remit.sandbox.protected import Protected

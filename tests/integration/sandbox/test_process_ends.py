@@ -17,7 +17,10 @@ import psutil
 import pytest
 
 from outside import oom_scores, until_processes
-from remit.backends import ExitReason, Handle, ProcessBackend, child
+from remit.backends import child
+from remit.backends.base import Handle
+from remit.backends.outcome import ExitReason
+from remit.backends.process import ProcessBackend
 from remit.errors import BackendError
 from remit.sandbox import Limits, boot_id, fork_server, start_time
 from support import wait_until

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from remit.backends import ExitReason, ProcessBackend
+from remit.backends.outcome import ExitReason
+from remit.backends.process import ProcessBackend
 from remit.errors import InvalidInput, SandboxUnavailable
 from remit.sandbox import Ability, Layer
 

@@ -12,7 +12,8 @@ from dataclasses import replace
 import pytest
 
 from parts import require
-from remit.backends import ExitReason, ProcessBackend
+from remit.backends.outcome import ExitReason
+from remit.backends.process import ProcessBackend
 from remit.errors import SandboxUnavailable
 from remit.sandbox import Ability, Host, Layer, Limits
 from remit.sandbox.syscalls import INSPECTED, NEWEST, REFUSED, error_of, numbers

@@ -23,7 +23,8 @@ from pathlib import Path
 import pytest
 
 from parts import require
-from remit.backends import ExitReason, Outcome, ProcessBackend
+from remit.backends.outcome import ExitReason, Outcome
+from remit.backends.process import ProcessBackend
 from remit.errors import InvalidInput, OutcomeUnknown
 from remit.sandbox import Host, HostMount, Identities, Layer, Limits, open_stdin_file
 from support import repetitions

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from remit.agent.targets import release_targets
-from remit.api import Deployment
+from remit.api.deployment import Deployment
 from remit.errors import InvalidInput
 
 SERVE = {"target": {"process": {"command": ["python3", "app.py", "--port=8080"]}}}

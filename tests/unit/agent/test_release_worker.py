@@ -13,8 +13,8 @@ from releases import snapshot, spec
 from remit.agent.releaseworker import ReleaseWorker
 from remit.api.deployment import Deployment
 from remit.errors import AuditUnavailable, DeploymentError, RemitError
-from remit.release import Material
 from remit.release.folderstore import FolderStore
+from remit.release.target import Material
 
 
 class Driver:

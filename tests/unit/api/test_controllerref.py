@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from remit.api import API_VERSION
 from remit.api.controllerref import controller_of, is_controlled_by
+from remit.api.group import API_VERSION
 
 SHOP = {
     "apiVersion": API_VERSION,

@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remit.api import CommandPolicy, Deployment, ExecutionTask, format_bytes, parse_bytes, parse_quantity
+from remit.api.commandpolicy import CommandPolicy
+from remit.api.deployment import Deployment
+from remit.api.executiontask import ExecutionTask
+from remit.api.quantity import format_bytes, parse_bytes, parse_quantity
 from remit.errors import InvalidInput
 
 

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remit.backends import DescriptorTree, FileTree
 from remit.backends.docker.archivetree import ArchiveTree
+from remit.backends.filetree import DescriptorTree, FileTree
 from remit.backends.pathpattern import MAX_DEPTH
 
 USER = os.geteuid()

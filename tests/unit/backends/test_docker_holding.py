@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from remit.backends import AttemptRequest, Command
+from remit.backends.base import AttemptRequest, Command
 from remit.backends.docker import pause
 from remit.backends.docker.holding import holder_name, holding, is_process_of
 from remit.sandbox import Confinement

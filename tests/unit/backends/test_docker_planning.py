@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from remit.backends import AttemptRequest, Command
+from remit.backends.base import AttemptRequest, Command
 from remit.backends.docker.holding import holding
 from remit.backends.docker.planning import (
     Given,

@@ -6,7 +6,7 @@ import datetime
 
 import pytest
 
-from remit.backends import Handle
+from remit.backends.base import Handle
 from remit.backends.docker.container import time_had
 
 STARTED = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from policies import policy
-from remit.backends.egress import proxy_environment
-from remit.policy import Egress
+from remit.backends.egress.listener import proxy_environment
+from remit.policy.egress import Egress
 
 LOOPBACK = {"addresses": ["127.0.0.0/8"]}
 

@@ -13,10 +13,13 @@ import pytest
 import structlog
 
 from policies import policy
-from remit.backends.egress import GatewayConfig, GatewayRecord, NetworkUse, gateway
+from remit.backends.egress import gateway
+from remit.backends.egress.gatewayconfig import GatewayConfig
+from remit.backends.egress.gatewayrecords import GatewayRecord
 from remit.backends.egress.targets import PROXY_USER
-from remit.backends.egress.usage import UsageCounter
-from remit.policy import Destination, Egress
+from remit.backends.egress.usage import NetworkUse, UsageCounter
+from remit.policy.egress import Egress
+from remit.policy.hosts import Destination
 
 RULES: list[list[dict[str, Any]]] = [
     [],

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from remit.backends.egress import DestinationUse, NetworkUse, UsageStore
-from remit.backends.egress.usage import UsageCounter
-from remit.policy import Destination
+from remit.backends.egress.usage import DestinationUse, NetworkUse, UsageCounter
+from remit.backends.egress.usagestore import UsageStore
+from remit.policy.hosts import Destination
 
 USED = NetworkUse(
     3, 2, 10, 20, "no", (DestinationUse("a.test:443", 3, 0, 10, 20), DestinationUse("(malformed)", 0, 2, 0, 0))

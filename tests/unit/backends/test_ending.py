@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remit.backends import AttemptRequest, Command, Exceeded, ExitReason
+from remit.backends.base import AttemptRequest, Command
 from remit.backends.ending import Ending, conclude, signal_of
+from remit.backends.exceeded import Exceeded
+from remit.backends.outcome import ExitReason
 from remit.errors import BackendError
 from remit.sandbox import Confinement, Limits
 

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remit.backends import DescriptorTree, ExitReason, FileTree, Outcome
-from remit.backends.filetree import collected
+from remit.backends.filetree import DescriptorTree, FileTree, collected
+from remit.backends.outcome import ExitReason, Outcome
 from remit.policy.patterns import path_glob
 
 OTHER_USER = 12_345

@@ -18,9 +18,12 @@ from typer.testing import Result
 import commandline
 from remit.describe.audittrail import as_csv, as_json, moment, row
 from remit.errors import InvalidInput
-from remit.telemetry import AuditEvent, AuditLog, escape, verify
+from remit.telemetry.audit import AuditLog
+from remit.telemetry.chain import AuditEvent
+from remit.telemetry.logs import escape
 from remit.telemetry.segments import segments
 from remit.telemetry.trail import opened
+from remit.telemetry.verifying import verify
 
 START = datetime.datetime(2026, 1, 31, 8, 0, tzinfo=datetime.UTC)
 HOSTILE = "\x1b]0;owned\x07\x9b31m\u202e\x7f\n    99  2026-01-31T08:00:00Z  decision   Allowed"

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from remit.api import Condition, ExecutionTaskStatus, Phase
+from remit.api.base import Condition
+from remit.api.executiontaskstatus import ExecutionTaskStatus
+from remit.api.phases import Phase
 from remit.cli.exitcodes import exit_code
 
 

@@ -17,7 +17,8 @@ from remit.cli import failurereport
 from remit.cli.failuretally import Failure, Tally, of_deployment, of_release_record, of_task, of_task_record
 from remit.errors import ApiError
 from remit.kube.client import DEPLOYMENTS, TASKS, Resource
-from remit.telemetry import AuditEvent, AuditLog
+from remit.telemetry.audit import AuditLog
+from remit.telemetry.chain import AuditEvent
 
 NOW = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
 DAY = datetime.timedelta(days=1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from remit.api import ExecutionTask
+from remit.api.executiontask import ExecutionTask
 from remit.cli.follow import Follower, show_once
 from remit.cli.observe import Observed
 from remit.cli.terminal import Screen
@@ -17,7 +17,7 @@ from remit.errors import RemitError
 from remit.execution.output import OutputWriter
 from remit.kube.access import Access
 from remit.kube.client import Kube
-from remit.telemetry import Redactor
+from remit.telemetry.redact import Redactor
 
 NOW = "2026-01-01T00:00:00.000000Z"
 KUBE = Kube(Access("http://127.0.0.1:1"))

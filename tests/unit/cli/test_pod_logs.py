@@ -10,7 +10,7 @@ import orjson
 import pytest
 from aiohttp import web
 
-from remit.api import ExecutionTask
+from remit.api.executiontask import ExecutionTask
 from remit.cli import podlogs
 from remit.cli.follow import Selection
 from remit.cli.terminal import Labelled, Screen

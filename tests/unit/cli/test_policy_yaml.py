@@ -8,13 +8,13 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remit.api import ExecutionTask
+from remit.api.executiontask import ExecutionTask
 from remit.describe import policyyaml
-from remit.policy import decide
+from remit.policy.deciding import decide
 from remit.policy.suggestion import LeftOut, Options, Run, Suggestion, suggest, written
 from remit.policy.testing import parse_policies, request_of
 from remit.safeyaml import load_documents
-from remit.telemetry import escape
+from remit.telemetry.logs import escape
 from support import repetitions
 
 WORDS = st.text(min_size=1, max_size=8) | st.sampled_from(

@@ -7,11 +7,14 @@ import os
 from pathlib import Path
 
 import commandline
-from remit.backends import Outcome
+from remit.backends.outcome import Outcome
 from remit.controllers.statedir import locked
-from remit.execution.artifacts import FolderStore, StoredArtifact
+from remit.execution.artifacts.folderstore import FolderStore
+from remit.execution.artifacts.stored import StoredArtifact
 from remit.execution.store import RunStore
-from remit.telemetry import AuditEvent, AuditLog, verify
+from remit.telemetry.audit import AuditLog
+from remit.telemetry.chain import AuditEvent
+from remit.telemetry.verifying import verify
 
 
 def prune(state: Path, *arguments: str) -> tuple[str, str]:

@@ -11,12 +11,14 @@ from rich.console import Console
 
 import commandline
 from releases import EPOCH, Sim, hook, live
-from remit.api import Deployment, ExecutionTask
+from remit.api.deployment import Deployment
+from remit.api.executiontask import ExecutionTask
 from remit.cli import tables
 from remit.cli.releasedrawing import draw
 from remit.describe.releasetree import ReleaseTree, release_tree
-from remit.release import HookKey, RunHook
 from remit.release.conclusion import failure, over
+from remit.release.model import HookKey
+from remit.release.steps import RunHook
 
 MANUAL = {"strategy": {"blueGreen": {"autoPromote": False}}}
 

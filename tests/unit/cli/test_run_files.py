@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from remit.api import ExecutionTask
+from remit.api.executiontask import ExecutionTask
 from remit.cli.artifacts import find
 from remit.cli.runfiles import require_same_machine, secrets
 from remit.cli.tasks import for_command
 from remit.errors import InvalidInput, RemitError
-from remit.execution.artifacts import StoredArtifact, StoredFile
+from remit.execution.artifacts.stored import StoredArtifact, StoredFile
 from remit.execution.mountwords import artifacts, volumes
 
 

@@ -12,12 +12,16 @@ from hypothesis import strategies as st
 from rich.text import Text
 
 import commandline
-from remit.api import CommandPolicy, Deployment, DeploymentPhase, ExecutionTask, Phase
+from remit.api.commandpolicy import CommandPolicy
+from remit.api.deployment import Deployment
+from remit.api.executiontask import ExecutionTask
+from remit.api.phases import DeploymentPhase, Phase
 from remit.cli import tables
 from remit.cli.terminal import harmless
 from remit.describe.ages import age
 from remit.execution.durations import human_duration
-from remit.telemetry import AuditEvent, AuditLog
+from remit.telemetry.audit import AuditLog
+from remit.telemetry.chain import AuditEvent
 
 
 def task(name: str, **status: Any) -> dict[str, Any]:

@@ -8,9 +8,10 @@ import random
 from collections import deque
 from typing import Any, cast
 
-from remit.api import ExecutionTask, ExecutionTaskStatus, Phase
-from remit.api.executiontaskstatus import AttemptStatus
-from remit.backends import Outcome
+from remit.api.executiontask import ExecutionTask
+from remit.api.executiontaskstatus import AttemptStatus, ExecutionTaskStatus
+from remit.api.phases import Phase
+from remit.backends.outcome import Outcome
 from remit.controllers.taskstore import ApiTaskStore
 from remit.execution.lifecycle import Finish
 from remit.execution.taskstore import StoredTask
@@ -19,8 +20,7 @@ from remit.notifications.config import NotificationConfig
 from remit.notifications.grouping import Groups
 from remit.notifications.sources import MOST_ACTIVE, ActiveAlerts
 from remit.reasons import CATALOGUE, tasks
-from remit.telemetry import Metrics
-from remit.telemetry.metrics import MOST_WORDS
+from remit.telemetry.metrics import MOST_WORDS, Metrics
 from support import repetitions
 
 MORNING = datetime.datetime(2030, 1, 2, tzinfo=datetime.UTC)

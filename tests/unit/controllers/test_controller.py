@@ -16,7 +16,7 @@ from remit.errors import ApiError, RemitError
 from remit.kube.client import Kube, Object
 from remit.kube.reflector import Reflector
 from remit.kube.workqueue import WorkQueue
-from remit.telemetry import Metrics
+from remit.telemetry.metrics import Metrics
 
 GADGETS, PARTS = Resource("example.dev", "v1", "gadgets"), Resource("example.dev", "v1", "parts")
 versions = itertools.count(1)

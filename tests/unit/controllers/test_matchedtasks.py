@@ -7,11 +7,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remit.api import CommandPolicy
+from remit.api.commandpolicy import CommandPolicy
 from remit.controllers.matchedtasks import MatchedTasks
 from remit.kube.client import TASKS
 from remit.kube.reflector import Reflector
-from remit.policy import CompiledPolicy, compile_policy
+from remit.policy.compile import CompiledPolicy, compile_policy
 
 NAMESPACES = ("remit-system", "red", "blue")
 LABELS = st.sampled_from([None, {}, {"team": "data"}, {"team": "web", "tier": "1"}])

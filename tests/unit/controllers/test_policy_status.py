@@ -19,7 +19,7 @@ from remit.kube.client import POLICIES, TASKS, Kube, Object
 from remit.kube.events import Recorder
 from remit.kube.reflector import Reflector
 from remit.kube.workqueue import WorkQueue
-from remit.telemetry import Metrics
+from remit.telemetry.metrics import Metrics
 from statusreaders import kstatus, waits_for
 from virtualtime import VirtualTimeLoop, virtual_time
 

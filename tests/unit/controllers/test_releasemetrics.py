@@ -19,8 +19,7 @@ from remit.api.deploymentstatus import (
 )
 from remit.controllers import releasemetrics
 from remit.controllers.releasemetrics import Instances
-from remit.telemetry import Metrics
-from remit.telemetry.metrics import MOST_WORDS
+from remit.telemetry.metrics import MOST_WORDS, Metrics
 
 START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 RELEASE = Release(revision=1, slot="green", strategy="Canary", started_at=START, clock=START)

@@ -18,8 +18,8 @@ from remit.api.deploymentstatus import PipelineState, Slot
 from remit.controllers.reporting import Reports
 from remit.errors import DeploymentError
 from remit.kube.events import Recorder
-from remit.release import Decision, Switch
 from remit.release.report import Evidence, Subject, Usage, brief, compose
+from remit.release.steps import Decision, Switch
 
 
 class Heard(Recorder):

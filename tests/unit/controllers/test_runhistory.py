@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from remit.api import ExecutionTask, ExecutionTaskStatus
+from remit.api.executiontask import ExecutionTask
+from remit.api.executiontaskstatus import ExecutionTaskStatus
 from remit.controllers import runhistory
 from remit.controllers.runhistory import RunHistory
 from remit.execution.anomalies import LEAST_RUNS, WINDOW

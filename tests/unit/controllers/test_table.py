@@ -6,13 +6,13 @@ import itertools
 from types import SimpleNamespace
 from typing import Any, cast
 
-from remit.api import ExecutionTaskStatus
+from remit.api.executiontaskstatus import ExecutionTaskStatus
 from remit.controllers.intake import Intake, reflectors
 from remit.controllers.table import controllers
 from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Kube, Object
 from remit.kube.status import StatusWriter
 from remit.kube.workqueue import WorkQueue
-from remit.telemetry import Metrics
+from remit.telemetry.metrics import Metrics
 
 versions = itertools.count(1)
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from remit.api import Deployment, ExecutionTask
+from remit.api.deployment import Deployment
 from remit.api.deploymentstatus import Outcome, Release, ReleaseFailure, StageStatus
+from remit.api.executiontask import ExecutionTask
 from remit.controllers import releasetraces, tasktraces
 from remit.telemetry.tracecontext import Span
 

@@ -14,7 +14,7 @@ from remit.controllers.tasks import TaskReconciler
 from remit.errors import ApiError
 from remit.kube.client import DEPLOYMENTS, TASKS, Kube, Object
 from remit.kube.reflector import Reflector
-from remit.telemetry import Metrics
+from remit.telemetry.metrics import Metrics
 from statusreaders import kstatus
 
 NOW = datetime.datetime(2026, 1, 1, 12, 0, tzinfo=datetime.UTC)

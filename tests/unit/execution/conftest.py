@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from remit.backends import DescriptorTree, FileTree
+from remit.backends.filetree import DescriptorTree, FileTree
 
 
 @pytest.fixture

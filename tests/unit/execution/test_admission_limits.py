@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from remit.api import CommandPolicy, ExecutionTask
+from remit.api.commandpolicy import CommandPolicy
 from remit.api.commandpolicy import PolicyLimits as Limited
-from remit.api.executiontask import Resources
-from remit.backends import AttemptRequest
+from remit.api.executiontask import ExecutionTask, Resources
+from remit.backends.base import AttemptRequest
 from remit.execution.admission import Admission, Admitted, PolicySet, Refused, default_limits
 from remit.execution.resolved import Resolved
 from remit.execution.runner import Attempt
-from remit.policy import Limits as PolicyLimits
-from remit.policy import compile_policy
+from remit.policy.compile import compile_policy
+from remit.policy.limits import Limits as PolicyLimits
 from remit.sandbox import Ability, Host, Layer, Limits, MemoryBudget
 
 HELD = {

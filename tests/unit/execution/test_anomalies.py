@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 import anomalyyear
 from anomalyyear import DAILY, HOURLY, MIB, families, total, year
-from remit.api import ExecutionTaskStatus
-from remit.api.executiontaskstatus import RecentRun
+from remit.api.executiontaskstatus import ExecutionTaskStatus, RecentRun
 from remit.execution import anomalies
 from remit.execution.anomalies import LEARNED, LEAST_RUNS, WINDOW, judge, latest, message, run_of
 from support import soaking

@@ -16,17 +16,13 @@ from typing import Any
 import pytest
 from tests.artifacts import record
 
-from remit.backends import ExitReason, FileTree, Outcome
 from remit.backends.elapsed import ElapsedTime
-from remit.execution.artifacts import (
-    FolderStore,
-    StoredArtifact,
-    WantedArtifact,
-    WantedResult,
-    collector,
-)
+from remit.backends.filetree import FileTree
+from remit.backends.outcome import ExitReason, Outcome
+from remit.execution.artifacts.collecting import WantedArtifact, WantedResult, collector
+from remit.execution.artifacts.folderstore import FolderStore
 from remit.execution.artifacts.store import TooLarge
-from remit.execution.artifacts.stored import listing
+from remit.execution.artifacts.stored import StoredArtifact, listing
 
 COMPLETED = Outcome(ExitReason.COMPLETED, "completed", 0)
 FAILED = Outcome(ExitReason.EXIT_CODE, "exited with code 3", 3)

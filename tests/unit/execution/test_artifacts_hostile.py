@@ -20,10 +20,14 @@ import pytest
 import structlog
 from tests.artifacts import pruning, record
 
-from remit.backends import ExitReason, FileTree, Outcome
+from remit.backends.filetree import FileTree
+from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import InvalidInput
 from remit.execution import artifacts as artifacts_package
-from remit.execution.artifacts import FolderStore, StoredArtifact, WantedArtifact, collector, save
+from remit.execution.artifacts.collecting import WantedArtifact, collector
+from remit.execution.artifacts.folderstore import FolderStore
+from remit.execution.artifacts.saving import save
+from remit.execution.artifacts.stored import StoredArtifact
 
 COMPLETED = Outcome(ExitReason.COMPLETED, "completed", 0)
 HOUR = 3600.0

@@ -10,8 +10,9 @@ from typing import Any
 import orjson
 
 from remit.api.executiontaskstatus import AttemptStatus, OutputStatus
-from remit.backends import Exceeded, NetworkUse, Outcome, Usage
-from remit.backends.egress.usage import DestinationUse
+from remit.backends.egress.usage import DestinationUse, NetworkUse
+from remit.backends.exceeded import Exceeded
+from remit.backends.outcome import Outcome, Usage
 from remit.execution.attemptstatus import closed, destinations, sandbox_status
 from remit.execution.store import Run
 from remit.sandbox import Layer

@@ -7,11 +7,12 @@ from typing import Any
 import orjson
 import pytest
 
-from remit.api import CommandPolicy, ExecutionTask
-from remit.backends import AttemptRequest, ExitReason, Outcome
-from remit.backends.kubernetes import Launcher
+from remit.api.commandpolicy import CommandPolicy
+from remit.api.executiontask import ExecutionTask
+from remit.backends.base import AttemptRequest
+from remit.backends.kubernetes.launcher import Launcher
 from remit.backends.kubernetes.manifests import Secrets, job
-from remit.backends.outcome import Usage
+from remit.backends.outcome import ExitReason, Outcome, Usage
 from remit.execution.admission import Admission, Admitted, PolicySet, Refused
 from remit.execution.filejobs import ARGV
 from remit.execution.resolved import Resolved
@@ -19,7 +20,8 @@ from remit.execution.runner import Attempt
 from remit.operations.base import OperationRequest
 from remit.operations.file.handover import decode
 from remit.operations.file.report import Report, ReportedOutput
-from remit.policy import Installation, compile_policy
+from remit.policy.compile import compile_policy
+from remit.policy.request import Installation
 
 IMAGE = "registry.example/remit:1"
 HERE = Installation(backend="kubernetes", image="tools:1", remit_image=IMAGE)

@@ -9,13 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from randomtasks import operations, surroundings
-from remit.api import CommandPolicy, ExecutionTask
-from remit.backends import AttemptRequest
+from remit.api.commandpolicy import CommandPolicy
+from remit.api.executiontask import ExecutionTask
+from remit.backends.base import AttemptRequest
 from remit.execution import admission
 from remit.execution.admission import Admission, Admitted, PolicySet
 from remit.execution.resolved import Resolved
 from remit.operations.base import OperationRequest
-from remit.policy import SCRIPT_PATH, PolicyRequest, compile_policy, decide
+from remit.policy.compile import compile_policy
+from remit.policy.deciding import decide
+from remit.policy.request import SCRIPT_PATH, PolicyRequest
 from support import repetitions
 
 pytestmark = pytest.mark.no_cover

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from remit.api.executiontaskstatus import AttemptStatus
-from remit.backends import ExitReason, KeptArtifact, Outcome
-from remit.execution.artifacts import FolderStore, StoredArtifact
+from remit.backends.outcome import ExitReason, KeptArtifact, Outcome
+from remit.execution.artifacts.folderstore import FolderStore
+from remit.execution.artifacts.stored import StoredArtifact
 from remit.execution.folders import Folders
 from remit.execution.runner import Runner
 from remit.execution.store import RunStore
 from remit.execution.workspaces import WorkspaceStore
-from remit.telemetry import Redactor
+from remit.telemetry.redact import Redactor
 
 ATTEMPT = AttemptStatus(number=2, id="u-2", started_at=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC))
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remit.api import ExecutionTask, Phase
-from remit.backends import Outcome
+from remit.api.executiontask import ExecutionTask
+from remit.api.phases import Phase
+from remit.backends.outcome import Outcome
 from remit.execution.lifecycle import (
     MAX_INTERRUPTIONS,
     Acknowledge,

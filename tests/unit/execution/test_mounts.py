@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from remit.api import CommandPolicy, ExecutionTask
+from remit.api.commandpolicy import CommandPolicy
+from remit.api.executiontask import ExecutionTask
 from remit.errors import InvalidInput
 from remit.execution.admission import Admission, Admitted, PolicySet, Refused
-from remit.execution.artifacts import StoredArtifact, StoredFile
+from remit.execution.artifacts.stored import StoredArtifact, StoredFile
 from remit.execution.jobmounts import stdin_volume_of
 from remit.execution.mounts import mounted_files, mounts_of
 from remit.execution.resolved import Resolved
-from remit.policy import compile_policy
+from remit.policy.compile import compile_policy
 from remit.sandbox import ClaimMount, EmptyMount, FilesMount, HostMount, MemoryBudget, Mount, MountedFile
 
 ALLOWED: dict[str, Any] = {

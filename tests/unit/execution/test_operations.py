@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import pytest
 
-from remit.backends import Outcome
 from remit.backends.failure import OperationFailed
+from remit.backends.outcome import Outcome
 from remit.errors import BackendError, PolicyDenied
 from remit.execution.operations import execute
-from remit.operations import OperationRequest
-from remit.operations.base import OVERDUE
-from remit.policy import Grant, PolicyRequest
+from remit.operations.base import OVERDUE, OperationRequest
+from remit.policy.grant import Grant
+from remit.policy.request import PolicyRequest
 
 
 class Scripted:

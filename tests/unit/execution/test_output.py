@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from remit.execution import output
 from remit.execution.output import RAW, OutputWriter, kept_files, recovered, text_tail
 from remit.execution.store import RunStore
-from remit.telemetry import Redactor
+from remit.telemetry.redact import Redactor
 
 
 def kept(directory: Path, stream: str = "stdout") -> bytes:

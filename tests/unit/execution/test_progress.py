@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from remit.api import ExecutionTask, ExecutionTaskStatus, Phase
-from remit.api.executiontaskstatus import PolicyStatus, QueueStatus
-from remit.backends import Outcome
+from remit.api.executiontask import ExecutionTask
+from remit.api.executiontaskstatus import ExecutionTaskStatus, PolicyStatus, QueueStatus
+from remit.api.phases import Phase
+from remit.backends.outcome import Outcome
 from remit.execution import progress
 from remit.execution.lifecycle import Finish, RetryAt
 from remit.execution.queue import Blocked, Place, WaitReason

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remit.execution.queue import Queue, WaitReason
-from remit.policy import RateClaim, RateSpec
+from remit.policy.rate import RateClaim, RateSpec
 from support import repetitions
 
 

@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 
-from remit.api import CommandPolicy, ExecutionTask
-from remit.backends import Exceeded, Outcome
+from remit.api.commandpolicy import CommandPolicy
+from remit.api.executiontask import ExecutionTask
+from remit.backends.exceeded import Exceeded
+from remit.backends.outcome import Outcome
 from remit.describe.audittrail import row
 from remit.execution.admission import Admission, Admitted, PolicySet, Refused, redacted, withheld
 from remit.execution.recording import decision, execution
-from remit.policy import CompiledPolicy, compile_policy
-from remit.telemetry import GENESIS, AuditEvent, Redactor
-from remit.telemetry.chain import MAX_TEXT, encode, parse_line
+from remit.policy.compile import CompiledPolicy, compile_policy
+from remit.telemetry.chain import GENESIS, MAX_TEXT, AuditEvent, encode, parse_line
+from remit.telemetry.redact import Redactor
 
 NOW = datetime.datetime(2026, 1, 31, tzinfo=datetime.UTC)
 CONNECTION = {"name": "db", "key": "url"}

@@ -12,16 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remit.backends import Outcome
+from remit.backends.outcome import Outcome
 from remit.execution import keptoutput
-from remit.execution.artifacts import FolderStore
+from remit.execution.artifacts.folderstore import FolderStore
 from remit.execution.output import RAW, OutputWriter
 from remit.execution.pruning import AUDIT_FILE, Pruner
 from remit.execution.retention import DAY, Item, Retention, Rule, surplus
 from remit.execution.store import RunStore
 from remit.operations.process.logs import RotatingOutput
 from remit.operations.process.record import write_state
-from remit.telemetry import AuditEvent, AuditLog, verify
+from remit.telemetry.audit import AuditLog
+from remit.telemetry.chain import AuditEvent
+from remit.telemetry.verifying import verify
 
 NOW = 2_000_000_000.0
 A_DAY = Rule(DAY, None)
@@ -228,7 +230,7 @@ def test_audit_files_go_by_their_rule_and_the_trail_stays_whole(tmp_path: Path) 
 
 def test_artifacts_go_by_age_unless_they_are_to_be_kept_longer(tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "artifacts")
-    from remit.execution.artifacts import StoredArtifact
+    from remit.execution.artifacts.stored import StoredArtifact
 
     for name, retain in (("short", 0), ("long", int(10 * DAY))):
         store.stage("data", name, f"{name}-1", [StoredArtifact("a", (), retain)])

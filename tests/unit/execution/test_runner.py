@@ -13,16 +13,18 @@ import pytest
 
 from remit.api.executiontaskstatus import AttemptStatus
 from remit.api.operations import FileOperation, HttpOperation
-from remit.backends import AttemptRequest, Command, ExitReason, Handle, Outcome, Usage
+from remit.backends.base import AttemptRequest, Command, Handle
+from remit.backends.outcome import ExitReason, Outcome, Usage
 from remit.errors import BackendError, SandboxUnavailable
 from remit.execution import runner
 from remit.execution.runner import Attempt, Runner
 from remit.execution.store import Run, RunStore
-from remit.operations import OperationRequest
+from remit.operations.base import OperationRequest
 from remit.operations.file.report import Report
-from remit.policy import Grant, PolicyRequest
+from remit.policy.grant import Grant
+from remit.policy.request import PolicyRequest
 from remit.sandbox import Confinement, Limits
-from remit.telemetry import Redactor
+from remit.telemetry.redact import Redactor
 from simulatedtime import simulate
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remit.api import ExecutionTask
-from remit.api.executiontask import Schedule
+from remit.api.executiontask import ExecutionTask, Schedule
 from remit.api.phases import Phase
 from remit.errors import InvalidInput
 from remit.execution import cron, schedule

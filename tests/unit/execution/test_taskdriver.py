@@ -12,7 +12,7 @@ import pytest
 import structlog.testing
 
 from remit.agent.executions import Execution, ExecutionStore, OwnPolicies
-from remit.api import ExecutionTask
+from remit.api.executiontask import ExecutionTask
 from remit.execution.admission import Admission
 from remit.execution.queue import Queue
 from remit.execution.resolved import Resolved
@@ -21,7 +21,8 @@ from remit.execution.store import RunStore
 from remit.execution.taskdriver import TaskDriver
 from remit.execution.taskstore import StoredTask
 from remit.kube.leadership import Leadership
-from remit.telemetry import AuditLog, Redactor
+from remit.telemetry.audit import AuditLog
+from remit.telemetry.redact import Redactor
 
 FINISHED: dict[str, Any] = {
     "metadata": {"name": "t", "namespace": "default", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z"},

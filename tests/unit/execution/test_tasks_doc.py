@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from remit.api import Phase
-from remit.backends import ExitReason
+from remit.api.phases import Phase
+from remit.backends.outcome import ExitReason
 from remit.execution.admission import BASE_ENVIRONMENT
 
 pytestmark = pytest.mark.no_cover

@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 from tests.artifacts import record
 
-from remit.api import ExecutionTask
+from remit.api.executiontask import ExecutionTask
 from remit.backends.elapsed import ElapsedTime
 from remit.errors import InvalidInput, MissingReference
-from remit.execution.artifacts import FolderStore, StoredArtifact
+from remit.execution.artifacts.folderstore import FolderStore
+from remit.execution.artifacts.stored import StoredArtifact
 from remit.execution.folders import Folders
 from remit.execution.queue import Queue, WaitReason
 from remit.execution.resolved import Resolved
 from remit.execution.workspaces import WorkspaceStore
-from remit.policy import RateClaim
+from remit.policy.rate import RateClaim
 
 CACHE = RateClaim.of_workspace("data", "cache")
 

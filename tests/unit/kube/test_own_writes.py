@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from remit.api import CommandPolicyStatus
+from remit.api.commandpolicy import CommandPolicyStatus
 from remit.api.endpoint import Resource
 from remit.kube.client import Kube, Object
 from remit.kube.reflector import Reflector, ResourceEventHandler
 from remit.kube.status import StatusWriter
-from remit.telemetry import Metrics
+from remit.telemetry.metrics import Metrics
 
 THINGS = Resource("example.com", "v1", "things")
 

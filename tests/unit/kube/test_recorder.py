@@ -11,7 +11,7 @@ from remit.errors import ApiError
 from remit.kube import events
 from remit.kube.client import Kube
 from remit.kube.events import Recorder
-from remit.telemetry import Metrics
+from remit.telemetry.metrics import Metrics
 
 TASK = {
     "apiVersion": "ops.example.com/v1",

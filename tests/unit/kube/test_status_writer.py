@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from remit.api import ExecutionTaskStatus, Phase
+from remit.api.executiontaskstatus import ExecutionTaskStatus
+from remit.api.phases import Phase
 from remit.kube.client import TASKS
 from remit.kube.reflector import Reflector
 from remit.kube.status import Outdated, StatusWriter
-from remit.telemetry import Metrics
+from remit.telemetry.metrics import Metrics
 
 TASK: dict[str, Any] = {
     "metadata": {"name": "t", "namespace": "default", "uid": "u", "resourceVersion": "1", "generation": 1},

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from remit.kube.workqueue import LOW_SHARE, Priority, Reconcile, ShutDown, WorkQueue, process
-from remit.telemetry import Metrics
+from remit.telemetry.metrics import Metrics
 
 
 class Clock:

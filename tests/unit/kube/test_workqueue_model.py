@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from remit.kube.workqueue import FIRST_RETRY, LONGEST_RETRY, Priority, WorkQueue, process
-from remit.telemetry import Metrics
+from remit.telemetry.metrics import Metrics
 from support import repetitions
 from virtualtime import virtual_time
 

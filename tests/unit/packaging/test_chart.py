@@ -19,7 +19,10 @@ import installyaml
 import remit
 from parts import require
 from remit import safeyaml
-from remit.api import CommandPolicy, ExecutionTask, crd, parse_bytes
+from remit.api import crd
+from remit.api.commandpolicy import CommandPolicy
+from remit.api.executiontask import ExecutionTask
+from remit.api.quantity import parse_bytes
 from remit.cli.app import app
 from remit.controllers.settings import Settings
 from remit.notifications.alert import AlertName

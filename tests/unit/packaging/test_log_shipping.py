@@ -13,8 +13,10 @@ import yaml
 
 from remit.execution.output import OutputWriter
 from remit.execution.store import RunStore
-from remit.telemetry import AuditEvent, AuditLog, configure, get_logger
+from remit.telemetry.audit import AuditLog
+from remit.telemetry.chain import AuditEvent
 from remit.telemetry.logfile import LogFile
+from remit.telemetry.logs import configure, get_logger
 
 FOLDER = Path(__file__).parents[3] / "docs" / "logging"
 FLUENT_BIT = yaml.safe_load((FOLDER / "fluent-bit.yaml").read_text())

@@ -13,7 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from remit.api import CommandPolicy, Deployment, ExecutionTask, definitions
+from remit.api import definitions
+from remit.api.commandpolicy import CommandPolicy
+from remit.api.deployment import Deployment
+from remit.api.executiontask import ExecutionTask
 from remit.api.resource import CustomResource
 from remit.controlplane.schema import Schema
 from remit.policy.compile import compile_policy

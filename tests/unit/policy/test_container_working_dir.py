@@ -7,8 +7,12 @@ from typing import Any
 import pytest
 
 from policies import policy
-from remit.api import CommandPolicy, ExecutionTask
-from remit.policy import CompiledPolicy, Decision, Reason, compile_policy, decide, request_for
+from remit.api.commandpolicy import CommandPolicy
+from remit.api.executiontask import ExecutionTask
+from remit.policy.compile import CompiledPolicy, compile_policy
+from remit.policy.deciding import Decision, decide
+from remit.policy.request import request_for
+from remit.policy.verdict import Reason
 
 
 def exec_in(folder: str | None) -> dict[str, Any]:

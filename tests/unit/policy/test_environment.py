@@ -5,9 +5,14 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from remit.api import CommandPolicy, ExecutionTask
-from remit.policy import Command, Decision, Reason, compile_policy, decide, request_for
+from remit.api.commandpolicy import CommandPolicy
+from remit.api.executiontask import ExecutionTask
+from remit.policy.compile import compile_policy
+from remit.policy.deciding import Decision, decide
 from remit.policy.environment import HARMLESS, needing_permission, unlisted_files
+from remit.policy.match import Command
+from remit.policy.request import request_for
+from remit.policy.verdict import Reason
 
 pytestmark = pytest.mark.no_cover
 

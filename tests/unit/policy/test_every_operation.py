@@ -11,12 +11,13 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from remit.api import CommandPolicy, ExecutionTask
+from remit.api.commandpolicy import CommandPolicy
 from remit.api.definitions import crds
+from remit.api.executiontask import ExecutionTask
 from remit.api.operationnames import Operation
 from remit.controlplane.schema import Schema
 from remit.errors import InvalidInput
-from remit.policy import compile_policy
+from remit.policy.compile import compile_policy
 from remit.policy.evaluate import evaluate
 from remit.policy.needs import merged
 from remit.policy.testing import decide_on, request_of

@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
-from remit.api import CommandPolicy
-from remit.policy import Command, Decision, PolicyRequest, compile_policy, decide
+from remit.api.commandpolicy import CommandPolicy
+from remit.policy.compile import compile_policy
+from remit.policy.deciding import Decision, decide
+from remit.policy.match import Command
+from remit.policy.request import PolicyRequest
 
 OWN = {"metadata": {"name": "own", "namespace": "team"}, "spec": {"commands": {"allow": [{"executable": "ls"}]}}}
 NAME = "kubernetes.io/metadata.name"

@@ -13,7 +13,7 @@ from tests.policies import policy, request
 from remit.api.operations import FileOperation
 from remit.api.volumes import HostPathVolume, Volume
 from remit.backends.pathpattern import PathPattern
-from remit.policy import Decision, decide
+from remit.policy.deciding import Decision, decide
 from remit.policy.globs import Overlaps
 from remit.policy.httprules import UrlPathPattern
 from remit.policy.patterns import path_glob

@@ -7,10 +7,14 @@ from typing import Any
 import pytest
 
 from policies import allowing
-from remit.api import ExecutionTask
+from remit.api.executiontask import ExecutionTask
 from remit.api.pods import PodOptions
 from remit.errors import InvalidInput
-from remit.policy import Command, Decision, Reason, decide, needs, request_for
+from remit.policy import needs
+from remit.policy.deciding import Decision, decide
+from remit.policy.match import Command
+from remit.policy.request import request_for
+from remit.policy.verdict import Reason
 
 POD: dict[str, Any] = {
     "nodeSelector": {"gpu": "a100", "zone/name": "b"},

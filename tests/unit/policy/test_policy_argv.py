@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit.errors import InvalidInput
-from remit.policy import canonical, split_line, unacceptable
-from remit.policy.argv import refused_character, shell_words
+from remit.policy.argv import canonical, refused_character, shell_words, split_line, unacceptable
 
 pytestmark = pytest.mark.no_cover
 

@@ -5,22 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies import allowing, policy, request
-from remit.api import ExecutionTask
+from remit.api.executiontask import ExecutionTask
 from remit.api.operations import PostgresOperation, ScriptOperation
 from remit.errors import InvalidInput
-from remit.policy import (
-    Command,
-    Installation,
-    Limits,
-    PolicyRequest,
-    RateClaim,
-    RateSpec,
-    Reason,
-    argv_of,
-    decide,
-    request_for,
-)
+from remit.policy.deciding import decide
+from remit.policy.limits import Limits
+from remit.policy.match import Command
+from remit.policy.rate import RateClaim, RateSpec
+from remit.policy.request import Installation, PolicyRequest, argv_of, request_for
 from remit.policy.rules import RULES
+from remit.policy.verdict import Reason
 
 OPERATOR = "remit-system"
 TEAM = {"selector": {"matchLabels": {"team": "data"}}}

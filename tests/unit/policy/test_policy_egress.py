@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from policies import allowing, policy, request
 from remit.errors import InvalidInput
-from remit.policy import Destination, Egress, Forbidden, Permit, canonical_host, decide, permits
 from remit.policy.addresses import METADATA, admitted, special_kind
+from remit.policy.deciding import decide
+from remit.policy.egress import Egress, Forbidden, Permit, permits
+from remit.policy.hosts import Destination, canonical_host
 from remit.policy.testing import Case, run_case
 
 PUBLIC = ipaddress.ip_address("93.184.215.14")

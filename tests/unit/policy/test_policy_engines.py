@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies import policy
-from remit.policy import ReleasePlace
 from remit.policy.engines import BadEngine, EngineAddress, EnginePattern
+from remit.policy.request import ReleasePlace
 from remit.policy.rules import releases
 
 EVIL = "10.0.0.1.evil.invalid"

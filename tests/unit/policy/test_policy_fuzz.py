@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from policies import policy, request
-from remit.api import CommandPolicy, ExecutionTaskSpec
+from remit.api.commandpolicy import CommandPolicy
+from remit.api.executiontask import ExecutionTaskSpec
 from remit.api.privatefile import PrivateFile
 from remit.errors import InvalidInput
-from remit.policy import Command, canonical, compile_policy, decide
-from remit.policy.argv import refused_character, split_line, takes_a_detour, unacceptable
-from remit.policy.match import ExecutableMatcher, PatternMatcher
+from remit.policy.argv import canonical, refused_character, split_line, takes_a_detour, unacceptable
+from remit.policy.compile import compile_policy
+from remit.policy.deciding import decide
+from remit.policy.match import Command, ExecutableMatcher, PatternMatcher
 from remit.policy.patterns import BadPattern, Pattern, glob
 from remit.sandbox import Bubblewrap, Launch
 from support import repetitions

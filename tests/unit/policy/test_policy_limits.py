@@ -4,10 +4,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remit.api import ExecutionTaskSpec
 from remit.api.commandpolicy import PolicyLimits
-from remit.policy import DEFAULT_TIMEOUT_SECONDS, Limits
-from remit.policy.limits import NAMES, Bounds, asked_for, bounds_of, contradictions, effective, excess
+from remit.api.executiontask import ExecutionTaskSpec
+from remit.policy.limits import (
+    DEFAULT_TIMEOUT_SECONDS,
+    NAMES,
+    Bounds,
+    Limits,
+    asked_for,
+    bounds_of,
+    contradictions,
+    effective,
+    excess,
+)
 
 
 def limits(**fields):

@@ -3,7 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies import allowing, policy, request
-from remit.policy import Command, decide, unacceptable
+from remit.policy.argv import unacceptable
+from remit.policy.deciding import decide
+from remit.policy.match import Command
 
 pytestmark = pytest.mark.no_cover
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit.api.commandpolicy import Rate
-from remit.policy import Bucket, RateSpec, give_back, replay, take
+from remit.policy.rate import Bucket, RateSpec, give_back, replay, take
 
 
 def test_a_burst_then_the_steady_rate():

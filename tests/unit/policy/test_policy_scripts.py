@@ -7,9 +7,14 @@ from typing import Any
 
 import pytest
 
-from remit.api import CommandPolicy
+from remit.api.commandpolicy import CommandPolicy
 from remit.api.operations import ScriptOperation
-from remit.policy import Command, Decision, Grant, PolicyRequest, Reason, compile_policy, decide
+from remit.policy.compile import compile_policy
+from remit.policy.deciding import Decision, decide
+from remit.policy.grant import Grant
+from remit.policy.match import Command
+from remit.policy.request import PolicyRequest
+from remit.policy.verdict import Reason
 
 SOURCE = "print('hello')\n"
 DIGEST = hashlib.sha256(SOURCE.encode()).hexdigest()

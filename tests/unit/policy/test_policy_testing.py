@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from remit.errors import InvalidInput
-from remit.policy import Reason
 from remit.policy.testing import parse_policies, parse_suite, run_cases
+from remit.policy.verdict import Reason
 
 POLICIES = """
 kind: CommandPolicy

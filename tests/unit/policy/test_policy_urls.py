@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 
 from policies import policy, request
 from remit.api.operations import FileOperation, HttpOperation
-from remit.policy import BadUrl, Reason, Url, decide, describe
+from remit.policy.deciding import decide
+from remit.policy.rules import describe
+from remit.policy.urls import BadUrl, Url
+from remit.policy.verdict import Reason
 
 TEXT = st.text(
     st.one_of(st.sampled_from("abz09-._~%/\\:;=&?#@!$'()*+,[]{}|^`\"<> 2eEfF5cC"), st.characters()), max_size=40

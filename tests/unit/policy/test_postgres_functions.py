@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from policies import policy
-from remit.api import ExecutionTask
-from remit.policy import decide, request_for
+from remit.api.executiontask import ExecutionTask
+from remit.policy.deciding import decide
+from remit.policy.request import request_for
 
 
 def may_call(entry: str, call: str) -> bool:

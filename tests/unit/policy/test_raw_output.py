@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
-from remit.api import CommandPolicy, ExecutionTask
-from remit.policy import Decision, Reason, compile_policy
+from remit.api.commandpolicy import CommandPolicy
+from remit.api.executiontask import ExecutionTask
+from remit.policy.compile import compile_policy
+from remit.policy.deciding import Decision
 from remit.policy.testing import decide_on, parse_policies, parse_suite, request_of, run_cases
+from remit.policy.verdict import Reason
 
 ALLOWED = {"output": {"allowRaw": True}}
 SUITE = """

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies import request
-from remit.policy import canonical, decide
+from remit.policy.argv import canonical
+from remit.policy.deciding import decide
 from remit.policy.testing import parse_policies, parse_suite, run_cases
 
 pytestmark = pytest.mark.no_cover

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 
 from policies import policy
-from remit.api import CommandPolicy, ExecutionTask
-from remit.policy import CompiledPolicy, Decision, Destination, compile_policy, decide
+from remit.api.commandpolicy import CommandPolicy
+from remit.api.executiontask import ExecutionTask
+from remit.policy.compile import CompiledPolicy, compile_policy
+from remit.policy.deciding import Decision, decide
+from remit.policy.hosts import Destination
 from remit.policy.suggestion import Options, Run, Suggestion, suggest
 from remit.policy.testing import request_of
 

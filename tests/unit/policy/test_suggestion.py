@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 
 from policies import policy
 from randomtasks import operations, surroundings
-from remit.api import CommandPolicy, ExecutionTask
-from remit.policy import CompiledPolicy, Decision, PolicyRequest, compile_policy, decide
+from remit.api.commandpolicy import CommandPolicy
+from remit.api.executiontask import ExecutionTask
+from remit.policy.compile import CompiledPolicy, compile_policy
+from remit.policy.deciding import Decision, decide
+from remit.policy.request import PolicyRequest
 from remit.policy.suggestion import Options, Run, Suggestion, suggest
 from remit.policy.testing import request_of
-from remit.telemetry import Redactor
-from remit.telemetry.redact import MASK
+from remit.telemetry.redact import MASK, Redactor
 from support import repetitions
 
 OTHER = "zz-another"

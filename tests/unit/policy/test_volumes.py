@@ -9,11 +9,14 @@ import pytest
 import yaml
 from tests.policies import allowing
 
-from remit.api import ExecutionTask
+from remit.api.executiontask import ExecutionTask
 from remit.api.volumes import Artifact, WorkspaceVolume
 from remit.errors import InvalidInput
-from remit.policy import Command, Decision, PolicyRequest, Reason, decide, request_for
+from remit.policy.deciding import Decision, decide
+from remit.policy.match import Command
+from remit.policy.request import PolicyRequest, request_for
 from remit.policy.testing import parse_policies, parse_suite, run_cases
+from remit.policy.verdict import Reason
 from remit.policy.volumes import HostPathTerms, artifact_bytes, host_path_terms, workspace_bytes
 
 PATHS = {"hostPaths": [{"paths": ["/srv/projects/*"], "access": ["ReadOnly", "ReadWrite"]}]}

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from policies import allowing, policy
-from remit.api import ExecutionTask
-from remit.policy import Command, Reason, decide, request_for
+from remit.api.executiontask import ExecutionTask
+from remit.policy.deciding import decide
+from remit.policy.match import Command
+from remit.policy.request import request_for
+from remit.policy.verdict import Reason
 
 COMMAND = {"command": {"argv": ["git", "status"]}}
 ANYTHING = allowing(".*", namespace="default", privateFiles={"allow": ["*"]})

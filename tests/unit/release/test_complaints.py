@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from releases import Sim, hook, live
-from remit.release import Drain, Finish, HookView, Provision, Retire, RunHook, Scale, Switch, Wait
+from remit.release.model import HookView
+from remit.release.steps import Drain, Finish, Provision, Retire, RunHook, Scale, Switch, Wait
 
 pytestmark = pytest.mark.no_cover
 

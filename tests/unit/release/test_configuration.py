@@ -9,8 +9,8 @@ import pytest
 
 from remit.api.deployment import DeploymentSpec
 from remit.errors import MissingReference
-from remit.release import Revision
 from remit.release.configuration import keep_pin, read, snapshot_with_missing_references
+from remit.release.model import Revision
 
 ENV = [{"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "db", "key": "password"}}}]
 MOUNT = [{"name": "db", "mountPath": "/run/db"}]

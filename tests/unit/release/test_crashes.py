@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from releases import Sim, hook, live
-from remit.release import InstanceView, RunHook, Scale, SlotView
+from remit.release.model import InstanceView, SlotView
+from remit.release.steps import RunHook, Scale
 
 MANUAL = {"type": "BlueGreen", "blueGreen": {"autoPromote": False}}
 CANARY = {"type": "Canary", "canary": {"steps": [{"weight": 20, "pauseSeconds": 60}, {"weight": 50}]}}

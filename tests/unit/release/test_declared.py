@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from releases import Sim, hook, live, snapshot, spec
 from remit.api.phases import DeploymentPhase
-from remit.release import Decision, Finish, ObservedState, RunHook, SpecProblem, Switch
+from remit.release.model import ObservedState, SpecProblem
+from remit.release.steps import Decision, Finish, RunHook, Switch
 from statusreaders import kstatus, waits_for
 from support import repetitions
 

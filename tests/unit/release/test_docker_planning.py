@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from remit.api.deployment import DeploymentSpec
 from remit.errors import DeploymentError
-from remit.policy import Limits
-from remit.release import Material, Revision, Snapshot
-from remit.release.targets.docker import Owner, check_supported
-from remit.release.targets.docker.connection import _is_apart
+from remit.policy.limits import Limits
+from remit.release.model import Revision, Snapshot
+from remit.release.target import Material
+from remit.release.targets.docker.connection import _is_apart, check_supported
 from remit.release.targets.docker.containers import Container, End
 from remit.release.targets.docker.files import sealed
 from remit.release.targets.docker.network import Network, assigned
-from remit.release.targets.docker.planning import Reach, Replica, creation
+from remit.release.targets.docker.planning import Owner, Reach, Replica, creation
 from remit.release.targets.docker.reading import found, goes_on, listening, trouble
 from remit.release.targets.health import Health
 

@@ -9,22 +9,8 @@ from typing import Any
 import pytest
 
 from releases import Sim, hook, live, spec
-from remit.release import (
-    Drain,
-    Finish,
-    MalformedRequest,
-    ObservedState,
-    Prepare,
-    Provision,
-    Retire,
-    RunHook,
-    Scale,
-    SlotView,
-    SpecProblem,
-    StepError,
-    Switch,
-    Wait,
-)
+from remit.release.model import MalformedRequest, ObservedState, SlotView, SpecProblem, StepError
+from remit.release.steps import Drain, Finish, Prepare, Provision, Retire, RunHook, Scale, Switch, Wait
 
 MANUAL = {"type": "BlueGreen", "blueGreen": {"autoPromote": False}}
 

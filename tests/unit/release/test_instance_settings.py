@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from releases import snapshot, spec
-from remit.api import Deployment
-from remit.api.deployment import DeploymentSpec, protocol_of
-from remit.policy import Limits
-from remit.release import Material, Revision
+from remit.api.deployment import Deployment, DeploymentSpec, protocol_of
+from remit.policy.limits import Limits
 from remit.release.judging import _process
+from remit.release.model import Revision
+from remit.release.target import Material
 from remit.release.targets.desiredstate import DesiredSide, DesiredState, Published
-from remit.release.targets.kubernetes import WorkloadIdentity
+from remit.release.targets.kubernetes.identity import WorkloadIdentity
 from remit.release.targets.kubernetes.manifests import service, workload
 from remit.release.targets.loadbalancer import route_of
 

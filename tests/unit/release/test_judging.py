@@ -7,12 +7,16 @@ from typing import Any
 
 import pytest
 
-from remit.api import CommandPolicy, Deployment
+from remit.api.commandpolicy import CommandPolicy
+from remit.api.deployment import Deployment
 from remit.execution.admission import Admission, PolicySet
-from remit.policy import Installation, PolicyRequest, ReleasePlace, compile_policy, decide
+from remit.policy.compile import compile_policy
+from remit.policy.deciding import decide
+from remit.policy.request import Installation, PolicyRequest, ReleasePlace
 from remit.policy.suggestion import Run, suggest
-from remit.release import Material, SpecProblem
 from remit.release.judging import Judge, requests
+from remit.release.model import SpecProblem
+from remit.release.target import Material
 
 HERE = Admission(performed=frozenset({"file", "http"}))
 RUN = {"containers": {"operations": ["run"]}, "images": {"allow": ["shop:*"]}}

@@ -11,8 +11,9 @@ import pytest
 from releases import snapshot, spec
 from remit.api.endpoint import Resource
 from remit.errors import ApiError, DeploymentError
-from remit.release import Material, Revision
+from remit.release.model import Revision
 from remit.release.revisions import LocalRevisions
+from remit.release.target import Material
 from remit.release.targets.kubernetes.cluster import REVISIONS
 from remit.release.targets.kubernetes.identity import WorkloadIdentity
 from remit.release.targets.kubernetes.revisions import ClusterRevisions, controller_revision

@@ -12,20 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from releases import Sim, hook, live, spec
-from remit.release import (
-    Drain,
-    Finish,
-    Preview,
-    Provision,
-    Retire,
-    Scale,
-    SlotView,
-    Step,
-    StepError,
-    Switch,
-    Wait,
-    other,
-)
+from remit.release.model import SlotView, StepError, other
+from remit.release.steps import Drain, Finish, Preview, Provision, Retire, Scale, Step, Switch, Wait
 from support import repetitions, soaking
 
 VERSIONS = st.sampled_from(["v1", "v2", "v3", "v4"])

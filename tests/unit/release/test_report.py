@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from releases import EPOCH, Sim, hook, live, spec
 from remit.api.deployment import DeploymentSpec
 from remit.api.deploymentstatus import DeploymentStatus, Release
-from remit.release import Finish
 from remit.release.report import (
     Evidence,
     Probed,
@@ -39,6 +38,7 @@ from remit.release.report import (
 )
 from remit.release.report.probing import entry, summed
 from remit.release.report.wording import duration, size
+from remit.release.steps import Finish
 from remit.release.traffic.probe import ProbeSample
 
 SUBJECT = Subject("default", "shop", "uid-1", "process", "host")

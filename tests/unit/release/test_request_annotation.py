@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from remit.release import MalformedRequest, ReleaseRequest
+from remit.release.model import MalformedRequest, ReleaseRequest
 from remit.release.requestannotation import ANNOTATION, pending, requester
 
 

@@ -11,8 +11,9 @@ import pytest
 
 from releases import Sim, hook, live, spec
 from remit.api.deploymentstatus import DeploymentStatus, ReleaseReport
-from remit.release import Finish, Provision, ReleaseRequest, RunHook
+from remit.release.model import ReleaseRequest
 from remit.release.report import reported
+from remit.release.steps import Finish, Provision, RunHook
 
 pytestmark = pytest.mark.no_cover
 

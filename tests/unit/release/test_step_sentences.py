@@ -8,9 +8,21 @@ from typing import get_args
 import pytest
 
 from remit.api.deployment import DeploymentSpec, Hook
-from remit.release import Drain, Finish, Prepare, Preview, Provision, Retire, Revision, RunHook, Scale, Snapshot, Switch
-from remit.release.model import HookKey
-from remit.release.steps import Step, Wait, sentence
+from remit.release.model import HookKey, Revision, Snapshot
+from remit.release.steps import (
+    Drain,
+    Finish,
+    Prepare,
+    Preview,
+    Provision,
+    Retire,
+    RunHook,
+    Scale,
+    Step,
+    Switch,
+    Wait,
+    sentence,
+)
 
 SPEC = DeploymentSpec.model_validate({"artifact": {"image": "shop:v2"}, "target": {"docker": {}}})
 TWO = Revision(2, Snapshot("v2", SPEC, "hash"))

@@ -10,19 +10,8 @@ from typing import Any
 import pytest
 
 from releases import Sim, hook, live
-from remit.release import (
-    Finish,
-    Prepare,
-    Preview,
-    Provision,
-    Retire,
-    RunHook,
-    Scale,
-    SlotView,
-    StepError,
-    Switch,
-    Wait,
-)
+from remit.release.model import SlotView, StepError
+from remit.release.steps import Finish, Prepare, Preview, Provision, Retire, RunHook, Scale, Switch, Wait
 
 pytestmark = pytest.mark.no_cover
 

@@ -9,8 +9,8 @@ import pytest
 
 from releases import Sim, hook, spec
 from remit.api.deploymentstatus import DeploymentStatus
-from remit.release import Finish, RunHook
 from remit.release.configuration import with_recorded_hashes
+from remit.release.steps import Finish, RunHook
 
 
 def of_version_0_1(status: DeploymentStatus, restarts: int) -> DeploymentStatus:

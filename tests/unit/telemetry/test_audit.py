@@ -12,7 +12,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from remit.errors import AuditUnavailable, InvalidInput
-from remit.telemetry import GENESIS, Anchor, AuditEvent, AuditLog, Redactor, audit, verify
+from remit.telemetry import audit
+from remit.telemetry.audit import AuditLog
+from remit.telemetry.chain import GENESIS, Anchor, AuditEvent
+from remit.telemetry.redact import Redactor
+from remit.telemetry.verifying import verify
 
 
 @pytest.fixture

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from remit.errors import AuditUnavailable
-from remit.telemetry import AuditEvent, AuditLog, verify
+from remit.telemetry.audit import AuditLog
 from remit.telemetry.auditretention import removable, remove
+from remit.telemetry.chain import AuditEvent
 from remit.telemetry.segments import segments
 from remit.telemetry.trail import read
+from remit.telemetry.verifying import verify
 
 
 @pytest.fixture

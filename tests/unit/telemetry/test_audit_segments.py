@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remit.errors import AuditUnavailable
-from remit.telemetry import AuditEvent, AuditLog, Redactor, verify
-from remit.telemetry.chain import MAX_ARGV
+from remit.telemetry.audit import AuditLog
+from remit.telemetry.chain import MAX_ARGV, AuditEvent
+from remit.telemetry.redact import Redactor
 from remit.telemetry.segments import segments
+from remit.telemetry.verifying import verify
 
 SMALL = 900
 

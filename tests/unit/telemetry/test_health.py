@@ -3,7 +3,9 @@ import asyncio
 import aiohttp
 import pytest
 
-from remit.telemetry import Checks, HealthServer, Metrics, health
+from remit.telemetry import health
+from remit.telemetry.health import Checks, HealthServer
+from remit.telemetry.metrics import Metrics
 
 
 async def get(server, path):

@@ -12,8 +12,8 @@ from typing import cast
 import pytest
 
 from remit.errors import InvalidInput
-from remit.telemetry import configure, get_logger
 from remit.telemetry.logfile import LogFile
+from remit.telemetry.logs import configure, get_logger
 
 
 def lines(path: Path) -> list[str]:

@@ -7,7 +7,8 @@ import pytest
 import structlog
 
 from remit.errors import InvalidInput
-from remit.telemetry import MASK, Redactor, bound, configure, escape, get_logger
+from remit.telemetry.logs import bound, configure, escape, get_logger
+from remit.telemetry.redact import MASK, Redactor
 
 
 @pytest.fixture(autouse=True)

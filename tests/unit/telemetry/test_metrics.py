@@ -3,7 +3,7 @@ import re
 from prometheus_client import Gauge
 from prometheus_client.parser import text_string_to_metric_families
 
-from remit.telemetry import Metrics
+from remit.telemetry.metrics import Metrics
 
 
 def test_what_is_exposed_follows_the_conventions():

@@ -14,7 +14,9 @@ from structlog.testing import capture_logs
 
 from collectors import collecting, export_to
 from remit.errors import InvalidInput, RemitError
-from remit.telemetry import Metrics, Redactor, otlp
+from remit.telemetry import otlp
+from remit.telemetry.metrics import Metrics
+from remit.telemetry.redact import Redactor
 from remit.telemetry.tracecontext import Span, TraceContext
 
 NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=datetime.UTC)

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from remit.telemetry import MASK, Redactor, multipattern
+from remit.telemetry import multipattern
 from remit.telemetry.encodings import MOST_BYTES, MOST_LINES, MOST_VALUES, PIECE, excess
+from remit.telemetry.redact import MASK, Redactor
 from support import repetitions
 
 SECRET = "s3cr3t\"'$ value\nwith lines enough"

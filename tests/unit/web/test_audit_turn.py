@@ -13,9 +13,10 @@ from aiohttp import web
 
 from remit.describe import observedruns
 from remit.describe.audittrail import Selection
-from remit.telemetry import GENESIS, AuditEvent, Redactor, verify
-from remit.telemetry.chain import encode
+from remit.telemetry.chain import GENESIS, AuditEvent, encode
+from remit.telemetry.redact import Redactor
 from remit.telemetry.trail import Filter, ReadCancelled, read
+from remit.telemetry.verifying import verify
 from remit.web.pages import audit
 
 

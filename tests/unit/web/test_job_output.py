@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from remit.agent.logs import LogChunk
-from remit.api import ExecutionTask
+from remit.api.executiontask import ExecutionTask
 from remit.backends.kubernetes.manifests import job_name
 from remit.errors import ApiError, InvalidInput
 from remit.kube.access import Access

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from remit.api.deploymentstatus import Slot
-from remit.release.traffic import Port, ProxySnapshot
+from remit.release.traffic.runtime import Port, ProxySnapshot
 from remit.web import requests
 
 PUBLISHED, PREVIEW = 8080, 8081

@@ -34,7 +34,9 @@ from remit.backends.docker.planning import (
     private_folders,
 )
 from remit.backends.docker.stdin import FileInput, fed
-from remit.backends.egress import EgressListeners, NetworkUse, UsageStore
+from remit.backends.egress.listeners import EgressListeners
+from remit.backends.egress.usage import NetworkUse
+from remit.backends.egress.usagestore import UsageStore
 from remit.backends.ending import CANCELLED_MESSAGE
 from remit.backends.failure import OperationFailed
 from remit.backends.filetree import COLLECTING_SECONDS, DescriptorTree, collected

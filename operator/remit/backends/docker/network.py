@@ -19,7 +19,10 @@ from remit.backends.base import AttemptRequest
 from remit.backends.docker.engine import Engine
 from remit.backends.docker.holder import start_holder
 from remit.backends.docker.holding import is_process_of
-from remit.backends.egress import EgressListener, EgressListeners, NetworkUse, UsageStore, proxy_environment
+from remit.backends.egress.listener import EgressListener, proxy_environment
+from remit.backends.egress.listeners import EgressListeners
+from remit.backends.egress.usage import NetworkUse
+from remit.backends.egress.usagestore import UsageStore
 from remit.backends.failure import OperationFailed
 from remit.errors import BackendError, OutcomeUnknown, RemitError, SandboxUnavailable
 from remit.sandbox import ProcessHandle

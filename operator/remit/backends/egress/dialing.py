@@ -18,7 +18,8 @@ import structlog
 
 from remit.backends.egress.pacing import Pace
 from remit.backends.egress.usage import DestinationCounter, UsageCounter
-from remit.policy import Address, Destination, Egress, Forbidden, permits, plain_address
+from remit.policy.egress import Egress, Forbidden, permits
+from remit.policy.hosts import Address, Destination, plain_address
 from remit.threads import DaemonThreadPool
 
 log = structlog.get_logger(__name__)

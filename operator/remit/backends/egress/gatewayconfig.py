@@ -9,8 +9,7 @@ from typing import Any, Self
 
 import orjson
 
-from remit.policy import Egress
-from remit.policy.egress import EgressRule
+from remit.policy.egress import Egress, EgressRule
 from remit.policy.hostpatterns import HostPattern
 
 

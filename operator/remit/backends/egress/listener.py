@@ -11,7 +11,8 @@ from typing import Final
 
 from remit.backends.egress.proxy import EgressProxy
 from remit.backends.egress.usage import NetworkUse
-from remit.policy import Address, Egress, canonical_host
+from remit.policy.egress import Egress
+from remit.policy.hosts import Address, canonical_host
 from remit.sandbox import Listen, ProcessHandle, fork_server
 
 PORT: Final = 3128

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from remit.policy import Egress
+from remit.policy.egress import Egress
 
 if TYPE_CHECKING:
     from remit.backends.egress.dialing import Resolver

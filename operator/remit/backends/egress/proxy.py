@@ -20,7 +20,7 @@ from remit.backends.egress.dialing import Dialer, Lookups, Resolver, system_reso
 from remit.backends.egress.pacing import Pace
 from remit.backends.egress.targets import refusal
 from remit.backends.egress.usage import NetworkUse, UsageCounter
-from remit.policy import Egress
+from remit.policy.egress import Egress
 
 log = structlog.get_logger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Final
 
 import h11
 
-from remit.policy import BadHost, Destination
+from remit.policy.hosts import BadHost, Destination
 
 Headers = list[tuple[bytes, bytes]]
 

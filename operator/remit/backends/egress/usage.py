@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from remit.policy import Destination
+from remit.policy.hosts import Destination
 
 _KEPT_DESTINATIONS: Final = 64
 _MOST_REASON: Final = 500

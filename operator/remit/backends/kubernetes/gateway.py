@@ -13,7 +13,8 @@ import aiohttp
 import structlog
 
 from remit.backends.base import AttemptRequest
-from remit.backends.egress import GatewayRecord, NetworkUse
+from remit.backends.egress.gatewayrecords import GatewayRecord
+from remit.backends.egress.usage import NetworkUse
 from remit.backends.kubernetes.attending import remove_job
 from remit.backends.kubernetes.ensuring import ensure, exists, read
 from remit.backends.kubernetes.gatewaymanifests import (

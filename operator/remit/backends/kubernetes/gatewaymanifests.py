@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from remit.api.endpoint import Resource
 from remit.backends.base import AttemptRequest
-from remit.backends.egress import PORT, GatewayConfig, proxy_variables
+from remit.backends.egress.gatewayconfig import GatewayConfig
+from remit.backends.egress.listener import PORT, proxy_variables
 from remit.backends.egress.targets import PROXY_USER
 from remit.backends.kubernetes import labels
 from remit.backends.kubernetes.manifests import COLLECTING_SECONDS, SPARE_SECONDS, metadata_of

@@ -9,7 +9,7 @@ import posixpath
 from collections.abc import Mapping
 from typing import Any, Final
 
-from remit.api import API_VERSION
+from remit.api.group import API_VERSION
 from remit.backends.base import JOB_ARTIFACT_BYTES, AttemptRequest
 from remit.backends.confinementstatus import ConfinementStatus
 from remit.backends.filetree import place_of

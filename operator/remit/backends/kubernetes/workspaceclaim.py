@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import orjson
 
-from remit.api import format_bytes, parse_bytes
+from remit.api.quantity import format_bytes, parse_bytes
 from remit.backends.base import AttemptRequest
 from remit.backends.kubernetes import labels
 from remit.errors import InvalidInput

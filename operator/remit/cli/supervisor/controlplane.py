@@ -9,7 +9,8 @@ from pathlib import Path
 from remit.cli.signals import until
 from remit.cli.supervisor.channel import Message
 from remit.cli.supervisor.service import Supervised
-from remit.controlplane import ADMIN, ControlPlane
+from remit.controlplane.http.reviews import ADMIN
+from remit.controlplane.server import ControlPlane
 from remit.controlplane.startup import return_freed_memory
 from remit.kube.kubeconfig import extension
 from remit.telemetry.redact import Redactor

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Final, Literal, NamedTuple
 
-from remit.api import Deployment, ExecutionTask
+from remit.api.deployment import Deployment
+from remit.api.executiontask import ExecutionTask
 from remit.cli.tasks import Again, request_cancel
 from remit.cli.top.rows import ReleaseRow, Row, ScheduleRow, TaskRow
 from remit.describe.connection import Connection

@@ -25,7 +25,7 @@ from remit.cli.top.watching import watching
 from remit.cli.top.widgets import RowTable
 from remit.describe.connection import Connection
 from remit.errors import RemitError
-from remit.telemetry import escape
+from remit.telemetry.logs import escape
 
 REDRAW_SECONDS: Final = 0.25
 _TICK_SECONDS: Final = 1.0

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 
-from remit.telemetry import escape
+from remit.telemetry.logs import escape
 
 GAP: Final = 2
 """Blanks between two columns."""

@@ -9,13 +9,14 @@ from typing import Any, Final
 from rich.text import Text
 
 from remit import reasons
-from remit.api import CommandPolicy, ExecutionTask
+from remit.api.commandpolicy import CommandPolicy
+from remit.api.executiontask import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus
 from remit.cli.top.cells import size
 from remit.cli.top.views import style_of
 from remit.describe.ages import short
 from remit.execution.durations import human_duration
-from remit.telemetry import escape
+from remit.telemetry.logs import escape
 
 HANG: Final = 15
 """Where the text of a field begins."""

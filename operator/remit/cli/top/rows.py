@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from remit.api import CommandPolicy, Deployment
+from remit.api.commandpolicy import CommandPolicy
+from remit.api.deployment import Deployment
 from remit.api.operationnames import OPERATIONS
 from remit.api.phases import FAILED_PHASES, FINAL_PHASES, DeploymentPhase
 from remit.describe.releasetree import SideSummary, release_tree

@@ -15,7 +15,7 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Footer, Static
 
-from remit.api import Deployment
+from remit.api.deployment import Deployment
 from remit.api.executiontaskstatus import Stream
 from remit.cli.errors import described
 from remit.cli.follow import Selection
@@ -28,7 +28,7 @@ from remit.cli.top.widgets import Page
 from remit.describe.connection import Connection
 from remit.errors import RemitError
 from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS
-from remit.telemetry import escape
+from remit.telemetry.logs import escape
 
 if TYPE_CHECKING:
     from remit.cli.top.app import Top

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from remit.api import format_bytes
-from remit.backends import Collector, ExitReason, FileTree, KeptArtifact, Outcome, TooMuch
+from remit.api.quantity import format_bytes
+from remit.backends.filetree import Collector, FileTree, TooMuch
+from remit.backends.outcome import ExitReason, KeptArtifact, Outcome
 from remit.execution.artifacts.store import ArtifactStore, Contents, StoreUnavailable, TooLarge
 from remit.execution.artifacts.stored import StoredArtifact, StoredFile
-from remit.telemetry import escape
+from remit.telemetry.logs import escape
 
 MAX_FILES: Final = 50_000
 """Of all artifacts of an attempt."""

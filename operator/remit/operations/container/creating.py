@@ -11,7 +11,7 @@ from remit.backends.docker import labels
 from remit.backends.docker.planning import LOG
 from remit.backends.failure import OperationFailed
 from remit.operations.base import OperationRequest
-from remit.policy import Limits
+from remit.policy.limits import Limits
 
 STARTED_BY: Final = "remit.dev/started-by"
 """The attempt of a task that made the container, so that no other undoes it."""

@@ -8,9 +8,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from remit.api.operations import ContainerOperation, Subject
-from remit.backends import Handle, Outcome, OutputSink
-from remit.backends.docker import Engine, labels
+from remit.backends.base import Handle, OutputSink
+from remit.backends.docker import labels
+from remit.backends.docker.engine import Engine
 from remit.backends.failure import OperationFailed
+from remit.backends.outcome import Outcome
 from remit.errors import PolicyDenied
 from remit.operations.base import OperationRequest
 from remit.operations.container.creating import environment, image_of, invalid

@@ -10,12 +10,14 @@ from typing import Any, Final, TypeVar
 import docker
 
 from remit.api.operations import ContainerOperation
-from remit.backends import AttemptRequest, Command, ExitReason, Handle, Outcome, OutputSink
+from remit.backends.base import AttemptRequest, Command, Handle, OutputSink
 from remit.backends.confinementstatus import ConfinementStatus
-from remit.backends.docker import Engine, create, labels
+from remit.backends.docker import labels
 from remit.backends.docker.container import ENGINE_ENDS, Container, Ended, time_had
+from remit.backends.docker.engine import Engine, create
 from remit.backends.docker.outcomes import outcome_of
 from remit.backends.failure import OperationFailed
+from remit.backends.outcome import ExitReason, Outcome
 from remit.errors import OutcomeUnknown
 from remit.operations.base import OperationRequest
 from remit.operations.container.creating import (

@@ -13,7 +13,7 @@ import redis.asyncio as client
 from redis.exceptions import ConnectionError, RedisError, TimeoutError
 
 from remit.api.operations import RedisOperation
-from remit.backends import OutputSink
+from remit.backends.base import OutputSink
 from remit.backends.breaker import Breaker
 from remit.backends.failure import OperationFailed
 from remit.operations.base import Effect, OperationRequest

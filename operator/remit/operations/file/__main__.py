@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from remit.backends import ExitReason
+from remit.backends.outcome import ExitReason
 from remit.errors import RemitError
 from remit.operations.base import Effect, OperationRequest, failed
 from remit.operations.file.access import Access

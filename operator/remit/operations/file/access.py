@@ -18,8 +18,8 @@ from remit.backends.failure import OperationFailed
 from remit.backends.filetree import is_below
 from remit.errors import PolicyDenied
 from remit.operations.file.errors import Stopped, failure, refused
-from remit.policy import Grant
 from remit.policy.argv import refused_character
+from remit.policy.grant import Grant
 from remit.policy.rules import files
 from remit.sandbox.beneath import Place, place
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from remit.api.operations import FileOperation
-from remit.backends import OutputSink
+from remit.backends.base import OutputSink
 from remit.backends.breaker import Breaker
 from remit.backends.failure import OperationFailed
 from remit.operations.base import OperationRequest
@@ -20,7 +20,7 @@ from remit.operations.file.errors import Stopped, failure
 from remit.operations.file.job import Job
 from remit.operations.file.pulling import Pulled
 from remit.operations.file.writing import Limit
-from remit.policy import Grant
+from remit.policy.grant import Grant
 from remit.threads import DaemonThreadPool
 
 Download = Callable[[Grant, str], AsyncIterator[bytes]]

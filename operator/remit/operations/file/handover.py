@@ -14,10 +14,13 @@ from typing import Any, Final
 import orjson
 
 from remit import __version__
-from remit.api import CommandPolicy, ExecutionTask
+from remit.api.commandpolicy import CommandPolicy
+from remit.api.executiontask import ExecutionTask
 from remit.api.operations import FileOperation
 from remit.backends.failure import OperationFailed
-from remit.policy import CompiledPolicy, Grant, Installation, compile_policy, request_for
+from remit.policy.compile import CompiledPolicy, compile_policy
+from remit.policy.grant import Grant
+from remit.policy.request import Installation, request_for
 
 _NOT_ASKED: Final = {
     *("env", "env_from", "private_files", "stdin", "stdin_from", "artifacts", "results", "schedule", "working_dir")

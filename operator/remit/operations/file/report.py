@@ -11,9 +11,8 @@ from typing import Final
 import orjson
 
 from remit.api.operations import FileOperation
-from remit.backends import ExitReason, Outcome, OutputSink
-from remit.backends.base import Stream
-from remit.backends.outcome import INTERRUPTIONS
+from remit.backends.base import OutputSink, Stream
+from remit.backends.outcome import INTERRUPTIONS, ExitReason, Outcome
 from remit.operations.base import doubted
 
 STOPPED_CODE: Final = 143

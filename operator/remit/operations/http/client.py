@@ -13,14 +13,13 @@ import httpx
 
 from remit.api.operations import HttpOperation
 from remit.backends.breaker import Breaker
-from remit.backends.egress import Resolver
-from remit.backends.egress.dialing import Lookups
+from remit.backends.egress.dialing import Lookups, Resolver
 from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
 from remit.operations.base import OVERDUE, Effect
 from remit.operations.http.redirects import Exchange
 from remit.operations.http.transport import JudgedNetwork, JudgedTransport
-from remit.policy import Grant
+from remit.policy.grant import Grant
 from remit.policy.rules.http import egress_of
 
 _SAFE_TO_REPEAT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})

@@ -10,7 +10,7 @@ from typing import Final
 
 import httpx
 
-from remit.policy import Url
+from remit.policy.urls import Url
 
 _MOST: Final = 50
 _LARGEST: Final = 4096

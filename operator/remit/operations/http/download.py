@@ -14,7 +14,8 @@ from remit.operations.base import Effect
 from remit.operations.http.client import SERVER_ERROR, JudgedClient
 from remit.operations.http.redirects import MOST, Exchange, following, parse_url
 from remit.operations.http.retryafter import retry_after
-from remit.policy import Grant, display_url
+from remit.policy.grant import Grant
+from remit.policy.urls import display_url
 
 _LATER = frozenset({408, 425, 429})
 

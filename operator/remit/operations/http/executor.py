@@ -13,10 +13,9 @@ import httpx
 import orjson
 
 from remit.api.operations import HttpOperation
-from remit.backends import OutputSink
+from remit.backends.base import OutputSink
 from remit.backends.breaker import Breaker
-from remit.backends.egress import Resolver
-from remit.backends.egress.dialing import system_resolver
+from remit.backends.egress.dialing import Resolver, system_resolver
 from remit.backends.failure import OperationFailed
 from remit.operations.base import OperationRequest, held
 from remit.operations.http.client import SERVER_ERROR, JudgedClient, StreamedResponse
@@ -24,7 +23,7 @@ from remit.operations.http.download import download
 from remit.operations.http.redirects import MOST, Exchange, following, parse_url
 from remit.operations.http.retryafter import retry_after
 from remit.operations.tls import TlsMaterial
-from remit.policy import Grant
+from remit.policy.grant import Grant
 from remit.policy.patterns import BadPattern, Pattern
 
 _MOST_WORK = 1_000_000_000

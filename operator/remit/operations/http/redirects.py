@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from remit.backends.failure import OperationFailed
 from remit.operations.http.cookies import Cookies
-from remit.policy import BadUrl, Url
+from remit.policy.urls import BadUrl, Url
 
 MOST = 10
 _REDIRECTS = {301, 302, 303, 307, 308}

@@ -10,11 +10,11 @@ from typing import Any
 import httpcore
 import httpx
 
-from remit.backends.egress import Resolver
-from remit.backends.egress.dialing import look_up, own_addresses
+from remit.backends.egress.dialing import Resolver, look_up, own_addresses
 from remit.backends.failure import OperationFailed
 from remit.errors import PolicyDenied
-from remit.policy import Address, Destination, Egress, Forbidden, permits
+from remit.policy.egress import Egress, Forbidden, permits
+from remit.policy.hosts import Address, Destination
 
 RESOLVE_SECONDS = 5.0
 

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from remit.api.operations import ProcessOperation
-from remit.backends import OutputSink
+from remit.backends.base import OutputSink
 from remit.backends.breaker import Breaker
 from remit.backends.failure import OperationFailed
 from remit.operations.base import OperationRequest

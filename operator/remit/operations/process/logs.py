@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from remit.backends import Stream
+from remit.backends.base import Stream
 from remit.backends.outputtimes import OutputTimes, RecordedTimes
 from remit.errors import RemitError
 from remit.telemetry.redact import Redactor

@@ -17,7 +17,7 @@ from typing import IO, Any, Final
 
 import orjson
 
-from remit.backends import AttemptRequest
+from remit.backends.base import AttemptRequest
 from remit.backends.failure import OperationFailed
 from remit.backends.subprocesses import start_subprocess
 from remit.operations.base import Effect

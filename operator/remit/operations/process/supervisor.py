@@ -25,7 +25,10 @@ from typing import Any
 import orjson
 
 from remit import threads
-from remit.backends import AttemptRequest, ExitReason, Handle, NetworkUse, Outcome, ProcessBackend
+from remit.backends.base import AttemptRequest, Handle
+from remit.backends.egress.usage import NetworkUse
+from remit.backends.outcome import ExitReason, Outcome
+from remit.backends.process import ProcessBackend
 from remit.errors import RemitError
 from remit.operations.process.logs import RotatingOutput
 from remit.operations.process.record import SOCKET, ProcessIdentity, write_state

@@ -9,7 +9,7 @@ from typing import Final
 
 from pydantic.alias_generators import to_camel
 
-from remit.api import parse_bytes
+from remit.api.quantity import parse_bytes
 from remit.policy.commandrules import ExactRule, joined
 from remit.policy.interpreters import runs_text
 from remit.policy.limits import DEFAULT_TIMEOUT_SECONDS, NAMES, as_amount

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from remit.api import CommandPolicy, CommandPolicySpec
+from remit.api.commandpolicy import CommandPolicy, CommandPolicySpec
 from remit.errors import InvalidInput
 from remit.policy.compile import CompiledPolicy, compile_policy
 from remit.policy.deciding import Decision, decide

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from remit.api import CommandPolicy
+from remit.api.commandpolicy import CommandPolicy
 from remit.api.group import API_VERSION
 from remit.policy.commandrules import MOST_VALUES
 from remit.policy.deciding import Decision

@@ -11,7 +11,7 @@ from remit.release.report import series
 from remit.release.report.facts import facts, usage_rows
 from remit.release.report.model import Report
 from remit.release.report.wording import duration, moment, rough
-from remit.telemetry import escape
+from remit.telemetry.logs import escape
 
 _SPECIAL: Final = re.compile(r"([\\`*_\[\]<>|~&$]|^[-+#=])")
 

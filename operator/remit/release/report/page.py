@@ -12,7 +12,7 @@ from remit.release.report import plots, series
 from remit.release.report.facts import facts, usage_rows
 from remit.release.report.model import Report, Switching
 from remit.release.report.wording import duration, moment, rough
-from remit.telemetry import escape as harmless
+from remit.telemetry.logs import escape as harmless
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1c2128; --dim: #5b6570; --paper: #fff; --card: #f6f8fa; --line: #d8dee4;

@@ -20,7 +20,7 @@ from typing import IO, Final
 
 from remit.api.deployment import Artifact
 from remit.errors import DeploymentError, RemitError
-from remit.release.targets.archive import unpack
+from remit.release.targets.archive.unpacking import unpack
 from remit.release.targets.failing import failed
 from remit.release.targets.reading import Reading
 from remit.release.targets.treedigest import tree_digest

@@ -12,8 +12,9 @@ from remit.release.model import SLOTS
 from remit.release.targets import desiredstate
 from remit.release.targets.changes import Source
 from remit.release.targets.desiredstate import DesiredState
-from remit.release.traffic import Entry, ProxySnapshot, Route, Traffic
-from remit.release.traffic.route import POOLS
+from remit.release.traffic.route import POOLS, Entry, Route
+from remit.release.traffic.runtime import ProxySnapshot
+from remit.release.traffic.traffic import Traffic
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from remit.release.model import SLOTS, InstanceView, ObservedState, SlotView
 from remit.release.targets.desiredstate import DesiredSide, DesiredState, address
 from remit.release.targets.health import Health
 from remit.release.targets.loadbalancer import ProxyStatus
-from remit.telemetry import escape
+from remit.telemetry.logs import escape
 
 
 @dataclass(frozen=True, slots=True)

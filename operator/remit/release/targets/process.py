@@ -14,11 +14,11 @@ import structlog
 
 from remit.api.deployment import DeploymentSpec, HealthCheck
 from remit.api.deploymentstatus import Slot
-from remit.backends import AttemptRequest, Backend
+from remit.backends.base import AttemptRequest, Backend
 from remit.backends.failure import OperationFailed
 from remit.errors import DeploymentError, RemitError
-from remit.operations.process import State, Supervision, Wanted
 from remit.operations.process.record import ProcessIdentity
+from remit.operations.process.supervision import State, Supervision, Wanted
 from remit.release.context import CRASH_LIMIT
 from remit.release.model import SLOTS, ObservedState, Revision
 from remit.release.report.model import Usage
@@ -35,7 +35,7 @@ from remit.release.targets.localports import free_ports
 from remit.release.targets.observation import InstanceStatus, observed
 from remit.release.targets.processchecks import run_check
 from remit.release.targets.reading import Reading
-from remit.release.traffic import Traffic
+from remit.release.traffic.traffic import Traffic
 from remit.sandbox.fencing import now as boot_time
 
 Admit = Callable[[Revision, Material], AttemptRequest]

@@ -7,9 +7,11 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import replace
 
-from remit.backends import AttemptRequest, Backend, ExitReason, Stream
+from remit.backends.base import AttemptRequest, Backend, Stream
+from remit.backends.outcome import ExitReason
 from remit.errors import DeploymentError
-from remit.telemetry import Redactor, escape
+from remit.telemetry.logs import escape
+from remit.telemetry.redact import Redactor
 
 _KEPT = 4096
 _NOT_MADE = frozenset(

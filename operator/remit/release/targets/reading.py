@@ -19,8 +19,10 @@ from remit.operations.file.access import check_open, check_owner
 from remit.operations.file.errors import explained, refused
 from remit.operations.file.tree import MAX_DEPTH, entries
 from remit.operations.file.writing import read_all, write_all
-from remit.policy import Decision, Grant, Reason
+from remit.policy.deciding import Decision
+from remit.policy.grant import Grant
 from remit.policy.rules import files
+from remit.policy.verdict import Reason
 from remit.sandbox.beneath import Place, place
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

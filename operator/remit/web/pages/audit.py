@@ -12,13 +12,13 @@ from typing import Any, Final, TypeVar, get_args
 
 from aiohttp import web
 
-from remit.api import GROUP, VERSION
 from remit.api.endpoint import Resource
+from remit.api.group import GROUP, VERSION
 from remit.describe import audittrail
 from remit.errors import RemitError
-from remit.telemetry import verify
 from remit.telemetry.chain import Kind
 from remit.telemetry.trail import Filter
+from remit.telemetry.verifying import verify
 from remit.web.rendering import View, kind_of
 from remit.web.rows import moment
 from remit.web.sessions import Notice, Session

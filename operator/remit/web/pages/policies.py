@@ -7,7 +7,7 @@ from typing import Any, Final
 from aiohttp import web
 from pydantic import ValidationError
 
-from remit.api import CommandPolicy
+from remit.api.commandpolicy import CommandPolicy
 from remit.api.mistakes import first_mistake
 from remit.controllers.policies import compile_object
 from remit.errors import ApiError, InvalidInput

@@ -11,7 +11,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from remit.agent.podlogs import identity_of
-from remit.api import Deployment
+from remit.api.deployment import Deployment
 from remit.controllers import hooks
 from remit.describe.releasetree import earlier, release_tree
 from remit.errors import ApiError, DeploymentError, RemitError

@@ -10,7 +10,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from remit import reasons
-from remit.api import ExecutionTask
+from remit.api.executiontask import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus
 from remit.describe import explained, observedruns, policyyaml
 from remit.describe.connection import Connection

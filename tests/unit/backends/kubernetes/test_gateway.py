@@ -14,14 +14,15 @@ import pytest
 from jobservers import JobServer
 from policies import policy
 from remit.backends.base import AttemptRequest, Command, Handle, Stream, TaskReference
-from remit.backends.egress import GatewayConfig, GatewayRecord, NetworkUse
-from remit.backends.egress.usage import UsageCounter
+from remit.backends.egress.gatewayconfig import GatewayConfig
+from remit.backends.egress.gatewayrecords import GatewayRecord
+from remit.backends.egress.usage import NetworkUse, UsageCounter
 from remit.backends.kubernetes.backend import KubernetesBackend
 from remit.backends.kubernetes.gateway import concluded
 from remit.backends.kubernetes.launcher import Launcher
 from remit.backends.outcome import INTERRUPTIONS, ExitReason, Outcome
 from remit.errors import ApiError, BackendError, InvalidInput, SandboxUnavailable
-from remit.policy import Destination
+from remit.policy.hosts import Destination
 from remit.sandbox import Confinement, Limits
 
 LAUNCHER = Launcher("amd64", b"program")

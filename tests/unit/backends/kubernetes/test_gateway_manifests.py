@@ -11,7 +11,7 @@ import pytest
 
 from policies import policy
 from remit.backends.base import AttemptRequest, Command, TaskReference
-from remit.backends.egress import GatewayConfig
+from remit.backends.egress.gatewayconfig import GatewayConfig
 from remit.backends.kubernetes.gatewaymanifests import (
     as_made,
     behind_gateway,

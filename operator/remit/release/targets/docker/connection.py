@@ -11,7 +11,7 @@ from typing import Any, Final
 from docker.tls import TLSConfig
 
 from remit.api.deployment import DeploymentSpec, DockerTarget
-from remit.backends.docker import Engine
+from remit.backends.docker.engine import Engine
 from remit.backends.egress.dialing import system_resolver
 from remit.backends.failure import OperationFailed
 from remit.errors import DeploymentError

@@ -12,9 +12,9 @@ import docker
 from docker.errors import NotFound
 
 from remit.api.deploymentstatus import Slot
-from remit.backends.docker import Engine, create, labels
+from remit.backends.docker import labels
 from remit.backends.docker.container import moment
-from remit.backends.docker.engine import ANSWER_SECONDS
+from remit.backends.docker.engine import ANSWER_SECONDS, Engine, create
 from remit.backends.failure import OperationFailed
 from remit.errors import DeploymentError
 from remit.release.model import SLOTS

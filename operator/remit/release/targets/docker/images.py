@@ -10,7 +10,7 @@ from typing import Final
 import orjson
 
 from remit.api.deployment import Artifact
-from remit.backends.docker import Engine, inspect_image
+from remit.backends.docker.engine import Engine, inspect_image
 from remit.backends.failure import OperationFailed
 from remit.errors import DeploymentError
 from remit.privatefiles import write_private

@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from docker.types import IPAMConfig, IPAMPool
 
-from remit.backends.docker import Engine, labels
+from remit.backends.docker import labels
+from remit.backends.docker.engine import Engine
 from remit.backends.failure import OperationFailed
 from remit.errors import DeploymentError
 from remit.release.targets.docker.planning import Owner

@@ -16,7 +16,7 @@ from remit.backends.docker import labels
 from remit.backends.docker.planning import has_init
 from remit.errors import DeploymentError
 from remit.operations.container.creating import limited
-from remit.policy import Limits
+from remit.policy.limits import Limits
 from remit.release.context import CRASH_LIMIT
 from remit.release.model import Revision
 from remit.release.target import Material

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from remit.api.deploymentstatus import Slot
-from remit.policy import Limits
+from remit.policy.limits import Limits
 from remit.release.model import Revision
 from remit.release.target import Material
 from remit.release.targets.concurrently import all_of

@@ -36,9 +36,9 @@ from remit.release.targets.health import Check, Health, Watches, check_of
 from remit.release.targets.liveness import Due, Liveness
 from remit.release.targets.loadbalancer import LoadBalancer, ProxyStatus
 from remit.release.targets.observation import InstanceStatus, observed
-from remit.release.traffic import Traffic
+from remit.release.traffic.traffic import Traffic
 from remit.sandbox.fencing import now as boot_time
-from remit.telemetry import Redactor
+from remit.telemetry.redact import Redactor
 
 Load = Callable[[int], Awaitable[tuple[Revision, Material]]]
 """A revision that was kept, with its configuration. Raises DeploymentError."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from remit.api import GROUP
 from remit.api.deployment import DeploymentSpec, HealthCheck
 from remit.api.deploymentstatus import Slot
-from remit.policy import Limits
+from remit.api.group import GROUP
+from remit.policy.limits import Limits
 from remit.release.model import Revision
 from remit.release.target import Material
 from remit.release.targets.health import port_of

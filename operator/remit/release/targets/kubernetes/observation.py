@@ -13,7 +13,7 @@ from remit.release.model import SLOTS, InstanceView, ObservedState, SlotView, ot
 from remit.release.targets.kubernetes.cluster import Object
 from remit.release.targets.kubernetes.identity import REVISION, SLOT
 from remit.release.targets.kubernetes.manifests import DRAINING, LIVE, SERVING, SHARE
-from remit.telemetry import escape
+from remit.telemetry.logs import escape
 
 _STUCK: Final = frozenset(
     {

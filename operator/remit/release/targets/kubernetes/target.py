@@ -15,7 +15,7 @@ from remit.api.deployment import DeploymentSpec
 from remit.api.deploymentstatus import Slot
 from remit.api.endpoint import Resource
 from remit.errors import ApiError, DeploymentError
-from remit.policy import Limits
+from remit.policy.limits import Limits
 from remit.release.model import SLOTS, ObservedState, Revision, other
 from remit.release.target import Material
 from remit.release.targets.kubernetes import manifests, observation
