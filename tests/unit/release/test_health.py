@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from remit.api.deployment import HealthCheck
-from remit.release.targets.health import Health, Watches
+from remit.release.targets.health import Health, Watches, first_pause
 
 CHECK = HealthCheck.model_validate({"tcp": {"port": 80}, "periodSeconds": 60, "timeoutSeconds": 30})
 
@@ -39,6 +39,15 @@ def test_thresholds_count_answers_in_a_row() -> None:
     assert health.healthy
     assert not health.unhealthy
     assert health.message == ""
+
+
+@pytest.mark.parametrize("ready", [0.0, 0.01, 0.06, 0.21, 0.36, 0.8, 1.5, 1.99])
+def test_one_that_begins_is_found_soon_and_asked_rarely(ready: float) -> None:
+    asked = [0.0]
+    while asked[-1] < ready:
+        asked.append(asked[-1] + first_pause(asked[-1]))
+    assert asked[-1] - ready <= max(0.05, ready / 4)
+    assert len(asked) <= 16, "and not 40 times"
 
 
 async def test_a_look_does_not_wait_for_a_check_that_takes_an_hour() -> None:

@@ -26,6 +26,11 @@ Check = Callable[[], Awaitable[str]]
 policy does not allow any more."""
 
 
+def first_pause(since: float) -> float:
+    """Seconds until an instance that began `since` seconds ago is asked again: it is found at most a quarter late."""
+    return min(max(_FIRST_PAUSE, since / 4), _LONGEST_PAUSE)
+
+
 @dataclass
 class Health:
     """What the checks of one instance came to. Until the first verdict it is neither healthy nor unhealthy."""
@@ -86,10 +91,13 @@ class Watch:
 
     async def _begin(self, until: float) -> None:
         """Ask often at first, so that one that starts quickly is not found late. What fails then counts once."""
-        pause = _FIRST_PAUSE
-        while (why := await self.ask()) and time.monotonic() + pause < until:
+        began = time.monotonic()
+        while why := await self.ask():
+            now = time.monotonic()
+            pause = first_pause(now - began)
+            if now + pause >= until:
+                break
             await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
         self._note(why)
 
     async def ask(self) -> str:
