@@ -9,10 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from remit.agent.agent import ExecutionAgent
-    from remit.agent.components import (
+    from remit.agent import (
         CommandRunner,
         DeploymentManager,
+        ExecutionAgent,
         ExecutionMonitor,
         ResourceLimiter,
         SandboxEnvironment,

@@ -312,7 +312,7 @@ def test_doctor_looks_for_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 def test_doctor_looks_for_the_engine_that_the_operator_would_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("remit.backends.docker.look", lambda host: f"an engine at {host}")
+    monkeypatch.setattr("remit.backends.docker.engine.look", lambda host: f"an engine at {host}")
     assert "an engine at unix:///run/mine.sock" in invoke("doctor", "--docker-host", "unix:///run/mine.sock")[1]
     assert "turned off by --docker-host" in invoke("doctor", "--docker-host", "off")[1]
 

@@ -94,7 +94,8 @@ async def test_a_cancelled_caller_does_not_stop_the_trail(path):
 
 def test_a_killed_writer_loses_no_acknowledged_record(path):
     program = (
-        "import sys; from pathlib import Path; from remit.telemetry import AuditLog, AuditEvent\n"
+        "import sys; from pathlib import Path; from remit.telemetry.audit import AuditLog\n"
+        "from remit.telemetry.chain import AuditEvent\n"
         f"log = AuditLog(Path({str(path)!r}))\n"
         "while True: print(log.append(AuditEvent(kind='decision')).seq, flush=True)"
     )

@@ -37,7 +37,8 @@ def span(number: int = 1, parent: TraceContext | None = None, error: str = "") -
 def test_without_the_variables_nothing_of_opentelemetry_is_imported() -> None:
     code = (
         "import asyncio, sys, remit.controllers.operator\n"
-        "from remit.telemetry import Metrics, Redactor, otlp\n"
+        "from remit.telemetry import otlp\nfrom remit.telemetry.metrics import Metrics\n"
+        "from remit.telemetry.redact import Redactor\n"
         "async def main():\n"
         "    async with otlp.exporting(Metrics(), Redactor(), '1') as tracer:\n"
         "        assert tracer is None\n"
