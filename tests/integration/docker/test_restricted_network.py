@@ -452,7 +452,7 @@ from dataclasses import replace
 from pathlib import Path
 sys.path[:0] = {path!r}
 from test_restricted_network import Heard, Stage
-from remit.backends.docker import Engine
+from remit.backends.docker.engine import Engine
 from remit.errors import SandboxUnavailable
 async def main():
     engine, heard = Engine(), Heard()

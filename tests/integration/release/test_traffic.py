@@ -461,7 +461,8 @@ async def test_the_proxy_outlives_a_killed_operator_and_is_found_again(
     port = free_port()
     program = f"""
         import asyncio, pathlib
-        from remit.release.traffic import Entry, Route, Traffic
+        from remit.release.traffic.route import Entry, Route
+        from remit.release.traffic.traffic import Traffic
         entry = Entry({port}, ({sides["blue"].address!r},), ({sides["green"].address!r},), 0)
         async def main():
             await Traffic(pathlib.Path({str(tmp_path / "traffic")!r})).apply(Route({NAME!r}, (entry,)))

@@ -185,7 +185,8 @@ def test_a_killed_operator_leaves_nothing(bare_host, tmp_path):
 _OPERATOR = """
 import asyncio, sys
 from dataclasses import replace
-from remit.backends import AttemptRequest, Command, ProcessBackend
+from remit.backends.base import AttemptRequest, Command
+from remit.backends.process import ProcessBackend
 from remit.sandbox import Ability, Confinement, Layer, probe_host
 host = probe_host()
 lacking = {layer: Ability(layer, False, "", "") for layer in (Layer.NAMESPACES, Layer.CGROUP)}
