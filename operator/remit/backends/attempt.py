@@ -1,4 +1,4 @@
-"""One attempt from start to the death of its whole tree."""
+"""Run one command in namespaces, from its start until its whole process tree is dead."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class ProcessAttempt:
         self._protected = protected
         self._sink_failed = asyncio.Event()
         self.may_have_run = False
-        """So that what breaks from now on must not be retried."""
+        """Whether the program may have started. From then on a failure must not be retried."""
 
     async def run(self, cancel: asyncio.Event, on_started: Callable[[Handle], None] | None) -> Outcome:
         """Raises what `Backend.run` does, and OSError where the kernel refused a descriptor, a cgroup or a process."""
@@ -190,7 +190,8 @@ class ProcessAttempt:
             return outcome
 
     async def _ask_to_end(self, child: Child, status: StatusPipe) -> None:
-        """TERM to the command's group, CONT so that a stopped one hears it, and the time it was promised."""
+        """Send TERM to the command's process group, and CONT so that a stopped process receives it, and wait for the
+        grace period."""
         if status.init is None or self._request.grace_seconds <= 0:
             return
         status.init.signal_group(signal.SIGTERM)
@@ -201,9 +202,9 @@ class ProcessAttempt:
 
 
 async def _open_places(status: StatusPipe, child: Child, paths: Sequence[str]) -> dict[str, int]:
-    """Descriptors of those of `paths` that are folders in the sandbox, once that is there; none where it ended before.
+    """Open those of `paths` that are folders in the sandbox, as soon as it is built; empty if the child ended first.
 
-    Its program waits meanwhile. Nothing tells when bubblewrap has built the rest, so it is looked for. Raises
+    The program waits meanwhile. bubblewrap does not report when the filesystem is complete, so this polls. Raises
     BackendError.
     """
     while status.init and not child.exited.is_set():
@@ -215,7 +216,8 @@ async def _open_places(status: StatusPipe, child: Child, paths: Sequence[str]) -
 
 
 async def _kill(child: Child, status: StatusPipe, cgroup: AttemptCgroup | None) -> None:
-    """KILL everything and wait until it is dead: once its init is dead, the whole pid namespace is."""
+    """Kill the whole process tree and wait until it is dead. When the init of a PID namespace is dead, so are all of
+    its processes."""
     child.kill()
     await child.death()
     status.read()
@@ -227,7 +229,7 @@ async def _kill(child: Child, status: StatusPipe, cgroup: AttemptCgroup | None) 
 
 
 def _not_recorded(_: Handle) -> None:
-    """For an attempt that nobody recovers."""
+    """The recorder of attempts that are not recovered after a restart."""
 
 
 def _counting_bubblewrap(limits: Limits) -> Limits:

@@ -1,8 +1,8 @@
-"""Drives a task from its first look to its one end: one idempotent step at a time, over any store of tasks.
+"""Takes a task from its creation to its final status, one idempotent step at a time, over any store of tasks.
 
-What the step is, `lifecycle` decides. The order within a step is what makes it safe to be killed in between: a decision
-is on the audit trail, and the attempt in status, before anything runs; how it ended is in the run store and on the
-audit trail before status says so; and status says so only when nothing of it is alive.
+`lifecycle` decides which step is next. The order of writes within a step makes it safe to kill the operator at any
+point: the decision is on the audit trail and the attempt is in status before the program starts; the outcome is in the
+run store and on the audit trail before it is in status; and status reports the end only when every process is dead.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _utc_now() -> datetime.datetime:
 
 @dataclass
 class TaskDriver:
-    """Takes each task that it is given one step on."""
+    """Performs one step of a task at each call of `step`."""
 
     store: TaskStore
     runner: Runner
@@ -82,21 +82,21 @@ class TaskDriver:
     """Whether a task waits while its decision cannot be recorded; otherwise `step` raises `AuditUnavailable`, for
     somebody who waits for the task and can decide."""
     advice: Callable[[ExecutionTask], str] = lambda task: ""
-    """What the user can do about a denial for want of a rule, to be read after its message."""
+    """Gives what the user can do when no rule allows the task. It is appended to the message of the denial."""
     leadership: Leadership | None = None
     """None without leader election."""
     stopping: bool = False
-    """Set once the process goes: what ends is still written, and nothing more is started."""
+    """Set when the process shuts down: outcomes are still written, and no further attempt is started."""
     _ending: dict[str, str] = field(default_factory=dict)
-    """By the uid of each task that is gone and of which something is still alive, the name of its place."""
+    """Uids of deleted tasks whose processes are still alive, with the names under which they hold their places."""
     _waiting: Waiting = field(init=False)
     _clock: TaskClock = field(init=False)
     _denied: dict[str, AuditEvent] = field(default_factory=dict)
-    """Denials that are on record but not yet in status, by task uid: somebody else wrote in between. An edit that
-    changes the denial is another one, and recorded."""
+    """Denials by task uid that are on the audit trail but not in status yet, because the status write met a conflict.
+    If an edit changes the denial, the new one is recorded as well."""
     _recorded: dict[str, str] = field(default_factory=dict)
-    """Attempts whose end is on record but not yet in status, by task uid. The run store notes that for the next
-    process, where it can be written."""
+    """Ids of attempts by task uid whose end is on the audit trail but not in status yet. The run store remembers the
+    same for the next process, if it can be written."""
 
     def __post_init__(self) -> None:
         self._waiting = Waiting(self.store, lambda: self.now())
@@ -133,7 +133,7 @@ class TaskDriver:
         return stored.task.spec.ttl_seconds_after_finished
 
     def leave(self, key: str) -> None:
-        """The task neither runs nor waits, or is gone: its place is for others."""
+        """Release the task's place in the queue, because it neither runs nor waits, or was deleted."""
         self.turns.leave(key, self._clock.steady())
         self._waiting.over(key)
 
@@ -142,30 +142,31 @@ class TaskDriver:
         return self.turns.waiting(reason, self._clock.steady())
 
     def deleted(self, key: str, namespace: str, uid: str) -> None:
-        """The task is gone: whatever of it still runs must end, and what was kept of it goes too."""
+        """The task was deleted: end its processes, and remove its output and records."""
         self._keep_place(key, uid)
         self.let_go(key, uid)
         self.runner.abandon(namespace, uid)
 
     def vanished(self, key: str, uid: str) -> None:
-        """The task is not there any more: whatever of it still runs must end. What is kept of it stays."""
+        """The server no longer has the task, but nobody saw its deletion: end its processes, and keep its records."""
         self._keep_place(key, uid)
         self.let_go(key, uid)
         self.runner.stop(uid)
 
     def _keep_place(self, key: str, uid: str) -> None:
-        """Until nothing of the task is alive, its workspaces are not for others: see `leave_ended`."""
+        """Keep the place of a deleted task until its processes are dead, so that no other task writes to its
+        workspaces. `leave_ended` releases it."""
         if self.runner.running(uid) and uid not in self._ending:
             self._ending[uid] = place = f"{key} (deleted, uid {uid})"
             self.turns.rename(key, place)
 
     def leave_ended(self) -> None:
-        """Give up the places of tasks that are gone, and of which nothing is alive any more."""
+        """Release the places of deleted tasks whose processes are all dead."""
         for uid in [uid for uid in self._ending if not self.runner.running(uid)]:
             self.turns.leave(self._ending.pop(uid), self._clock.steady())
 
     def let_go(self, key: str, uid: str) -> None:
-        """Remember nothing of it."""
+        """Forget everything about the task."""
         self.leave(key)
         self._clock.forget(uid)
         self._denied.pop(uid, None)
@@ -173,7 +174,8 @@ class TaskDriver:
         self.runner.forget_folders(uid)
 
     async def restore(self, tasks: AsyncIterable[ExecutionTask]) -> None:
-        """Take over from the process before: what is on record as running, and the starts that rates look back on."""
+        """Restore the queue after a restart: attempts that status reports as running, and recent starts, which count
+        towards rates."""
         running: dict[str, tuple[str, Claims]] = {}
         starts: list[tuple[str, Claims, float]] = []
         policies = self.policies.current()
@@ -278,7 +280,7 @@ class TaskDriver:
         return id_ if self.runner.store.find(metadata.namespace, metadata.uid, id_) is not None else None
 
     async def _restore(self, stored: StoredTask, id_: str) -> float | None:
-        """Collect an attempt that status has forgotten, instead of starting it a second time."""
+        """Collect the outcome of an attempt that is missing from status, instead of starting it a second time."""
         task = stored.task
         message = f"status told nothing of attempt {id_}, which is on record here; it is not started a second time"
         self.store.record_event(stored, "Warning", "StatusRestored", message)

@@ -1,4 +1,4 @@
-"""What is never mounted, by whatever name: the operator's own files, and the kernel's."""
+"""Refuses mounts of the operator's own files and of the kernel's filesystems, under whatever name they are found."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ _KERNEL = frozenset(
     {"binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs", "efivarfs", "fusectl"}
     | {"mqueue", "nsfs", "proc", "pstore", "securityfs", "selinuxfs", "sysfs", "tracefs"}
 )
-"""Filesystems that are no files but the kernel itself."""
+"""Filesystems that are interfaces of the kernel."""
 _MOST_LOOKS = 10
 _CHUNK = 1 << 16
 _Id = tuple[int, int]
 
 
 class Protected:
-    """Known by what they are and not by their names: a folder has as many names as it is mounted in places."""
+    """Files and folders that are never mounted. They are compared by device and inode, because bind mounts give one
+    folder many names."""
 
     def __init__(self, paths: Iterable[str]) -> None:
-        """Of what is not there now, nothing is mounted in which it may be made."""
+        """For a path that does not exist, the folders in which it could be created are protected."""
         self._themselves: dict[_Id, str] = {}
         self._above: dict[_Id, str] = {}
         above: dict[str, str] = {}
-        # Every attempt that mounts something waits for this, so names are told apart before they are looked up.
+        # Every attempt with a mount waits for this, so each folder is looked up once, however many paths share it.
         for path in paths:
             here, identity = _looked_up(path)
             if identity:
@@ -40,8 +41,8 @@ class Protected:
                 self._above.setdefault(_id(os.stat(folder)), path)  # noqa: PTH116
 
     def objections(self, opened: Sequence[tuple[int, os.stat_result]]) -> list[str | None]:
-        """For each descriptor and its status: None, or why what it refers to must not be mounted, with all that is
-        mounted beneath it. The kernel writes the table of mounts anew for each reading, so that is read once."""
+        """Give for each descriptor why it must not be mounted, or None. Filesystems that are mounted beneath it are
+        checked too. The kernel generates the mount table at each read, so it is read once for all descriptors."""
         found = [self._objection_to_itself(*each) for each in opened]
         left = [number for number, objection in enumerate(found) if objection is None]
         for _ in range(_MOST_LOOKS):
@@ -68,7 +69,7 @@ class Protected:
         return None
 
     def _within(self, descriptor: int) -> str | None:
-        """What of the protected it is, or is in."""
+        """Give the protected path that the descriptor refers to or lies in."""
         here = os.dup(descriptor)
         try:
             root, before = _id(Path("/").stat()), None
@@ -88,8 +89,8 @@ class Protected:
             os.close(here)
 
     def _objection_to_mounts(self, mounts: bytes, path: str, on: bytes) -> str | None:
-        """Of what of `mounts`, which are lines of /proc/self/mountinfo, each after a newline, is beneath `path`, and of
-        the mount `on` which it is."""
+        """Check the mounts beneath `path`, and the mount with the id `on` that contains it. `mounts` are the lines of
+        /proc/self/mountinfo, each preceded by a newline."""
         inside = os.fsencode(path.rstrip("/") + "/")
         for line in _lines_about(mounts, inside, on):
             number, _, _, _, escaped, rest = line.split(b" ", 5)
@@ -112,7 +113,7 @@ class Protected:
 
 
 def _lines_about(mounts: bytes, inside: bytes, on: bytes) -> list[bytes]:
-    """Few of what may be thousands: those that may tell of a place beneath `inside`, and that of the mount `on`."""
+    """Select the few relevant ones of possibly thousands: mounts that may be beneath `inside`, and the mount `on`."""
     own = on + b" "
     if inside not in mounts and b"\\" not in mounts:
         _, found, rest = mounts.partition(b"\n" + own)
@@ -122,8 +123,8 @@ def _lines_about(mounts: bytes, inside: bytes, on: bytes) -> list[bytes]:
 
 
 def _looked_up(path: str) -> tuple[str, _Id | None]:
-    """Its name without links, and what it is; None where nothing is. The kernel tells both at once, where realpath
-    looks at each folder of the name."""
+    """Give the path without links and its identity, or None if it does not exist. Opening it gives both with one
+    lookup, where realpath makes one for each component."""
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
@@ -138,7 +139,7 @@ def _looked_up(path: str) -> tuple[str, _Id | None]:
 
 
 def _path(descriptor: int) -> str:
-    """Its name as of now; one that is not a name is told as it is."""
+    """Give the current path of a descriptor, or what the kernel shows in its place."""
     return os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115
 
 
@@ -147,7 +148,7 @@ def _mount_id(descriptor: int) -> bytes:
 
 
 def _content(name: str) -> bytes:
-    """Of a file of /proc. What Python does besides, to read a file, takes twice as long."""
+    """Read a file of /proc without Python's file objects, which take twice as long."""
     descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
     try:
         parts = []
@@ -163,7 +164,8 @@ def _id(status: os.stat_result) -> _Id:
 
 
 def _above(descriptor: int) -> int | None:
-    """The folder that it is in. None for a file, whose folder nothing tells but its name."""
+    """Open the parent folder. For a file it is looked up by name, because the kernel offers nothing else; None if that
+    fails."""
     try:
         return os.open("..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=descriptor)
     except NotADirectoryError:
@@ -174,5 +176,5 @@ def _above(descriptor: int) -> int | None:
 
 
 def _unescaped(point: bytes) -> bytes:
-    """As /proc/self/mountinfo writes it: blanks and backslashes in octal."""
+    """Decode a path of /proc/self/mountinfo, which has blanks and backslashes in octal."""
     return re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), point) if b"\\" in point else point

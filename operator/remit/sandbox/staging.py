@@ -1,9 +1,10 @@
-"""Puts folders of the host where bubblewrap finds them, by descriptor, as root.
+"""Makes host folders available to bubblewrap by descriptor, as root.
 
-bubblewrap takes its sources by name, and as the attempt's user. A name can mean something else by then, and a folder on
-the way may be closed to that user. So what was opened and judged is copied as a mount, by its descriptor, and that is
-attached in a mount namespace of the fork server's child: nothing is resolved a second time. The operator makes the
-copies, because a child pays for each page that it touches first. Standard library only: children import it, too.
+bubblewrap resolves its sources by name, as the attempt's user. By then a name may refer to something else, or a parent
+folder may be closed to that user. Therefore the folder that was opened and judged is cloned as a detached mount, by its
+descriptor, and attached in a mount namespace of the fork server's child: no name is resolved twice. The operator makes
+the clones, because a forked child pays a page fault for each page that it touches first. This module uses only the
+standard library, because those children import it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 STAGE = "/sys"
-"""What is covered by the stage: it is everywhere, and bubblewrap needs nothing of it."""
+"""Where the stage is mounted. The folder exists on every host, and bubblewrap needs nothing from it."""
 
 _OPEN_TREE, _MOVE_MOUNT, _OPENAT2, _MOUNT_SETATTR = 428, 429, 437, 442  # the same numbers on every architecture
 _AT_EMPTY_PATH, _AT_RECURSIVE, _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 0x1000, 0x8000, 1, os.O_CLOEXEC
@@ -36,12 +37,12 @@ _NOTHING = ctypes.create_string_buffer(1)
 
 
 def staged(number: int, folder: str = STAGE) -> str:
-    """Where the mount of this number is found."""
+    """The path of mount `number` on the stage."""
     return f"{folder}/{number}"
 
 
 def is_offered() -> bool:
-    """Whether the kernel has what `stage` needs: Linux 5.12."""
+    """Whether the kernel supports `stage`, which needs Linux 5.12."""
     try:
         call("syscall", _MOUNT_SETATTR, -1, _empty(), 0, 0, 0)
     except OSError as error:
@@ -50,8 +51,8 @@ def is_offered() -> bool:
 
 
 def copy_mount(descriptor: int, read_only: bool) -> int:
-    """A mount of what the descriptor refers to, attached nowhere yet: nosuid and nodev, with what is mounted beneath
-    it. Nothing that is mounted on the host later comes to be seen in it.
+    """Clone the folder or file of a descriptor, with the mounts beneath it, as a detached mount that is nosuid and
+    nodev. Mounts that the host adds later do not appear in it.
 
     Needs CAP_SYS_ADMIN and Linux 5.12. Raises OSError.
     """
@@ -83,8 +84,8 @@ def stage(mounts: Sequence[tuple[int, int, str, str]]) -> None:
 
 
 def stage_at(folder: str, mounts: Sequence[tuple[int, int, str, str]]) -> None:
-    """The same, at an empty folder that nobody else may enter, in the mount namespace that this process is in, for
-    others to find it. Whatever comes of it, `unstage` it."""
+    """Stage `mounts` in the present mount namespace, at an empty folder that nobody else may enter. Call `unstage`
+    afterwards, also when this fails."""
     try:
         _cover(folder)
         mount("none", folder, None, PRIVATE)
@@ -95,7 +96,7 @@ def stage_at(folder: str, mounts: Sequence[tuple[int, int, str, str]]) -> None:
 
 
 def unstage(folder: str) -> None:
-    """Who has a copy of the mounts keeps it. Raises OSError."""
+    """Unmount the stage. Mount namespaces that copied it keep their copies. Raises OSError."""
     name = ctypes.create_string_buffer(os.fsencode(folder))
     while True:
         try:
@@ -107,7 +108,7 @@ def unstage(folder: str) -> None:
 
 
 def close_copies(mounts: Sequence[tuple[int, int, str, str]]) -> None:
-    """Of those that will not be staged."""
+    """Close the descriptors of mounts that will not be staged."""
     for tree, *_ in mounts:
         if tree >= 0:
             os.close(tree)
@@ -136,14 +137,14 @@ def _lay_out(folder: str, mounts: Sequence[tuple[int, int, str, str]]) -> None:
 
 
 def _attach(tree: int, path: str, folder: int = _AT_FDCWD) -> None:
-    """At `path`, or at what `folder` refers to where that is empty."""
+    """Attach `tree` at `path`, or at the descriptor `folder` if `path` is empty."""
     name = ctypes.create_string_buffer(os.fsencode(path))
     flags = _MOVE_FROM_EMPTY_PATH | (0 if path else _MOVE_TO_EMPTY_PATH)
     call("syscall", _MOVE_MOUNT, tree, _empty(), folder, ctypes.addressof(name), flags)
 
 
 def _mount_point(path: str, tree: int) -> str:
-    """A new one on the stage, of the same kind as what is mounted there."""
+    """Create a mount point on the stage: a folder or a file, as `tree` is."""
     if stat.S_ISDIR(os.fstat(tree).st_mode):
         os.mkdir(path, 0o755)  # noqa: PTH102  # see jobs
     else:
