@@ -15,7 +15,7 @@ from typing import BinaryIO, Final
 from remit.errors import InvalidInput
 
 MOST_BYTES: Final = 4 << 20
-"""Of a manifest. An API server takes no object of more than 3 MiB."""
+"""Limit of a manifest. An API server accepts no object of more than 3 MiB."""
 _KINDS: Final = {
     stat.S_IFDIR: "a directory",
     stat.S_IFIFO: "a pipe",

@@ -22,7 +22,7 @@ _GOODBYE_SECONDS = 15.0
 
 
 class _Executor(DaemonThreadPool):
-    """Once the interpreter is on its way out there are no more threads: then the work is done at once."""
+    """While the interpreter exits, no thread can be started: the work is then done in the calling thread."""
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
         try:

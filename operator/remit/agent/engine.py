@@ -135,7 +135,7 @@ class Engine:
 
     @property
     def redactor(self) -> Redactor:
-        """That of the audit trail and of all that is logged."""
+        """The redactor of the audit trail and of everything that is logged."""
         return self._redactor
 
     @property

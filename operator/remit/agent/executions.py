@@ -127,7 +127,7 @@ class ExecutionStore:
 
 
 class OwnPolicies:
-    """Those that the agent was given. They do not change."""
+    """The policies that the agent was given. They do not change."""
 
     def __init__(self, policies: Sequence[CompiledPolicy]) -> None:
         by_namespace: dict[str, list[CompiledPolicy]] = {}

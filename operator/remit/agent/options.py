@@ -11,7 +11,7 @@ from remit.execution.output import Listener
 
 
 class RunOptions(TypedDict, total=False):
-    """Those of every call that runs a command."""
+    """Options of every call that runs a command."""
 
     timeout: float | None
     resource_limits: ResourceLimits | None

@@ -49,7 +49,7 @@ class BareAttempt:
         read_only_paths: Sequence[str] = (),
         protected: Sequence[str] = (),
     ) -> None:
-        """Of `protected` nothing is read as standard input."""
+        """No file in `protected` may be the standard input."""
         self._request = request
         self._plan = chosen
         self._bare = bare
@@ -58,7 +58,7 @@ class BareAttempt:
         self._protected = protected
         self._sink_failed = asyncio.Event()
         self.may_have_run = False
-        """So that what breaks from now on must not be retried."""
+        """Whether the program may have started. From then on a failure must not be retried."""
 
     async def run(self, cancel: asyncio.Event, on_started: Callable[[Handle], None] | None) -> Outcome:
         """Raises what `Backend.run` does, and OSError where the kernel refused a descriptor, a folder or a process."""

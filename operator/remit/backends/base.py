@@ -13,7 +13,7 @@ from remit.policy.egress import Egress
 from remit.sandbox import Confinement
 
 JOB_ARTIFACT_BYTES: Final = 64 << 20
-"""Of all artifacts of an attempt that is a Job, together."""
+"""Limit on the bytes of all artifacts of one attempt that runs as a Job."""
 Stream = Literal["stdout", "stderr"]
 
 
@@ -71,7 +71,7 @@ class AttemptRequest:
     secret_versions: Mapping[str, str] = field(default_factory=dict)
     """By the name of each Secret that it was given something of, the uid and resourceVersion that it had."""
     texts: tuple[str, ...] = ()
-    """Of the files that `collector` wants, those of which the beginning will do: results."""
+    """Paths of results: files that `collector` wants, of which only the beginning is read."""
     kept: tuple[KeptFiles, ...] = ()
     """The files that `collector` wants whole: artifacts."""
     own_program: bool = False
@@ -91,9 +91,9 @@ class Handle:
     container: str = ""
     """Instead of a process: the name or the id of a container, or the name of a Job."""
     namespace: str = ""
-    """Of a Job."""
+    """The namespace of the Job; empty for other backends."""
     uid: str = ""
-    """Of a Job, once the API server has told it: another one may have its name."""
+    """The uid of the Job, once the API server has assigned it: another Job may have the same name."""
     operation: str = ""
     """Which operation of Remit's own started it; empty: a backend did."""
     init: int = 0
@@ -102,9 +102,9 @@ class Handle:
     pid_namespace: int = 0
     """The inode of the init's pid namespace. The kernel reuses it, so it means nothing without `init_start_time`."""
     feeding: bool = False
-    """Of a container: whether its standard input is a file that it had not been given in full."""
+    """For a container: whether its standard input is a file that was not sent completely yet."""
     begun: float = 0.0
-    """Of a container: since when its time counts, in seconds of CLOCK_BOOTTIME of the boot `boot_id`. 0: not known."""
+    """For a container: when its time began, in seconds of CLOCK_BOOTTIME of the boot `boot_id`; 0 if unknown."""
 
 
 class OutputSink(Protocol):
@@ -156,7 +156,7 @@ class AdoptingBackend(Backend, Protocol):
     on record of them may be lost."""
 
     def handle_of(self, namespace: str, attempt_id: str) -> Handle:
-        """Of an attempt that nothing is on record of: it is found by its name."""
+        """The handle of an attempt without a record, which is found by its name."""
         ...
 
     async def forget(self, request: AttemptRequest) -> None:

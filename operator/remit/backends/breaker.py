@@ -49,7 +49,7 @@ class Breaker:
     on_trip: Callable[[], None] = lambda: None
     """Called whenever a circuit opens."""
     _circuits: dict[str, Circuit] = field(default_factory=dict)
-    """Of names whose last call failed, the latest failure last."""
+    """The circuits of names whose last call failed, the latest failure last."""
 
     def open(self) -> list[str]:
         """The names of circuits that are open."""

@@ -21,7 +21,7 @@ class ElapsedTime:
         self._boot, self._boot_id = boot, boot_id()
 
     def mark(self, seconds: float = 0.0) -> dict[str, Any]:
-        """That it has been so for `seconds` by now."""
+        """A record that the state has lasted for `seconds` by now."""
         return {"boot": self._boot_id, "at": self._boot(), "seconds": seconds}
 
     def seconds(self, mark: object) -> tuple[float, bool]:

@@ -68,7 +68,7 @@ def conclude(ending: Ending, request: AttemptRequest) -> Outcome:
 
 
 def not_stored(error: Exception, *, completed: bool) -> BackendError:
-    """Of an attempt whose output could not be stored: it was killed for that, or had `completed` by itself."""
+    """The error of an attempt whose output could not be stored. It was killed for that, unless it had `completed`."""
     failed = (OutcomeUnknown if completed else BackendError)(f"the output could not be stored: {error}")
     failed.__cause__ = error
     return failed

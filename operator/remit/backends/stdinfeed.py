@@ -69,7 +69,7 @@ class Feed:
             os.close(self._file)
 
     def close(self) -> None:
-        """Of one that was not started."""
+        """Close a feed that was not started."""
         if not self._started:
             os.close(self._file)
 

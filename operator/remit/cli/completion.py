@@ -50,12 +50,12 @@ def codes(incomplete: str) -> list[str]:
 
 
 def kinds(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Of `remit get`, whose first word may also be a task."""
+    """Complete the kinds of `remit get`, whose first argument may also be a task."""
     return _beginning(KINDS, incomplete) or tasks(ctx, incomplete)
 
 
 def objects(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Of the kind that `remit get` has been given."""
+    """Complete the names of objects of the kind that `remit get` was given."""
     from remit.cli.get import plural_of, resource_of
 
     plural = plural_of(str(ctx.params.get("kind") or ""))
@@ -63,7 +63,7 @@ def objects(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def phases(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Of the kinds that `remit get` has been given, after those of the list that are there already."""
+    """Complete the phases of the kinds that `remit get` was given, and leave out those that the list has already."""
     from remit.cli.get import plurals_of
     from remit.describe.selection import PHASES
 
@@ -81,7 +81,7 @@ def orders(incomplete: str) -> list[str]:
 
 
 def revisions(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Of the Deployment that has been named, the newest first."""
+    """Complete the revisions of the Deployment that was named, the newest first."""
     name = ctx.params.get("name") or _first_word(ctx)
     if name is None:
         return []

@@ -77,7 +77,7 @@ class Tally:
             group.newest = failure
 
     def ranked(self) -> list[Group]:
-        """Those with failures now or before; most failures first."""
+        """The groups with failures now or in the period before; most failures first."""
         order = sorted(self.groups.values(), key=lambda each: (each.category, each.code, each.policy))
         return sorted(order, key=lambda each: (-each.count, -each.before))
 
@@ -159,7 +159,7 @@ def moment(text: object) -> datetime.datetime | None:
 
 
 def _reason_of(status: Object) -> str:
-    """Of a status that an earlier version wrote."""
+    """The reason of a status that an earlier version wrote."""
     conditions = (each for each in status.get("conditions") or [] if each.get("type") == "Finished")
     return str(next(conditions, {"reason": ""}).get("reason") or "")
 

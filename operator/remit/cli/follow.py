@@ -27,7 +27,7 @@ class Selection:
     """Which lines are shown, and how. By default all bytes as they are."""
 
     tail: int | None = None
-    """Of what is there at first, only so many of each stream, the last."""
+    """How many of the last existing lines of each stream are shown; None: all."""
     since: datetime | None = None
     timestamps: bool = False
     by_line: bool = False

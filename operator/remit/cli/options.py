@@ -442,7 +442,7 @@ def retention(output_max_age: str, max_output: str, artifacts_max_age: str, audi
 def artifact_store(
     url: str, endpoint: str, region: str, ca_file: Path | None, credentials: Path | None
 ) -> S3Location | None:
-    """Of these flags. Raises typer's usage error, and `InvalidInput`."""
+    """The object store that these flags name. Raises typer's usage error, and `InvalidInput`."""
     from remit.execution.artifacts.s3.location import location
 
     if url:

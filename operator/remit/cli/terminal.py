@@ -58,7 +58,7 @@ class Screen:
 
 
 _COLORS: Final = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
-"""Of foregrounds, in ANSI's numbers, without red, which means errors."""
+"""ANSI codes of foreground colours, without red, which means errors."""
 
 
 class Labelled:

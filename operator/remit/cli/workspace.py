@@ -64,7 +64,7 @@ async def _list(
 
 
 def _columns(found: list[Place], *, all_namespaces: bool) -> list[str]:
-    """Those that tell something of what was found: folders alone, claims alone, or both."""
+    """The columns that apply to what was found: folders, claims, or both."""
     folders, claims = any(place.folder for place in found), any(place.claim for place in found)
     return [
         *(["NAMESPACE"] if all_namespaces else []),

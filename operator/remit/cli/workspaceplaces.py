@@ -38,7 +38,7 @@ class Place:
 
     @property
     def backends(self) -> tuple[str, ...]:
-        """Those whose tasks find it."""
+        """The backends whose tasks can use the workspace."""
         return ON_CLUSTER if self.claim else ON_HOST
 
     def as_json(self) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def _uses(task: Object, namespace: str, name: str, *, on_cluster: bool) -> bool:
 
 
 async def places(connection: Connection, namespace: str | None) -> tuple[list[Place], Users]:
-    """Those of a namespace; None: of all. Raises `RemitError` where there can be none, or none may be seen."""
+    """The workspaces of a namespace; None: of all. Raises `RemitError` if there can be none, or none may be seen."""
     stores = _stores(connection)
     claims = await _claims(connection, namespace, required=not stores)
     users = await _users(connection, namespace, pods=bool(claims))
@@ -211,7 +211,7 @@ async def _users(connection: Connection, namespace: str | None, *, pods: bool) -
 
 
 def _stores(connection: Connection) -> tuple[WorkspaceStore, ...]:
-    """Those of this server's operator, where it is on this machine and of this user."""
+    """The stores of this server's operator, if it runs on this machine as this user."""
     roots = dict.fromkeys(state_dir / "workspaces" for state_dir in connection.own_state_dirs)
     return tuple(WorkspaceStore(root) for root in roots if os.access(root, os.R_OK | os.X_OK))
 

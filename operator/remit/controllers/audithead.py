@@ -21,7 +21,7 @@ from remit.telemetry.metrics import Metrics
 log = structlog.get_logger(__name__)
 
 ANNOTATION: Final = "remit.dev/audit-head"
-"""Of the Lease: `SEQ:HASH` at its last renewal."""
+"""Annotation of the Lease with `SEQ:HASH` of the audit trail at the last renewal."""
 NOTE_SECONDS: Final = 5.0
 """How often the Lease has the head, at most, where nobody renews it."""
 EVERY_SECONDS: Final = 300.0

@@ -181,7 +181,7 @@ class DeploymentReconciler:
     """What keeps a Deployment from being released as it is."""
     audit: AuditLog
     redactor: Redactor
-    """That of `audit`."""
+    """The redactor of `audit`."""
     requester: Callable[[Object], str]
     reports: Reports
     tracer: Tracer | None = None
@@ -231,7 +231,7 @@ class DeploymentReconciler:
         return 0.0
 
     def _driver(self, deployment: Deployment, obj: Object) -> tuple[ApiStore, ReleaseDriver]:
-        """Of this very object: one of the same name that was there before left nothing."""
+        """The driver of this very object. Nothing of an earlier object of the same name is reused."""
         key = deployment.key
         driven = self._driven.get(key)
         if driven is None or driven[0].deployment.metadata.uid != deployment.metadata.uid:

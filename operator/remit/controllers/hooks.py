@@ -28,7 +28,7 @@ from remit.release.steps import RunHook
 RELEASE_LABEL: Final = "remit.dev/deployment"
 _REVISION, _STAGE, _HOOK = "remit.dev/revision", "remit.dev/stage", "remit.dev/hook"
 _LONGEST_NAME: Final = 180
-"""Of what is left of a Deployment's name in that of a task."""
+"""Limit of the part of a task's name that comes from the Deployment's name."""
 _ATTEMPTS: Final = 3
 MOST_DELETED: Final = 50
 """Hooks of forgotten revisions that one look deletes. Their deletion brings the next look."""

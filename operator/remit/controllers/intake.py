@@ -47,9 +47,9 @@ class Intake:
     controllers: Sequence[Controller]
     resync_seconds: float
     _priority: Priority = Priority.LOW
-    """Of changes. Of the first list, most is not new: whatever comes after it should not wait behind it."""
+    """The priority of changes: low for the first list, most of which is not new, so that later changes come first."""
     _gaps: set[Reflector] = field(default_factory=set)
-    """Those whose watch began anew since they were listed."""
+    """Reflectors whose watch was restarted since their last list."""
     _gap: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:

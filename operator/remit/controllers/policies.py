@@ -61,7 +61,7 @@ class Policies:
     reflector: Reflector
     tasks: Reflector
     queue: WorkQueue
-    """Of policies whose status may have to be written."""
+    """Keys of policies whose status may have to be written."""
     metrics: Metrics
     events: Recorder
     operator_namespace: str
@@ -145,7 +145,7 @@ class Policies:
         self._counted.pop(obj["metadata"]["uid"], None)
 
     def _look_at_status(self, uid: str) -> None:
-        """Of several calls, the first one counts: changes that follow each other are written together."""
+        """Schedule a look at the policy's status. Further calls before that have no effect: changes are batched."""
         if (obj := self.reflector.objects.get_by_uid(uid)) is not None:
             self.queue.add_after(key_of(obj), STATUS_DELAY)
 

@@ -8,7 +8,7 @@ from remit.api.resource import ObjectMeta
 from remit.telemetry.tracecontext import Span, TraceContext, derived_id
 
 NAME = "release"
-"""Of the span of the whole release."""
+"""The name of the span of the whole release."""
 _GOOD: frozenset[Outcome] = frozenset({"Promoted", "Superseded"})
 
 

@@ -63,7 +63,7 @@ class Settings:
     """Whether Jobs with `network: none` or `restricted` run where nothing enforces NetworkPolicies, and so may connect
     to anything."""
     storage_class: str = ""
-    """Of the claims that workspaces of Jobs are kept in; empty: the cluster's default one."""
+    """The storage class of the claims of Jobs' workspaces; empty: the cluster's default."""
     in_pod: bool = field(default_factory=lambda: "KUBERNETES_SERVICE_HOST" in os.environ)
     """Whether this operator is itself a pod of a cluster."""
     artifact_store: S3Location | None = None
@@ -85,7 +85,7 @@ class Settings:
     anomalies: bool = True
     """Whether runs that differ much from those before them are told of."""
     lease_name: str = LEASE_NAME
-    """Of the Lease. Operators that serve different namespaces need different ones where they share their own."""
+    """The name of the Lease. Operators in one namespace that serve different namespaces need different names."""
     leader_election: bool = True
     """Hold a Lease, so that of several operators one works."""
     replicas: int | None = None

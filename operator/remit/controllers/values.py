@@ -150,7 +150,7 @@ class Source:
         return data or {}
 
     def secret_uid(self, name: str) -> str:
-        """Of a Secret that was read."""
+        """The uid of a Secret that was read."""
         return self._uids[name]
 
     async def _fetch(self, secret: bool, name: str) -> dict[str, bytes] | None:

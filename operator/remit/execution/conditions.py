@@ -20,7 +20,7 @@ NOT_READ: Final[Mapping[str, Truth]] = {
     "Reconciling": "False",
     "Stalled": "True",
 }
-"""Of a task that this version cannot read, and so does nothing about."""
+"""The conditions of a task that this version cannot read, and leaves alone."""
 
 
 def conditions_for(

@@ -43,7 +43,7 @@ class Folders:
     _used: dict[str, frozenset[Path]] = field(default_factory=dict)
     """The data folders of the workspaces that a task has, by its uid."""
     _written: dict[str, tuple[Workspace, ...]] = field(default_factory=dict)
-    """Those of them that it may write to."""
+    """The workspaces among them that the task may write to."""
 
     def lay_out(
         self, task: ExecutionTask, policies: Sequence[CompiledPolicy], resolved: Resolved, *, running: bool = False
@@ -121,7 +121,7 @@ class Folders:
         return uid in self._used
 
     def workspaces_written(self, uid: str) -> tuple[Workspace, ...]:
-        """Those that the task `uid` may write to, as they were laid out for it."""
+        """The workspaces that the task `uid` may write to, as they were laid out for it."""
         return self._written.get(uid, ())
 
     def workspaces_in_use(self) -> set[Path]:

@@ -15,9 +15,9 @@ from remit.policy.volumes import workspace_bytes
 from remit.sandbox import ClaimMount, FilesMount, MountedFile
 
 MOST_FILE_BYTES: Final = 900 << 10
-"""Of a file of an artifact that a Job mounts: it goes in by a Secret, and etcd takes 1 MiB."""
+"""Limit of one file of an artifact that a Job mounts. It is passed in a Secret, and etcd accepts 1 MiB."""
 MOST_BYTES: Final = 4 << 20
-"""Of all its files."""
+"""Limit of all files of an artifact together."""
 MOST_FILES: Final = 500
 """A pod's manifest lists them."""
 

@@ -101,7 +101,7 @@ def deadline(task: ExecutionTask) -> datetime.datetime | None:
 
 
 def deadline_after(task: ExecutionTask, seconds: int | None) -> datetime.datetime | None:
-    """So many seconds after the task's creation."""
+    """The time that is so many seconds after the task's creation."""
     created = task.metadata.creation_timestamp
     return None if seconds is None or created is None else created + datetime.timedelta(seconds=seconds)
 

@@ -29,7 +29,7 @@ AUDIT_FILE: Final = "audit/audit.jsonl"
 
 @dataclass
 class Pruner:
-    """Of one state directory. `artifacts` and `audit` are those of who works in it; None: they are left alone."""
+    """Prunes one state directory. `artifacts` and `audit` belong to the process that works in it; None: not pruned."""
 
     state_dir: Path
     retention: Retention = field(default_factory=Retention)

@@ -72,7 +72,7 @@ class Attempt:
     listener: Listener | None = None
     """Told of its output as it comes."""
     job_uid: str = ""
-    """Of the Job that it is, where status tells that."""
+    """The uid of the attempt's Job, if it is in status."""
     effect: Effect = field(default_factory=Effect)
     """Whether it may have run. An operation of Remit's own knows more: see `Attempt.in_doubt`."""
 
@@ -109,7 +109,7 @@ class Runner:
     redactor: Redactor
     on_ended: Callable[[str], None]
     executors: Mapping[str, OperationExecutor] = field(default_factory=dict)
-    """Of the operations that Remit performs itself, by name."""
+    """Executors of the operations that Remit performs itself, by name."""
     folders: Folders | None = None
     """Where workspaces and artifacts are kept."""
     on_made: Callable[[str], None] = lambda key: None
@@ -130,7 +130,7 @@ class Runner:
         return uid in self._going
 
     def job_uid(self, uid: str) -> str:
-        """Of the Job that the attempt of a task is that runs here; empty: none, or it is not known yet."""
+        """The uid of the Job of the task's running attempt; empty if there is none or it is not known yet."""
         going = self._going.get(uid)
         return going.job_uid if going is not None else ""
 
@@ -486,7 +486,7 @@ class Runner:
         return _with_refusals(outcome)
 
     def forget_folders(self, uid: str) -> None:
-        """Those that were laid out for a task are for others again, unless it runs."""
+        """Release the folders that were laid out for a task, unless it runs."""
         if self.folders is not None and uid not in self._going:
             self.folders.forget(uid)
 

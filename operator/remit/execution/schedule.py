@@ -19,7 +19,7 @@ from remit.execution import cron
 from remit.execution.lifecycle import Finish
 
 _MAX_NAME: Final = 240
-"""Of a parent's name in a child's, which has the minute or a random end besides."""
+"""Limit of the parent's name in a child's name, which also has the minute or a random suffix."""
 _DIGEST: Final = 10
 _MAX_LABEL: Final = 63
 PARENT_LABEL: Final = "remit.dev/schedule"
@@ -110,7 +110,7 @@ def _due(schedule: Schedule, since: datetime.datetime, active: Sequence[str], no
 
 
 def child_name(parent: str, tick: datetime.datetime) -> str:
-    """Of the child for a tick: the parent's name and the minute, counted from 1970 as a CronJob counts it."""
+    """The name of the child for a tick: the parent's name and the minute since 1970, as a CronJob counts it."""
     return f"{stem(parent)}-{int(tick.timestamp()) // 60}"
 
 

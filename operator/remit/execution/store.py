@@ -54,7 +54,7 @@ class RunStore:
         return Run(path) if path.is_dir() else None
 
     def runs(self, namespace: str, uid: str) -> list[Run]:
-        """Of one task, in no order."""
+        """The runs of one task, in no particular order."""
         return [Run(path) for path in (self.root / namespace / uid).glob("*") if path.name != _MISSING]
 
     def forget(self, namespace: str, uid: str) -> None:

@@ -97,7 +97,7 @@ class WorkspaceStore:
             self._write(replace(workspace, used_at=time.time(), idle=self._elapsed.mark()))
 
     def all(self) -> Iterator[Workspace]:
-        """Those that are there, by namespace and name."""
+        """The existing workspaces, by namespace and name."""
         for path in sorted(self.root.glob(f"*/*/{_RECORD}")):
             if not path.parent.name.startswith(_REMOVED) and (found := self._read(path.parent)) is not None:
                 yield found

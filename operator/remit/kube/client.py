@@ -353,7 +353,7 @@ def abort(response: aiohttp.ClientResponse) -> None:
 
 
 class _Lines:
-    """Those of a body. They may be longer than aiohttp's own line reader takes."""
+    """The lines of a body. They may be longer than aiohttp's own line reader accepts."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._chunks = response.content

@@ -124,7 +124,7 @@ class LeaderElector:
     metrics: Metrics = field(default_factory=Metrics)
     clock: Callable[[], float] = boot_time
     leadership: Leadership | None = field(default=None, init=False)
-    """Once the lease was acquired."""
+    """Set once the lease was acquired."""
     _deadline: float = field(default=math.inf, init=False)
     _lease: Object | None = field(default=None, init=False)
     """As it was last read or written. None while it may have been written since."""

@@ -54,7 +54,7 @@ class _Moment(NamedTuple):
 
 
 _BEFORE = _Moment(-1, 0)
-"""Of what was known when the server's history went back: its resourceVersions mean something else now."""
+"""The moment of objects that were known when the server's history went back, whose resourceVersions are void now."""
 
 
 class _Deletion(Enum):
@@ -68,7 +68,7 @@ class _Deletion(Enum):
 
 
 class _Tombstone(NamedTuple):
-    """That an object is gone, and was so at a moment."""
+    """A record that an object was gone at a moment."""
 
     scope: str | None
     key: str

@@ -55,7 +55,7 @@ class Alert:
     ends_at: datetime.datetime | None = None
     """When it is over without anything having changed; it is not told then that it is."""
     labels: Mapping[str, str] = field(default_factory=dict)
-    """Those of the object, which the selector of a route looks at."""
+    """The labels of the object, which the selector of a route matches."""
 
     @property
     def severity(self) -> str:

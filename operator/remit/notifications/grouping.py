@@ -46,7 +46,7 @@ class Notification:
     group: GroupKey
     firing: tuple[Alert, ...]
     resolved: tuple[AlertKey, ...]
-    """Those that were told of and are over."""
+    """Alerts that were notified and have ended."""
 
 
 @dataclass(slots=True)

@@ -44,7 +44,7 @@ class ActiveAlerts:
         self._failing_since: dict[str, datetime.datetime] = {}
 
     def at(self, now: datetime.datetime) -> list[Alert]:
-        """Those that are active, the oldest first."""
+        """The active alerts, the oldest first."""
         self._count_denials(now)
         for key, alert in list(self._active.items()):
             if alert.ends_at is not None and alert.ends_at <= now:

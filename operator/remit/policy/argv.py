@@ -18,7 +18,7 @@ import regex
 from remit.errors import InvalidInput
 
 MAX_CHARACTERS: Final = 64 * 1024
-"""Of all arguments together: every rule reads all of them, while others wait for their decision."""
+"""Limit of all arguments together. Every rule reads all of them, and other decisions wait meanwhile."""
 _REFUSED: Final = regex.compile(
     # The general categories of controls, formats, surrogates and separators; the property of what is to be shown as
     # nothing (https://www.unicode.org/reports/tr44/#Default_Ignorable_Code_Point), which letters and marks have, too;

@@ -16,7 +16,7 @@ from typing import Any, Final
 from remit.policy.needs import MOST_PATTERN, exactly
 
 MOST_VALUES: Final = 16
-"""Of one argument, that are listed one by one."""
+"""How many values of one argument are listed one by one."""
 _WORD: Final = re.compile(r"[a-z][a-z-]*")
 _TO_BOUNDARY: Final = re.compile(r".*[^A-Za-z0-9]|")
 _FROM_BOUNDARY: Final = re.compile(r"[^A-Za-z0-9].*\Z|\Z")

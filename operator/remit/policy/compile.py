@@ -87,17 +87,17 @@ class CompiledPolicy:
     workspaces: tuple[Pattern | None, ...]
     """The names of each rule of `spec.volumes.workspaces`."""
     released: Pattern | None
-    """Of `spec.volumes.releases`."""
+    """The pattern of `spec.volumes.releases`."""
     egress: Egress
     http: tuple[CompiledHttpRule, ...]
     functions: Pattern | None
-    """Of PostgreSQL, that may be called besides those that only read: see `qualified`."""
+    """PostgreSQL functions that may be called besides those that only read; see `qualified`."""
     container_mounts: tuple[Pattern, ...]
     container_folders: tuple[Pattern, ...]
-    """Of `spec.containers.workingDirs`."""
+    """The patterns of `spec.containers.workingDirs`."""
     container_others: tuple[Pattern, ...]
     engines: tuple[EnginePattern, ...]
-    """Of `spec.releases`."""
+    """The Docker engines of `spec.releases`."""
     release_places: Mapping[str, tuple[Pattern, ...]]
     """By the name of the field of `spec.releases`, except its engines."""
     pods: Mapping[str, tuple[Pattern, ...]]

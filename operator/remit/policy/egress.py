@@ -61,7 +61,7 @@ class Permit:
 
     destination: Destination
     egress: tuple[Egress, ...]
-    """Of each policy, the rules that match."""
+    """The matching rules of each policy."""
 
     def screen(self, addresses: Iterable[Address], own: Container[Address] = ()) -> tuple[list[Address], str | None]:
         """Those that may be connected to, in their order, and the objection to the first that may not. `own` are those

@@ -63,7 +63,7 @@ def refused_names(names: Collection[str]) -> str | None:
 
 
 def unlisted_names(names: Iterable[str], allowed: Sequence[Pattern]) -> list[str]:
-    """Those of `names` that no pattern of `allowed` matches, sorted."""
+    """The `names` that no pattern of `allowed` matches, sorted."""
     return sorted(name for name in names if not any(pattern.matches(name) for pattern in allowed))
 
 

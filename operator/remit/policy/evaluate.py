@@ -19,7 +19,7 @@ _SHOWN_NAMES = 3
 
 
 MAX_WORK: Final = 32_000_000
-"""Of all patterns in one decision, see `at_most`: under a tenth of a second, in which nothing else is decided."""
+"""Limit of the matching work in one decision, see `at_most`: less than 0.1 s, in which nothing else is decided."""
 
 
 def evaluate(policy: CompiledPolicy, request: PolicyRequest, most_work: int = MAX_WORK) -> Allowance | Denial:

@@ -31,7 +31,7 @@ _WITH_SUBCOMMAND: Final = frozenset(
         *("PUBSUB", "SCRIPT", "SLOWLOG", "XGROUP", "XINFO"),
     }
 )
-"""Of Redis."""
+"""Commands of Redis."""
 _AMOUNTS: Final = frozenset({"max", "maxBytes", "maxRetainSeconds", "maxSize"})
 _WILDCARD: Final = re.compile(r"[*?]")
 _MORE_IN_A_NAME: Final = frozenset("*.")
@@ -81,7 +81,7 @@ def egress(destination: Destination) -> Part | None:
 
 
 def engine(address: str) -> Part | None:
-    """Of releases. None for an address with a wildcard in it."""
+    """The part of a policy that allows releases to an engine. None for an address with a wildcard."""
     return None if _WILDCARD.search(address) else {"releases": {"engines": [address]}}
 
 
@@ -100,7 +100,7 @@ def connection(kind: str, secret: str) -> Part:
 
 
 def statements(kinds: Collection[str]) -> Part:
-    """Of PostgreSQL."""
+    """The part of a policy that allows kinds of PostgreSQL statements."""
     return {"databases": {"postgres": {"statements": sorted(kinds)}}}
 
 
@@ -119,12 +119,12 @@ def redis(words: Sequence[str]) -> Part:
 
 
 def working_dirs(paths: Sequence[str]) -> Part:
-    """Of containers."""
+    """The part of a policy that allows working directories of containers."""
     return {"containers": {"workingDirs": list(paths)}}
 
 
 def working_dir(path: str) -> Part | None:
-    """Of a container. None for a path with a wildcard in it."""
+    """The part of a policy that allows one working directory of a container. None for a path with a wildcard."""
     return None if _WILDCARD.search(path) else working_dirs([path])
 
 

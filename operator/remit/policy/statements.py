@@ -22,7 +22,7 @@ __all__ = ["READING", "Function", "Statement", "UnreadableStatement", "read_stat
 READING: Final = frozenset({"select", "values", "table", "show", "explain"})
 """Kinds that a read-only transaction is for."""
 MOST_FUNCTIONS: Final = 256
-"""That one statement calls: each is held against all patterns of a policy."""
+"""Limit of the functions that one statement calls. Each is matched with all patterns of a policy."""
 _CHANGING: Final = frozenset({"insert", "update", "delete", "merge"})
 _FOLLOWED_BY_INTO: Final = frozenset({"insert", "merge"})
 _QUERY_WORDS: Final = frozenset({"select", "with", "values", "table"})
@@ -155,7 +155,7 @@ def _read(sql: str) -> Statement | str:
 
 
 def _tokens(sql: str) -> list[str]:
-    """Of the one statement."""
+    """The tokens of the one statement."""
     tokens = list(code_of(sql).tokens)
     while tokens and tokens[-1] == ";":
         tokens.pop()
@@ -293,7 +293,7 @@ def _starts_of_names(tokens: Sequence[str]) -> list[int]:
 
 
 def _closings(tokens: Sequence[str]) -> dict[int, int]:
-    """Of each parenthesis that opens, where it closes."""
+    """The position of each opening parenthesis with that of its closing one."""
     opened, closings = list[int](), dict[int, int]()
     for at, word in enumerate(tokens):
         if word == "(":

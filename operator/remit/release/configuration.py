@@ -33,7 +33,7 @@ class Source(Protocol):
         """What is in one of them. Raises `MissingReference` where it is not there and must be."""
 
     def secret_uid(self, name: str) -> str:
-        """Of a Secret that was read."""
+        """The uid of a Secret that was read."""
 
 
 async def read(objects: Source, spec: DeploymentSpec) -> tuple[Snapshot, Material]:

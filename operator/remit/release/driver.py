@@ -119,7 +119,7 @@ class ReleaseDriver:
     """What keeps a Deployment from being released as it is."""
     audit: AuditLog
     redactor: Redactor
-    """That of `audit`."""
+    """The redactor of `audit`."""
     now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
     """The time of day. What is due is compared with `_clock`."""
     boot: Callable[[], float] = boot_time

@@ -192,7 +192,7 @@ class HookView:
     state: Literal["Running", "Succeeded", "Failed"]
     message: str = ""
     uid: str = ""
-    """Of the task; the release remembers it. Empty where hooks are not objects of an API server."""
+    """The uid of the task, which the release remembers. Empty where hooks are not objects of an API server."""
 
 
 def hook_uids(release: Release) -> dict[HookKey, str]:
@@ -237,7 +237,7 @@ class ObservedState:
     prepared: frozenset[int] = frozenset()
     """Revisions whose artifact is at hand on the target."""
     digests: Mapping[int, str] = field(default_factory=dict)
-    """Of what each revision was made from, where the target can tell."""
+    """The digest of each revision's source, if the target knows it."""
     unreachable: str = ""
     """Why the target could not be observed at all. Nothing else in here means anything then."""
     watched: bool = False

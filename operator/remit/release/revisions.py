@@ -23,7 +23,7 @@ _BY_VALUE: Final = frozenset({"env", "envFrom", "config", "secrets", "stages"})
 
 
 class Revisions(Protocol):
-    """Those of one Deployment. All raise DeploymentError."""
+    """The revisions of one Deployment. All methods raise DeploymentError."""
 
     async def keep(self, revision: Revision, material: Material) -> None:
         """Whole or not at all. A number that is kept already keeps what it has."""

@@ -110,7 +110,7 @@ class Mounts:
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        """Those that `arguments` name."""
+        """The descriptors that `arguments` refer to."""
         return () if self._stages else tuple(each.descriptor for each in self._found if each.descriptor >= 0)
 
     @property
@@ -146,7 +146,7 @@ class Mounts:
 
     @property
     def staged(self) -> list[tuple[HostMount, int]]:
-        """Those that lie in no other folder of the host, and the number by which each is staged."""
+        """The mounts that lie in no other host folder, with the number by which each is staged."""
         numbers = enumerate(self._staged())
         return [
             (mount, number)

@@ -122,7 +122,7 @@ def _compile(machine: str, judged: Mapping[int, _Program], refused: Mapping[str,
 
 
 def _turns(starts: Iterable[tuple[int, _Program]]) -> Iterator[tuple[int, _Program]]:
-    """Those at which something else begins than before."""
+    """The starts whose program differs from the one before."""
     for _, alike in itertools.groupby(starts, key=lambda start: start[1]):
         yield next(alike)
 

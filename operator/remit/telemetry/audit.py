@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 _TAIL_BLOCK: Final = 65536
 MAX_BYTES: Final = 64 * 1024**2
-"""Of one file. It is closed, and the next one begun, once it is as large."""
+"""Limit of one file, at which it is closed and the next one begins."""
 HANG_SECONDS: Final = 30.0
 """After which a write that has not returned counts as failed. What it wrote may still come on record."""
 RETRY_SECONDS: Final = 5.0
@@ -42,7 +42,7 @@ class Observer(Protocol):
     """Is told what was written, in the trail's own thread: must be quick. What it raises is dropped."""
 
     def written(self, records: int) -> None:
-        """So many records more are on disk."""
+        """Called when `records` more records are on disk."""
 
     def closed(self, file: Path, head: Anchor) -> None:
         """`file`, which ends with `head`, is complete; the trail goes on in a new one."""

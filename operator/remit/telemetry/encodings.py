@@ -73,7 +73,7 @@ def encodings(value: str | bytes) -> frozenset[bytes]:
 
 
 def _pieces(form: bytes) -> Iterator[bytes]:
-    """Of about one length: a short rest would be found everywhere."""
+    """Pieces of about equal length, because a short rest would match everywhere."""
     count = -(-len(form) // PIECE)
     cuts = [len(form) * number // count for number in range(count + 1)]
     return (form[start:end] for start, end in itertools.pairwise(cuts))

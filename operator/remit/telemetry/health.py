@@ -129,7 +129,7 @@ async def _authenticate(request: web.Request, token_file: Path) -> None:
 
 
 async def failing(checks: Mapping[str, Check]) -> dict[str, str]:
-    """Those that fail, each with its reason."""
+    """The checks that fail, each with its reason."""
     return {name: reason for name, reason in (await _reasons(checks)).items() if reason}
 
 

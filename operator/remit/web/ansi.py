@@ -17,7 +17,7 @@ from remit.telemetry.logs import escape as harmless
 LONGEST_SHOWN: Final = 8192
 """Characters of one line. The rest is in what can be downloaded."""
 _MOST_SPANS: Final = 200
-"""Of a line. What is more colourful has no colours from there on: a browser bears only so many elements."""
+"""Limit of one line. Beyond it the text has no colours, because browsers are slow with many elements."""
 _MOST_CODES: Final = 64
 _SEQUENCE: Final = re.compile(
     r"\x1b\[([0-9:;]*)m"  # colours and the like
@@ -51,7 +51,7 @@ class Style:
 
 
 class Painter:
-    """Of one stream: colours go on from line to line."""
+    """Paints one stream. Colours continue from line to line."""
 
     def __init__(self) -> None:
         self._style = Style()

@@ -107,7 +107,7 @@ class Cache:
 
     @property
     def shown(self) -> Sequence[Informer]:
-        """Those whose objects are shown."""
+        """The informers whose objects are shown."""
         if (other := self._informers.get(self._other)) is not None:
             return [other]
         return list(self._informers.values())

@@ -17,7 +17,7 @@ from remit.errors import ApiError
 from remit.web.viewer import Viewer
 
 _MOST_BYTES: Final = 4 << 20
-"""Of what is there at first."""
+"""Limit of the output that is there at first."""
 _PAUSE_SECONDS: Final = 1.0
 _NOT_REDACTED: Final = "From the pod's log, in which secrets are not redacted."
 _NOT_A_JOB: Final = (
@@ -31,7 +31,7 @@ Refresh = Callable[[], Awaitable[ExecutionTask]]
 
 @dataclass
 class JobOutput:
-    """Of one task: the lines of attempt `number` and of those after it, or of the latest and those after it."""
+    """The output of one task: the lines of attempt `number` and later ones, or of the latest and later ones."""
 
     viewer: Viewer
     task: ExecutionTask

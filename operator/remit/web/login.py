@@ -36,7 +36,7 @@ class Page(NamedTuple):
 
 
 def new_page(url: str) -> Page:
-    """Of a server that starts. Its key is a new one."""
+    """The page of a server that starts, with a new key."""
     return Page(url, secrets.token_bytes(32))
 
 
@@ -48,7 +48,7 @@ def write_page_file(state_dir: Path, url: str) -> Page:
 
 
 def read_page_file(state_dir: Path) -> Page:
-    """Of the server that runs. Raises `RemitError` where there is none, or it may not be read."""
+    """The page of the running server. Raises `RemitError` if there is none, or its file may not be read."""
     path = state_dir / PAGE_FILE
     try:
         found = orjson.loads(read_private(path))

@@ -23,7 +23,7 @@ from remit.web.viewer import Viewer
 P = TypeVar("P")
 
 TAIL_LINES: Final = 1000
-"""Of each stream that a page begins with."""
+"""Lines of each stream that a page begins with."""
 BATCH_LINES: Final = 200
 _BATCH_BYTES: Final = 64 << 10
 _BATCH_SECONDS: Final = 0.1

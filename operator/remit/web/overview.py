@@ -60,7 +60,7 @@ class Summary:
     """Tasks that ran in that minute, on average or for a moment."""
     queued: list[int] = field(default_factory=list)
     runs: list[TaskRow] = field(default_factory=list)
-    """Those that run longest."""
+    """The tasks that have run longest."""
     waits: list[Group] = field(default_factory=list)
     failures: list[Attention] = field(default_factory=list)
 

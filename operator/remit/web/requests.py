@@ -30,12 +30,12 @@ _LONGEST_APART: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class SideTraffic:
-    """Of one side, over all published ports."""
+    """The traffic of one side, over all published ports."""
 
     rate: float
     """Requests or connections a second, between the last two looks."""
     failed_rate: float
-    """Those of them a second that were answered with a 5xx status."""
+    """Requests a second that were answered with a 5xx status."""
     total: int
     failed: int
     in_flight: int

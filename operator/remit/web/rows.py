@@ -55,7 +55,7 @@ class TaskRow:
     next_time: float | None
     """When the next attempt or scheduled run is due."""
     cron: str = ""
-    """Of a schedule, as `zone` and `suspended`."""
+    """The cron expression of a schedule, as are `zone` and `suspended`."""
     zone: str = ""
     suspended: bool = False
 

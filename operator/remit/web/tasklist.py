@@ -64,7 +64,7 @@ class Asked:
 @dataclass(frozen=True)
 class Listing:
     rows: Sequence[TaskRow]
-    """Of the page that is shown."""
+    """The rows of the page that is shown."""
     found: int
     page: int
     pages: int

@@ -114,7 +114,7 @@ class EngineArchives:
 
 
 class _Body:
-    """Of an answer, which the engine sends as it is read. No silence is waited for longer than for any answer."""
+    """The body of an answer, which the engine sends while it is read. A pause may be as long as for any answer."""
 
     def __init__(self, response: requests.Response, check: Callable[[], None]) -> None:
         self._response, self._check = response, check
@@ -144,7 +144,7 @@ class PathStat:
 
 
 def path_stat(client: docker.APIClient, id_: str, path: str) -> PathStat:
-    """Of what is at `path` in a container, where links on the way are followed."""
+    """The state of `path` in a container. Links in its parent folders are followed."""
     with contextlib.closing(_asking(client, client.head, id_, path, timeout=client.timeout)) as response:
         told = json.loads(base64.b64decode(response.headers["X-Docker-Container-Path-Stat"]))
     mode = told["mode"]

@@ -166,7 +166,7 @@ class _Walk:
                     yield from self._entry(entry, names, content)
 
     def _state(self, folders: list[tuple[str, State]], names: tuple[str, ...]) -> State:
-        """Of what is at `names`. `folders` has the states on the way to what came before."""
+        """The state of the path `names`. `folders` has the states of the parent folders of the previous entry."""
         same = 0
         while same < min(len(folders), len(names)) and folders[same][0] == names[same]:
             same += 1
@@ -253,7 +253,7 @@ def _content(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> BinaryIO:
 
 
 class _Content(io.RawIOBase):
-    """Of a file, as long as its archive goes on."""
+    """The content of a file in the archive, readable until the next entry begins."""
 
     def __init__(self, source: IO[bytes]) -> None:
         self._source = source

@@ -291,7 +291,7 @@ class DockerBackend:
             return replace(outcome, network=await self._surely_remove(name, request, network))
 
     def _handle(self, name: str, had: float) -> Handle:
-        """Of a container that has had so many seconds."""
+        """The handle of a container that has used `had` seconds of its time."""
         return Handle(pid=0, start_time=0, boot_id=boot_id(), container=name, begun=self._boot() - had)
 
     def handle_of(self, namespace: str, attempt_id: str) -> Handle:
@@ -314,7 +314,7 @@ class DockerBackend:
 
     @contextlib.asynccontextmanager
     async def _network(self, request: AttemptRequest) -> AsyncIterator[RestrictedNetwork | None]:
-        """That of an attempt whose network is restricted, let go of in the end."""
+        """The network of an attempt with restricted access, released in the end; None for other attempts."""
         if request.confinement.network != "restricted":
             yield None
             return
@@ -374,7 +374,7 @@ class DockerBackend:
         return await self._engine.call(lambda client: inspect_image(client, reference))
 
     async def _collected_later(self, request: AttemptRequest, outcome: Outcome, found: Mapping[str, Any]) -> Outcome:
-        """Of a container that another operator started, as the engine inspected it."""
+        """The outcome with the files of a container that another operator started. `found` is its inspection."""
         holder = next(iter(found["HostConfig"]["VolumesFrom"] or []), "")
         user, group = (int(number) for number in found["Config"]["User"].split(":"))
         try:

@@ -45,7 +45,7 @@ class Staging:
     identities: Identities = NOBODY
 
     def clear(self) -> None:
-        """Of what an operator that was killed left. Raises OSError."""
+        """Remove what a killed operator left. Raises OSError."""
         for left in self.folder.iterdir() if self.folder.is_dir() else ():
             unstage(str(left))
             left.rmdir()

@@ -23,7 +23,7 @@ _VOLUME_BYTES: Final = 4096
 
 
 def holder_name(container: str) -> str:
-    """Of the holder that belongs to an attempt's container of that name."""
+    """The name of the holder of an attempt's container."""
     return f"{container}-network"
 
 
@@ -75,7 +75,7 @@ def looking(request: AttemptRequest, image: Mapping[str, Any]) -> dict[str, Any]
 
 
 def files_name(container: str) -> str:
-    """Of the container that takes the private files for an attempt's container of that name."""
+    """The name of the container that receives the private files of an attempt's container."""
     return f"{container}-files"
 
 

@@ -25,7 +25,7 @@ _NOT_THERE: Final = PathStat(0, "")
 
 
 class ImageLinks:
-    """Of the images of `engine`. What an image has never changes, so it is remembered."""
+    """Symbolic links in the images of `engine`. An image never changes, so the results are cached."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

@@ -43,7 +43,7 @@ class Lookups:
         self._shares: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     def share(self, egress: Sequence[Egress]) -> asyncio.Semaphore:
-        """That of the namespace whose policy, the first, allowed the task."""
+        """The share of the namespace whose policy allowed the task; of several, the first."""
         namespace = egress[0].policy.partition("/")[0] if egress else ""
         return self._shares.setdefault(namespace, asyncio.Semaphore(LOOKUPS))
 
@@ -156,7 +156,7 @@ class Dialer:
 
 
 def own_addresses(addresses: Iterable[Address]) -> frozenset[Address]:
-    """Those that belong to this machine: a socket can have them for its own. Nothing is sent."""
+    """Those of `addresses` that belong to this machine, which a socket can be bound to. Nothing is sent."""
     return frozenset(address for address in map(plain_address, addresses) if _is_own(address))
 
 

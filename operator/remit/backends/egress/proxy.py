@@ -25,7 +25,7 @@ from remit.policy.egress import Egress
 log = structlog.get_logger(__name__)
 
 _DESCRIPTORS: Final = 2
-"""Of one connection through the proxy."""
+"""File descriptors of one connection through the proxy."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ _BEFORE_IT_RUNS: Final = 400
 
 
 class Attendance:
-    """Of the Job `uid`; empty: nobody knows whether there is one. `news` tells of pods with the attempt's label."""
+    """Attends the Job `uid`; empty: it is unknown whether there is one. `news` informs of the attempt's pods."""
 
     def __init__(
         self,
@@ -334,7 +334,7 @@ class Attendance:
 
     @property
     def _longest_silence(self) -> float | None:
-        """Of a container that runs; None: that of the connection."""
+        """How long a running container's log may be silent, in seconds; None: as long as the connection allows."""
         tells_files = self._records.program_ended is not None and not self._records.are_over
         return _COLLECTING_SILENCE_SECONDS if tells_files else None
 

@@ -146,7 +146,7 @@ class KubernetesBackend:
         enforcement: ConfinementStatus,
         on_started: Callable[[Handle], None] | None,
     ) -> Outcome:
-        """Once its gateway accepts connections. What that takes counts towards the attempt's time."""
+        """Run it once its gateway accepts connections. The wait counts towards the attempt's time."""
         began = asyncio.get_running_loop().time()
         job(as_made(request), Secrets.of(as_made(request)), self._launcher)  # what cannot be made has no gateway
         async with self._gateway(request, namespace, await self._informer(namespace)) as gateway:
@@ -376,7 +376,7 @@ class KubernetesBackend:
         await remove_for_sure(self._kube, namespace, name, found["metadata"]["uid"])
 
     async def _informer(self, namespace: str) -> Informer:
-        """That tells of the pods of attempts in `namespace`."""
+        """The informer of the pods of attempts in `namespace`."""
         place = namespace if self._namespaces else None
         async with self._starting:
             informer = self._informers.get(place)
@@ -482,7 +482,7 @@ class _Nowhere:
 
 
 def _handle(namespace: str, attempt_id: str, had: float, uid: str = "") -> Handle:
-    """Of a Job that has had so many seconds."""
+    """The handle of a Job that has used `had` seconds of its time."""
     return Handle(
         pid=0,
         start_time=0,

@@ -14,7 +14,7 @@ from remit.sandbox import FilesMount, MountedFile
 
 MOST_SECRET_BYTES: Final = 900 << 10
 MOST_PARTS: Final = 256
-"""Of an attempt: more than what it may mount comes to."""
+"""Parts of one attempt. More than all files that it may mount can need."""
 _MODES: Final = {False: 0o444, True: 0o555}
 CURRENT: Final = "..data"
 """What the kubelet calls the folder with the files: beside it are links into it, which are not mounted."""

@@ -63,7 +63,7 @@ class EgressGateway:
         self._image, self._architecture = image, architecture
         self._name = gateway_name(job_name(request.id))
         self.uid = ""
-        """Of its Job."""
+        """The uid of its Job."""
         self.use: NetworkUse | None = None
         """What went over, by the last record that was read."""
         self.waits_for = ""

@@ -49,7 +49,7 @@ class Launcher:
 
     @functools.cached_property
     def name(self) -> str:
-        """Of the Secret that has it: the same for the same program only."""
+        """The name of the Secret that contains the launcher. It changes with the program."""
         return f"remit-launcher-{self.architecture}-{hashlib.sha256(self.program).hexdigest()[:10]}"
 
     def secret(self, namespace: str) -> dict[str, Any]:

@@ -42,7 +42,7 @@ _VERSIONS: Final = "remit.dev/secret-versions"
 LAYERS: Final = (Layer.NAMESPACES, Layer.SECCOMP, Layer.CGROUP)
 MISSING: Final = tuple(layer for layer in Layer if layer not in LAYERS)
 MOST_PRIVATE_BYTES: Final = 1 << 20
-"""Of an attempt's private files, input and secret variables together: what a Secret holds."""
+"""Limit of a Secret, which an attempt's private files, input and secret variables share."""
 COLLECTING_SECONDS: Final = 300
 """How long it may take to tell of the files of a program that has ended."""
 _TELLING_SECONDS: Final = 60

@@ -32,7 +32,7 @@ _MOST_ERRNO: Final = 4095
 MOST_RESULTS: Final = 32
 """As `launch.c` has it."""
 MOST_BYTES: Final = 65536
-"""Of one line of the log. The launcher's have at most an eighth of it."""
+"""Limit of one line of the log. The launcher's lines have at most an eighth of it."""
 
 
 @dataclass(frozen=True, slots=True)

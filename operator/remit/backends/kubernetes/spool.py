@@ -29,9 +29,9 @@ _MOST_PATTERNS: Final = 32
 """Each may tell of one file more than that, as what was too much."""
 _MOST_NUMBER: Final = _MOST_FILES + _MOST_PATTERNS - 1
 _MOST_NAME_BYTES: Final = 4096
-"""Of one path, as `files.c` has it."""
+"""Limit of one path, the same as in `files.c`."""
 _MOST_NAMES_BYTES: Final = 16 << 20
-"""Of all paths, which are kept in memory."""
+"""Limit of all paths together, which are kept in memory."""
 _MOST_BLOCKS: Final = 2 * (JOB_ARTIFACT_BYTES // _BLOCK_BYTES + _MOST_FILES)
 _MOST_ERRNO: Final = 4095
 _LOOK_BYTES: Final = 4 << 20
@@ -68,7 +68,7 @@ class _File:
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """Of a pattern: how many files it matched, and why no more of them were told."""
+    """The end of a pattern's files: how many it matched, and why not all were reported."""
 
     count: int
     why: str

@@ -16,7 +16,7 @@ from remit.telemetry.logfile import LogFile
 log = structlog.get_logger(__name__)
 
 _MOST_BYTES: Final = 8 << 20
-"""That wait to be read. What comes beyond that is lost, and counted."""
+"""Limit of what waits to be read. Anything beyond it is dropped and counted."""
 
 
 class LogStream(io.TextIOBase):

@@ -156,7 +156,7 @@ class Worker:
 
 
 def _interpreter_options() -> list[str]:
-    """Those of this interpreter that say where modules are found, so that its processes find no others."""
+    """The options of this interpreter by which modules are found, so that child processes find the same ones."""
     flags = {"-E": sys.flags.ignore_environment, "-s": sys.flags.no_user_site}
     return ["-P", *(option for option, is_set in flags.items() if is_set)]
 

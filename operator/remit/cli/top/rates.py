@@ -44,7 +44,7 @@ class Rate:
 
 
 class Rates:
-    """Of tasks."""
+    """How many tasks start and end, over time."""
 
     def __init__(self, now: float) -> None:
         self.started, self.finished, self.failed = Rate(now), Rate(now), Rate(now)

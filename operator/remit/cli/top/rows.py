@@ -49,14 +49,14 @@ class TaskRow(Row):
     ended: datetime.datetime | None
     retry_at: datetime.datetime | None
     cpu_seconds: float | None
-    """Of the last attempt that status has usage of."""
+    """CPU time of the last attempt whose usage is in status."""
     memory: int | None
     """At its highest, in bytes."""
     reason: str
     place: tuple[int, int] | None = None
     """In the queue: the position and how many wait, of which status says no more than once in half a minute."""
     policy: str = ""
-    """That lets no more in, as `namespace/name`."""
+    """The policy whose limit the task waits for, as `namespace/name`."""
 
     @property
     def over(self) -> bool:
@@ -86,7 +86,7 @@ class ReleaseRow(Row):
     share: int | None
     """The percentage of requests that a canary gets."""
     revision: int | None
-    """That is on its way."""
+    """The revision that is being released."""
     target: str
     verbs: Mapping[str, str]
     """What can be asked for now, and what it comes to."""

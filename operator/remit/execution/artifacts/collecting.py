@@ -15,9 +15,9 @@ from remit.execution.artifacts.stored import StoredArtifact, StoredFile
 from remit.telemetry.logs import escape
 
 MAX_FILES: Final = 50_000
-"""Of all artifacts of an attempt."""
+"""Limit of all artifacts of one attempt."""
 MAX_PATH_BYTES: Final = 1024
-"""Of a file in an artifact: all paths of an attempt are in memory together."""
+"""Limit of a path in an artifact, because all paths of an attempt are in memory at once."""
 MAX_RESULT_BYTES: Final = 4096
 _NOT_RUN: Final = frozenset({ExitReason.START_FAILED, ExitReason.SANDBOX_UNAVAILABLE, ExitReason.DENIED})
 

@@ -15,7 +15,7 @@ class Holding:
         self._guard = threading.Lock()
         self._held = Counter[str]()
         self._meanwhile: set[str] | None = None
-        """Those that were held since `pruning` began; None: it does not run."""
+        """The contents that were held since `pruning` began; None if it does not run."""
         self._pruning = threading.Lock()
 
     def hold(self, name: str) -> None:

@@ -37,7 +37,7 @@ class Records:
         self._elapsed = elapsed
         self._latest = 0
         self._guard = threading.Lock()
-        """So that no folder is removed between its making and what is put into it, and the order is one."""
+        """Held while folders are created and filled, or removed, so that none is removed before it is filled."""
         self._paths: dict[tuple[str, str], Path] | None = None
         """The record of each task by namespace and uid; None: not looked for yet."""
 
@@ -187,7 +187,7 @@ def _inside(folders: Iterable[Path], levels: int = 1) -> Iterator[Path]:
 
 
 def _newest_first(paths: Iterable[Path]) -> list[Path]:
-    """Those that are records."""
+    """The names among them that are records."""
     found: list[tuple[int, Path]] = []
     for path in paths:
         with contextlib.suppress(FileNotFoundError):

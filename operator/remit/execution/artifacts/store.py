@@ -112,7 +112,7 @@ class Kept:
     content: Callable[[StoredFile], str]
     """What names a content in the store."""
     contents: set[str] = field(default_factory=set)
-    """Of all records that stay."""
+    """The bytes of all records that stay."""
     trees: set[str] = field(default_factory=set)
     """The names of their folders."""
 

@@ -82,11 +82,11 @@ class Trees:
 
 
 def tree_name(artifact: StoredArtifact) -> str:
-    """Of the folder with what it contains."""
+    """The name of a folder with an artifact's files. It depends on their digest, and on which are executable."""
     modes = "".join("x" if file.executable else "-" for file in artifact.files)
     return hashlib.sha256(f"{artifact.digest} {modes}".encode()).hexdigest()
 
 
 def new_name() -> str:
-    """Of what is on its way, and that nobody finds."""
+    """The name of an artifact that is being written, under which nobody finds it."""
     return f".new-{uuid.uuid4().hex}"

@@ -257,7 +257,7 @@ def _grace(request: OperationRequest) -> float:
 
 
 def _handle(id_: str, begun: float) -> Handle:
-    """Of a container whose time began then, by CLOCK_BOOTTIME."""
+    """The handle of a container whose time began at `begun`, by CLOCK_BOOTTIME."""
     return Handle(pid=0, start_time=0, boot_id=boot_id(), container=id_, operation="container", begun=begun)
 
 

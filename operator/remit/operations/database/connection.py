@@ -24,7 +24,7 @@ class DatabaseServer:
 
     @property
     def digest(self) -> bytes:
-        """Of all that a connection is made with."""
+        """A digest of everything that a connection is made with."""
         parts = (self.url.encode(), self.tls.authority, self.tls.certificate, self.tls.key)
         return hashlib.sha256(b"".join(hashlib.sha256(part or b"").digest() for part in parts)).digest()
 

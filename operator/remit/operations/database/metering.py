@@ -18,7 +18,7 @@ from redis.exceptions import AuthenticationWrongNumberOfArgsError, ResponseError
 from remit.backends.failure import OperationFailed
 
 MOST_BYTES: Final = 8 << 20
-"""Of all replies to what is sent at once."""
+"""Limit of all replies to one batch of requests."""
 
 
 class _Meter:

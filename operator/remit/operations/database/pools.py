@@ -17,7 +17,7 @@ from remit.operations.database.connection import DatabaseServer
 
 MOST_POOLS = 16
 MOST_CONNECTIONS = 4
-"""Of one pool."""
+"""Limit of one pool."""
 IDLE_SECONDS = 300.0
 CLOSE_SECONDS = 20.0
 """For a pool to close its connections in order, which a server that does not answer does not let it."""

@@ -20,7 +20,7 @@ import psycopg
 from remit.backends.failure import OperationFailed
 
 MOST_BYTES: Final = 8 << 20
-"""Of a row."""
+"""Limit of one row."""
 _PIECE: Final = 1 << 16
 _AHEAD: Final = 1 << 20
 """More than may be between the sockets when a row is whole: the beginnings of the next ones."""

@@ -25,11 +25,11 @@ from remit.policy.request import Installation, request_for
 _NOT_ASKED: Final = {
     *("env", "env_from", "private_files", "stdin", "stdin_from", "artifacts", "results", "schedule", "working_dir")
 }
-"""Of a task's spec: what the program has none of."""
+"""Parts of a task's spec that the program does not get."""
 _NOT_ABOUT_FILES: Final = (
     *("commands", "scripts", "egress", "processes", "http", "databases", "containers", "releases", "rate"),
 )
-"""Of a policy's spec."""
+"""Parts of a policy's spec that the program does not get."""
 
 
 @dataclass(frozen=True, slots=True)

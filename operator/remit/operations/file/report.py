@@ -19,7 +19,7 @@ STOPPED_CODE: Final = 143
 """The program's exit code after it heard SIGTERM and stopped, as if the signal had ended it."""
 _START: Final = b'{"report":'
 _MOST_BYTES: Final = 64 << 10
-"""Of standard error: the last are kept, which have the report."""
+"""Limit of standard error. Its end is kept, because that has the report."""
 _READING: Final = frozenset({"read", "list", "stat", "checksum"})
 _MAY_HAVE: Final = "nobody knows whether it was performed"
 _INTERRUPTED: Final = "the operation was ended from outside"

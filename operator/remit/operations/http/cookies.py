@@ -14,11 +14,11 @@ from remit.policy.urls import Url
 
 _MOST: Final = 50
 _LARGEST: Final = 4096
-"""Of a name and its value together. Both are what RFC 6265 asks clients to keep at least."""
+"""Limit of a name and its value together. RFC 6265 asks clients to keep at least that many."""
 
 
 class Cookies:
-    """Those of one request, by origin."""
+    """The cookies of one request, by origin."""
 
     def __init__(self) -> None:
         self._jars: dict[object, httpx.Cookies] = {}

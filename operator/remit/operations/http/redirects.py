@@ -26,7 +26,7 @@ class Exchange:
     body: bytes | None
     secret_headers: frozenset[str]
     cookies: Cookies = field(default_factory=Cookies, compare=False)
-    """Those of all exchanges of one request."""
+    """The cookies of all exchanges of one request."""
 
     @property
     def description(self) -> str:

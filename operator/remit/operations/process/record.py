@@ -28,7 +28,7 @@ STATE, LOCK, SOCKET = "state.json", "lock", "control"
 PROCESSES: Final = "processes"
 """The folder, below the operator's state, of the processes that tasks started, by their namespace."""
 INSTANCES: Final = "instances"
-"""That of the instances of releases, by the namespace and the name of their Deployment."""
+"""The folder of the instances of releases, by the namespace and the name of their Deployment."""
 
 
 @dataclass(frozen=True, slots=True)

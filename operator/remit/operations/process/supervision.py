@@ -30,7 +30,7 @@ from remit.sandbox import Host, kill_session, plan, start_time
 DEFAULT_OUTPUT_BYTES: Final = 10 * 1024 * 1024
 MAX_OUTPUT_BYTES: Final = 256 * 1024 * 1024
 TAIL_BYTES: Final = 1024
-"""Of each stream: both, and the state, fit in what a task shows of its output."""
+"""Bytes of each stream. Both streams and the state fit in the output that a task's status shows."""
 _ALIVE: Final = frozenset({"Starting", "Running", "Backoff"})
 _PROGRAM: Final = Path(__file__).parent / "__main__.py"
 _PACKAGES: Final = str(Path(__file__).parents[3])
@@ -230,7 +230,7 @@ class Supervision:
 
 
 def _forget(folder: Path) -> None:
-    """Once its supervisor has gone, which answers a little earlier."""
+    """Remove the folder once the supervisor has exited, which is a little after its answer."""
     folder.rename(gone := folder.with_name(f".{folder.name}-{os.getpid()}-{time.monotonic_ns()}"))
     shutil.rmtree(gone, ignore_errors=True)
 
@@ -398,7 +398,7 @@ async def _connected(folder: Path, seconds: float) -> tuple[asyncio.StreamReader
 
 
 def _digest(request: AttemptRequest, restart_policy: str) -> str:
-    """Of all that makes two starts the same; which task asks is not part of it."""
+    """A digest of everything that makes two starts the same. The task that asks is not part of it."""
     command, confinement = request.command, request.confinement
     env = sorted((name, value) for name, value in command.env.items() if not name.startswith("REMIT_"))
     what = (

@@ -28,7 +28,7 @@ _LISTS: Final[Mapping[str, tuple[str, ...]]] = {
     "http": ("methods", "paths", "ports", "hosts"),
     "egress": ("ports", "hosts"),
 }
-"""Of rules of which two that differ in one list alone are one rule."""
+"""Fields of rules that are lists: two rules that differ in one such list alone become one rule."""
 _SHOWN_RUNS: Final = 5
 
 

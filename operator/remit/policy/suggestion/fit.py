@@ -28,7 +28,7 @@ _REMEDY: Final = "take the value from a variable or a private file"
 
 
 def alike(runs: Sequence[Run]) -> list[list[Run]]:
-    """Those with one request together, in an order that does not depend on that of `runs`."""
+    """Runs grouped by equal requests, in an order that does not depend on the order of `runs`."""
     found: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         labels = dict(sorted(run.request.labels.items()))
@@ -100,7 +100,7 @@ def _fitted(request: PolicyRequest, destinations: Collection[Destination], curre
 
 
 def _unreachable(policy: CompiledPolicy, destinations: Collection[Destination]) -> Denial | None:
-    """Of the first destination that the policy refuses."""
+    """The denial of the first destination that the policy refuses."""
     for destination in sorted(destinations, key=str):
         if why := objection(destination, [policy.egress]):
             return Denial(Reason.NOT_ALLOWED, why, policy.key, "egress.allow", needs.egress(destination))

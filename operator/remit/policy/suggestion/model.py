@@ -73,13 +73,13 @@ class Suggestion:
 @dataclass(frozen=True, kw_only=True)
 class Options:
     name: str | None = None
-    """Of the policy; one of that name is added to. Else `suggested`, or what is free of `suggested-2` …"""
+    """Name of the policy, which is extended if it exists. By default `suggested`, or a free one of `suggested-2` …"""
     labels: Mapping[str, str] = field(default_factory=dict)
-    """Of the tasks that the policy is to select; none: all."""
+    """Labels of the tasks that the policy is to select; empty: all."""
     generalize: bool = False
     """One policy with fewer rules, which allow more than was seen."""
     most_values: int = MOST_VALUES
-    """Of one argument, that are listed one by one."""
+    """How many values of one argument are listed one by one."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,6 @@ class Need:
     part: Part
     runs: tuple[Run, ...]
     destinations: frozenset[Destination]
-    """Of all of them."""
+    """The destinations of all runs."""
     hides: bool
     """Whether something in its arguments is not told."""

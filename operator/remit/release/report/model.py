@@ -24,7 +24,7 @@ class Measured(Protocol):
     """A target that can tell what its instances use."""
 
     async def usage(self) -> Mapping[Slot, Usage]:
-        """Of each side that holds something. Raises DeploymentError where it cannot be told."""
+        """The usage of each side that has instances. Raises DeploymentError if it cannot be read."""
 
 
 @runtime_checkable

@@ -40,7 +40,7 @@ class Copy:
     group: int | None = None
     digest: str | None = None
     what: str = "the artifact"
-    """Of which revision it is, for messages."""
+    """What the artifact is called in messages, such as that of a revision."""
     publish: Callable[[Path, Path], object] = Path.rename
     """Gives the folder that was filled its name."""
 

@@ -71,7 +71,7 @@ class Copies:
         return frozenset(int(path.name) for path in self.folder.glob("[0-9]*"))
 
     def digests(self) -> Mapping[int, str]:
-        """Of the content of each revision that was ever copied."""
+        """Digests of the content of each revision that was ever copied."""
         try:
             written: dict[str, str] = orjson.loads(self._digests.read_bytes())
         except FileNotFoundError:

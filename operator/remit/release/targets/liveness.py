@@ -29,7 +29,7 @@ class Due:
 
 
 class Liveness:
-    """Of all instances of a Deployment, each by what identifies its present run."""
+    """The liveness of all instances of a Deployment, each by what identifies its present run."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
         """`changed` is called when a check has failed for good."""

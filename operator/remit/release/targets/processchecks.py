@@ -42,7 +42,7 @@ async def run_check(backend: Backend, request: AttemptRequest, secrets: Iterable
 
 
 class _LastWords:
-    """Of both streams, as they come."""
+    """The end of both output streams, in the order of arrival."""
 
     def __init__(self) -> None:
         self._end = b""

@@ -222,7 +222,7 @@ class Instance:
 
     @contextlib.contextmanager
     def _handle(self) -> Iterator[ProcessHandle]:
-        """Of the process of one that leaves. Raises ProcessLookupError where it has ended."""
+        """A handle of the process of an instance that leaves. Raises ProcessLookupError if it has ended."""
         _, pid, started, _ = self.folder.name.split("-") if self.leaves else ("", "0", "0", "")
         if not self.leaves:
             raise ProcessLookupError(pid)

@@ -114,7 +114,7 @@ class Probe:
 
     @property
     def requests(self) -> Sequence[ProbeSample]:
-        """Those that have ended, in that order."""
+        """The requests that have ended, in that order."""
         return self._requests
 
     def report(self) -> ProbeReport:

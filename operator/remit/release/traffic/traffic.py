@@ -145,11 +145,11 @@ class Traffic:
             raise DeploymentError(str(error), reason=PROXY_FAILED, retryable=True) from error
 
     def names(self) -> list[str]:
-        """Of all routes, running or not."""
+        """The names of all routes, running or not."""
         return sorted(str(link.parent.relative_to(self._root)) for link in self._root.glob(f"*/*/{_LIVE}"))
 
     def _lock(self, name: str) -> asyncio.Lock:
-        """Of one Deployment's proxy. It lasts as long as somebody holds it or waits for it."""
+        """The lock of one Deployment's proxy. It exists as long as somebody holds it or waits for it."""
         return self._locks.setdefault(name, asyncio.Lock())
 
     def _homes(self) -> list[Path]:
@@ -219,7 +219,7 @@ async def _running(home: Path) -> dict[Path, set[int]]:
 
 
 def _folders(home: Path) -> list[Path]:
-    """Of instances, but for those that leave."""
+    """The folders of instances, without those that leave."""
     found = [folder for folder in home.iterdir() if folder.is_dir() and not folder.is_symlink()]
     return [folder for folder in found if not Instance(folder).leaves]
 

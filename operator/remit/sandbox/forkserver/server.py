@@ -317,7 +317,7 @@ def _children_of(pid: int) -> list[int]:
 
 
 def _descendants(pid: int) -> list[int]:
-    """Of any depth: a program chooses how long its line of children is."""
+    """All descendants, however deep: a program decides how long its chain of children is."""
     found = [pid]
     for each in found:
         found += _children_of(each)

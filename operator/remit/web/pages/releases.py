@@ -34,7 +34,7 @@ _METERED_SECONDS: Final = 1.0
 """Between two looks at the traffic."""
 VERBS: Final = ("promote", "abort", "rollback", "retry", "pause", "resume")
 _REPORT_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
-"""Of a report, which brings its style along."""
+"""The content security policy of a report, which has its style inline."""
 
 
 async def releases(request: web.Request, session: Session) -> View:
@@ -138,7 +138,7 @@ async def release_output(request: web.Request, session: Session) -> Events:
 
 
 async def _names(viewer: Viewer, obj: Object) -> list[str]:
-    """Of the instances whose logs can be read; none where they may not be listed."""
+    """The names of instances whose logs can be read; empty if the viewer may not list them."""
     if instances.on_kubernetes(obj):
         try:
             identity = identity_of(obj)

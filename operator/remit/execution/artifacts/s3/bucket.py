@@ -26,7 +26,7 @@ _REQUEST: Final = datetime.timedelta(seconds=120)
 """A whole one, with its content: 8 MiB at 70 KiB a second."""
 _RETRY: Final = datetime.timedelta(seconds=60)
 _TRIES: Final = 3
-"""Of what the client itself does not try again, as it does not know that writing twice is writing once."""
+"""How often a write is tried that the client does not repeat itself, not knowing that it is idempotent."""
 _CREDENTIAL_BYTES: Final = 16 << 10
 _FRESH: Final = datetime.timedelta(minutes=5)
 _DELETED_AT_ONCE: Final = 1000
@@ -106,7 +106,7 @@ class Bucket:
             last = page[-1]["path"]
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Those that are not there, too."""
+        """Delete objects, also those that do not exist."""
         for start in range(0, len(keys), _DELETED_AT_ONCE):
             some = list(keys[start : start + _DELETED_AT_ONCE])
             self._asked(lambda some=some: obstore.delete(self._client, some), missing=None)  # type: ignore[misc]

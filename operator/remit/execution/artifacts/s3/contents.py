@@ -29,7 +29,7 @@ _SECONDS: Final = 1500.0
 
 
 def keys(sha256: str, size: int) -> dict[str, int]:
-    """Of a content, with the bytes of each."""
+    """The parts of a content, with the bytes of each."""
     starts = range(0, max(size, 1), PART_BYTES)
     return {f"{_folder(sha256)}/{number:06}": min(PART_BYTES, size - at) for number, at in enumerate(starts)}
 

@@ -36,7 +36,7 @@ _BY_CODE: Final = {
     "EntityTooLarge": "the store takes no objects of 8 MiB; raise its limit",
 }
 _PASSING: Final = {"QuotaExceeded", "XMinioStorageFull", "ExpiredToken", "RequestTimeTooSkewed"}
-"""Those that may be over without a change of what is configured here."""
+"""Failures that may end without a change of the configuration."""
 _BY_TEXT: Final = (
     (("InvalidCertificate", "certificate"), "its certificate is not trusted; see --s3-ca-file", True),
     (("dns error", "failed to lookup"), "its host is not found; correct --s3-endpoint, or the name server", False),

@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 
 
 class Journal:
-    """Of commands, each a name with its arguments, which do no harm a second time."""
+    """A journal of idempotent commands, each a name with its arguments."""
 
     def __init__(self, folder: Path, **commands: Callable[..., None]) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -73,7 +73,7 @@ def location(url: str, endpoint: str, region: str, ca_file: Path | None, credent
 
 
 def write_down(state_dir: Path, where: S3Location | None) -> None:
-    """So that commands on this host find what the operator keeps. Raises OSError."""
+    """Write it down, so that commands on this host find the operator's store. Raises OSError."""
     path = state_dir / _FILE
     if where is None:
         path.unlink(missing_ok=True)

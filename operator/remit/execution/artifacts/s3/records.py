@@ -57,7 +57,7 @@ class S3Records:
         self._attempts: set[str] | None = None
         """The ids of those with something staged."""
         self._marks = set[str]()
-        """Of tasks that were deleted, as they were listed last."""
+        """Records of deleted tasks, as of the last list."""
         self._known: dict[tuple[str, str], Record] = {}
 
     def stage(self, namespace: str, task: str, attempt_id: str, artifacts: Sequence[StoredArtifact]) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 MAX_PATH_BYTES: Final = 3072
-"""Of the 4095 bytes of a path in Linux, the rest is for the folder's own."""
+"""Limit of a path in an archive. The rest of Linux's 4095 bytes is for the folder that it is unpacked in."""
 MAX_NAME_BYTES: Final = 255
 MAX_DEPTH: Final = 128
 MAX_LINKS: Final = 40

@@ -97,7 +97,7 @@ class End:
 
 
 class Containers:
-    """Those that have `mark`, a label with its value."""
+    """The containers that have `mark`, a label with its value."""
 
     def __init__(self, mark: str, engine: Callable[[], Awaitable[Engine]]) -> None:
         self._mark, self._engine = mark, engine

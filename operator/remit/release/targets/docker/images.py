@@ -27,7 +27,7 @@ Login = Callable[[Artifact], Awaitable[Mapping[str, str] | None]]
 
 
 class Images:
-    """Those of one Deployment, in `repository` of the engine; `file` remembers which image a revision has."""
+    """The images of one Deployment, in `repository` of the engine. `file` remembers the image of each revision."""
 
     def __init__(self, repository: str, file: Path, engine: Callable[[], Awaitable[Engine]], login: Login) -> None:
         self._repository, self._file, self._engine, self._login = repository, file, engine, login

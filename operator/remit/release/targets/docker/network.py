@@ -87,7 +87,7 @@ def _addresses(containers: Collection[dict[str, Any]], network: str) -> Iterable
 
 
 def _subnet(network: dict[str, Any]) -> str:
-    """Of version 4."""
+    """The IPv4 subnet of the network."""
     subnets = [str(pool["Subnet"]) for pool in network["IPAM"]["Config"] or () if ":" not in pool.get("Subnet", ":")]
     if not subnets:
         raise OperationFailed("NetworkUnusable", f"the network {network['Name']} has no IPv4 subnet; remove it")

@@ -23,7 +23,7 @@ Admit = Callable[[Revision, Material], Limits]
 
 @dataclass(frozen=True, slots=True)
 class Replicas:
-    """Those of one Deployment."""
+    """The replicas of one Deployment."""
 
     owner: Owner
     connection: Connection

@@ -51,7 +51,7 @@ class WorkloadIdentity:
         return f"{self.name}-{slot}"
 
     def revision(self, number: int) -> str:
-        """Of a ControllerRevision, and of the Secret with its configuration."""
+        """The name of a ControllerRevision, and of the Secret with its configuration."""
         return f"{self.name}-revision-{number}"
 
     @property
@@ -67,7 +67,7 @@ class WorkloadIdentity:
         return self.marks.items() <= (thing["metadata"].get("labels") or {}).items()
 
     def metadata(self, name: str, annotations: Mapping[str, str] | None = None, **labels: str) -> dict[str, Any]:
-        """Of an object of that name. In its own namespace it goes when the Deployment goes, even without Remit."""
+        """Metadata of an object. In the Deployment's own namespace it is owned by that, so both are deleted together."""
         owner = {
             "apiVersion": f"{GROUP}/{VERSION}",
             "kind": "Deployment",

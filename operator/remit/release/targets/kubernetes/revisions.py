@@ -37,7 +37,7 @@ _MOST_BYTES: Final = 1_000_000
 
 
 class ClusterRevisions:
-    """Those of one Deployment. They change by nobody else's hand, so they are read once."""
+    """The revisions of one Deployment. Nobody else changes them, so they are read once."""
 
     def __init__(self, cluster: Cluster, identity: WorkloadIdentity) -> None:
         self._cluster, self._identity = cluster, identity

@@ -174,7 +174,7 @@ class KubernetesTarget:
         await self._put(SERVICES, manifests.service(self._identity, spec, live, share), self._identity.service)
 
     async def _spec(self, seen: OwnedObjects, slot: Slot) -> DeploymentSpec:
-        """Of the revision on that side, whose ports are those to publish; of the newest where it was taken away."""
+        """The spec of the revision on that side, whose ports are published; that of the newest if it was removed."""
         view = observation.observed(seen, frozenset(), datetime.datetime.now(datetime.UTC)).slot(slot)
         kept = await self._revisions.all()
         revision = kept.get(view.revision or max(kept, default=0))
