@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 LAST_SECONDS: Final = 5.0
-"""For what is being done when a pool is shut down."""
+"""How long running work may take when a pool is shut down."""
 _AT_ONCE: Final = 32
 
 T = TypeVar("T")

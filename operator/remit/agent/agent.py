@@ -249,7 +249,7 @@ class ExecutionAgent:
         return [result_of(execution) for execution in self._running()]
 
     def pids(self) -> dict[str, int]:
-        """By the ids of what runs now, the process on this host that all of its processes descend from."""
+        """For each running id, the process on this host from which all of its processes descend."""
         return self._engine.pids()
 
     def history(self) -> list[ExecutionResult]:

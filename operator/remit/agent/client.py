@@ -317,7 +317,7 @@ class RemitClient:
         return ExecutionTask.parse(newest)
 
     def _process_folders(self, kind: str, name: str, namespace: str) -> dict[str, Path]:
-        """By their sources. Raises `InvalidInput`."""
+        """The folders by the source of their output. Raises `InvalidInput`."""
         owner, _, instance = name.partition("/") if kind == _DEPLOY else (name, "", "")
         if not all(re.fullmatch(_NAME, word) for word in filter(None, (owner, instance))):
             raise InvalidInput(f"{name!r} is not a name", field="task")

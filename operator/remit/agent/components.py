@@ -33,7 +33,7 @@ class CommandRunner:
         self._agent = ExecutionAgent(policies=policies, **options)
 
     async def run(self, command: str | Sequence[str], **options: Unpack[CommandOptions]) -> ExecutionResult:
-        """As `ExecutionAgent.execute_command`; a `retry` is not heeded."""
+        """Run a command as `ExecutionAgent.execute_command` does, without `retry`."""
         options["retry"] = 0
         return await self._agent.execute_command(command, **options)
 
@@ -86,7 +86,7 @@ class ResourceLimiter:
         )
 
     def enforcement(self, limits: ResourceLimits) -> Mapping[str, str]:
-        """By limit, what would hold it; "not enforced" where nothing can. Raises `SandboxUnavailable`."""
+        """What would enforce each limit, or "not enforced". Raises `SandboxUnavailable`."""
         asked = Limits(
             memory_bytes=_bytes(limits.memory_mb),
             cpu_cores=limits.cpu_cores,
@@ -116,7 +116,7 @@ class SandboxEnvironment:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """In force for whatever runs here."""
+        """The layers that are in force for everything that runs here."""
         return tuple(layer for layer in Layer if self.host.abilities[layer].available)
 
     @property

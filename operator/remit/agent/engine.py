@@ -144,7 +144,7 @@ class Engine:
         return self._admission
 
     def pids(self) -> dict[str, int]:
-        """By the ids of what runs now, the process that all of its processes descend from."""
+        """For each running id, the process from which all of its processes descend."""
         found: dict[str, int] = {}
         for execution in list(self.executions.values()):
             metadata, attempts = execution.task.metadata, execution.task.status.attempts

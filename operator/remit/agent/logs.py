@@ -95,7 +95,7 @@ async def process_logs(
 
 
 class TaskLogs:
-    """Of one task. `state_dirs` are folders of this machine in which its operator may have its state."""
+    """The logs of one task. `state_dirs` are folders of this machine in which its operator may have its state."""
 
     def __init__(self, state_dirs: Sequence[Path], wanted: Wanted) -> None:
         self._state_dirs, self._wanted = state_dirs, wanted
@@ -209,7 +209,7 @@ class _Newest:
 
 
 class Reading:
-    """Of the files of one attempt or process. They are on a disk of this machine, and read a little at a time."""
+    """Reads the files of one attempt or process, which are on a disk of this machine, a little at a time."""
 
     def __init__(self, readers: Mapping[Stream, Reader], attempt: int, wanted: Wanted, source: str = "") -> None:
         self._readers, self._attempt, self._source = readers, attempt, source

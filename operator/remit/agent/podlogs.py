@@ -121,7 +121,7 @@ async def pods_of_release(kube: Kube, deployment: Object, side: Slot | None = No
 
 
 def identity_of(deployment: Object) -> WorkloadIdentity:
-    """Of a Deployment whose target is Kubernetes. Raises `DeploymentError` for a name that no Service can have."""
+    """The identity of a Deployment on Kubernetes. Raises `DeploymentError` for a name that no Service can have."""
     metadata = deployment["metadata"]
     place = deployment["spec"]["target"]["kubernetes"].get("namespace") or metadata["namespace"]
     return WorkloadIdentity(metadata["namespace"], metadata["name"], metadata["uid"], place)
@@ -138,7 +138,7 @@ class JobLog:
     records: Records = field(default_factory=Records)
 
     async def pieces(self, *, follow: bool) -> Pieces:
-        """With `follow`, until the program has ended or the pod is gone. Raises `ApiError`."""
+        """The pieces of the log; with `follow`, until the program has ended or the pod is gone. Raises `ApiError`."""
         while True:
             before = self.records.last
             going_on = follow and before != ""

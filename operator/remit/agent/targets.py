@@ -80,7 +80,7 @@ class ReleaseTarget:
 
 
 def release_targets(given: Mapping[str, TargetManifest]) -> dict[str, ReleaseTarget]:
-    """By name. Raises `InvalidInput`."""
+    """The targets by name. Raises `InvalidInput`."""
     return {name: _target(name, manifest) for name, manifest in given.items()}
 
 

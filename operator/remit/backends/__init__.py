@@ -1,1 +1,1 @@
-"""Where it runs."""
+"""Where commands run: backends for processes, Docker and Kubernetes."""

@@ -63,13 +63,13 @@ class AttemptRequest:
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     egress: tuple[Egress, ...] = ()
     image: str = ""
-    """For backends that run images: which one."""
+    """The image, for backends that run images."""
     pod: Mapping[str, Any] = field(default_factory=dict)
-    """For Jobs: what `spec.pod` says, in the words of its YAML."""
+    """For Jobs: `spec.pod`, as in its YAML."""
     task: TaskReference | None = None
-    """For backends that make objects that belong to it."""
+    """The task, for backends that create objects which it owns."""
     secret_versions: Mapping[str, str] = field(default_factory=dict)
-    """By the name of each Secret that it was given something of, the uid and resourceVersion that it had."""
+    """The uid and resourceVersion of each Secret whose values it was given, by name."""
     texts: tuple[str, ...] = ()
     """Paths of results: files that `collector` wants, of which only the beginning is read."""
     kept: tuple[KeptFiles, ...] = ()
@@ -95,7 +95,7 @@ class Handle:
     uid: str = ""
     """The uid of the Job, once the API server has assigned it: another Job may have the same name."""
     operation: str = ""
-    """Which operation of Remit's own started it; empty: a backend did."""
+    """The operation that started it, of those that Remit performs itself; empty: a backend started it."""
     init: int = 0
     """The init of the pid namespace that the process made; 0: none is known."""
     init_start_time: int = 0
@@ -108,7 +108,7 @@ class Handle:
 
 
 class OutputSink(Protocol):
-    """Where output goes. Called on the event loop for every chunk: it must not block for long."""
+    """Receives output. It is called on the event loop for every chunk, and must not block for long."""
 
     def write(self, stream: Stream, chunk: bytes) -> None: ...
 

@@ -87,7 +87,7 @@ class Child:
 
     @property
     def cgroup(self) -> AttemptCgroup | None:
-        """Its own, if its job asked for one."""
+        """The cgroup of the child, if its job asked for one."""
         return self._process.cgroup
 
     @property

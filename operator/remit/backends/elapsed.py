@@ -1,4 +1,4 @@
-"""For how long something has been so, by how long this machine ran: no time of day is in it, which may be set."""
+"""Measures how long a state has lasted by the machine's uptime, not by the time of day, which may be set."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ElapsedTime:
         return {"boot": self._boot_id, "at": self._boot(), "seconds": seconds}
 
     def seconds(self, mark: object) -> tuple[float, bool]:
-        """For how long it has been so, and whether the mark is to be made anew. What is no mark begins now."""
+        """How long the state has lasted, and whether a new mark is needed. An invalid mark counts as made now."""
         match mark:
             case {"boot": self._boot_id, "at": int(at) | float(at), "seconds": int(before) | float(before)}:
                 more = max(0.0, self._boot() - at)

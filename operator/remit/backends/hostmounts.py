@@ -14,7 +14,7 @@ from remit.sandbox.bubblewrap import DEFAULT_DISK_BYTES
 
 _T = TypeVar("_T")
 MOUNT_SECONDS: Final = 20.0
-"""For the host to find what is to be mounted: a filesystem of the network, or of a user's own, may never answer."""
+"""How long the host may take to open what is mounted. A network or FUSE filesystem may never answer."""
 
 
 async def open_mounts(

@@ -114,7 +114,7 @@ class BareLaunch:
         self._close(self._go)
 
     def call_off(self) -> None:
-        """If it was not released it never will be, and its process ends."""
+        """End the process, unless it was released already."""
         self._close(self._go)
 
     def close(self) -> None:
@@ -139,7 +139,7 @@ class BareLaunch:
                 os.chown(each, self.uid, self.uid, follow_symlinks=False)
 
     def _real(self, path: str) -> str:
-        """Where a path of a run in namespaces is here; `check` lets none lead out."""
+        """The host path for a path inside namespaces. `check` ensures that none leads outside."""
         for root, name in _ROOTS.items():
             if path == root or path.startswith(f"{root}/"):
                 return f"{self.folder}/{name}{path.removeprefix(root)}"

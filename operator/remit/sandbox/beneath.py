@@ -131,7 +131,7 @@ def _has_openat2() -> bool:
 
 
 def _open_without_links(root: int, relative: str, flags: int) -> int:
-    """Where the kernel cannot do it: component by component, and no link at all."""
+    """Open component by component and refuse every link, for kernels without openat2."""
     descriptor = os.dup(root)
     for part in relative.split("/"):
         if part == "..":

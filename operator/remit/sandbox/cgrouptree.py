@@ -64,7 +64,7 @@ def parse_membership(text: str) -> dict[str, str]:
 
 
 def own_folder(mount: Mount, path: str) -> Path:
-    """Where this process's cgroup is visible; a container may see less of the path than the kernel reports."""
+    """The folder of this process's cgroup. A container may see less of the path than the kernel reports."""
     inner = path.removeprefix(mount.root.rstrip("/")).lstrip("/")
     folder = mount.point / inner
     return folder if folder.is_dir() else mount.point

@@ -12,7 +12,7 @@ from typing import Final
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _SETGROUPS: Final = {"x86_64": 116, "aarch64": 159}
-"""By the machine. The system call is for one thread; the function of libc is for all."""
+"""The number of the system call by machine. It affects one thread, where the function of libc affects all."""
 
 
 def open_as(uid: int | None, name: str, flags: int, *, parent: int) -> int:

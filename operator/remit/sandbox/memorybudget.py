@@ -10,7 +10,7 @@ from remit.sandbox.filesystem import PRIVATE_TMPFS
 from remit.sandbox.model import Bubblewrap, CgroupTree, MemoryBudget
 
 _RESERVE_BYTES = 256 * 1024 * 1024
-"""For the operator itself: it takes 130 to 190 MiB at rest."""
+"""Memory that is reserved for the operator itself, which takes 130 to 190 MiB at rest."""
 _LEAST_UNLIMITED = 1 << 62
 """Cgroup v1 writes a limit that is not set as the largest number of whole pages."""
 

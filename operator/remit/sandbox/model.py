@@ -66,7 +66,7 @@ class HostMount:
 
     @property
     def field(self) -> str:
-        """Where a task says it."""
+        """The field of the task."""
         return f"the volume at {self.mount_path}" if self.mount_path else "spec.stdinFrom.volume"
 
 
@@ -223,13 +223,13 @@ class Host:
     bubblewrap: Bubblewrap | None
     cgroups: CgroupTree | None
     machine: str
-    """As uname(2) names the architecture."""
+    """The architecture as uname(2) names it."""
     landlock_scopes: int = 0
     """The scopes that a Landlock domain can have here."""
     disks: tuple[str, ...] = ()
     """`major:minor` of its disks, for limits of bandwidth."""
     bare: Bare | None = None
-    """Where Landlock, seccomp and rlimits can hold a run without namespaces."""
+    """Set if Landlock, seccomp and rlimits can confine a run without namespaces."""
     memory: MemoryBudget = MemoryBudget()
 
 

@@ -170,7 +170,7 @@ class Mounts:
         return copies
 
     def arguments(self) -> list[str]:
-        """For bubblewrap, which must have made the folders of `/` already."""
+        """Arguments for bubblewrap, to be placed after those that create the folders of `/`."""
         words: list[str] = []
         numbers = {number: staged for staged, number in enumerate(self._staged())}
         outer = {each.within for each in self._found}

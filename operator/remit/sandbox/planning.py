@@ -10,7 +10,7 @@ NOT_ENFORCED = "not enforced"
 EACH_PROCESS = f"{NOT_ENFORCED} for the task; rlimit AS, of each process"
 """What holds memory where no cgroup counts it. Several processes, and files in memory, take more."""
 LEAST_ADDRESS_SPACE = 8 * 2**20
-"""In bytes. bubblewrap and the libraries of the smallest program map 5 MiB before that begins to run."""
+"""Least limit in bytes. bubblewrap and the libraries of the smallest program map 5 MiB before it runs."""
 _TOO_LITTLE_MEMORY = (
     "spec.resources.memory: {:g} MiB is too little: no cgroup counts memory here, so the limit holds the address space"
     f" of each process, and with less than {LEAST_ADDRESS_SPACE >> 20} MiB none starts; set it higher, or give the"

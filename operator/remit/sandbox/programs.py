@@ -54,7 +54,7 @@ def _candidates(program: str) -> Iterator[Path]:
 
 
 def _folders() -> Iterator[Path]:
-    """Where programs usually are besides the system's folders: the operator's own PATH first."""
+    """Folders besides the system's in which programs usually are, beginning with the operator's own PATH."""
     yield from (Path(entry) for entry in os.environ.get("PATH", "").split(":") if entry.startswith("/"))
     if environment := os.environ.get("VIRTUAL_ENV"):
         yield Path(environment) / "bin"

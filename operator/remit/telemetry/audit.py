@@ -115,11 +115,11 @@ class AuditLog:
             raise AuditUnavailable(self._hang) from None
 
     def check(self) -> str | None:
-        """For a health check: None, or why nothing can be recorded now. Without space it tries again by itself."""
+        """Health check: why nothing can be recorded now, or None. It recovers by itself when there is space again."""
         return self._broken or self._hangs() or self._failing
 
     def check_writer(self) -> str | None:
-        """For a health check: None, or why the writer has ended, which only a restart mends."""
+        """Health check: why the writer has ended, or None. Only a restart mends that."""
         return self._ended
 
     def close(self) -> None:

@@ -57,7 +57,7 @@ class AuditEvent:
     """The user or service account that asked."""
     attempt: str = ""
     operation: str = ""
-    """Such as `command` or `http`."""
+    """The operation, such as `command` or `http`."""
     what: str = ""
     """What an operation other than a command asked for, such as `read of /srv/report`."""
     argv: Sequence[str] = ()
@@ -65,7 +65,7 @@ class AuditEvent:
     """What else rules look at, in a decision on a task: `network`, and `labels`, `environment` (names), `image` and the
     like, as far as there are any."""
     executable: str = ""
-    """As written."""
+    """The executable as it was written."""
     resolved: str = ""
     """The absolute path that ran or would have run."""
     policy: str = ""

@@ -62,7 +62,7 @@ class MultiPattern:
             self._longest = max(map(len, self._ordered), default=0)
 
     def spans(self, data: bytes) -> list[tuple[int, int]]:
-        """Where they are, in order; they may overlap."""
+        """The positions of all matches, in order. They may overlap."""
         with self._lock:
             return sorted(self._one_by_one(data) if len(self._held) <= _FEW else self._wherever_one_begins(data))
 

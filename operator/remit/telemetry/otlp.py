@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Signal = Literal["traces", "metrics"]
 
 FLUSH_SECONDS: Final = 5.0
-"""For everything that is left to be sent when the operator ends."""
+"""How long sending the rest may take when the operator ends."""
 _SIGNALS: Final[tuple[Signal, ...]] = ("traces", "metrics")
 _ENDPOINT: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _PROTOCOL: Final = "http/protobuf"

@@ -28,7 +28,7 @@ class TraceContext:
     sampled: bool = True
 
     def __str__(self) -> str:
-        """As `traceparent`."""
+        """The context as a `traceparent` header."""
         return f"00-{self.trace_id:032x}-{self.span_id:016x}-{self.sampled:02x}"
 
     def child(self, *of: object) -> TraceContext:

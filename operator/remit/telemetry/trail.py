@@ -64,7 +64,7 @@ def opened(path: Path, stop: threading.Event | None = None) -> Iterator[TrailFil
 
 class Line(NamedTuple):
     raw: bytes
-    """Its own bytes, newline included."""
+    """The bytes of the record, with its newline."""
     record: dict[str, Any] | None
     """None when it is no whole record: `verify` tells more."""
 
@@ -95,7 +95,7 @@ class Filter:
     namespace: str | None = None
     task: str | None = None
     verdict: str | None = None
-    """In any case of letters."""
+    """The verdict, compared without regard to case."""
     kind: str | None = None
 
     def __call__(self, record: dict[str, Any]) -> bool:

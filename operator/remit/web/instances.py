@@ -79,7 +79,7 @@ def pods(kube: Kube, deployment: Object) -> Find:
 
 
 async def _begun(kube: Kube, pod: Object) -> Pieces:
-    """Its log, as soon as its container has started."""
+    """The log of a pod, as soon as its container has started."""
     while True:
         try:
             async with contextlib.aclosing(instance_log(kube, pod, follow=True, tail=_TAIL_LINES)) as log:

@@ -21,7 +21,7 @@ from remit.errors import RemitError
 from remit.privatefiles import read_private, replace_private
 
 PAGE_FILE: Final = "page.json"
-"""In the state directory, while `remit up` runs: where the page is, and the key."""
+"""File of the state directory with the page's address and key, while `remit up` runs."""
 LIFETIME_SECONDS: Final = 15 * 60
 _TOKEN: Final = re.compile(r"([0-9]{1,12})\.([A-Za-z0-9_-]{16,64})\.([0-9a-f]{64})")
 _MOST_USED: Final = 1000
@@ -31,7 +31,7 @@ class Page(NamedTuple):
     """What makes links that log in. It is a secret."""
 
     url: str
-    """Such as `http://127.0.0.1:6480`."""
+    """The address, such as `http://127.0.0.1:6480`."""
     key: bytes
 
 

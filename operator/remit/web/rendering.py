@@ -61,7 +61,7 @@ class View:
     template: str
     title: str
     section: str
-    """Which entry of the navigation it belongs to."""
+    """The entry of the navigation to which it belongs."""
     context: Mapping[str, Any] = field(default_factory=dict)
     regions: tuple[str, ...] = ()
     status: int = 200

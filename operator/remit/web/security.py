@@ -101,7 +101,7 @@ def _refusal(request: web.Request) -> web.Response | None:
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """For each answer, whoever made it."""
+    """Add headers to each answer, whatever handler made it."""
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers.setdefault("Cache-Control", "no-store")

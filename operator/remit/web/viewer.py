@@ -18,7 +18,7 @@ from remit.web.requests import TrafficMeter
 from remit.web.rows import TaskRow, slim
 
 _SYNC_SECONDS: Final = 0.5
-"""For the caches to be filled before a page is shown. Where there is more, it is shown as far as it is, and goes on."""
+"""How long a page waits for the caches to be filled. A larger rest is shown as it arrives."""
 _ACCESS_SECONDS: Final = 15.0
 """How long the answer to a question about access is believed."""
 _MOST_ANSWERS: Final = 2000
@@ -28,7 +28,7 @@ _MOST_EVENTS: Final = 50
 _MOST_LOGS: Final = 32
 """Logs of pods that are read at once."""
 _CONNECTIONS: Final = 16
-"""For all but watches and logs."""
+"""Connections for everything but watches and logs."""
 _REVIEWS: Final = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
@@ -54,7 +54,7 @@ class Viewer:
         watches = 3 * (len(scope.namespaces) or 2)
         self.kube = Kube(access, connections=_CONNECTIONS + watches + _MOST_LOGS)
         self.logs = asyncio.Semaphore(_MOST_LOGS)
-        """For whoever reads a pod's log."""
+        """Limits how many pods' logs are read at once."""
         self.traffic = TrafficMeter(self.state_dirs)
         self.streams = 0
         """How many live streams of it are open."""

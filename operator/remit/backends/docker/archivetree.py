@@ -36,7 +36,7 @@ class Archives(Protocol):
     """The files of a container, which does not run. Everything raises OSError."""
 
     def mode(self, path: str) -> int:
-        """As `st_mode`, of a link its own; 0: nothing is there."""
+        """The `st_mode` of the path, without following a link; 0 if it does not exist."""
         ...
 
     def open(self, path: str) -> AbstractContextManager[Readable]:

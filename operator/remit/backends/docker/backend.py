@@ -435,4 +435,4 @@ def _unknown_from_now_on() -> Iterator[None]:
 
 
 def _not_recorded(_: Handle) -> None:
-    """For a container that nobody adopts."""
+    """The recorder of containers that are not adopted after a restart."""

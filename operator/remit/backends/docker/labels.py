@@ -14,11 +14,11 @@ DEPLOYMENT_UID = "remit.dev/deployment-uid"
 REVISION = "remit.dev/revision"
 SLOT = "remit.dev/slot"
 INDEX = "remit.dev/index"
-"""On a container that a Deployment runs, which one it is."""
+"""Label of a Deployment's container with its index."""
 LEASE_TRANSITIONS = "remit.dev/lease-transitions"
-"""On every container, where there is leader election: under which transition of the Lease it was created."""
+"""Label with the transition of the Lease under which the container was created, if there is leader election."""
 NETWORK_OF = "remit.dev/network-of"
-"""On a network of the replicas of a namespace, which one."""
+"""Label of the network of a namespace's replicas with that namespace."""
 
 
 def is_own(labels: Mapping[str, str] | None, namespace: str) -> bool:

@@ -204,7 +204,7 @@ class RestrictedNetwork:
 
 
 def _argv(pid: int) -> list[str]:
-    """By which arguments a process was started; none if it has ended."""
+    """The arguments of a process; empty if it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
     except (FileNotFoundError, ProcessLookupError):

@@ -268,7 +268,7 @@ def creation(
 
 
 def attempt_labels(request: AttemptRequest) -> dict[str, str]:
-    """On every container of an attempt."""
+    """The labels of every container of an attempt."""
     env = request.command.env
     return {
         labels.NAMESPACE: env.get("REMIT_TASK_NAMESPACE", ""),
@@ -279,7 +279,7 @@ def attempt_labels(request: AttemptRequest) -> dict[str, str]:
 
 
 def declared_volumes(image: Mapping[str, Any]) -> list[str]:
-    """Where an image, as the engine inspected it, wants volumes."""
+    """The paths at which an image declares volumes. `image` is its inspection by the engine."""
     return list((image.get("Config") or {}).get("Volumes") or {})
 
 

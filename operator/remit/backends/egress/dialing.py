@@ -37,7 +37,7 @@ _resolving = DaemonThreadPool(max_workers=8 * LOOKUPS, thread_name_prefix="egres
 
 
 class Lookups:
-    """Which share of all lookups each namespace has."""
+    """Divides concurrent DNS lookups among namespaces."""
 
     def __init__(self) -> None:
         self._shares: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()

@@ -72,7 +72,7 @@ async def serve(config: GatewayConfig, listener: socket.socket) -> None:
 
 
 def _listener(port: int) -> socket.socket:
-    """On every address of its own. Raises OSError."""
+    """A socket that listens on every address. Raises OSError."""
     both = socket.has_dualstack_ipv6()
     family, address = (socket.AF_INET6, "::") if both else (socket.AF_INET, "0.0.0.0")  # noqa: S104
     return socket.create_server((address, port), family=family, backlog=_BACKLOG, dualstack_ipv6=both)

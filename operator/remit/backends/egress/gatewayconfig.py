@@ -22,7 +22,7 @@ class GatewayConfig:
     bytes_per_second: int | None = None
 
     def dumped(self) -> bytes:
-        """As JSON, for `load`."""
+        """The configuration as JSON, for `load`."""
         return orjson.dumps(
             {
                 "egress": [

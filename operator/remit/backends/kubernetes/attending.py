@@ -50,7 +50,7 @@ may lose those who follow it."""
 _ENDED_SILENCE_SECONDS: Final = 1.0
 """The same for the log of a container that has ended."""
 _LAST_WORDS_SECONDS: Final = 30.0
-"""For the log of a container that has ended."""
+"""How long the rest of the log may take after a container has ended."""
 _COLLECTING_SILENCE_SECONDS: Final = 5.0
 """The same while files are told: the log may be rotated again soon."""
 _START_SECONDS: Final = 5.0
@@ -86,7 +86,7 @@ class Attendance:
         self._gone = False
         """Whether the pod is not there any more."""
         self._job: Object | None = {}
-        """As it was seen last; None: it is not there."""
+        """The Job as it was last seen; None if it is gone."""
         self._waits_for = waits_for
         self._trouble = ""
         """What Events say of a pod that does not start. It tells more than the pod's own `ContainerCreating`."""
@@ -303,7 +303,7 @@ class Attendance:
             await asyncio.sleep(pause)
 
     async def _log(self, *, follow: bool) -> AsyncGenerator[bytes, None]:
-        """From the last record on, until nothing more comes. Raises as `Kube.stream` does."""
+        """The log from the last record to its end. Raises as `Kube.stream` does."""
         path = PODS.path(self._namespace, self._pod["metadata"]["name"], "log")
         params = {"container": CONTAINER, "follow": str(follow).lower(), "timestamps": "true"}
         if self._records.last:

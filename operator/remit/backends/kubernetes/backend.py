@@ -53,9 +53,9 @@ log = structlog.get_logger(__name__)
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 401, 403, 404
 _RETRY_SECONDS: Final = 1.0
 _ISOLATION_SECONDS: Final = 60.0
-"""For the test whether NetworkPolicies are enforced, also for an attempt that has less time itself."""
+"""How long the test of NetworkPolicy enforcement may take, even if the attempt itself has less time."""
 _REFUSED_PATIENCE: Final = 600.0
-"""As while somebody installs the operator's roles anew."""
+"""How long a refusal by the API server is tried again, as while the operator's roles are being reinstalled."""
 _FORGET_TRIES: Final = 8
 """Each after twice as long as the one before: some four minutes."""
 _MISSING_RIGHT: Final = re.compile("cannot [a-z]+ resource")

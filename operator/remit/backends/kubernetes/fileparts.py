@@ -30,7 +30,7 @@ class Part:
 
     @property
     def source(self) -> dict[str, Any]:
-        """As a projected volume has it."""
+        """The part as a source of a projected volume."""
         items = [
             {"key": f"f{number}", "path": file.path, "mode": _MODES[file.executable]}
             for number, file in enumerate(self.files)
@@ -82,5 +82,5 @@ def _portions(files: tuple[MountedFile, ...]) -> Iterator[tuple[MountedFile, ...
 
 
 def sub_path(mount: FilesMount) -> str:
-    """Where in the volume the files are."""
+    """The path of the files in the volume."""
     return posixpath.join(CURRENT, mount.sub_path) if mount.sub_path else CURRENT

@@ -46,7 +46,7 @@ _LAST_LINES: Final = "16"
 """Any record has all counts, so the last ones will do for a log that is read again."""
 _NOT_FOUND: Final = 404
 _FAILURES: Final = frozenset({ExitReason.EXIT_CODE, ExitReason.SIGNALED})
-"""For which a gateway that was gone may be the reason."""
+"""Outcomes that may be due to a gateway that was gone."""
 
 
 class EgressGateway:

@@ -43,7 +43,7 @@ _POD_OPTIONS: Final = frozenset({"tolerations", "priorityClassName", "imagePullS
 
 
 def gateway_id(attempt_id: str) -> str:
-    """By which the gateway of an attempt is known, as an attempt is by its own id."""
+    """The id of an attempt's gateway, as the attempt has an id of its own."""
     return f"{attempt_id}-egress"
 
 

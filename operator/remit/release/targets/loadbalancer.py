@@ -28,7 +28,7 @@ class ProxyStatus:
     """The instance addresses that the proxy finds down."""
     in_flight: Mapping[Slot, int] = field(default_factory=dict)
     served: Mapping[Slot, tuple[int, int]] = field(default_factory=dict)
-    """For each side, the requests that it answered at published ports since the proxy started, and the failed ones."""
+    """Requests that each side answered at published ports since the proxy started, and how many of them failed."""
     busy: frozenset[str] = frozenset()
     """The instance addresses that have requests in flight."""
     converged: bool = True

@@ -26,7 +26,7 @@ class InstanceStatus:
     """See `InstanceView.incarnation`."""
     restarts: int = 0
     trouble: str = ""
-    """For people: what is wrong with it, or what was wrong before its last restart."""
+    """What is wrong with it, or was wrong before its last restart, in words for people."""
 
     @property
     def failed(self) -> bool:
@@ -34,7 +34,7 @@ class InstanceStatus:
 
 
 Instances = Mapping[Slot, Mapping[int, InstanceStatus]]
-"""By slot, then by the instance's index."""
+"""Instances by slot, then by index."""
 
 
 def observed(

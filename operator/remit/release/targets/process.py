@@ -434,6 +434,6 @@ def _incarnation(state: State) -> str:
 
 
 def _index(name: str, slot: Slot) -> int:
-    """Which instance of `slot` it is; -1 for another's."""
+    """The index of an instance of `slot`; -1 if it belongs to another slot."""
     side, _, number = name.rpartition("-")
     return int(number) if side == slot and number.isdigit() else -1

@@ -13,7 +13,7 @@ _REWRITTEN_BYTES: Final = 1024
 _TUNNEL: Final = "24h"
 _BACKUP: Final = "backup-"
 RELAYED: Final = 2000
-"""As a weight: what still comes on connections that are kept goes to the proxy that took this one's place."""
+"""Weight with which requests on kept connections are relayed to the proxy that replaced this one."""
 PROBE_HEADER: Final = "Remit-Probe"
 """A request that has the token in it is told by `SIDE_HEADER` which side answered; replicas do not see it."""
 SIDE_HEADER: Final = "Remit-Side"
@@ -29,7 +29,7 @@ CHANGES: Final = "changes"
 
 _CHECK: Final = "check inter 1s downinter 200ms fall 3 rise 1"
 _GIVE_UP: Final = "observe layer4 error-limit 1 on-error mark-down"
-"""Where another side can take over, one refused connection is enough; a check finds the replica again in no time."""
+"""If the other side can take over, one refused connection marks a replica as down. A check finds it again soon."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ def _backend(entry: Entry, pool: Pool) -> str:
 
 
 def _answering(pool: Pool) -> list[tuple[Slot, str]]:
-    """Which side a pool's answer is from, each with the condition that goes with it."""
+    """The sides that may answer for a pool, each with its condition."""
     backup = f"srv_name -m beg {_BACKUP}"
     if not pool.failover:
         return [(pool.slot, "")]

@@ -51,7 +51,7 @@ _START_SECONDS: Final = 10.0
 _DEATH_SECONDS: Final = 2.0
 _CHECK_SECONDS: Final = 2.0
 _KILLED_SECONDS: Final = 10.0
-"""For a process that was killed to be dead."""
+"""How long a killed process may take to be dead."""
 _END_SECONDS: Final = 30.0
 """How long one that is to end now may finish what is in flight."""
 _LEAVING: Final = "leaving-"

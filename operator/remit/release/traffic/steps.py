@@ -12,7 +12,7 @@ from remit.release.traffic.runtime import ProxySnapshot, Server, SideStatus
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """In this order. Those of `join`, `switch` and `leave` must succeed."""
+    """Commands in this order. Those of `join`, `switch` and `leave` must succeed."""
 
     join: list[str] = field(default_factory=list)
     """Replicas come, as down: until a check has found them up they get no request."""

@@ -35,11 +35,11 @@ _NOT_TAKEN = "the fork server has too many open files, or has ended"
 _HANGS = "the fork server did not answer, and was ended with all that it had started; the next start begins a new one"
 _LAST_SECONDS = 5.0
 ORDER_SECONDS = 5.0
-"""For a fork server to take orders, where so many wait for it already that there is no room for another."""
+"""How long a fork server whose queue is full may take to accept an order."""
 START_SECONDS = 60.0
-"""For a fork server to fork."""
+"""How long a fork server may take to fork."""
 TELL_SECONDS = 10.0
-"""For a fork server to tell of the end of a process that is dead."""
+"""How long a fork server may take to report the end of a process that is dead."""
 SPARES = 2
 """Processes that wait for a frequent job. With one, a start right after another's end would come while it is forked."""
 
@@ -184,7 +184,7 @@ class ForkedProcess:
 
     _channel: socket.socket
     cgroup: AttemptCgroup | None = None
-    """Its own, if it was to have one."""
+    """The cgroup of the process, if it was to have one."""
     pid: int = 0
     pidfd: int = -1
     returncode: int | None = None

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 DEADLINE = "=d"
 """How a deadline is packed on the control socket: seconds of CLOCK_BOOTTIME."""
 STOP_SECONDS = 1.0
-"""For what was started to end by itself once the operator is gone or its deadline has passed."""
+"""How long programs may take to end by themselves once the operator is gone or its deadline has passed."""
 EXIT_SECONDS = 0.5
-"""For the operator to end by itself after its deadline."""
+"""How long the operator may take to end by itself after its deadline."""
 DEATH_SECONDS = 10.0
-"""For everything to die after that; more than a disk that is busy takes."""
+"""How long everything may take to die after that: more than a busy disk needs."""
 KILL_GRACE_SECONDS = STOP_SECONDS + EXIT_SECONDS + DEATH_SECONDS
 """How long after a deadline the fork server works at the end of all that it started."""
 _MOST_DESCRIPTORS = 253  # in one message: SCM_MAX_FD of the kernel

@@ -29,7 +29,7 @@ from remit.web.sessions import Notice, Session
 from remit.web.viewer import Viewer
 
 _PATIENCE: Final = 10.0
-"""For an operator to answer a request. It stays asked for if none does."""
+"""How long to wait until an operator answers a request. The request remains if none does."""
 _METERED_SECONDS: Final = 1.0
 """Between two looks at the traffic."""
 VERBS: Final = ("promote", "abort", "rollback", "retry", "pause", "resume")

@@ -67,7 +67,7 @@ class WorkloadIdentity:
         return self.marks.items() <= (thing["metadata"].get("labels") or {}).items()
 
     def metadata(self, name: str, annotations: Mapping[str, str] | None = None, **labels: str) -> dict[str, Any]:
-        """Metadata of an object. In the Deployment's own namespace it is owned by that, so both are deleted together."""
+        """Metadata of an object. In the Deployment's namespace it is owned by it, so both are deleted together."""
         owner = {
             "apiVersion": f"{GROUP}/{VERSION}",
             "kind": "Deployment",

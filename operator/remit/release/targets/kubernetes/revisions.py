@@ -70,7 +70,7 @@ class ClusterRevisions:
         return revision, material_of(secret)
 
     async def all(self) -> Mapping[int, Revision]:
-        """By number."""
+        """The revisions by number."""
         if self._known is None:
             known = {}
             for each in await self._listed():

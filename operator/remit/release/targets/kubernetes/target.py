@@ -225,7 +225,7 @@ class KubernetesTarget:
 
 
 def _explained(error: ApiError | DeploymentError) -> str:
-    """With what to do about it."""
+    """The error with advice on what to do."""
     match error.reason:
         case "NotFound":
             return f"this API server has no apps/v1; a release to kubernetes needs a whole cluster ({error})"
