@@ -185,7 +185,7 @@ async def a_secret_that_is_one_of_remits_own_words(world: World, folder: Path) -
 )
 async def a_secret_with_too_many_lines(world: World, folder: Path) -> None:
     secret = "\n".join(uuid4().hex[:8] for _ in range(50_000))
-    async with world.operator(), held(world, secret) as name, asyncio.timeout(20):
+    async with world.operator(), held(world, secret) as name, asyncio.timeout(60):
         status = await world.until(name, lambda status: status.get("message"), namespace="hostile")
         assert (status["phase"], status["conditions"][0]["reason"]) == ("Pending", "WaitingForReference")
         assert "lines of Secrets" in status["message"]

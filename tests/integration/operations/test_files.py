@@ -275,7 +275,7 @@ async def test_a_pipe_does_not_hang_it(desk: Desk, folder: Path, kind: str) -> N
             "copy": {"destination": str(folder / "b")}, "move": {"destination": str(folder / "b")},
             "chmod": {"mode": "0777"},
         }.items():  # fmt: skip
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 assert await reason(desk, operation, path, **rest) == "NotAFile"
 
 
@@ -300,7 +300,7 @@ async def test_a_file_that_becomes_a_pipe_does_not_hang_it(desk: Desk, folder: P
     try:
         for _ in range(100):
             for operation, rest in {"read": {}, "append": {"content": "x"}, "checksum": {}}.items():
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     with contextlib.suppress(OperationFailed, PolicyDenied):
                         await do(desk, operation, folder / "d", **rest)
     finally:

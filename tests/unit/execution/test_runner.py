@@ -201,7 +201,7 @@ async def test_a_disk_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(Run, "ended", full)
         bench.runner.start(attempt(2))
-        await asyncio.wait_for(bench.ended.wait(), 10)
+        await asyncio.wait_for(bench.ended.wait(), 60)
     assert (await bench.runner.collect("ns", "u", recorded(2), 100)).reason == "Completed"
 
 
@@ -341,7 +341,7 @@ async def test_which_job_an_attempt_is_is_told_while_it_runs(tmp_path: Path) -> 
     bench, made = Bench(tmp_path, until_cancelled, Maker), list[str]()
     bench.runner.on_made = made.append
     bench.runner.start(attempt())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not made:
             await asyncio.sleep(0.001)
     assert (made, bench.runner.job_uid("u")) == (["ns/t"], "of-the-job")
@@ -367,10 +367,10 @@ async def test_nothing_elsewhere_is_kept_of_a_task_that_is_no_more(tmp_path: Pat
     bench = Bench(tmp_path, at_once if ended_first else until_cancelled, Lasting)
     bench.runner.start(attempt())
     if ended_first:
-        await asyncio.wait_for(bench.ended.wait(), 10)
+        await asyncio.wait_for(bench.ended.wait(), 60)
     bench.runner.abandon("ns", "u")
-    await asyncio.wait_for(bench.ended.wait(), 10)
-    async with asyncio.timeout(10):
+    await asyncio.wait_for(bench.ended.wait(), 60)
+    async with asyncio.timeout(60):
         while bench.runner._clearing or list(bench.store.tasks()):
             await asyncio.sleep(0.001)
     assert isinstance(bench.backend, Lasting)
@@ -408,7 +408,7 @@ async def test_of_a_task_that_is_no_more_nothing_is_kept(tmp_path: Path) -> None
     bench = Bench(tmp_path, until_cancelled)
     bench.runner.start(attempt())
     bench.runner.abandon("ns", "u")
-    await asyncio.wait_for(bench.ended.wait(), 10)
+    await asyncio.wait_for(bench.ended.wait(), 60)
     assert list(bench.store.tasks()) == []
     assert len(bench.runner) == 0
 

@@ -102,7 +102,7 @@ async def backend(server: JobServer) -> AsyncIterator[KubernetesBackend]:
 
 async def ran(backend: KubernetesBackend, request: AttemptRequest = REQUEST) -> tuple[Outcome, bytes]:
     heard = Heard()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return await backend.run(request, heard, cancel=asyncio.Event()), heard.said
 
 
@@ -291,7 +291,7 @@ async def test_only_what_is_ours_is_taken_up(server: JobServer, recorded: bool) 
     Controller(server, code=None)
     handles: list[Handle] = []
     running = asyncio.create_task(first.run(REQUEST, Heard(), cancel=asyncio.Event(), on_started=handles.append))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while JOB not in server.objects or len(handles) < 2:
             await asyncio.sleep(0)
     running.cancel()
@@ -309,7 +309,7 @@ async def test_only_what_is_ours_is_taken_up(server: JobServer, recorded: bool) 
 
 async def adopted(backend: KubernetesBackend, recorded: Handle | None) -> Outcome | None:
     cancel = asyncio.Event()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         found = lambda handle: cancel.set()  # noqa: E731
         return await backend.adopt(REQUEST, Heard(), cancel=cancel, on_found=found, recorded=recorded)
 
@@ -327,7 +327,7 @@ async def test_only_the_job_that_was_made_is_removed(server: JobServer) -> None:
     made = server.put(JOB, job(REQUEST, Secrets.of(REQUEST), LAUNCHER))
     server.take(JOB)
     server.put(JOB, strange_job("uid"))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert not await remove_job(server, "data", "remit-uid-1", made["metadata"]["uid"])
     assert JOB in server.objects
 
@@ -340,7 +340,7 @@ async def test_a_job_that_comes_back_under_its_name_is_not_waited_for(server: Jo
             server.put(JOB, strange_job())
 
     server.before = again
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert await remove_job(server, "data", "remit-uid-1")
 
 
@@ -356,7 +356,7 @@ async def test_a_job_that_a_stranger_holds_is_over_when_its_pod_is(server: JobSe
             server.objects[f"{V1}/pods/x"]["status"]["phase"] = "Failed"
 
     server.before = ends
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert await remove_job(server, "data", "remit-uid-1", uid)
 
 
@@ -394,7 +394,7 @@ async def test_nothing_is_told_while_a_job_cannot_be_deleted(
 
     server.before = refuse
     running = asyncio.create_task(backend.run(REQUEST, Heard(), cancel=cancel))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while JOB not in server.objects:
             await asyncio.sleep(0)
         cancel.set()
@@ -435,7 +435,7 @@ async def test_a_refused_job_leaves_no_secret(server: JobServer, backend: Kubern
 async def test_a_cancel_does_not_wait_for_a_probe(server: JobServer) -> None:
     backend, cancel = KubernetesBackend(server, LAUNCHER), asyncio.Event()
     server.created = lambda path, obj: cancel.set() if "/jobs/" in path else None  # nothing runs it
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         outcome = await backend.run(NONE, Heard(), cancel=cancel)
         assert outcome.reason == ExitReason.CANCELLED
         assert not [path for path in server.objects if "/jobs/" in path]
@@ -456,7 +456,7 @@ async def test_what_is_left_goes_when_the_server_is_back(
             raise away.pop()
 
     server.before = refuse
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await backend.forget(REQUEST)
     assert not {JOB, SECRET} & server.objects.keys()
 
