@@ -132,6 +132,6 @@ def main() -> None:
 
 
 def program_name(path: str) -> str:
-    """As the user typed it: kubectl runs `kubectl-remit` for `kubectl remit`."""
+    """The program's name as the user typed it: kubectl runs `kubectl-remit` for `kubectl remit`."""
     name = Path(path).name
     return {"kubectl-remit": "kubectl remit", "__main__.py": "python -m remit.cli"}.get(name, name)

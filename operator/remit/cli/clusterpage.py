@@ -53,7 +53,7 @@ async def serve(access: Access, port: int | None, scope: Scope, operator_namespa
 
 
 async def _who(kube: Kube) -> str:
-    """As whom the API server knows the user; it has not told that before Kubernetes 1.28."""
+    """The user's name as the API server knows it. Before Kubernetes 1.28 it does not tell."""
     body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
     try:
         answer = await kube.request("POST", _REVIEWS, body=body)

@@ -1,4 +1,4 @@
-"""To the API server, as the flags and the environment of a command say."""
+"""Connects to the API server that a command's flags and environment name."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def wants_traceback(error: BaseException) -> bool:
 
 
 def pointer(error: BaseException) -> str:
-    """Where the remedy is told, for an error with a reason of its own whose message does not name that place."""
+    """The page with the remedy, for an error whose reason has one and whose message does not name it."""
     if not isinstance(error, RemitError) or isinstance(error, ApiError) or not error.reason or not error.remedy:
         return ""
     return "" if error.code in str(error) else f" (see 'remit errors {error.code}')"

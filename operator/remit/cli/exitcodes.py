@@ -9,7 +9,7 @@ TIMED_OUT, BROKEN, DENIED, NOT_FOUND, CANCELLED = 124, 125, 126, 127, 130
 
 
 def exit_code(status: ExecutionTaskStatus) -> int:
-    """For a task that has ended."""
+    """The exit code for a task that has ended."""
     match status.phase:
         case Phase.SUCCEEDED:
             return 0

@@ -120,7 +120,7 @@ def _key(record: Mapping[str, Any]) -> str:
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """For programs. Times are RFC 3339, in UTC."""
+    """The report for programs. Times are RFC 3339, in UTC."""
     tally = report.tally
     return {
         "since": _time(tally.since),
@@ -159,7 +159,7 @@ def _time(moment: datetime.datetime) -> str:
 
 
 def show(report: Report) -> None:
-    """On standard output: a line for each group, and its newest example below it."""
+    """Print a line for each group, with its newest example below it."""
     screen = tables.console()
     for line in lines(report, screen.width):
         screen.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -28,7 +28,7 @@ class Failure:
     namespace: str
     name: str
     time: datetime.datetime
-    """In UTC, when it ended."""
+    """When it ended, in UTC."""
     category: str
     code: str
     policy: str = ""

@@ -41,7 +41,7 @@ class Form(StrEnum):
 
 
 def plural_of(kind: str) -> str | None:
-    """Which of the three kinds is meant, as kubectl would take it."""
+    """The plural of the kind that is meant, in any form that kubectl accepts; None for another kind."""
     return _KINDS.get(kind.lower().removesuffix(".remit.dev"))
 
 

@@ -39,7 +39,7 @@ class Finding:
 
 
 def findings(state_dir: Path | None, docker_host: str) -> list[Finding]:
-    """In the order of what matters most."""
+    """All findings, the most important ones first."""
     layers = [
         Finding(str(layer), ability.available, ability.detail, ability.remedy, needed=layer is Layer.NAMESPACES)
         for layer, ability in probe_host().abilities.items()

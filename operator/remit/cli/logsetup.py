@@ -12,6 +12,6 @@ QUIET = {"kopf": "warning", "kopf._core.reactor.running": "error"}
 
 
 def set_up_logs(form: str, level: str, *, colors: bool | None = None, stream: TextIO | None = None) -> Redactor:
-    """To `stream`, or else to standard error. Raises `InvalidInput` for a format or level that does not exist."""
+    """Send logs to `stream`, by default standard error. Raises `InvalidInput` for an unknown format or level."""
     levels = {} if level == "debug" else QUIET
     return configure(format=cast(Format, form), level=level, levels=levels, stream=stream, colors=colors)

@@ -29,7 +29,7 @@ DEFAULT_DOCKER_HOST = "unix:///var/run/docker.sock"
 
 
 def _namespace(given: str | None) -> str | None:
-    """As kubectl takes it, for which an empty one is the context's. Raises typer's usage error."""
+    """The namespace as kubectl takes it: an empty one means the context's. Raises typer's usage error."""
     if given and not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", given):
         raise typer.BadParameter(f"{given!r} is not the name of a namespace: small letters, digits and '-', at most 63")
     return given or None

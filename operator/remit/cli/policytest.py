@@ -104,7 +104,7 @@ def decide_on_command(
     task: dict[str, Any],
     defaults: InstallationDefaults | None = None,
 ) -> Decision:
-    """As the operator would, on any host: a program need not be installed where policies are tested."""
+    """Decide as the operator would. The program need not be installed where policies are tested."""
     try:
         case = Case(argv=argv, expect=Expectation(decision="Allowed"), **task)
     except ValidationError as error:

@@ -95,7 +95,7 @@ def _of(deployment: Deployment, revision: int | None) -> ReleaseReport:
 
 
 def _whole(state_dirs: Sequence[Path], deployment: Deployment, short: ReleaseReport) -> Path | None:
-    """Its page, where that is on this machine. Another cluster's Deployment of that name is not meant."""
+    """The page of the report, if it is on this machine and belongs to this very Deployment."""
     from remit.release.report import folder
 
     metadata = deployment.metadata

@@ -301,7 +301,7 @@ def _show(task: Object) -> None:
 
 
 async def _follow(connection: Connection, observed: Observed, raw: bool, quiet: bool) -> bool:
-    """To the end of the task. True when the user would not wait for it."""
+    """Follow the task to its end. True if the user stopped waiting."""
     from remit.cli.follow import Follower
     from remit.cli.signals import on_interrupt
     from remit.cli.tasks import request_cancel

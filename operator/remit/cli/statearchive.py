@@ -151,7 +151,7 @@ class _Writer:
 
 
 class _Exactly:
-    """As many bytes of a file as it had, whoever writes to it meanwhile."""
+    """Reads as many bytes of a file as it had at first, although somebody may write to it meanwhile."""
 
     def __init__(self, file: IO[bytes], size: int) -> None:
         self._file = file

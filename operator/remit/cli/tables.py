@@ -130,7 +130,7 @@ def shares(wanted: Mapping[str, int], room: int) -> dict[str, int]:
 
 
 def last_changed(objects: Sequence[Object], most: int) -> Sequence[Object]:
-    """Those at most `most` objects that changed last, in the order in which they are given."""
+    """At most `most` objects, those that changed last, in the given order."""
     if len(objects) <= most:
         return objects
     latest = sorted(objects, key=lambda obj: int(obj["metadata"]["resourceVersion"]), reverse=True)[:most]
@@ -225,7 +225,7 @@ def _room(headers: Sequence[str], rows: Sequence[Sequence[Text]], shown: Sequenc
 
 
 def _end(cell: Text, room: int | None) -> Text:
-    """Its end, where there is no room for all of it. None: there is."""
+    """The end of a cell that does not fit in `room`; None: it fits."""
     if room is None or cell.cell_len <= room:
         return cell
     return Text("…" + cell.plain[-max(1, room - 1) :], style=cell.style)
@@ -327,7 +327,7 @@ def _policy(obj: Object, now: datetime.datetime, wide: bool) -> list[Text]:
 
 
 def _deployment(obj: Object, now: datetime.datetime, wide: bool) -> list[Text]:
-    """As kubectl shows it: these are the printer columns of its kind."""
+    """The columns that kubectl shows, which are the printer columns of the kind."""
     spec, status = obj.get("spec") or {}, obj.get("status") or {}
     phase = status.get("phase") or DeploymentPhase.PENDING
     row = [

@@ -1,4 +1,4 @@
-"""Where workspaces are: folders of this host, and claims of the cluster."""
+"""Finds workspaces: folders of this host, and claims of the cluster."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Place:
     last_used: datetime.datetime | None
     ttl_seconds: int | None
     used_by: tuple[str, ...]
-    """Such as `task/NAME`."""
+    """Users of the workspace, such as `task/NAME`."""
     store: WorkspaceStore | None = None
     folder: Workspace | None = None
     claim: WorkspaceClaim | None = None

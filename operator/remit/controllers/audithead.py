@@ -42,7 +42,7 @@ class Publishing:
 
 
 def noted(audit: AuditLog) -> dict[str, str]:
-    """For the Lease."""
+    """Annotations for the Lease with the head of the audit trail."""
     return {ANNOTATION: str(audit.head)}
 
 

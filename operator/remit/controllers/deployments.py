@@ -58,7 +58,7 @@ class ApiStore:
 
     reconciler: DeploymentReconciler
     obj: Object
-    """As it was read or written last."""
+    """The object as it was last read or written."""
     deployment: Deployment
     _created: dict[HookKey, str] = field(default_factory=dict)
     """The uids of the tasks that were created for hooks of the release that goes on, until status has them."""
@@ -189,7 +189,7 @@ class DeploymentReconciler:
     boot: Callable[[], float] = boot_time
     writer: StatusWriter = field(init=False)
     _driven: dict[str, tuple[ApiStore, ReleaseDriver]] = field(default_factory=dict)
-    """By the key of the Deployment."""
+    """Stores and drivers by the key of the Deployment."""
 
     def __post_init__(self) -> None:
         self.writer = StatusWriter(self.kube, self.reflector, self.metrics, "Deployment")
@@ -242,7 +242,7 @@ class DeploymentReconciler:
         return driven
 
     def _problem(self, deployment: Deployment, material: Material) -> SpecProblem | None:
-        """With what prints the policy that would help, where one would."""
+        """The problem, with the command that prints a policy which would help, if one would."""
         found, metadata = self.problem(deployment, material), deployment.metadata
         store = self._driven[deployment.key][0]
         denied = found if found is not None and found.reason in releasemetrics.DENIALS else None

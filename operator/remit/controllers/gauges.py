@@ -64,7 +64,7 @@ def expose(
 
 
 async def keep_measuring_disk(metrics: Metrics, state_dir: Path) -> None:
-    """In a thread, because a file system may hang: then the last numbers stay, and the audit trail tells of it."""
+    """Measure the disk in a thread, because a filesystem may hang. Then the last numbers stay."""
     while True:
         try:
             usage = await asyncio.to_thread(shutil.disk_usage, state_dir)

@@ -65,7 +65,7 @@ def hook_tasks(deployment: Object, tasks: Iterable[Object]) -> dict[HookKey, Exe
 
 
 def key_of_hook(obj: Object) -> HookKey | None:
-    """Which hook's task `obj` says it is; None where its labels name no hook."""
+    """The hook whose task `obj` is according to its labels; None if they name no hook."""
     labels = obj["metadata"].get("labels") or {}
     revision, name = labels.get(_REVISION, ""), labels.get(_HOOK)
     stage = next((each for each in STAGES if each == labels.get(_STAGE)), None)

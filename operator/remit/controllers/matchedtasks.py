@@ -19,9 +19,9 @@ class MatchedTasks:
     """Its policies select tasks of all namespaces; others those of their own."""
     on_changed: Callable[[str], None]
     _policies: dict[str, dict[str, CompiledPolicy]] = field(default_factory=dict)
-    """By namespace and uid."""
+    """Policies by namespace and uid."""
     _counts: dict[str, int] = field(default_factory=dict)
-    """By the uids of policies that were asked for."""
+    """Counts of matched tasks by the uid of the policy, for policies that were asked for."""
 
     def __post_init__(self) -> None:
         self.tasks.add_handler(

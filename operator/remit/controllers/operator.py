@@ -83,7 +83,7 @@ _LOOKS_FOR_KINDS, _LOOK_SECONDS = 60, 0.5
 _NOT_FOUND = 404
 _DRAIN_SECONDS, _LAST_WRITES_SECONDS = 10, 5
 _DEAD_SECONDS = 3.0
-"""For an operator that was killed to be dead."""
+"""How long a killed operator may take to be dead."""
 
 
 def exit_at_once(error: LeaseLost) -> None:

@@ -1,4 +1,4 @@
-"""Where an operator that was not told runs commands and scripts: as Jobs where the API server runs Jobs."""
+"""Chooses the backend of an operator that was not told one: Jobs if the API server runs Jobs."""
 
 from __future__ import annotations
 

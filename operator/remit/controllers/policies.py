@@ -70,7 +70,7 @@ class Policies:
     """What this operator offers; empty: not known."""
     now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
     _compiled: dict[str, CompiledPolicy] = field(default_factory=dict)
-    """By uid."""
+    """Compiled policies by uid."""
     _sources: dict[str, tuple[object, object]] = field(default_factory=dict)
     """What they were compiled from."""
     _current: PolicySet | None = None
@@ -85,13 +85,13 @@ class Policies:
         self.reflector.add_handler(ResourceEventHandler(self._put, self._update, self._delete))
 
     def current(self) -> PolicySet:
-        """As the watch knows them."""
+        """The policies as the watch knows them."""
         if self._current is None:
             self._current = self._set_of(self.reflector.objects.list())
         return self._current
 
     async def fresh(self) -> PolicySet:
-        """As the server knows them at this moment."""
+        """The policies as the server has them at this moment."""
         await self.reflector.list(self.kube)
         return self.current()
 

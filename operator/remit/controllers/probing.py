@@ -59,7 +59,7 @@ class ProbeRun:
         self._until = now + _AFTER_SECONDS
 
     def go_on(self) -> None:
-        """For a few seconds from now, but never longer than a minute in all."""
+        """Continue for a few seconds from now, but for at most a minute in all."""
         self._until = min(time.monotonic() + _AFTER_SECONDS, self._limit)
 
     async def began(self) -> None:

@@ -72,7 +72,7 @@ class _Recording:
     probe_runs: list[ProbeRun] = field(default_factory=list)
     url: str = ""
     out_of_reach: bool = False
-    """Where `url` leads, nothing answers the operator."""
+    """Whether nothing answers the operator at `url`."""
     sampled_at: datetime.datetime | None = None
     asking: asyncio.Task[None] | None = None
     """What the instances use."""
@@ -305,7 +305,7 @@ def _touches_live(step: Step, observed: ObservedState) -> bool:
 
 
 def _entry(desired: Desired, observed: ObservedState, release: Release) -> Entry | None:
-    """Where the probe of this release knocks; None where there is nothing that it could reach before and after."""
+    """The entry that is probed during this release; None if nothing could be reached both before and after."""
     live = desired.revisions.get(observed.slot(observed.live).revision or 0) if observed.live else None
     if live is None:
         return None

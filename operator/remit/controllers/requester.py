@@ -1,4 +1,4 @@
-"""Who asked for an object, and how that is known."""
+"""Finds who requested an object."""
 
 from __future__ import annotations
 

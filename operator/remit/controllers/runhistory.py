@@ -38,7 +38,7 @@ class RunHistory:
     def __init__(self, tasks: Reflector) -> None:
         self._tasks = tasks
         self._families: dict[str, OrderedDict[Hashable, list[RecentRun]]] = {}
-        """By namespace: nobody can have those of others forgotten."""
+        """Families by namespace, so that no namespace can have those of others forgotten."""
         self._count = 0
 
     def __len__(self) -> int:

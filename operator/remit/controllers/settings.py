@@ -23,7 +23,7 @@ class Settings:
     namespaces: tuple[str, ...] = ()
     """Namespaces to serve; empty: all."""
     operator_namespace: str = "remit-system"
-    """Where the policies live that are the ceiling for every namespace, and the Lease."""
+    """The namespace of the Lease and of the policies that are the ceiling for all others."""
     state_dir: Path = field(default_factory=default_state_dir)
     """The run store and the audit trail. One operator at a time."""
     max_concurrent: int = 32
@@ -36,11 +36,11 @@ class Settings:
     """The configuration of `remit.notifications`; None: nobody is told anything."""
     health_host: str = "127.0.0.1"
     health_port: int = 0
-    """Where /metrics, /healthz and /readyz are served; port 0 picks one."""
+    """The port that serves /metrics, /healthz and /readyz; 0 picks a free one."""
     metrics_token_file: Path | None = None
     """The file with the token that /metrics asks for; None: it is open to everybody who reaches it."""
     search_path: tuple[str, ...] = SEARCH_PATH
-    """Where bare program names are looked up."""
+    """Folders in which bare program names are looked up."""
     read_only_paths: tuple[Path, ...] = ()
     """Further directories of the host that sandboxes may read, for programs outside /usr."""
     trust_requested_by: bool = False
@@ -67,7 +67,7 @@ class Settings:
     in_pod: bool = field(default_factory=lambda: "KUBERNETES_SERVICE_HOST" in os.environ)
     """Whether this operator is itself a pod of a cluster."""
     artifact_store: S3Location | None = None
-    """Where artifacts are kept in object storage; None: in the state directory."""
+    """The object store of artifacts; None: they are kept in the state directory."""
     artifact_bytes: int = ARTIFACT_BYTES
     """How much all artifacts together may have; beyond it the oldest go."""
     finished_task_ttl: int | None = 7 * 86400

@@ -128,7 +128,7 @@ class Source:
         self._read: dict[tuple[bool, str], dict[str, bytes] | None] = {}
         self._uids: dict[str, str] = {}
         self.secret_versions: dict[str, str] = {}
-        """By name: the uid and resourceVersion of each Secret that was read."""
+        """The uid and resourceVersion of each Secret that was read, by name."""
 
     async def value(self, source: ValueSource | StdinSource) -> bytes | None:
         selector = source.secret_key_ref or source.config_map_key_ref

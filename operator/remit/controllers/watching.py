@@ -32,9 +32,9 @@ OnListed = Callable[[str], None]
 
 _LONGEST_PAUSE = 30.0
 _IDENTITY: Any = "remit"
-"""Of kopf's peering, which is off. Without one, kopf looks up the name of a user who may have none."""
+"""The identity for kopf's peering, which is off. Without it kopf looks up the user's name, and there may be none."""
 _GOODBYE_SECONDS = 2.0
-"""For a server that does not answer any more."""
+"""How long a server that does not answer any more may delay the end."""
 
 
 async def _end_tasks() -> None:
@@ -190,7 +190,7 @@ class Watcher:
 
 
 def _settings() -> kopf.OperatorSettings:
-    """As measured best: small idle time-outs, long watches, no events or scanning of kopf's own."""
+    """The settings that measured best: short idle timeouts, long watches, no events or scans of kopf's own."""
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.scanning.disabled = True

@@ -1,4 +1,4 @@
-"""To the API server, and to the run store where it is on this machine."""
+"""Connects to the API server, and to the run store if it is on this machine."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Connection:
         return did_you_mean(name, known)
 
     def run_directory(self, namespace: str, uid: str, attempt_id: str) -> Path | None:
-        """Where the output of an attempt is kept, if that is on this machine and may be read."""
+        """The folder with the output of an attempt, if it is on this machine and may be read."""
         from remit.execution.reading import run_directory  # with the models of tasks, which a table does not need
 
         return run_directory(self.state_dirs, namespace, uid, attempt_id)

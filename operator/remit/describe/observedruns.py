@@ -45,7 +45,7 @@ Reached = Mapping[str, Collection[str]]
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which runs."""
+    """Selects runs."""
 
     since: datetime.datetime | None
     task: str | None = None
@@ -66,7 +66,7 @@ class ObservedRuns:
     runs: list[Run] = field(default_factory=list)
     unclear: list[LeftOut] = field(default_factory=list)
     uids: set[str] = field(default_factory=set)
-    """Of all tasks that are there, whether or not they are wanted."""
+    """Uids of all existing tasks, wanted or not."""
 
     def leave_out(self, name: str, why: str) -> None:
         self.unclear.append(LeftOut(Run(name=name, request=_NOTHING), why))
@@ -81,7 +81,7 @@ class Today:
 
     @property
     def specs(self) -> dict[str, dict[str, Any]]:
-        """By the names of the namespace's own policies."""
+        """Specs by the name of the namespace's own policies."""
         return {policy.name: written(policy) for policy in self.policies}
 
 

@@ -14,7 +14,7 @@ from remit.policy.suggestion import LeftOut, Path, SuggestedPolicy, Suggestion
 from remit.telemetry.logs import escape
 
 _MOST_COMMENT: Final = 440
-"""In characters, of one line."""
+"""Limit of a comment in one line, in characters."""
 _ONE_LINE: Final = 1 << 30
 """A width. Rules are on one line each, so that a difference shows whole rules."""
 
@@ -101,7 +101,7 @@ def _comment(lines: Sequence[str], indent: str) -> Iterator[str]:
 
 
 def _flow(value: Any) -> str:
-    """On one line, without a character that a terminal obeys."""
+    """The value on one line, without control characters."""
     if isinstance(value, str) and escape(value) != value:
         return json.dumps(value)
     if isinstance(value, str | int | bool | float) or value is None:

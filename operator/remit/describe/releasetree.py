@@ -39,7 +39,7 @@ class SideSummary:
     ready: int
     wanted: int
     marks: tuple[str, ...] = ()
-    """Of live, preview and draining."""
+    """Any of live, preview and draining."""
     restarts: int = 0
     message: str = ""
 
@@ -67,7 +67,7 @@ class RevisionBranch:
     artifact: str
     outcome: str
     marks: tuple[str, ...] = ()
-    """Of live, preview and pinned."""
+    """Any of live, preview and pinned."""
     took: str = ""
     sides: tuple[SideSummary, ...] = ()
     hooks: tuple[Hook, ...] = ()

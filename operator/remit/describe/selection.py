@@ -69,7 +69,7 @@ def phases(text: str, plurals: Sequence[str]) -> frozenset[str]:
 
 
 def order(text: str) -> str:
-    """As `Selection` takes it. Raises `ValueError`."""
+    """Parse the order for `Selection`. Raises `ValueError`."""
     if text in ORDERS:
         return text
     if path := _PATH.fullmatch(text):

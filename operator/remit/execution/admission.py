@@ -135,7 +135,7 @@ class Refused:
     request: PolicyRequest | None = None
     """What policy was asked, unless that is told nowhere."""
     audited: tuple[Denial, ...] = ()
-    """As in `Admitted`."""
+    """Denials by policies that only audit, as in `Admitted`."""
     by_policy: bool = False
     withheld: bool = False
     """Whether what was asked is told nowhere."""
@@ -171,15 +171,15 @@ class Admission:
     read_only_paths: Sequence[str] = ()
     """The folders that sandboxes see besides the system's."""
     defaults: Limits = field(default_factory=Limits)
-    """For what neither the task nor a policy says."""
+    """Limits that apply where neither the task nor a policy sets one."""
     performed: frozenset[str] = frozenset()
     """The operations that this operator performs itself, besides those that a backend runs."""
     backends: frozenset[str] = frozenset({"process"})
-    """Where this operator runs commands and scripts."""
+    """The backends on which this operator runs commands and scripts."""
     max_output_bytes: int = MAX_OUTPUT_BYTES
     """The most that is kept of each stream of a run, whatever the task and the policies say."""
     memory: MemoryBudget = field(default_factory=MemoryBudget)
-    """For what runs beside the operator."""
+    """The memory for attempts that run beside the operator."""
     host_paths: bool = True
     """Whether it is known which host they would be of."""
     installation: Installation = _PROCESS_BY_DEFAULT
@@ -412,7 +412,7 @@ def _performed(
 
 
 def attempt_id(task: ExecutionTask, number: int) -> str:
-    """By which an attempt is known to status, to the run store and to the audit trail."""
+    """The id of an attempt in status, in the run store and on the audit trail."""
     return f"{task.metadata.uid}-{number}"
 
 

@@ -86,7 +86,7 @@ def result_statuses(outcome: Outcome) -> list[ResultStatus]:
 
 
 def destinations(outcome: Outcome) -> list[dict[str, str | int]]:
-    """Where it connected to or wanted to, for the audit trail."""
+    """Destinations that it connected to or tried to, for the audit trail."""
     used = outcome.network.destinations if outcome.network else ()
     return [{to_camel(name): value for name, value in dataclasses.asdict(each).items()} for each in used]
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ARGV: Final = ("/opt/remit/bin/python", "-I", "-B", "-m", "remit.operations.file")
 _ENVIRONMENT: Final = {"HOME": "/workspace", "TMPDIR": "/tmp", "LANG": "C.UTF-8"}  # noqa: S108 (the container's own)
 _PROGRAM_FILES: Final = ("/opt/remit", sys.prefix, sys.base_prefix)
-"""Where Python and Remit are, here and in the image."""
+"""Folders of Python and Remit, on this host and in the image."""
 _LINKS: Final = ("/var/run", "/var/lock")
 """Folders that are links in images: what is mounted below them lands elsewhere."""
 

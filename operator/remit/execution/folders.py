@@ -34,7 +34,7 @@ Raises MissingReference where it is not there, so far; InvalidInput for what is 
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """Where they are kept."""
+    """Lays out the folders that tasks mount, and keeps workspaces and artifacts."""
 
     artifacts: ArtifactStore
     workspaces: WorkspaceStore

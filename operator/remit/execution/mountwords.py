@@ -59,7 +59,7 @@ def artifacts(patterns: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _name_for(path: str, taken: dict[str, Any]) -> str:
-    """Such as `dist` for `dist/*.whl` and `report-html` for `report.html`."""
+    """A free name for a path, such as `dist` for `dist/*.whl` and `report-html` for `report.html`."""
     fixed = [part for part in PurePosixPath(path).parts if not re.search(r"[*?/]", part)]
     word = re.sub(r"[^a-z0-9]+", "-", fixed[-1].lower()).strip("-")[:40] if fixed else ""
     name = word or "files"

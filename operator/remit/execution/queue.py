@@ -49,7 +49,7 @@ class Blocked:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a task waits in its namespace, counted from 1, and what for."""
+    """The position of a waiting task in its namespace, counted from 1, and what it waits for."""
 
     position: int
     waiting: int
@@ -93,7 +93,7 @@ class Queue:
     _inside: dict[str, _Inside] = field(default_factory=dict)
     _waiting: dict[str, tuple[str, _Lane, _Ticket]] = field(default_factory=dict)
     _lines: dict[str, _Line] = field(default_factory=dict)
-    """By namespace, the one whose turn is next in front."""
+    """Lines by namespace. The namespace whose turn is next comes first."""
     _running: Counter[str] = field(default_factory=Counter)
     """How many are inside under each policy."""
     _promised: int = 0
@@ -101,7 +101,7 @@ class Queue:
     _kept_for: tuple[str, _Lane] | None = None
     """The namespace, and what waits in it, that memory is kept free for."""
     _buckets: dict[tuple[str, str], Bucket] = field(default_factory=dict)
-    """By policy and namespace. One that is full again is forgotten in time."""
+    """Buckets by policy and namespace. Full ones are removed after some time."""
     _full_at: dict[tuple[str, str], float] = field(default_factory=dict)
     _sweep_beyond: int = _FEW_BUCKETS
     """How many buckets there may be before those that are full are forgotten."""
@@ -165,7 +165,7 @@ class Queue:
             self._keep(bucket, replay(times, claim.spec, now), claim.spec)
 
     def place(self, key: str, now: float) -> Place | None:
-        """Where `key` waits; None if it does not."""
+        """The place at which `key` waits; None if it does not."""
         if key not in self._waiting:
             return None
         namespace, lane, ticket = self._waiting[key]

@@ -37,7 +37,7 @@ class OutputReader:
     stream: Stream
     gaps: int = 0
     position: int = 0
-    """In the whole stream: after what was read last."""
+    """The position in the whole stream after the last read."""
     _number: int = -1
     _file: BinaryIO | None = field(default=None, repr=False)
     _times: RecordedTimes = field(init=False, repr=False)

@@ -28,7 +28,7 @@ from remit.sandboxpaths import WORKSPACE
 from remit.telemetry.chain import MAX_TEXT, AuditEvent
 
 NODE: Final = os.environ.get("NODE_NAME") or os.uname().nodename
-"""Where this process decides and runs."""
+"""The name of the node on which this process runs."""
 M = TypeVar("M", bound=BaseModel)
 _LIMITS: Final = tuple(each.name for each in dataclasses.fields(Limits))
 

@@ -24,7 +24,7 @@ class Resolved:
     values: dict[str, bytes] = field(default_factory=dict)
     secrets: set[str] = field(default_factory=set)
     secret_versions: dict[str, str] = field(default_factory=dict)
-    """By the name of each Secret that was read, the uid and resourceVersion that it had."""
+    """The uid and resourceVersion of each Secret that was read, by name."""
     exposed: list[str] = field(default_factory=list)
     """What was given a secret too short to be redacted, such as `env PIN`."""
 

@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 _CLEAR_SECONDS = 5.0
 _LET_GO_SECONDS = 20.0
 _DEATH_SECONDS = 60.0
-"""For what was told to end, after its grace period: then it does not die, as on a disk that hangs."""
+"""How long an attempt may take to die after its grace period. On a disk that hangs it may not die at all."""
 _MAY_HAVE_RUN = "it may have run"
 _LOST = "the operator was stopped while this attempt was running; nothing of it is alive"
 _RAW_NOT_SHOWN = (
@@ -61,7 +61,7 @@ class Attempt:
     """Whether the kept files have the output as written, secrets included."""
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
     secret_versions: Mapping[str, str] = field(default_factory=dict)
-    """Which versions of which Secrets they come from: see `Resolved.secret_versions`."""
+    """The versions of the Secrets that they come from, see `Resolved.secret_versions`."""
     operation: str = "command"
     task: str = ""
     """The task's name, under which its artifacts are found."""
@@ -111,13 +111,13 @@ class Runner:
     executors: Mapping[str, OperationExecutor] = field(default_factory=dict)
     """Executors of the operations that Remit performs itself, by name."""
     folders: Folders | None = None
-    """Where workspaces and artifacts are kept."""
+    """The folders of workspaces and artifacts."""
     on_made: Callable[[str], None] = lambda key: None
     _going: dict[str, _Going] = field(default_factory=dict)
     _results: dict[str, Outcome] = field(default_factory=dict)
     _clearing: set[asyncio.Task[None]] = field(default_factory=set)
     _ended_elsewhere: dict[str, tuple[AdoptingBackend, AttemptRequest]] = field(default_factory=dict)
-    """By its id, of each attempt whose backend keeps it until status tells how it ended."""
+    """Attempts by id whose backend keeps them until their end is in status."""
 
     def __len__(self) -> int:
         return len(self._going)
@@ -536,7 +536,7 @@ def redacted(outcome: Outcome, redactor: Redactor) -> Outcome:
 
 
 def _with_recovered(outcome: Outcome, output: OutputStatus) -> Outcome:
-    """With what an operator that was lost had kept of the output."""
+    """Add the output that an operator that was lost had kept."""
     message = f"{outcome.message}; {_RAW_NOT_SHOWN}" if output.raw else outcome.message
     return dataclasses.replace(outcome, output=output, message=message)
 

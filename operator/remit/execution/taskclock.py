@@ -27,16 +27,16 @@ class TaskClock:
         self._start = self._seen = wall().timestamp() - boot()
 
     def now(self, uid: str) -> datetime.datetime:
-        """For the task `uid`, in UTC."""
+        """The present time for the task `uid`, in UTC."""
         boot, offset = self._boot(), self._offset()
         return _utc(boot + self._offsets.setdefault(uid, offset))
 
     def steady(self) -> float:
-        """For what concerns all tasks, in seconds: the time at this process's start, and on from there."""
+        """A steady clock for all tasks, in seconds: the time at the process's start plus what has passed since."""
         return self._boot() + self._start
 
     def restart(self, uid: str) -> None:
-        """From now on the task has the time of day as it is: its end was written in that, or a release is over."""
+        """Use the present time of day for the task from now on: its end was written with it, or a release is over."""
         self._offsets[uid] = self._offset()
 
     def forget(self, uid: str) -> None:

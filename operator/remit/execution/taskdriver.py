@@ -426,7 +426,7 @@ class TaskDriver:
                 return (retry.when - now).total_seconds()
 
     async def _record_end(self, stored: StoredTask, attempt: AttemptStatus, outcome: Outcome) -> None:
-        """On the audit trail, once: a restart or a conflict before status is written records it no second time."""
+        """Record the end on the audit trail once, even if a restart or a conflict comes before the status write."""
         metadata = stored.task.metadata
         if self._recorded.get(metadata.uid) == attempt.id:
             return

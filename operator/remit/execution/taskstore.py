@@ -1,4 +1,4 @@
-"""Where the driver of tasks reads from and writes to: an API server, or the memory of an agent."""
+"""The interface by which the task driver reads and writes tasks: on an API server, or in an agent's memory."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class PolicySource(Protocol):
     """The policies in force."""
 
     def current(self) -> PolicySet:
-        """As they are known here."""
+        """The policies as they are known here."""
         ...
 
     async def fresh(self) -> PolicySet:
-        """As they are at this moment; the same object as `current` where nothing has changed."""
+        """The policies as they are now; the same object as `current` if nothing has changed."""
         ...
 
 
@@ -68,11 +68,11 @@ class TaskStore(Protocol):
         ...
 
     async def delete(self, stored: StoredTask) -> None:
-        """Its time to live is over."""
+        """Delete the task, whose time to live is over."""
         ...
 
     def record_event(self, stored: StoredTask, type_: Literal["Normal", "Warning"], reason: str, message: str) -> None:
-        """For whoever watches the task. Losing an event is no reason to hold work up."""
+        """Record an Event about the task. A lost Event delays nothing."""
         ...
 
     def on_started(self, stored: StoredTask, number: int, admitted: Admitted) -> None:
@@ -84,7 +84,7 @@ class TaskStore(Protocol):
         ...
 
     def on_denied(self, stored: StoredTask, refused: Refused) -> None:
-        """That the task may not run is on the audit trail, and about to be in status."""
+        """Called when a denial is on the audit trail, before it is in status."""
         ...
 
     def find_unusual(self, stored: StoredTask, status: ExecutionTaskStatus) -> Sequence[Finding]:
@@ -94,5 +94,5 @@ class TaskStore(Protocol):
     def on_finished(
         self, stored: StoredTask, finish: Finish, status: ExecutionTaskStatus, unusual: Sequence[Finding] = ()
     ) -> None:
-        """Its end has been written, and `unusual` with it."""
+        """Called when the end of the task and `unusual` were written to status."""
         ...

@@ -38,18 +38,18 @@ USUAL_PORT: Final = 6443
 """What a Kubernetes API server listens on."""
 _TRIES: Final = 20
 _LOCK_SECONDS: Final = 3.0
-"""For the processes of a supervisor that was killed to be dead, too."""
+"""How long the processes of a killed supervisor may take to be dead."""
 _LOOK_SECONDS: Final = 0.05
 _STOP_SECONDS: Final = 15.0
-"""For the control plane, which has nothing to wait for once the operator has ended."""
+"""How long the control plane may take to stop, which waits for nothing once the operator has ended."""
 _SILENT_SECONDS: Final = 30.0
-"""For the operator, which says so as long as it stops: tasks may have an hour to end."""
+"""How long the operator may be silent while it stops. It reports again and again, as tasks may take an hour to end."""
 _START_SECONDS: Final = 300.0
-"""For a process to say that it is ready, or still at it."""
+"""How long a process that starts may be silent."""
 _LOOK_APART_SECONDS: Final = 1.0
 _KILL_SECONDS: Final = 5.0
 _LAST_LINES_SECONDS: Final = 2.0
-"""For whoever reads the log."""
+"""How long a reader of the log may take for its last lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ class Service:
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
         self.worker: Worker | None = None
-        """Its process, while there is one."""
+        """The process of the service, while there is one."""
 
     async def keep(self, settings: Callable[[], Message]) -> None:
         """Until `stop`. Raises `RemitError` when it does not come up, with the reason."""
@@ -335,7 +335,7 @@ def _kill(*services: Service) -> None:
 
 @contextlib.contextmanager
 def _reaping(*services: Service) -> Iterator[None]:
-    """As the first process of a container, this one is the parent of what a part that ended had started."""
+    """Reap orphans: as the first process of a container, this one inherits the children of services that end."""
 
     def reap() -> None:
         reap_orphans([service.worker.pid for service in services if service.worker is not None])
@@ -398,7 +398,7 @@ async def _locked(database: Path) -> int:
 
 
 def _listening(host: str, port: int | None) -> list[socket.socket]:
-    """On `port`; where none is named, on the usual one or the next that is free. Raises `RemitError`."""
+    """Sockets that listen on `port`; if it is None, on the usual one or the next that is free. Raises `RemitError`."""
     if port is not None:
         return open_sockets(host, port)
     for candidate in range(USUAL_PORT, USUAL_PORT + _TRIES):

@@ -59,7 +59,7 @@ class Worker:
         self.ended: asyncio.Future[str] = loop.create_future()
         """Why it ended."""
         self.failure = ""
-        """In its own words."""
+        """Why the process failed, in its own words."""
         self._given_up = ""
         self.heard = loop.time()
         """When it last said anything, on the loop's clock."""

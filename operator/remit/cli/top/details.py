@@ -19,7 +19,7 @@ from remit.execution.durations import human_duration
 from remit.telemetry.logs import escape
 
 HANG: Final = 15
-"""Where the text of a field begins."""
+"""The column in which the text of a field begins."""
 _LONGEST: Final = 4096
 """Characters of one field that are shown."""
 _MOST_LINES: Final = 400

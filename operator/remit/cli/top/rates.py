@@ -20,7 +20,7 @@ class Rate:
     total: int = 0
     _buckets: deque[int] = field(default_factory=lambda: deque([0], maxlen=_KEPT))
     _last: int = 0
-    """Which bucket is the last one, counted from the beginning."""
+    """The number of the last bucket, counted from the beginning."""
 
     def count(self, now: float, events: int = 1) -> None:
         self._advance(now)
@@ -28,7 +28,7 @@ class Rate:
         self.total += events
 
     def per_minute(self, now: float) -> int:
-        """In the last minute, of which the first seconds are left out."""
+        """How many there were in the last minute, whose first seconds are left out."""
         self._advance(now)
         return sum(list(self._buckets)[-_MINUTE:])
 

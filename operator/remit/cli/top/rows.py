@@ -80,7 +80,7 @@ class ScheduleRow(Row):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseRow(Row):
     stage: str
-    """Such as `Health 4/9`."""
+    """The stage of the release, such as `Health 4/9`."""
     sides: Mapping[str, tuple[int, SideSummary]]
     """The revision on blue and on green, and how it stands."""
     share: int | None
@@ -93,7 +93,7 @@ class ReleaseRow(Row):
 
     @property
     def waits(self) -> bool:
-        """For somebody to promote it."""
+        """Whether the release waits to be promoted."""
         return self.phase == DeploymentPhase.AWAITING_PROMOTION
 
 

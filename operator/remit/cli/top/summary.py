@@ -32,7 +32,7 @@ def title(where: str, server: str, board: Board, now: float, width: int) -> Text
 
 
 def sight(board: Board, now: float) -> tuple[str, str]:
-    """In a few words, and their style. What is worst comes first."""
+    """A summary in a few words, with their style. The worst comes first."""
     states = {each.state: each for each in board.sights.values()}
     if (lost := states.get("lost")) is not None:
         return f"○ no answer for {short(now - lost.since)}", "bold red"

@@ -42,7 +42,7 @@ class Stage:
     server: int
     """The process id of `remit up`."""
     shop_port: int
-    """Where the shop is published."""
+    """The port at which the shop is published."""
 
     def below(self, command: list[str]) -> list[psutil.Process]:
         """The processes below `remit up` that run `command`."""

@@ -16,7 +16,7 @@ from remit.controlplane.verbs.cluster import Cluster, RequestInfo
 
 BOOT_NAMESPACES = ("default", "kube-system", "remit-system")
 STORE_ANNOTATION = "remit.dev/store"
-"""Of the namespace kube-system: the store's identity. Another one tells that acknowledged writes may be lost."""
+"""Annotation of kube-system with the store's identity. If it changes, acknowledged writes may be lost."""
 EXPIRY_SECONDS = 60.0
 RETRY_SECONDS = 5.0
 

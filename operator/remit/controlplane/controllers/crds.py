@@ -25,7 +25,7 @@ class CrdController:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._served: dict[str, object] = {}
-        """By CRD name: the part of its spec that decides what is served."""
+        """The part of each CRD's spec that decides what is served, by CRD name."""
         self.due: WorkSet[str] = WorkSet("crds")
 
     def resync(self) -> None:

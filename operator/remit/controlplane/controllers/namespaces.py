@@ -93,7 +93,7 @@ class NamespaceController:
 def _conditions(
     before: list[dict[str, Any]], remaining: Counter[str], finalizers: Counter[str], now: str
 ) -> list[dict[str, Any]]:
-    """In the words of kube-controller-manager. Conditions of others stay."""
+    """Conditions in the words of kube-controller-manager. Other conditions stay."""
     resources = ", ".join(f"{resource} has {count} resource instances" for resource, count in sorted(remaining.items()))
     held = ", ".join(f"{finalizer} in {count} resource instances" for finalizer, count in sorted(finalizers.items()))
     content = ("True", "SomeResourcesRemain", f"Some resources are remaining: {resources}")

@@ -26,7 +26,7 @@ class WorkSet(Generic[Item]):
         self._controller = controller
         self._items: dict[Item, None] = {}
         self._failed: dict[Item, str] = {}
-        """With what was wrong, which is logged once."""
+        """Failed items with their errors, each of which is logged once."""
 
     def add(self, item: Item) -> None:
         self._items[item] = None

@@ -110,7 +110,7 @@ def _excerpt(body: bytes) -> str:
 
 
 def not_an_object(value: Any, kind: str, body: bytes) -> Failure:
-    """For JSON that is an array, a string, a number or null."""
+    """The answer to JSON that is an array, a string, a number or null."""
     if value is None:
         return unreadable(kind, "Object 'Kind' is missing in 'null'", body)
     names: list[tuple[type, str]] = [

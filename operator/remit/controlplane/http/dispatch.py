@@ -1,4 +1,4 @@
-"""Which verb answers a request, and how its outcome becomes an answer."""
+"""Chooses the verb that answers a request, and turns its outcome into an answer."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Dispatcher:
         self._reviews = reviews
         self._threads = asyncio.Semaphore(MOST_THREADS)
         self._turns: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = WeakValueDictionary()
-        """Of objects upon which a write is decided anew: others wait for it, or it might lose to them for ever."""
+        """Locks of objects whose write is retried after a conflict. Others wait, or it could lose to them for ever."""
 
     async def answer(self, request: ApiRequest) -> Answer:
         """Raises `Failure` and `PlainFailure` for everything that is refused."""
@@ -182,7 +182,7 @@ class Dispatcher:
         )
 
     async def _aside(self, act: Callable[[], T]) -> T:
-        """In a thread. There are few, so that the event loop has its share of the interpreter."""
+        """Run it in a thread. There are few threads, so that the event loop gets its share of the interpreter."""
         async with self._threads:
             return await asyncio.to_thread(act)
 

@@ -20,7 +20,7 @@ from remit.requestlog import RequestLogger
 
 MOST_CONNECTIONS = 1024
 UNAUTHENTICATED_SECONDS = 10.0
-"""From accept to the end of the first request with the token, the TLS handshake included."""
+"""How long a connection may take from accept, TLS included, to the end of its first authenticated request."""
 IDLE_SECONDS = 90.0
 """An idle connection is closed after this time, as kube-apiserver does."""
 _ACCEPT_PAUSE = 0.2

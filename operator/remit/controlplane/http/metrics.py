@@ -63,7 +63,7 @@ class RequestMetrics:
         return encode(self.registry), content_type
 
     def begin(self, request: ApiRequest, registry: Registry) -> Measuring:
-        """To be told when `request` is answered."""
+        """Begin to measure `request`; call the result when it is answered."""
         labels = _labels(request, registry)
         if (series := self._series.get(labels)) is None:
             series = self._series[labels] = self._find(labels)

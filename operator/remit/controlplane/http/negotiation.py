@@ -25,7 +25,7 @@ class Accepted:
 
     shape: Shape = "Object"
     version: str = "v1"
-    """Of meta.k8s.io, for Tables and metadata."""
+    """The version of meta.k8s.io, for Tables and metadata."""
     yaml: bool = False
     pretty: bool = False
 

@@ -154,4 +154,4 @@ REVIEWS: Final[dict[tuple[str, str], dict[str, _Review]]] = {
         "subjectaccessreviews": _Review("SubjectAccessReview", _SUBJECT, Reviews._subject),
     },
 }
-"""By group and version, and by the resource's name: in the order of discovery."""
+"""Resources by group and version and by name, in the order of discovery."""

@@ -8,7 +8,7 @@ MAX_TOTAL = 4096
 """Characters of all warnings of one answer. Beyond it, each is cut and the last ones are left out."""
 MAX_EACH_WHEN_CUT = 256
 MAX_HEADER_BYTES = 8000
-"""Of one header, escaped and encoded: aiohttp's client refuses an answer with one of more than 8190 bytes."""
+"""Limit of one header, escaped and encoded. aiohttp's client refuses headers of more than 8190 bytes."""
 
 
 def warning_headers(texts: Iterable[str]) -> list[str]:
@@ -36,6 +36,6 @@ def _header(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """As a quoted-string of RFC 9110, in which there are no control characters."""
+    """The text as a quoted-string of RFC 9110, without control characters."""
     plain = "".join(character if character.isprintable() else " " for character in text)
     return plain.replace("\\", "\\\\").replace('"', '\\"')

@@ -59,7 +59,7 @@ class ServedResource:
     verbs: tuple[str, ...] = ALL_VERBS
     custom: bool = False
     stored_schema: Schema | None = None
-    """Of the storage version, where that is another one than this."""
+    """The schema of the storage version, if it differs from this one."""
     status: bool = False
     scale: ScalePaths | None = None
     has_generation: bool = False

@@ -143,7 +143,7 @@ def _applied_by_client(live: dict[str, Any], manager: str, rules: SchemaDict) ->
 
 
 def _keep_last_applied(obj: dict[str, Any], config: dict[str, Any]) -> None:
-    """Where client-side apply left its note, keep it true, so that the user can go back to it."""
+    """Update the annotation of client-side apply, if there is one, so that the user can return to it."""
     annotations = obj["metadata"].get("annotations") or {}
     if _LAST_APPLIED not in annotations:
         return

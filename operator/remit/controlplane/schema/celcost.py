@@ -15,14 +15,14 @@ import orjson
 MOST_STEPS: Final = 1_000_000
 """Steps of a rule that is evaluated in this process: a tenth of a second at most, and far less for real rules."""
 CPU_SECONDS_OF_A_CALL: Final = 2.0
-"""For all rules of one object together."""
+"""CPU time of all rules of one object together."""
 CPU_SECONDS_ON_LOOP: Final = 0.05
-"""For all rules of one object that are evaluated on the event loop."""
+"""CPU time of all rules of one object that are evaluated on the event loop."""
 _BYTES_OF_A_STEP: Final = 100
 _STEPS_OF_A_PATTERN: Final = 20_000
-"""To compile a regular expression of 100 bytes."""
+"""Steps for compiling a regular expression of 100 bytes."""
 _STEPS_OF_A_PART: Final = 10
-"""To make a value of a part of a text."""
+"""Steps for making a value of a part of a text."""
 _MANY: Final = 1 << 62
 
 _TOKEN: Final = re.compile(r"\w+|[^\w\s]")

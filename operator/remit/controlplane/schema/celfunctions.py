@@ -189,7 +189,7 @@ def _host(parts: Any) -> str:
 
 
 def _ip(text: Any) -> dict[str, str] | None:
-    """Of a text, or of the address in a CIDR."""
+    """The IP of a text, or of the address in a CIDR."""
     try:
         if isinstance(text, dict):
             return {"ip": str(ipaddress.ip_interface(text["cidr"]).ip)}

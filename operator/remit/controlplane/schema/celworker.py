@@ -30,7 +30,7 @@ from remit.controlplane.schema.cellibrary import cel
 CPU_SECONDS: Final = 1.0
 """What kube-apiserver's limit on the cost of a call comes to."""
 WALL_SECONDS: Final = 5.0
-"""For a host that gives the worker little time."""
+"""How long a call may take in all, on a host that gives the worker little CPU time."""
 _START_SECONDS: Final = 30.0
 _DEATH_SECONDS: Final = 5.0
 _PIECE: Final = 1 << 16

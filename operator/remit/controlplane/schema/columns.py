@@ -56,7 +56,7 @@ class Columns:
 
 
 def human_duration(span: datetime.timedelta) -> str:
-    """As kubectl writes an age: `42s`, `3m12s`, `5h`, `12d`."""
+    """A duration as kubectl writes an age: `42s`, `3m12s`, `5h`, `12d`."""
     seconds = int(span.total_seconds())
     if seconds < -1:
         return "<invalid>"
@@ -129,7 +129,7 @@ def _typed(type_: str, value: Any, now: datetime.datetime) -> Any:
 
 
 def _printed(value: Any) -> str:
-    """As Go prints it: what is not there has no value, objects are in the order of their keys."""
+    """A value as Go prints it: nothing for an absent one, and objects in the order of their keys."""
     if value is None or isinstance(value, str):
         return "<no value>" if value is None else value
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=True)

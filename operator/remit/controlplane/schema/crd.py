@@ -224,7 +224,7 @@ def _dumped(value: Any) -> bytes:
 
 
 def _scale(scale: Raw | None, path: str) -> list[Cause]:
-    """Where the replicas are: paths below `.spec` and `.status`."""
+    """Check the paths of the replicas, which are below `.spec` and `.status`."""
     if scale is None:
         return []
     causes = []

@@ -142,7 +142,7 @@ def fields_of(value: Any, schema: SchemaDict | None) -> FieldSet:
 
 
 def compare(old: Any, new: Any, schema: SchemaDict | None) -> Comparison:
-    """Which fields came, went and changed between two values."""
+    """The fields that were added, removed and changed between two values."""
     added: set[Path] = set()
     removed: set[Path] = set()
     modified: set[Path] = set()
@@ -207,7 +207,7 @@ def with_parents(fields: Iterable[Path], schema: SchemaDict | None) -> FieldSet:
 
 
 def encode(fields: FieldSet) -> dict[str, Any]:
-    """As `fieldsV1`. A field that is a member and holds members says so with `.`."""
+    """The set as `fieldsV1`. A field that is a member and has members contains `.`."""
     tree: dict[str, Any] = {}
     for path in sorted(fields):
         node = tree
@@ -239,7 +239,7 @@ def decode(tree: Mapping[str, Any]) -> FieldSet:
 
 
 def show(path: Path) -> str:
-    """As error messages write it: `.spec.list[name="x"].value`."""
+    """The path as error messages write it: `.spec.list[name="x"].value`."""
     return "".join(_show(element) for element in path)
 
 

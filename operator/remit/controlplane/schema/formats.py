@@ -35,7 +35,7 @@ def parse_date_time(text: str) -> datetime.datetime:
 
 
 def parse_duration(text: str) -> datetime.timedelta:
-    """As Go writes durations, `1h30m` and `-1.5s`, or else as people do: `2 days`. Raises ValueError."""
+    """Parse a duration as Go writes it, `1h30m` and `-1.5s`, or as people do: `2 days`. Raises ValueError."""
     try:
         return _go_duration(text)
     except ValueError:

@@ -103,7 +103,7 @@ def track_update(
 
 
 def read(entries: Any) -> Managers:
-    """By identity. Entries that cannot be understood count as none at all, as the API server has it."""
+    """Entries by identity. If one cannot be understood, all count as absent, as kube-apiserver has it."""
     managers: Managers = {}
     try:
         for raw in entries or ():

@@ -71,7 +71,7 @@ class Collection:
             subscription.forget(oldest)
 
     def keys(self) -> list[str]:
-        """In list order."""
+        """The keys in the order of lists."""
         if self._keys is None:
             self._keys = sorted(self.records)
         return self._keys

@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 
 def _anything_goes(resource: str, obj: Object) -> None:
-    """For stores without schemas."""
+    """The check of stores without schemas, which accepts everything."""
 
 
 T = TypeVar("T", int, str)

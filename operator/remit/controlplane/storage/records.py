@@ -12,7 +12,7 @@ EventType = Literal["ADDED", "MODIFIED", "DELETED"]
 T = TypeVar("T")
 
 CHANGE_BYTES = 1024
-"""Of a change and its record without their JSON, roughly."""
+"""Approximate memory of a change and its record without their JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Record:
 
     @property
     def key(self) -> str:
-        """Where the object is within its resource. Sorts as Kubernetes lists do."""
+        """The key of the object within its resource. Keys sort as Kubernetes' lists do."""
         return object_key(self.namespace, self.name)
 
     def load(self) -> Object:

@@ -33,7 +33,7 @@ class DeleteOptions:
 
     @classmethod
     def of(cls, request: ApiRequest, body: Any) -> DeleteOptions:
-        """From the body, or from the query when the body is empty. Raises 400 and 422."""
+        """The options in the body, or in the query if the body is empty. Raises 400 and 422."""
         options = {} if body is None else body
         try:
             decode(DELETE_OPTIONS, options)

@@ -1,4 +1,4 @@
-"""Which contents are being collected, so that `prune` removes none of them."""
+"""Tracks contents that are being collected, so that `prune` removes none of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Holding:
             self._held[name] += 1
 
     def let_go(self, names: Collection[str]) -> None:
-        """By now a record speaks of them, or nobody wants them."""
+        """Release contents, which a record refers to by now, or nobody wants."""
         with self._guard:
             for name in names:
                 self._held[name] -= 1

@@ -63,7 +63,7 @@ class Record:
 
 
 def record_of(artifacts: Sequence[StoredArtifact], **more: object) -> bytes:
-    """As it is kept."""
+    """The record of artifacts as it is stored."""
     return orjson.dumps({"artifacts": [dataclasses.asdict(each) for each in artifacts], **more})
 
 

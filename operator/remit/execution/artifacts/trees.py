@@ -67,7 +67,7 @@ class Trees:
                 self._remove(tree)
 
     def drop(self, artifact: StoredArtifact) -> None:
-        """Its folder is not what it should be: the next one who wants it gets another."""
+        """Remove a folder that is damaged. It is created again when it is needed."""
         aside = self.root / new_name()
         with contextlib.suppress(FileNotFoundError):
             (self.root / tree_name(artifact)).rename(aside)

@@ -130,7 +130,7 @@ class Bucket:
 
 
 def _credentials(folder: Path) -> Any:
-    """From the files of a folder, which are read anew now and then, as somebody may renew them."""
+    """Credentials from the files of a folder, which are reread from time to time, because they may be renewed."""
     try:
         token = _text(folder / "session-token")
     except FileNotFoundError:

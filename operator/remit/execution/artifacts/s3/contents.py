@@ -25,7 +25,7 @@ _AT_ONCE: Final = 4
 _WAITING: Final = 8
 """Contents that were copied from the attempt and are being sent, or are about to be."""
 _SECONDS: Final = 1500.0
-"""For all contents of an attempt: less than collecting may take."""
+"""Time for all contents of an attempt: less than collecting may take."""
 
 
 def keys(sha256: str, size: int) -> dict[str, int]:

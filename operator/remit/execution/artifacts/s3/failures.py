@@ -62,7 +62,7 @@ def unavailable(where: object, failure: Failure) -> StoreUnavailable:
 
 
 def failure(text: str) -> Failure:
-    """From what the client says."""
+    """The failure that a message of the client stands for."""
     code = found[1] if (found := _CODE.search(text)) else ""
     status = found[1] if (found := _STATUS.search(text)) else ""
     if _METADATA_SERVICE in text or "metadata endpoint" in text:

@@ -48,7 +48,7 @@ class S3Location:
 
 
 def location(url: str, endpoint: str, region: str, ca_file: Path | None, credentials: Path | None) -> S3Location:
-    """From flags. Raises `InvalidInput`."""
+    """The location from flags. Raises `InvalidInput`."""
     scheme, _, rest = url.partition("://")
     bucket, _, prefix = rest.partition("/")
     prefix = prefix.rstrip("/")

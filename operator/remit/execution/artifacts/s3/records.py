@@ -34,7 +34,7 @@ _REMEMBERED_BYTES: Final = 16 << 10
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a record is."""
+    """The place of a record."""
 
     key: str
     namespace: str
@@ -42,7 +42,7 @@ class _Place:
     uid: str
     moment: int
     written: float
-    """By the store's clock, in seconds since 1970."""
+    """When it was written, by the store's clock, in seconds since 1970."""
     etag: str
 
 
@@ -172,7 +172,7 @@ class S3Records:
                 self._tasks, self._attempts = tasks, attempts
 
     def _places(self, folder: str, *, marks: set[str] | None = None) -> list[_Place]:
-        """Where records are, the newest first. Fills `marks`."""
+        """The places of records, the newest first. Fills `marks`."""
         found = []
         if marks is not None:
             marks.clear()
