@@ -164,7 +164,7 @@ def _values_as_errors() -> Iterator[None]:
 
 
 def _key(key: Any, node: yaml.MappingNode) -> str:
-    """As Kubernetes turns YAML's keys into those of JSON."""
+    """The JSON key of a YAML key, as Kubernetes converts it."""
     match key:
         case str():
             return key

@@ -53,7 +53,7 @@ _NO_ANSWER: Final = "<error>"
 """The `code` of a request without an answer, as in client-go."""
 
 ANSWER_SECONDS: Final = 30
-"""For the whole answer to a request, but a watch and a stream."""
+"""How long the whole answer to a request may take, except for watches and streams."""
 WATCH_SECONDS = 290
 """After which the server ends a watch, and the next one begins."""
 SILENCE_SECONDS = 75

@@ -50,7 +50,7 @@ class Indexer:
         self._indexers = dict(indexers or {})
         self._objects: dict[str, Object] = {}
         self._uids: dict[str, str] = {}
-        """By `namespace/name`."""
+        """Uids by `namespace/name`."""
         self._namespaces: dict[str, dict[str, Object]] = {}
         self._indexes: dict[str, dict[Hashable, dict[str, Object]]] = {name: {} for name in self._indexers}
 

@@ -123,7 +123,7 @@ class Informer:
 
     @property
     def error(self) -> RemitError | None:
-        """With which the watch ended for good."""
+        """The error that ended the watch for good."""
         return self._error
 
     @property

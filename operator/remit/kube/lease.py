@@ -67,7 +67,7 @@ def released(spec: Object) -> Object:
 
 
 def _was_released(spec: Object) -> bool:
-    """By its holder: who takes the name of a holder out of the Lease leaves the rest as it was."""
+    """Whether the holder released the Lease. Somebody else who clears the holder's name leaves the rest as it was."""
     return not spec.get("holderIdentity") and spec.get("leaseDurationSeconds") == _RELEASED_SECONDS
 
 
@@ -127,7 +127,7 @@ class LeaderElector:
     """Set once the lease was acquired."""
     _deadline: float = field(default=math.inf, init=False)
     _lease: Object | None = field(default=None, init=False)
-    """As it was last read or written. None while it may have been written since."""
+    """The Lease as it was last read or written; None while it may have been written since."""
     _observed_record: Object | None = field(default=None, init=False)
     """The Lease's `spec`."""
     _observed_time: float = field(default=0.0, init=False)
@@ -258,7 +258,7 @@ class LeaderElector:
 
     @property
     def _request_seconds(self) -> float:
-        """As in client-go, a request that hangs leaves time for another one."""
+        """The timeout of a request. As in client-go, one that hangs leaves time for another."""
         return self.renew_deadline / 2
 
     async def _try_in_time(self, left: float = math.inf) -> Leadership | None:
@@ -353,14 +353,14 @@ class LeaderElector:
             self.sole_replica = False
 
     def _held_by_another(self) -> bool:
-        """By our own clock since we saw it renewed: two machines' clocks need not agree."""
+        """Whether another holder's Lease is valid, by our own clock since its renewal was seen: clocks may differ."""
         if self._observed_record is None or self.leader == self.identity or _was_released(self._observed_record):
             return False
         duration = self._observed_record.get("leaseDurationSeconds") or self.lease_duration
         return self.clock() - self._observed_time <= float(duration)
 
     def _may_have_a_holder(self) -> bool:
-        """Of a Lease that is not there: one that does not know yet that it was deleted, or could not make it again."""
+        """Whether a deleted Lease may have a holder that has not noticed that, or could not create it again."""
         if self._missing_since is None:
             self._missing_since = self.clock()
             log.info(

@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 MAX_TOMBSTONES = 10_000
 """Deletions that are remembered between two lists."""
 _MAX_DIGITS = 20
-"""As many as an unsigned integer of 64 bits has."""
+"""The digits of an unsigned 64-bit integer."""
 _OBJECTS_PER_TURN = 100
 """Objects of a list that are taken over before others have a turn on the event loop."""
 
@@ -128,9 +128,9 @@ class Reflector:
         self._moments: dict[str, _Moment] = {}
         """When each object of `objects` was changed last."""
         self._tombstones: dict[str, _Tombstone] = {}
-        """By deleted uid, oldest first."""
+        """Tombstones by deleted uid, oldest first."""
         self._last_holders: dict[str, str] = {}
-        """Which of the deleted uids had a name last, by `namespace/name`. Only of those deleted at a known version."""
+        """The last deleted uid of each `namespace/name`, of those that were deleted at a known version."""
         self._listed: dict[str | None, int] = {}
         """The version of the newest list of each scope: a namespace, or None for all of them."""
         self._vanished: dict[str, None] = {}

@@ -23,7 +23,7 @@ from remit.telemetry.metrics import Metrics
 FIRST_RETRY, LONGEST_RETRY = 0.05, 60.0
 """Seconds between tries of a key whose reconciliation fails."""
 LOW_SHARE = 8
-"""While keys of both priorities are ready, one in so many that are taken has low priority."""
+"""While keys of both priorities are ready, one in this many that are taken has low priority."""
 
 Reconcile = Callable[[str], Awaitable[float | None]]
 """Brings the object of a key one step closer to what it should be. Returns the seconds until it is due again, or None

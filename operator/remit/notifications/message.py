@@ -12,7 +12,7 @@ _MOST_NAMED: Final = 20
 
 
 def title(notification: Notification) -> str:
-    """Such as `[2 firing] TaskFailed in shop`."""
+    """The title, such as `[2 firing] TaskFailed in shop`."""
     firing, resolved = len(notification.firing), len(notification.resolved)
     states = [f"{firing} firing"] * bool(firing) + [f"{resolved} resolved"] * bool(resolved)
     where = f" in {notification.group.namespace}" if notification.group.namespace else ""

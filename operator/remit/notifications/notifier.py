@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 LOOK_SECONDS: Final = 5.0
 _RESEND: Final = datetime.timedelta(minutes=1)
 _VALID: Final = 4 * _RESEND
-"""As Prometheus does it: an alert that is not repeated for this long is over for an Alertmanager."""
+"""How long an alert is valid. As with Prometheus, Alertmanager resolves one that is not repeated in this time."""
 _MOST_STORED: Final = 1 << 20
 """Bytes, as `read_private` takes them."""
 
@@ -170,7 +170,7 @@ class Notifier:
             return Groups(self._config)
 
     async def _store(self) -> None:
-        """In a thread: a disk may hang."""
+        """Store it in a thread, because a disk may hang."""
         try:
             async with self._storing:
                 content = _stored(self._groups.as_json())

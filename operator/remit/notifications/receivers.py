@@ -21,7 +21,7 @@ from remit.regularfile import read_text
 from remit.telemetry.logs import escape
 
 SECONDS: Final = 30.0
-"""For one delivery."""
+"""How long one delivery may take."""
 _MOST_DETAIL: Final = 300
 _SUCCESS: Final = 300
 

@@ -1,4 +1,4 @@
-"""Which alerts there are, by what is observed of tasks, Deployments and health checks. Pure: it is told the time."""
+"""Derives alerts from tasks, Deployments and health checks. Pure: the time is an argument."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _OVER: Final = _FAILED | {"Succeeded", "Cancelled", "Denied"}
 _LONGEST_MESSAGE: Final = 500
 _NAME: Final = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
 _AHEAD: Final = datetime.timedelta(minutes=5)
-"""By which the clock of who wrote a status may differ."""
+"""How far the clock of a status' writer may be ahead."""
 _UNHEALTHY_SECONDS: Final = 30
-"""For which a health check has failed before somebody is told."""
+"""How long a health check must fail before somebody is notified."""
 
 
 class ActiveAlerts:
@@ -210,7 +210,7 @@ def _why(status: Object) -> str:
 
 
 def _unusual(status: Object) -> str:
-    """In what the task differs from those before, if it does."""
+    """How the task differs from earlier ones, if it does."""
     for condition in status.get("conditions") or ():
         if (condition.get("type"), condition.get("status")) == ("Unusual", "True"):
             return _shortened(condition.get("message") or "it took much more or less than those before")
@@ -222,7 +222,7 @@ def _shortened(text: str) -> str:
 
 
 def _moment(text: str | None, now: datetime.datetime) -> datetime.datetime | None:
-    """With a zone, and not long after `now`: a schema lets any through."""
+    """Parse a time that has a zone and is not far after `now`; None for others, which a schema accepts."""
     if not text:
         return None
     moment = datetime.datetime.fromisoformat(text)

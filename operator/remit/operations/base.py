@@ -34,7 +34,7 @@ class Effect:
     """
 
     in_doubt: str = ""
-    """For the user: what may have taken effect. Empty while a failure may be retried."""
+    """What may have taken effect, in words for the user. Empty while a failure may be retried."""
 
     def begin(self, in_doubt: str) -> None:
         self.in_doubt = in_doubt
@@ -60,7 +60,7 @@ class OperationRequest:
     limits: Limits = field(default_factory=Limits)
     values: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     run: AttemptRequest | None = field(default=None, repr=False)
-    """For an operation that starts a program: the command and its confinement."""
+    """The command and its confinement, for an operation that starts a program."""
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
     """Texts to redact from all output that is kept."""
     effect: Effect = field(default_factory=Effect)

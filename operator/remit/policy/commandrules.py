@@ -54,7 +54,7 @@ class _Product:
 
 
 def joined(rules: Sequence[ExactRule], *, generalize: bool = False, most_values: int = MOST_VALUES) -> list[FittedRule]:
-    """As few rules as allow the same. `generalize`: fewer ones that allow more, as their notes say."""
+    """The fewest rules that allow the same. `generalize`: fewer ones that allow more, as their notes say."""
     kept = [FittedRule(each.rule, each.runs) for each in rules if each.fixed or "executable" not in each.rule]
     products = [
         _Product(str(each.rule["executable"]), tuple(frozenset({word}) for word in each.argv[1:]), each.runs)
@@ -116,7 +116,7 @@ def _fitted(product: _Product, generalize: bool, most_values: int) -> FittedRule
 
 
 def _are_words(values: Iterable[str]) -> bool:
-    """Such as the names of subcommands, each of which does something else."""
+    """Whether the values are words, such as subcommands, each of which does something else."""
     return all(_WORD.fullmatch(value) for value in values)
 
 

@@ -1,4 +1,4 @@
-"""From the policy that users wrote to one that can decide. Every mistake is found at once, with where it is."""
+"""Compiles a policy for decisions. All mistakes are reported at once, each with its place."""
 
 from __future__ import annotations
 
@@ -99,9 +99,9 @@ class CompiledPolicy:
     engines: tuple[EnginePattern, ...]
     """The Docker engines of `spec.releases`."""
     release_places: Mapping[str, tuple[Pattern, ...]]
-    """By the name of the field of `spec.releases`, except its engines."""
+    """Patterns by the field of `spec.releases`, except its engines."""
     pods: Mapping[str, tuple[Pattern, ...]]
-    """By the name of the field of `spec.pods`."""
+    """Patterns by the field of `spec.pods`."""
     bounds: Bounds
     rate: RateSpec | None
     problems: tuple[PolicyProblem, ...] = ()

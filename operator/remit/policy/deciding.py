@@ -34,7 +34,7 @@ from remit.policy.volumes import unacceptable_volumes
 
 _SHOWN_POLICIES = 5
 MAX_MESSAGE: Final = 1000
-"""In characters: an Event takes no more than 1024."""
+"""Limit of a message in characters: an Event accepts 1024."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Decision:
     allowed: bool
     reason: Reason
     message: str
-    """For people: which rule it was, or what would have been needed."""
+    """The rule that decided, or what would have been needed, in words for people."""
     policy: str = ""
     """The policy that decided: its name; `namespace/name` where it is not in the task's namespace."""
     rule: str = ""

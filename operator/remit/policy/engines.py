@@ -26,7 +26,7 @@ class BadEngine(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class EngineAddress:
-    """Where an engine is: at `path` with `unix`, at `host` with `ssh` and `tcp`."""
+    """The address of an engine: `path` with `unix`, `host` with `ssh` and `tcp`."""
 
     scheme: str
     path: str = ""

@@ -33,7 +33,7 @@ _SHOWN_NAMES: Final = 5
 _LONGEST_LINE: Final = 400
 
 MAX_NAMES: Final = 1500
-"""As many as a sandbox takes. Each is held against all patterns of a policy."""
+"""Limit of the names: as many as a sandbox accepts. Each is matched with all patterns of a policy."""
 FREE_FILES: Final = ("/run/private/*",)
 """Where private files need no policy. No program looks there by itself, and it is above no folder that a program starts
 in: node reads the nearest `package.json` above a script, and scripts are in `/run/remit`."""

@@ -53,7 +53,7 @@ def _evaluate(policy: CompiledPolicy, request: PolicyRequest) -> Allowance | Den
 
 
 def _surroundings(policy: CompiledPolicy, request: PolicyRequest) -> Denial | None:
-    """Where it runs, what it sees and how much it may use: the same questions for every operation."""
+    """Judge where it runs, what it sees and how much it may use, which is the same for every operation."""
 
     def denied(reason: Reason, message: str, rule: str, lacking: needs.Part | None) -> Denial:
         return Denial(reason, message, policy.key, rule, lacking)

@@ -42,7 +42,7 @@ class PathRule:
 
 
 def folder_glob(text: str) -> Pattern:
-    """As `path_glob`, for one that a path in its normal form can match. Raises `ValueError`."""
+    """Compile as `path_glob` does, and refuse a glob that no normalized path can match. Raises `ValueError`."""
     if text != "/" and takes_a_detour(text):
         raise ValueError(f"{text!r} takes a detour; write it without '..', '.', '//' or a final '/'")
     return path_glob(text)

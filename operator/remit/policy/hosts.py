@@ -32,14 +32,14 @@ class BadHost(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where something wants to go."""
+    """A destination: a host and a port."""
 
     host: Host
     port: int
 
     @classmethod
     def parse(cls, text: str, default_port: int | None = None) -> Destination:
-        """From `host:port`, an IPv6 address in brackets. Raises `BadHost`."""
+        """Parse `host:port`, with an IPv6 address in brackets. Raises `BadHost`."""
         host, colon, port = text.rpartition(":")
         if not colon or port.endswith("]"):
             host, port = text, ""
@@ -82,7 +82,7 @@ def canonical_host(text: str) -> Host:
 
 
 def unambiguous_host(text: str) -> Host:
-    """As `canonical_host`, for what other programs read as well: spellings that only some of them know are refused."""
+    """The canonical host, for names that other programs read as well: notations that only some accept are refused."""
     host = canonical_host(text)
     if isinstance(host, ipaddress.IPv4Address) and text != str(host):
         raise BadHost(f"{text[:80]!r} is the address {host} in another spelling; write {host}")
@@ -119,7 +119,7 @@ def _ipv6(text: str) -> Address:
 
 
 def _ipv4(parts: list[str], text: str) -> ipaddress.IPv4Address:
-    """As `inet_aton` reads it: one to four numbers in decimal, octal or hex, of which the last fills the rest."""
+    """Parse as `inet_aton` does: one to four numbers in decimal, octal or hex, of which the last fills the rest."""
     wrong = BadHost(f"{text!r} ends in a number and is not an IPv4 address")
     if len(parts) > 4:
         raise wrong

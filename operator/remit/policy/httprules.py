@@ -47,7 +47,7 @@ class CompiledHttpRule:
 
     name: str
     hosts: EgressRule
-    """Where it may lead."""
+    """The hosts to which the request may lead."""
     methods: frozenset[str]
     paths: tuple[UrlPathPattern, ...]
     """None: any path."""

@@ -18,7 +18,7 @@ _CODE_FLAGS: Final = {
     **dict.fromkeys(("lua", "Rscript", "osascript", "groovy"), "e"),
     **dict.fromkeys(("psql", "mysql", "sqlite", "redis-cli"), "ce"),
 }
-"""By the program's name without its version: the letters of options with program text."""
+"""Letters of options that take program text, by the program's name without its version."""
 _LONG_FLAGS: Final = frozenset({"--eval", "--print", "--command", "--execute", "eval"})
 _STARTERS: Final = frozenset(
     {"env", "xargs", "nohup", "nice", "timeout", "sudo", "su", "doas", "setsid", "ssh", "find", "watch", "parallel",
@@ -29,7 +29,7 @@ _STARTERS: Final = frozenset(
 )  # fmt: skip
 _LOADER: Final = re.compile(r"ld-(linux|musl)|ld(64)?\.so")
 _TEXT_FIRST: Final = frozenset({"awk", "gawk", "mawk", "nawk", "sed", "jq", "eval"})
-"""Whose first argument is a program."""
+"""Programs whose first argument is program text."""
 
 
 def runs_text(argv: Sequence[str], *, stdin: bool = False) -> str | None:

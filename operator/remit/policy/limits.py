@@ -59,7 +59,7 @@ class Excess:
     """More was asked for than is allowed."""
 
     name: str
-    """As written in a policy, such as `timeoutSeconds`."""
+    """The name as written in a policy, such as `timeoutSeconds`."""
     asked: str
     max: str
     needed: str | int

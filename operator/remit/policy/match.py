@@ -56,7 +56,7 @@ class Command:
 class Matcher(Protocol):
     @property
     def size(self) -> int:
-        """In RE2 instructions."""
+        """The size in RE2 instructions."""
         ...
 
     @property
@@ -73,7 +73,7 @@ class Matcher(Protocol):
         ...
 
     def near_miss(self, command: Command) -> str | None:
-        """For a rule that concerns the command and does not match: what is in the way, if that can be told."""
+        """Why a rule that concerns the command does not match it, if that can be said; None otherwise."""
         ...
 
     def __str__(self) -> str:

@@ -23,7 +23,7 @@ Part = dict[str, Any]
 
 MOST_ARGUMENTS: Final = 64
 MOST_PATTERN: Final = 2048
-"""In characters. Both are bounds of the API."""
+"""Limit in characters. Both are limits of the API."""
 _SPECIAL: Final = re.compile(r"([\\.+*?()|\[\]{}^$])")
 _WITH_SUBCOMMAND: Final = frozenset(
     {

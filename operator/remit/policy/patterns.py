@@ -18,7 +18,7 @@ MAX_MEMORY: Final = 1 << 20
 """Bytes that one compiled pattern may take."""
 
 OPTIONAL: Final = "[**]"
-"""In the tokens of a glob: the two that follow may be left out."""
+"""Token of a glob: the two following tokens are optional."""
 _TOKENS: Final = re.compile(r"(?P<folders>(?:\A|(?<=/))(?:\*\*/)+)|(?P<below>(?:/\*\*)+\Z)|\*\*|.", re.DOTALL)
 _RANGE_BYTES: Final = 16
 _CALL_WORK: Final = 1000
@@ -161,7 +161,7 @@ def _range(regexp: Any) -> tuple[bytes, bytes]:
 
 
 def _column(source: str, what: str, fragment: str) -> int:
-    """Where the mistake is. RE2 names the piece it stumbled over, but not where that stands."""
+    """The column of the mistake. RE2 names the offending piece, but not its position."""
     if what.startswith("missing )"):
         opened = [i for i, character in enumerate(source) if character == "(" and _error(source[:i]) == ""]
         return opened[-1] + 1 if opened else 1

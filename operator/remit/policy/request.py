@@ -20,7 +20,7 @@ from remit.policy.match import Command
 from remit.sandboxpaths import WORKSPACE
 
 SCRIPT_PATH: Final = "/run/remit/script"
-"""Where a script stands inside."""
+"""The path of the script in the sandbox."""
 
 
 BY_BACKENDS: Final = frozenset({"command", "script"})
@@ -38,7 +38,7 @@ class Installation:
     backend: BackendName = "process"
     image: str = ""
     for_images: BackendName | None = None
-    """Where it runs what names an image, where `backend` runs none; None: nowhere."""
+    """The backend of tasks that name an image, if `backend` runs none; None if there is none."""
     remit_image: str = ""
     """An image with Remit itself, of which file operations run as Jobs; empty: they do not."""
 
@@ -76,7 +76,7 @@ class ReleasePlace:
     namespace: str = ""
     """Another namespace than the Deployment's."""
     service_account: str = ""
-    """As which ServiceAccount pods run."""
+    """The ServiceAccount of pods."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,14 +101,14 @@ class PolicyRequest:
     """Paths of the private files that are put there for it."""
     volumes: tuple[Volume, ...] = ()
     mounts: tuple[VolumeMount, ...] = ()
-    """Where the volumes are found, each by its volume's name."""
+    """The mounts of the volumes, by the volume's name."""
     stdin_file: VolumeFile | None = None
     """The file of a volume that is read as standard input."""
     kept_paths: Mapping[str, str] = field(default_factory=dict)
     """The paths of artifacts and results, as they are written, by their field of the spec."""
     artifacts: tuple[Artifact, ...] = ()
     working_dir: str = WORKSPACE
-    """Where its program is started."""
+    """The working directory of its program."""
     raw_output: bool = False
     """Whether its output is kept with the secrets in it."""
     image: str | None = None

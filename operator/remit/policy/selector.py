@@ -1,4 +1,4 @@
-"""Which tasks a policy speaks for, by Kubernetes' rules for label selectors."""
+"""Selects the tasks of a policy by Kubernetes' rules for label selectors."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ system update vacuum verbose zone
 VOLATILE: Final = frozenset(_VOLATILE.split())
 """The clock, random numbers, and what the server tells of itself: volatile, and harmless."""
 READING: Final = VOLATILE | frozenset(_READING.split())
-"""As of PostgreSQL 18."""
+"""Functions that only read, as of PostgreSQL 18."""
 KEYWORDS: Final = frozenset(_KEYWORDS.split())
 """No function can have such a name without double quotes. What looks like a call of one, such as `coalesce (…)`, is
 syntax."""

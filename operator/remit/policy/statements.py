@@ -112,7 +112,7 @@ _COLUMNS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """As PostgreSQL reads its name. `schema` is empty where the statement names none."""
+    """A function as PostgreSQL reads its name. `schema` is empty if the statement names none."""
 
     name: str
     schema: str = ""
@@ -210,7 +210,7 @@ def _creates_table(tokens: Sequence[str]) -> bool:
 
 
 def _changes(tokens: Sequence[str]) -> dict[int, str]:
-    """Where statements that change data begin. A column of such a name may be among them."""
+    """The positions at which statements that change data begin. Columns with such a name may be among them."""
     return {at: token for at, token in enumerate(tokens) if token in _CHANGING and _may_begin(tokens, at)}
 
 
@@ -284,7 +284,7 @@ def _functions(tokens: Sequence[str], depths: Sequence[int]) -> tuple[Function, 
 
 
 def _starts_of_names(tokens: Sequence[str]) -> list[int]:
-    """Where the name begins that ends with each token: `a . b . c` is one."""
+    """For each token, the start of the name that ends with it: `a . b . c` is one name."""
     starts: list[int] = []
     for at, token in enumerate(tokens):
         goes_on = at >= 2 and tokens[at - 1] == "." and _is_name(token) and _is_name(tokens[at - 2])

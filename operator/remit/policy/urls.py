@@ -86,7 +86,7 @@ class Url:
 
     @property
     def without_query(self) -> str:
-        """For messages and records: a query may hold secrets."""
+        """The URL for messages and records, without its query, which may have secrets."""
         return f"{self.scheme}://{self.authority}{self.path}"
 
     def __str__(self) -> str:

@@ -63,7 +63,7 @@ def unacceptable_volumes(request: PolicyRequest) -> str | None:
 
 
 def path_inside(path: str, working_dir: str) -> str:
-    """Where in the program's view the path of an artifact or a result is."""
+    """The path of an artifact or a result as the program sees it."""
     return posixpath.normpath(posixpath.join(working_dir, path))
 
 

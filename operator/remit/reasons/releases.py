@@ -1,4 +1,4 @@
-"""Where a release stands and why it failed. Pure."""
+"""Codes for the state of a release and for its failures. Pure."""
 
 from __future__ import annotations
 

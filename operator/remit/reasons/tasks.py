@@ -1,4 +1,4 @@
-"""Where a task stands and how it ended. Pure."""
+"""Codes for the state of a task and for its end. Pure."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ class _Reading:
         self._secrets: set[str] = set()
         self.versions: dict[tuple[bool, str], SourceVersion] = {}
         self.unkeyed: dict[tuple[bool, str], SourceVersion] = {}
-        """As version 0.1 made them."""
+        """Source versions with unkeyed hashes, as version 0.1 made them."""
 
     async def data(self, secret: bool, name: str, optional: bool) -> Mapping[str, bytes]:
         found = await self._objects.data(secret, name, optional)

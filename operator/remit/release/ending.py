@@ -20,7 +20,7 @@ from remit.release.steps import Decision, Finish
 
 
 def fail(ctx: Context, failure: ReleaseFailure) -> PipelineState:
-    """From here on the release only goes back. What it ends as depends on whether the new side was live by now."""
+    """Fail the release, which can only go back from here. Its outcome depends on whether the new side was live."""
     release = ctx.release
     if ctx.live is not None and (release.promoted_at is not None or ctx.switched):
         failure = replace(failure, outcome="RolledBack")

@@ -45,7 +45,7 @@ class FolderStore:
     """
 
     template: Deployment
-    """Its metadata."""
+    """The Deployment whose metadata is used."""
     folder: Path
     who: str
     """Whoever releases, for the audit trail."""
@@ -57,7 +57,7 @@ class FolderStore:
     latest: DeployRequest | None = None
     """What was deployed last; None: nothing is declared."""
     pending: list[ReleaseRequest] = field(default_factory=list)
-    """In turn: none takes the place of one that was not answered."""
+    """Requests in order. None replaces one that was not answered."""
     failure: RemitError | None = None
     """Why the last step failed, where the target is not to blame but the state or the audit trail."""
     _deleted_at: datetime.datetime | None = None

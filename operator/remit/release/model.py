@@ -24,7 +24,7 @@ def other(slot: Slot) -> Slot:
 
 @dataclass(frozen=True, slots=True)
 class SourceVersion:
-    """Which version of a ConfigMap or Secret a revision was made with. Never its values."""
+    """The version of a ConfigMap or Secret with which a revision was made, never its values."""
 
     kind: Literal["ConfigMap", "Secret"]
     name: str
@@ -66,7 +66,7 @@ class ReleaseRequest:
     """For rollback: where to; None is the last good revision before the live one. For promote and abort: that which is
     meant; None is whichever is on its way."""
     full: bool = False
-    """For promote: skip every pause that is left, not only this one."""
+    """For promote: whether to skip all remaining pauses, not only this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ class SlotView:
     message: str = ""
     """What is wrong with its instances, in one sentence, such as the last line of one that crashed."""
     instances: Mapping[str, InstanceView] = field(default_factory=dict)
-    """Its instances by name. One that was taken away on purpose, by scaling down or by its node, is not among them."""
+    """Instances by name, without those that were removed on purpose, by scaling down or by their node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ class StepError:
 
 @dataclass(frozen=True, slots=True)
 class HookKey:
-    """Which run of a hook: a hook runs once for a revision, in each stage that lists it."""
+    """Identifies a run of a hook, which runs once for a revision in each stage that lists it."""
 
     revision: int
     stage: StageName
@@ -223,7 +223,7 @@ class ObservedState:
     blue: SlotView = SlotView()
     green: SlotView = SlotView()
     live: Slot | None = None
-    """Where requests go; None: nowhere yet."""
+    """The side that gets requests; None: none yet."""
     share: int = 0
     """Percent of the requests that go to the other side all the same."""
     failover: bool = False
@@ -231,9 +231,9 @@ class ObservedState:
     converged: bool = True
     """Whether the data plane was seen to do what `live` and `share` say."""
     preview: Slot | None = None
-    """Where the preview endpoint leads."""
+    """The side to which the preview endpoint leads."""
     address: str = "127.0.0.1"
-    """Where published ports are found, as in a URL; empty where nowhere yet."""
+    """The host of published ports, as in a URL; empty if there is none yet."""
     prepared: frozenset[int] = frozenset()
     """Revisions whose artifact is at hand on the target."""
     digests: Mapping[int, str] = field(default_factory=dict)
@@ -249,7 +249,7 @@ class ObservedState:
         return self.blue if slot == "blue" else self.green
 
     def without(self, slot: Slot) -> ObservedState:
-        """As it is once nothing is on `slot` any more."""
+        """The state once `slot` is empty."""
         return replace(self, blue=SlotView()) if slot == "blue" else replace(self, green=SlotView())
 
     def holding(self, revision: int, slot: Slot) -> bool:

@@ -42,7 +42,7 @@ from remit.sandbox import Host, closed_ancestor, reader_group, with_group
 
 @dataclass
 class Place:
-    """Where one Deployment is released to, and the revisions that are kept of it."""
+    """The target of one Deployment and the revisions that are kept of it."""
 
     target: Target
     revisions: Revisions
@@ -134,7 +134,7 @@ class Places:
     state_dir: Path
     host: Host
     cluster: Cluster | None
-    """For releases to Kubernetes; None: there are none."""
+    """The cluster for releases to Kubernetes; None if there are none."""
     secret: Callable[[str, str], Awaitable[Mapping[str, bytes]]]
     """What is in the Secret of this namespace and name. Raises `MissingReference`."""
     read_only_paths: list[str]
@@ -142,7 +142,7 @@ class Places:
     wake: Callable[[str], None]
     _traffic: Traffic = field(init=False)
     _readers: Host = field(init=False)
-    """As `host`, for instances: they may read the copies of artifacts."""
+    """The host for instances, which may also read the copies of artifacts."""
     _known: dict[str, Place] = field(default_factory=dict)
     _deployments: dict[str, Deployment] = field(default_factory=dict)
 
@@ -204,7 +204,7 @@ class Places:
             await self.forget(key)
 
     def _make(self, deployment: Deployment) -> Place:
-        """Its place is of the kind that the Deployment names, which never changes."""
+        """Make the place of a Deployment. The kind of its target never changes."""
         target = deployment.spec.target
         if target.kubernetes is not None:
             return self._kubernetes(deployment, target.kubernetes)

@@ -138,7 +138,7 @@ def rollback_target(desired: Desired, state: PipelineState) -> int | None:
 
 
 def _last_good(state: PipelineState) -> int | None:
-    """While a release goes on, that is the side to return to."""
+    """The last good revision. During a release it is the side to return to."""
     if state.releasing is not None:
         return state.live.revision if state.live else None
     return last_good(state)

@@ -32,7 +32,7 @@ class Revisions(Protocol):
         """Raises DeploymentError with the reason `RevisionNotFound` where it is not kept any more."""
 
     async def all(self) -> Mapping[int, Revision]:
-        """By number."""
+        """The revisions by number."""
 
     async def forget(self, numbers: set[int]) -> None:
         """Let go of these."""

@@ -75,7 +75,7 @@ def status_after(
 
 @dataclass(frozen=True, slots=True)
 class _Summary:
-    """In one word, in one stable CamelCase word, and in one sentence."""
+    """A phase, a reason in CamelCase, and a message."""
 
     phase: DeploymentPhase
     reason: str
@@ -174,7 +174,7 @@ def _terminating(observed: ObservedState, step: Step) -> _Summary:
 
 
 def _releasing(desired: Desired, observed: ObservedState, step: Step, release: Release) -> _Summary:
-    """While a release goes on, or back."""
+    """The summary while a release goes on, or back."""
     if release.failure is not None:
         return _Summary(DeploymentPhase.ROLLING_BACK, release.failure.reason, release.failure.message)
     waits = step if isinstance(step, Wait) else None

@@ -24,7 +24,7 @@ class Wait:
     reason: str
     """A stable CamelCase word: what it waits for."""
     why: str
-    """In one sentence, for status."""
+    """The reason in one sentence, for status."""
     until: datetime.datetime | None = None
     held: bool = False
     """It waits on purpose, for a person or for the time: the progress deadline does not count."""

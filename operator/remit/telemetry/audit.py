@@ -334,7 +334,7 @@ def _sync_directory(path: Path) -> None:
 
 
 def _number(descriptor: int, path: Path) -> int:
-    """Which file of the trail this is, counted from 1. Takes back a closing that a crash interrupted."""
+    """The number of this file in the trail, from 1. Undoes a closing that a crash interrupted."""
     held = os.fstat(descriptor)
     if not held.st_size and segments(path):
         raise AuditUnavailable(f"audit trail {path} was emptied: run `remit audit verify`, then move all of it away")
@@ -398,7 +398,7 @@ def _anchor(line: bytes) -> Anchor:
 
 
 def _last_line(descriptor: int, size: int) -> tuple[int, bytes]:
-    """Where the last line starts, and its bytes, newline included when there is one."""
+    """The start of the last line, and its bytes with the newline, if there is one."""
     start, data = size, b""
     while start:
         step = min(_TAIL_BLOCK, start)

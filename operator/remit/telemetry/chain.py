@@ -88,7 +88,7 @@ class AuditEvent:
     """Limits that it met, such as `Memory`."""
     usage: Mapping[str, float] = field(default_factory=dict)
     network: Sequence[Mapping[str, str | int]] = ()
-    """With a restricted network: each destination, with its connections, refusals and bytes."""
+    """For a restricted network, each destination with its connections, refusals and bytes."""
     output: str = ""
     """`raw` where what is kept of the output is not redacted."""
     output_digest: str = ""
@@ -104,7 +104,7 @@ class AuditEvent:
 
 
 def timestamp(moment: datetime.datetime) -> str:
-    """As records have it: in UTC and of one length, so that texts compare as moments do. `moment` needs a zone."""
+    """The timestamp of records: UTC, of fixed length, so that texts compare as times do. `moment` needs a zone."""
     return moment.astimezone(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 

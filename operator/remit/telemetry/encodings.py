@@ -80,7 +80,7 @@ def _pieces(form: bytes) -> Iterator[bytes]:
 
 
 def _base64_lines(raw: bytes) -> Iterator[bytes]:
-    """As base64(1), MIME and PEM write what does not fit into one line."""
+    """Base64 in lines, as base64(1), MIME and PEM write longer content."""
     encoded = base64.b64encode(raw)
     for width in _BASE64_WIDTHS:
         lines = (encoded[start : start + width] for start in range(0, len(encoded), width))

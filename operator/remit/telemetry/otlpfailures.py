@@ -49,7 +49,7 @@ _SDK_LOG: Final = _SdkLog()
 
 
 def take_over_logs() -> None:
-    """From now on the SDK's logs come here. A thread of it may go on a little longer than what it worked for."""
+    """Redirect the SDK's logs to here, also after its end, because one of its threads may run a little longer."""
     logger = logging.getLogger(_SDK)
     logger.propagate = False
     _SDK_LOG.told.clear()

@@ -37,7 +37,7 @@ _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 def resource(version: str) -> Resource:
-    """Who tells. OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win."""
+    """The resource that identifies the sender. OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES take precedence."""
     own = {
         "service.name": "remit-operator",
         "service.version": version,
@@ -115,7 +115,7 @@ class Tracer:
         )
 
     def _within_limits(self, attributes: Mapping[str, AttributeValue]) -> Mapping[str, AttributeValue]:
-        """As OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT and its like say it."""
+        """Attributes within OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT and similar limits."""
         most, longest = self._limits.max_span_attributes, self._limits.max_span_attribute_length
         if longest is None and (most is None or len(attributes) <= most):
             return attributes

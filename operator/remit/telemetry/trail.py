@@ -86,7 +86,7 @@ def _parsed(raw: bytes) -> dict[str, Any] | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
-    """Which records are asked for: those that fit everything that is set."""
+    """Selects the records that match everything that is set."""
 
     since: datetime.datetime | None = None
     """At that moment or later. Needs a zone, as `until` does."""

@@ -16,13 +16,13 @@ from remit.policy.limits import Limits
 STARTED_BY: Final = "remit.dev/started-by"
 """The attempt of a task that made the container, so that no other undoes it."""
 REMOVED: Final = "remit.dev/remove"
-"""On a container that is removed when it has ended."""
+"""Label of a container that is removed when it has ended."""
 _RESTART: Final = {"Always": "always", "OnFailure": "on-failure", "Never": "no"}
 _NANO: Final = 1_000_000_000
 
 
 def container_name(request: OperationRequest, container: ContainerOperation) -> str:
-    """As asked for, or else one that is the same for every attempt of the task."""
+    """The name that was asked for, or else one that is the same for every attempt of the task."""
     return container.name or f"remit-{request.id.rpartition('-')[0]}"
 
 

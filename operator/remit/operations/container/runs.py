@@ -236,7 +236,7 @@ def _subject(request: OperationRequest) -> ContainerOperation:
 
 
 def _request(request: OperationRequest) -> AttemptRequest:
-    """In the words of a backend, as far as they say how it ended."""
+    """The request of a backend with what is needed to tell how the container ended."""
     limits = request.limits
     held = SandboxLimits(
         memory_bytes=limits.memory, pids=limits.pids, open_files=limits.open_files, file_bytes=limits.file_size

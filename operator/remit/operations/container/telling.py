@@ -13,7 +13,7 @@ def line(told: dict[str, Any]) -> bytes:
 
 
 def inspected(found: dict[str, Any]) -> dict[str, Any]:
-    """As the engine tells it, with the names of environment variables only."""
+    """The inspection by the engine, without the values of environment variables."""
     config = found.get("Config") or {}
     names = [variable.partition("=")[0] for variable in config.get("Env") or []]
     return {**found, "Config": {**config, "Env": names}}

@@ -42,7 +42,7 @@ class _FloatLoader(Loader):
 
 
 class _TimestampLoader(Loader):
-    """As PostgreSQL's `to_json` writes it, which is ISO 8601 but for `infinity` and years before Christ."""
+    """Loads a timestamp as PostgreSQL's `to_json` writes it: ISO 8601, except for `infinity` and years BC."""
 
     def load(self, data: Buffer) -> Any:
         text = bytes(data).decode()
@@ -54,7 +54,7 @@ class _TimestampLoader(Loader):
 
 
 class _JsonLoader(Loader):
-    """As it stands in the column, with all digits of its numbers, but on one line."""
+    """Loads JSON as it is in the column, with all digits of its numbers, but on one line."""
 
     def load(self, data: Buffer) -> Any:
         text = json_text(bytes(data))

@@ -78,7 +78,7 @@ class _Resp3(_ErrorReplies, _AsyncRESP3Parser):
 
 
 class MeteredConnection(Connection):
-    """In the clear."""
+    """A metered connection without TLS."""
 
     def __init__(self, protocol: int = 3, **options: Any) -> None:
         super().__init__(protocol=protocol, parser_class=_Resp2 if protocol == 2 else _Resp3, **options)

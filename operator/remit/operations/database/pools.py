@@ -20,7 +20,7 @@ MOST_CONNECTIONS = 4
 """Limit of one pool."""
 IDLE_SECONDS = 300.0
 CLOSE_SECONDS = 20.0
-"""For a pool to close its connections in order, which a server that does not answer does not let it."""
+"""How long a pool may take to close its connections in order. A server that does not answer prevents it."""
 
 log = structlog.get_logger(__name__)
 P = TypeVar("P")
@@ -32,7 +32,7 @@ class _Pool(Generic[P]):
     digest: bytes
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_CONNECTIONS))
     users: int = 0
-    """With those that wait for a slot."""
+    """Users of the pool, with those that wait for a connection."""
     used_at: float = 0.0
     retired: bool = False
 

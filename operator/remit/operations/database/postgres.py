@@ -398,7 +398,7 @@ def _refused(error: psycopg.OperationalError) -> OperationFailed:
 
 
 def _failure(error: psycopg.Error | PoolTimeout) -> OperationFailed:
-    """In words; libpq's own texts about connections may carry the connection's string, the server's never do."""
+    """The failure in words. The server's texts are safe, but libpq's own may contain the connection string."""
     if isinstance(error, PoolTimeout):
         message = f"the server gave no connection in {_CONNECT_SECONDS:g} s: it is down, refuses us, or is overrun"
         return OperationFailed("ConnectFailed", message)

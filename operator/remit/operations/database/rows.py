@@ -25,7 +25,7 @@ _PIECE: Final = 1 << 16
 _AHEAD: Final = 1 << 20
 """More than may be between the sockets when a row is whole: the beginnings of the next ones."""
 _LAST_SECONDS: Final = 1.0
-"""For a server to take what was said to it last."""
+"""How long a server may take to read the last message."""
 
 
 class _Relay:

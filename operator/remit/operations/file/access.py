@@ -52,7 +52,7 @@ class LeftOut:
         self._first.clear()
 
     def __str__(self) -> str:
-        """For the end of what is told of the operation."""
+        """A summary for the end of the operation's report."""
         if not self.count:
             return ""
         more = f" and {self.count - _MOST_TOLD} more" if self.count > _MOST_TOLD else ""
@@ -77,11 +77,11 @@ class Access:
     stop: threading.Event
     left_out: LeftOut = field(default_factory=LeftOut)
     mounts: Sequence[str] = ()
-    """In a Job: the folders that no link may lead out of, whatever policy allows."""
+    """In a Job, the mounted folders, which no link may leave, whatever policy allows."""
 
     @contextmanager
     def place(self, path: str, *, make_parents: bool = False) -> Iterator[Place]:
-        """Where `path` is, once it was seen to be allowed there too."""
+        """The place that `path` leads to, after a check that policy allows that place too."""
         root = files.root(self.grant.binding(), self.file.operation, path, self.file.glob)
         mounted = (mount for mount in self.mounts if is_below(path, mount))
         root = max((root, *mounted), key=len)
@@ -184,7 +184,7 @@ def check_owner(grant: Grant, operation: str, path: str, info: os.stat_result) -
 
 
 def shown(path: str) -> str:
-    """For people: bytes that are not UTF-8 and what cannot be seen are escaped."""
+    """The path for people. Invalid UTF-8 and invisible characters are escaped."""
     text = os.fsencode(path).decode(errors="backslashreplace")
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 

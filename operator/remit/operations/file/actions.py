@@ -281,7 +281,7 @@ def _listing(job: Job) -> Iterator[Callable[[Place, os.stat_result], None]]:
 
 
 def _modified_before(job: Job) -> float | None:
-    """For `olderThan`, in seconds since the epoch."""
+    """The latest modification time for `olderThan`, in seconds since the epoch."""
     return None if job.file.older_than is None else time.time() - seconds_of(job.file.older_than)
 
 

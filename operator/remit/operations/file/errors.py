@@ -68,7 +68,7 @@ def explained(error: OSError, field: str, path: str, operation: str, *, above: b
 
 
 def field_of(file: FileOperation, path: str) -> str:
-    """Which field names `path`, or what it is below."""
+    """The field that names `path` or a folder above it."""
     to = file.destination
     return "destination" if to and (path == to or path.startswith(f"{to}/")) else "path"
 

@@ -55,7 +55,7 @@ class Handover:
 
 
 def encode(task: ExecutionTask, handover: Handover) -> bytes:
-    """For the program's standard input. `task` is what `handover.grant` was given to."""
+    """The handover for the program's standard input. `handover.grant` was given to `task`."""
     grant = handover.grant
     request = grant.request
     return orjson.dumps(
@@ -99,7 +99,7 @@ def decode(text: bytes) -> Handover:
 
 
 def _written(policies: Sequence[CompiledPolicy], grant: Grant) -> list[dict[str, Any]]:
-    """Those that speak for it, without what they say of other operations."""
+    """The policies that allow the task, without their rules about other operations."""
     chosen = [each for each in policies if each.selects(grant.request.namespace, grant.request.labels)]
     return [
         {

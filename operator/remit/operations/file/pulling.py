@@ -29,7 +29,7 @@ class Pulled:
             yield piece
 
     def stop(self) -> None:
-        """From the event loop, or any thread."""
+        """Stop it, from the event loop or any thread."""
         with self._lock:
             self._stopped = True
             if self._waiting is not None:

@@ -136,7 +136,7 @@ async def _judge(
 
 
 async def _found(pattern: Pattern, body: bytes) -> bool:
-    """In a thread, because RE2 takes its time for what is made to be slow, and lets others work meanwhile."""
+    """Search in a thread, because hostile patterns are slow even with RE2, which releases the interpreter meanwhile."""
     if pattern.size * len(body) > _MOST_WORK:
         message = f"spec.http.expectedBody is too big to be looked for in {len(body)} bytes; use shorter repetitions"
         raise OperationFailed("Invalid", message, retryable=False)

@@ -1,4 +1,4 @@
-"""Where a response sends the client next, and with what."""
+"""Decides where a redirect leads, and what is sent there."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Exchange:
 
     @property
     def description(self) -> str:
-        """For messages."""
+        """The address for messages."""
         return f"{self.method} {self.url.without_query}"
 
 

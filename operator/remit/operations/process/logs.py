@@ -103,7 +103,7 @@ class RotatingReader:
     run: Run = "all"
     gaps: int = 0
     position: int = 0
-    """In the file that is open: after what was read last."""
+    """The position in the open file after the last read."""
     _file: BinaryIO | None = field(default=None, repr=False)
     _times: RecordedTimes | None = field(default=None, repr=False)
     _end: tuple[int, int] | None = None

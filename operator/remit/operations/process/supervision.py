@@ -186,7 +186,7 @@ class Supervision:
         return await _ask(folder, {"do": "usage"})
 
     async def state(self, namespace: str, name: str) -> State:
-        """From its supervisor if it lives, which first waits until a start came to something."""
+        """The state from its supervisor if that lives, which first waits until a start has succeeded or failed."""
         folder = self._existing(namespace, name)
         if supervised(folder):
             with contextlib.suppress(OperationFailed):  # it ended just now
@@ -381,7 +381,7 @@ async def _ask(
 
 
 async def _connected(folder: Path, seconds: float) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """To the supervisor. One that only begins gets the time to listen."""
+    """Connect to the supervisor, and wait for one that has just been started."""
     directory = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         async with asyncio.timeout(seconds):

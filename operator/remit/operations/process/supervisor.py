@@ -42,7 +42,7 @@ _SAMPLE_EVERY = 5
 _SAMPLES = 60
 _MOST_WATCHERS = 16
 _PEER_SECONDS = 10.0
-"""For who connects to say what it wants, and to read the answer."""
+"""How long a client may take to send its request, and to read the answer."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from remit.policy.statements import READING, Function, UnreadableStatement, read
 from remit.policy.verdict import Denial, Reason
 
 MOST_SQL: Final = 65_536
-"""In characters, of all statements of a task."""
+"""Limit of all statements of a task together, in characters."""
 _SHOWN_FUNCTIONS: Final = 5
 NEVER: Final = frozenset(
     [
@@ -125,7 +125,7 @@ def _may_be_called(policy: CompiledPolicy, function: Function) -> bool:
 def _unknown_functions(
     policy: CompiledPolicy, where: str, unknown: Sequence[Function], lacking: needs.Part | None
 ) -> str:
-    """With the line that the policy's spec needs."""
+    """The denial, with the lines that the policy's spec needs."""
     shown = [str(function) for function in unknown[:_SHOWN_FUNCTIONS]]
     more = f" and {len(unknown) - len(shown)} more" if len(unknown) > len(shown) else ""
     rule = policy.spec.databases.postgres

@@ -91,7 +91,7 @@ def _limits(requests: Sequence[PolicyRequest]) -> Part:
 
 
 def _most_disk(request: PolicyRequest) -> int | None:
-    """For itself or for an empty folder; None where it asks for none for itself."""
+    """The largest disk that it asks for, for itself or for an emptyDir; None if it asks for none for itself."""
     folders = [volume.empty_dir.size_limit for volume in request.volumes if volume.empty_dir]
     own = request.limits.disk
     return None if own is None else max(own, *(parse_bytes(size) for size in folders if size is not None), 0)

@@ -117,7 +117,7 @@ def without_defaults(spec: Part) -> Part:
 
 
 def ordered(spec: Part) -> Part:
-    """In the order of the API's own fields."""
+    """The spec in the order of the API's fields."""
     order = [info.alias or name for name, info in CommandPolicySpec.model_fields.items()]
     return {name: spec[name] for name in order if name in spec}
 

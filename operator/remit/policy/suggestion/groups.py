@@ -1,4 +1,4 @@
-"""Which runs share a policy: a policy allows each of its commands with all of its variables, networks and images."""
+"""Groups runs that share a policy, which allows each of its commands with all its variables, networks and images."""
 
 from __future__ import annotations
 

@@ -23,11 +23,11 @@ class Run:
     """Something that ran, or wanted to."""
 
     name: str
-    """For people, such as `task hello` or `schedule nightly`; runs of one name are counted together."""
+    """A name for people, such as `task hello` or `schedule nightly`. Runs of one name are counted together."""
     request: PolicyRequest
-    """As it was judged."""
+    """The request as it was judged."""
     destinations: frozenset[Destination] = frozenset()
-    """Where it connected to, or wanted to, through the proxy of `network: restricted`."""
+    """Destinations that it connected to, or tried to, through the proxy of `network: restricted`."""
     stdin: bool = False
     """Whether its program was given an input."""
     mask: Callable[[str], str] = lambda text: text
@@ -46,7 +46,7 @@ class SuggestedPolicy:
     spec: Part
     runs: tuple[Run, ...]
     comments: Mapping[Path, tuple[str, ...]] = field(default_factory=dict)
-    """By where they stand in `spec`, such as `("commands", "allow", 0)`."""
+    """Comments by their path in `spec`, such as `("commands", "allow", 0)`."""
 
     @property
     def object(self) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def reported(status: DeploymentStatus, short: ReleaseReport) -> DeploymentStatus
 
 
 def sentence(report: Report, ref: str) -> str:
-    """For an Event."""
+    """A sentence about the release for its Event."""
     probed, switch = report.evidence.probed, report.switch_milliseconds
     parts = [
         f"revision {report.revision}: {report.outcome} after {rough(report.seconds)}",

@@ -1,4 +1,4 @@
-"""Where whole reports are kept: files of the operator alone, below its state directory."""
+"""Keeps whole reports in private files below the operator's state directory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NAME: Final = re.compile(r"revision-([0-9]+)\.(md|html|json)")
 
 
 def of(state_dir: Path, namespace: str, name: str) -> Path:
-    """Where the reports of one Deployment are."""
+    """The folder with the reports of one Deployment."""
     return state_dir / "reports" / namespace / name
 
 

@@ -55,7 +55,7 @@ class Switching:
     share: int = 0
     """Percent of the requests that go to the other side all the same."""
     milliseconds: float | None = None
-    """From the command until the target was seen to have carried it out; None where nobody saw it."""
+    """Time from the command until the target was seen to have carried it out; None if nobody saw it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Second:
 
     at: datetime.datetime
     answered: Mapping[str, int]
-    """By the side that answered; the empty one is for answers that do not name their side."""
+    """Answers by side; the empty side is for answers that name none."""
     failed: int = 0
 
 
@@ -107,7 +107,7 @@ class StageTime:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whose release it is."""
+    """The Deployment that the report is about."""
 
     namespace: str
     name: str
@@ -115,7 +115,7 @@ class Subject:
     target: str
     """The kind of its target: process, docker or kubernetes."""
     node: str = ""
-    """Where the operator runs that keeps the report."""
+    """The node of the operator that keeps the report."""
 
 
 @dataclass(frozen=True, slots=True)

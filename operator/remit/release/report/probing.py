@@ -1,4 +1,4 @@
-"""Where a probe knocks, and what it heard there. Pure."""
+"""Decides where a release is probed, and sums up the answers. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_ERRORS = 10
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where the probe knocks: the path of the health check, or `tcp://` for a mere connection."""
+    """The address that is probed: the path of the health check, or `tcp://` for a plain connection."""
 
     url: str
     http: bool

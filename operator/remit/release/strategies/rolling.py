@@ -31,7 +31,7 @@ class RollingTakeover:
         return min(ctx.old.wanted, max(0, math.ceil(ctx.live.replicas * (1 - replaced)) - unavailable))
 
     def new_replicas(self, ctx: Context) -> int:
-        """As many as there is room for beside the old side's; never fewer than before."""
+        """The replicas of the new side: as many as fit beside the old side's, and never fewer than before."""
         surge, _ = _allowance(ctx)
         most = max(ctx.release.replicas, ctx.live.replicas if ctx.live else 0) + surge
         room = max(most - max(ctx.old.started, ctx.old.wanted), ctx.new.wanted if ctx.new.revision else 0)

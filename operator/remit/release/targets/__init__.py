@@ -1,1 +1,1 @@
-"""Where a Deployment goes live: one adapter for each kind of place."""
+"""Targets of Deployments: one adapter for each kind."""

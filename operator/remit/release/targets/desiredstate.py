@@ -41,11 +41,11 @@ class DesiredSide:
     """The port that previews this revision."""
     wanted: int = 0
     ports: tuple[Mapping[str, int], ...] = ()
-    """By instance, then by the port's name. Instances beyond `wanted` get no new requests and stop once idle."""
+    """Ports by instance and name. Instances beyond `wanted` get no new requests and stop once idle."""
     leaving_since: float = 0.0
     """When instances last became superfluous, in seconds of CLOCK_BOOTTIME."""
     hosts: tuple[str, ...] = ()
-    """By instance, the IP address; empty if all are on this host."""
+    """The IP address of each instance; empty if all are on this host."""
     drain_seconds: int = 30
     """How long a superfluous instance may finish its requests."""
     max_header_bytes: int = 32_768
@@ -73,7 +73,7 @@ class DesiredSide:
         return self.hosts[index] if self.hosts else LOOPBACK
 
     def addresses(self, published: int) -> tuple[str, ...]:
-        """Where the wanted instances listen for the port `published`, whose name may differ between the sides."""
+        """The addresses of wanted instances for the port `published`, whose name may differ between the sides."""
         name = next((port.name for port in self.published if port.port == published), "")
         listening = enumerate(self.ports[: self.wanted])
         return tuple(address(self.host(index), ports[name]) for index, ports in listening if name in ports)
@@ -114,7 +114,7 @@ class DesiredState:
         return frozenset(own | shown | {port.port for side in sides for port in side.published})
 
     def weights(self) -> dict[Slot, int]:
-        """In percent; all 0 while nothing is live."""
+        """Weights in percent; all 0 while nothing is live."""
         if self.live is None:
             return {"blue": 0, "green": 0}
         return {self.live: 100 - self.share, other(self.live): self.share}

@@ -78,7 +78,7 @@ class LoadBalancer:
             await self.apply(desired.having(slot, replace(held, draining=True)))
 
     def sources(self) -> dict[Hashable, Source]:
-        """Where changes come from: the proxy reports instances that go up or down before the next `look`."""
+        """Sources of changes: the proxy reports instances that go up or down before the next `look`."""
         proxy = self._traffic.serving(self._name)
         return {} if proxy is None else {proxy: lambda: self._traffic.changes(self._name)}
 

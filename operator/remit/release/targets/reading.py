@@ -56,7 +56,7 @@ class Reading:
 
     @contextmanager
     def _place(self, field: str, path: str) -> Iterator[Place]:
-        """Where it is, once it was seen to be allowed there too."""
+        """The place that a path leads to, after a check that policy allows that place too."""
         try:
             with place(files.root(self.grant.binding(), "read", path), path) as found:
                 check_open("read", found.path, self.protected, whole=True)

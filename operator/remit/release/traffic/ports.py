@@ -1,4 +1,4 @@
-"""Who listens on a port, before a proxy tries to."""
+"""Finds the process that holds a port, before a proxy tries to listen on it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _refused(port: int, route: str, error: OSError, known: dict[int, str]) -> De
 
 
 def _holder(port: int, known: dict[int, str]) -> str:
-    """As ` by …`; empty where this user may not see it."""
+    """The holder of the port as ` by …`; empty if this user may not see it."""
     try:
         listening = [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
     except psutil.AccessDenied:

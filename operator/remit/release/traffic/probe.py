@@ -39,7 +39,7 @@ class ProbeReport:
     """No connection, no whole answer in time, or a status of 500 and above."""
     by_side: Mapping[str, int]
     switch_milliseconds: float | None
-    """From the command to the last answer of the old side; 0 if there was none, None if there was no switch."""
+    """Time from the command to the old side's last answer; 0 if there was none, None if there was no switch."""
     p50_milliseconds: float
     p99_milliseconds: float
     errors: tuple[str, ...]

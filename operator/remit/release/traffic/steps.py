@@ -1,4 +1,4 @@
-"""Which commands bring a running proxy from what is in force to what is wanted. Pure."""
+"""Computes the commands that bring a running proxy to the wanted configuration. Pure."""
 
 from __future__ import annotations
 

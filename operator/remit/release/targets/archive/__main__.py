@@ -43,7 +43,7 @@ def main(root: int, max_bytes: int, max_members: int) -> dict[str, object] | Non
 
 
 def _damaged(error: Exception) -> dict[str, object]:
-    """In few characters: the libraries repeat names of any length, and the pipe to the parent is read at the end."""
+    """A short error. Libraries repeat names of any length, and the parent reads the pipe only at the end."""
     message = str(error)[:_MOST_OF_A_MESSAGE] or type(error).__name__
     return {"message": message if isinstance(error, RuntimeError) else f"it is damaged: {message}"}
 

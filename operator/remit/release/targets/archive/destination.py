@@ -18,7 +18,7 @@ MAX_PATH_BYTES: Final = 3072
 MAX_NAME_BYTES: Final = 255
 MAX_DEPTH: Final = 128
 MAX_LINKS: Final = 40
-"""As many symbolic links as Linux follows in one path."""
+"""Limit of symbolic links in one path, as in Linux."""
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

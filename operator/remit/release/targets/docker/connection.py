@@ -30,7 +30,7 @@ _FILES: Final = ("ca.crt", "tls.crt", "tls.key")
 
 
 class Connection:
-    """To the engine that `target` names; `folder` is private, and holds its certificates."""
+    """Connects to the engine that `target` names. `folder` is private and has its certificates."""
 
     def __init__(self, target: Callable[[], DockerTarget], folder: Path, secret: Secret) -> None:
         self._target, self._folder, self._secret = target, folder, secret

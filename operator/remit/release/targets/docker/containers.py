@@ -31,7 +31,7 @@ _TURNS: Final = ("die", "oom", "start", "destroy", "pause", "unpause", "health_s
 _ALWAYS: Final = {"Name": "unless-stopped"}
 
 Key = tuple[Slot, int]
-"""Which replica: its slot and index."""
+"""Identifies a replica by its slot and index."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ _KEEPER: Final = 65533
 
 
 def folders(files: Mapping[str, bytes]) -> list[str]:
-    """Where they are, outer ones first."""
+    """The folders of the files, outer ones first."""
     return sorted({path.rpartition("/")[0] for path in files})
 
 

@@ -119,7 +119,7 @@ async def _pull(engine: Engine, name: str, login: Mapping[str, str] | None) -> s
 
 
 async def _untagged(engine: Engine, tag: str) -> None:
-    """Where it is in use, a later `keep` does it."""
+    """Remove the tag. If the image is in use, a later `keep` does it."""
     try:
         await engine.call(lambda client: client.remove_image(tag))
     except OperationFailed as error:

@@ -27,7 +27,7 @@ ON_TRIAL: Final = "on-failure"
 """The restart policy of what was never live: the engine gives it up in the end, as no operator may be left to do so."""
 _MOST_RESTARTS: Final = 2 * CRASH_LIMIT
 _PIDS: Final = 4096
-"""Where nobody says how many: more than a service needs, and fewer than its neighbours would feel."""
+"""The default limit of processes: more than a service needs, and few enough to leave room for others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Reach:
     host: str = ""
     """The IP address where their ports are published. Empty: at their own addresses, and nothing is published."""
     bind: str = ""
-    """On which address of the engine's host ports are published. Empty: on all."""
+    """The address of the engine's host on which ports are published; empty: all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Replica:
     network: str
     """The name of that which it is in."""
     address: str = ""
-    """Its own in the network; empty where it is reached by published ports."""
+    """Its address in the network; empty if it is reached by published ports."""
     live: bool = False
     """Whether it is for the side that is live."""
 

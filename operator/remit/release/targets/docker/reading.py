@@ -21,7 +21,7 @@ _USELESS: Final = frozenset({"created", "dead", "removing"})
 
 
 def listening(container: Container | None, spec: DeploymentSpec, reach: Reach) -> tuple[str, dict[str, int]]:
-    """Its host, and the number of each named port there; no ports while it has none."""
+    """The container's host, and the number of each named port there; no ports while it has none."""
     if container is None:
         return reach.host, {}
     network = container.inspected["NetworkSettings"]

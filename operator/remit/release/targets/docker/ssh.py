@@ -23,11 +23,11 @@ _CHUNK: Final = 1 << 16
 _PASSED_ON: Final = ("HOME", "PATH", "USER", "LOGNAME", "SSH_AUTH_SOCK")
 _WORDS: Final = 300
 _END_SECONDS: Final = 5.0
-"""For `ssh` to end when it is told to, and for what was connected to the socket to be let go of."""
+"""How long `ssh` may take to end, and its connections to be closed."""
 
 
 class Tunnel:
-    """To the engine at `address`, whose scheme is `ssh`."""
+    """A tunnel to the engine at `address`, whose scheme is `ssh`."""
 
     def __init__(self, address: EngineAddress) -> None:
         self._address = address

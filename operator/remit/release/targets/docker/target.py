@@ -76,7 +76,7 @@ class DockerTarget:
         self._started: Counter[str] = Counter()
         """How often containers were started again by us, by their ids."""
         self._ended: dict[str, tuple[Hashable, str]] = {}
-        """Which runs were ended by us and why, by the ids of containers, until their next run was seen."""
+        """Runs that Remit ended, with the reason, by container id, until the next run was seen."""
         self._refused: dict[Slot, str] = {}
         """Why an instance of a side could not be started again."""
 

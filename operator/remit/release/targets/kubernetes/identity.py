@@ -13,7 +13,7 @@ from remit.errors import DeploymentError
 SLOT: Final = f"{GROUP}/slot"
 REVISION: Final = f"{GROUP}/revision"
 CONTAINER: Final = "app"
-"""In the pod of each instance."""
+"""The name of the container in the pod of each instance."""
 _NAMESPACE: Final = f"{GROUP}/namespace"
 _DEPLOYMENT: Final = f"{GROUP}/deployment"
 _LONGEST_NAME: Final = 63 - len("-preview")
