@@ -222,7 +222,7 @@ def _shortened(text: str) -> str:
 
 
 def _moment(text: str | None, now: datetime.datetime) -> datetime.datetime | None:
-    """Parse a time that has a zone and is not far after `now`; None for others, which a schema accepts."""
+    """Parse a time. One without a zone is UTC, and one far after `now` is cut, because a schema accepts both."""
     if not text:
         return None
     moment = datetime.datetime.fromisoformat(text)
