@@ -397,8 +397,9 @@ async def test_recover_does_not_touch_a_stranger(run):
 
 OPERATOR = """
 import asyncio, sys
-from remit.backends import *
-from remit.sandbox import *
+from remit.backends.base import AttemptRequest, Command
+from remit.backends.process import ProcessBackend
+from remit.sandbox import Confinement, Limits
 class Sink:
     def write(self, stream, chunk): print(chunk.decode(), end="", flush=True)
 request = AttemptRequest("operator-test", Command(("/usr/bin/python3", "-c", sys.argv[1], sys.argv[2]),
