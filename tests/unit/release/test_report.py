@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from releases import EPOCH, Sim, hook, live, spec
 from remit.api.deployment import DeploymentSpec
 from remit.api.deploymentstatus import DeploymentStatus, Release
+from remit.release.model import SLOTS
 from remit.release.report import (
     Evidence,
     Probed,
@@ -190,7 +191,11 @@ def hostile(good: Report, text: str) -> Report:
     )
 
 
-@given(st.text(min_size=1, max_size=60) | st.just(HOSTILE))
+_WORDS_OF_ITS_OWN = {*SLOTS, "Failed"}
+"""Words by which the page is laid out: it has a row for each side. Hypothesis tries constants of the code, too."""
+
+
+@given(st.text(min_size=1, max_size=60).filter(lambda text: text not in _WORDS_OF_ITS_OWN) | st.just(HOSTILE))
 def test_nothing_that_others_wrote_is_mark_up(text: str) -> None:
     report = hostile(GOOD, text)
     plain, seen, usual = page(report), ProxySnapshot(), ProxySnapshot()
