@@ -79,7 +79,7 @@ class PushedReader:
         """Nothing is open."""
 
 
-def deal(batch: list[LogPiece], readers: Mapping[Stream, PushedReader]) -> None:
+def dispatch(batch: list[LogPiece], readers: Mapping[Stream, PushedReader]) -> None:
     """Give each piece to the reader of its stream; without one, it is dropped."""
     for piece in batch:
         if piece.stream in readers:
@@ -94,7 +94,7 @@ async def lines(
     reading = Reading(readers, attempt, wanted, source)
     async with contextlib.aclosing(pieces):
         async for batch in pieces:
-            deal(batch, readers)
+            dispatch(batch, readers)
             async for chunk in reading.news(at_end=False):
                 yield chunk
     async for chunk in reading.news(at_end=True):

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from remit.agent.podlogs import FORBIDDEN, NOTHING_THERE, JobLog, PushedReader, deal, instance_log, pod_of_attempt
+from remit.agent.podlogs import FORBIDDEN, NOTHING_THERE, JobLog, PushedReader, dispatch, instance_log, pod_of_attempt
 from remit.api.executiontask import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus, Stream
 from remit.cli.follow import Selection, Shown
@@ -54,7 +54,7 @@ async def _show_job(
             if log.records.last and not is_told:
                 tell("[from the pod's log, in which secrets are not redacted]")
                 is_told = True
-            deal(batch, readers)
+            dispatch(batch, readers)
             shown.advance()
     shown.close()
     if log.complaint:

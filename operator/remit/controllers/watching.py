@@ -37,8 +37,9 @@ _GOODBYE_SECONDS = 2.0
 """How long a server that does not answer any more may delay the end."""
 
 
-async def _end_tasks() -> None:
-    """End the other tasks of this loop. kopf leaves its own where it is cancelled as it begins, and they log in."""
+async def _cancel_other_tasks() -> None:
+    """Cancel the other tasks of this loop, and wait for them. Where kopf is cancelled as it begins, it leaves its own,
+    and they log in."""
     me = asyncio.current_task()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_GOODBYE_SECONDS):
@@ -136,7 +137,7 @@ class Watcher:
                     ready_flag=self.ready,
                 )
             finally:
-                await _end_tasks()
+                await _cancel_other_tasks()
 
     def _registry(
         self,

@@ -110,7 +110,7 @@ class Selection:
     last: int | None = None
     """Only so many, from the end."""
     stop: threading.Event | None = None
-    """Ends the reading with `ReadingStopped` once it is set."""
+    """Ends the reading with `ReadCancelled` once it is set."""
     records: int = 0
     whole: bool = True
     """Nothing was left out between the first record and the last."""

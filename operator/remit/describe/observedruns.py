@@ -270,7 +270,7 @@ def trail_of(state_dirs: Sequence[Path]) -> Path | None:
 
 def reached_by(trail: Path, namespace: str, stop: threading.Event | None = None) -> Reached:
     """Where tasks of the namespace connected to or wanted to, as the ends of their attempts have it on record. Raises
-    `ReadingStopped` once `stop` is set."""
+    `ReadCancelled` once `stop` is set."""
     found: dict[str, set[str]] = defaultdict(set)
     ended = Filter(namespace=namespace, kind="execution")
     for _, record in read(trail, stop):

@@ -140,7 +140,7 @@ def next_step(
         return deadline_exceeded(task)
     due = status.next_retry_time
     # A clock that was ahead wrote a time beyond the longest wait: another machine's, or ours before it was set back.
-    longest = max(longest_delay(spec.retry.backoff), LONGEST_RETRY_AFTER if spec.http or spec.file else 0.0)
+    longest = max(longest_retry_delay(spec.retry.backoff), LONGEST_RETRY_AFTER if spec.http or spec.file else 0.0)
     if due is not None and now < due <= now + datetime.timedelta(seconds=longest):
         return Idle(until=min(due, limit) if limit else due)
     return Begin(status.attempt_count + 1)
@@ -192,7 +192,7 @@ def after_attempt(task: ExecutionTask, outcome: Outcome, *, now: datetime.dateti
     retries = max(0, status.attempt_count - status.interruptions - 1)
     if not interrupted and retries >= spec.retry.max_retries:
         return final
-    wait = delay(spec.retry.backoff, status.interruptions if interrupted else retries, draw)
+    wait = retry_delay(spec.retry.backoff, status.interruptions if interrupted else retries, draw)
     wait = max(wait, outcome.retry_after_seconds)
     when = now + datetime.timedelta(seconds=wait)
     if limit is not None and when >= limit:
@@ -200,7 +200,7 @@ def after_attempt(task: ExecutionTask, outcome: Outcome, *, now: datetime.dateti
     return RetryAt(when, f"{outcome.message}; next attempt in {wait:.1f} s")
 
 
-def delay(backoff: Backoff, retries: int, draw: float) -> float:
+def retry_delay(backoff: Backoff, retries: int, draw: float) -> float:
     """Seconds to wait before retry number `retries` (counted from 0).
 
     `draw` is a number from 0 to 1; it picks the place within ±`jitter` of the wait, so that 0.5 is the wait itself.
@@ -211,7 +211,7 @@ def delay(backoff: Backoff, retries: int, draw: float) -> float:
     return wait * (1 + backoff.jitter * (2 * draw - 1))
 
 
-def longest_delay(backoff: Backoff) -> float:
+def longest_retry_delay(backoff: Backoff) -> float:
     """Seconds: no retry waits longer."""
     return backoff.max_seconds * (1 + backoff.jitter)
 

@@ -54,8 +54,12 @@ class Recorder:
 
 async def events_of(kube: Kube, obj: Object) -> list[Object]:
     """All Events about an object, in no order. Raises `ApiError`."""
-    metadata = obj["metadata"]
-    return await kube.list(EVENTS, metadata["namespace"], field_selector=f"involvedObject.uid={metadata['uid']}")
+    return await kube.list(EVENTS, obj["metadata"]["namespace"], field_selector=events_selector(obj))
+
+
+def events_selector(obj: Object) -> str:
+    """The field selector of all Events about an object."""
+    return f"involvedObject.uid={obj['metadata']['uid']}"
 
 
 def _event(regarding: Object, type_: str, reason: str, message: str, instance: str) -> Object:

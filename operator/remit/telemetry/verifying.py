@@ -50,7 +50,7 @@ def verify(
     `after` is the last record of what was moved away from the front. What Remit removed there itself, a record of kind
     `retention` tells. `head`, when known, is a record that must be there
     (or be `after`): without it a cut tail cannot be seen. Raises `InvalidInput` when a file cannot be read, and
-    `ReadingStopped` once `stop` is set.
+    `ReadCancelled` once `stop` is set.
     """
     walk = _Walk(last=after, head=head, head_seen=head is None or head == after)
     try:

@@ -16,7 +16,7 @@ from remit.kube.client import Kube, Object
 from remit.operations.process.record import INSTANCES, process_folders
 from remit.web.ansi import Painter
 from remit.web.live import Events
-from remit.web.output import BATCH_LINES, fill_up, painted
+from remit.web.output import BATCH_LINES, fill_batch, painted
 
 _TAIL_LINES: Final = 200
 _LOOK_SECONDS: Final = 1.0
@@ -143,7 +143,7 @@ async def _batch(waiting: asyncio.Queue[LogChunk | None], within: float) -> list
     except TimeoutError:
         return []
     batch = [first] if first is not None else []
-    await fill_up(batch, waiting)
+    await fill_batch(batch, waiting)
     return batch
 
 

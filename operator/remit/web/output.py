@@ -147,7 +147,7 @@ async def _batches(chunks: AsyncGenerator[P, None]) -> AsyncGenerator[list[P], N
     try:
         while (first := await waiting.get()) is not None:
             batch = [first]
-            last = await fill_up(batch, waiting)
+            last = await fill_batch(batch, waiting)
             yield batch
             if last:
                 break
@@ -157,7 +157,7 @@ async def _batches(chunks: AsyncGenerator[P, None]) -> AsyncGenerator[list[P], N
         await asyncio.gather(filling, return_exceptions=True)
 
 
-async def fill_up(batch: list[P], waiting: asyncio.Queue[P | None]) -> bool:
+async def fill_batch(batch: list[P], waiting: asyncio.Queue[P | None]) -> bool:
     """Add to a batch what comes within a tenth of a second, up to its bounds. True if the end came, which is None."""
     size = sum(map(_size, batch))
     with contextlib.suppress(TimeoutError):

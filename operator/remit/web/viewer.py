@@ -13,6 +13,7 @@ from remit.describe.observedruns import trail_of
 from remit.errors import ApiError, RemitError
 from remit.kube.access import Access
 from remit.kube.client import DEPLOYMENTS, EVENTS, POLICIES, TASKS, Kube, Object
+from remit.kube.events import events_selector
 from remit.web.caches import EVERYWHERE, Cache, Scope
 from remit.web.requests import TrafficMeter
 from remit.web.rows import TaskRow, slim
@@ -207,8 +208,7 @@ class Viewer:
 
     async def events_of(self, obj: Object) -> list[Object]:
         """What was told of an object, the newest first."""
-        metadata = obj["metadata"]
-        found = await self.few(EVENTS, metadata["namespace"], fields=f"involvedObject.uid={metadata['uid']}")
+        found = await self.few(EVENTS, obj["metadata"]["namespace"], fields=events_selector(obj))
         return sorted(found, key=last_seen, reverse=True)[:_MOST_EVENTS]
 
     @property

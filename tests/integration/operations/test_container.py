@@ -147,7 +147,7 @@ async def test_exec_whose_output_comes_with_the_head_of_the_answer(
     begin, size, late = http.client.HTTPResponse.begin, 20_000, []
 
     def begin_late(response: Any) -> None:
-        connection, deadline = response.fp.raw._sock, time.monotonic() + 20
+        connection, deadline = response.fp.raw._sock, time.monotonic() + 60
         while (came := connection.recv(1 << 16, socket.MSG_PEEK)).startswith(b"HTTP/1.1 101"):
             if len(came) > size and b"wrong\n" in came:
                 late.append(len(came))

@@ -24,7 +24,7 @@ from remit.execution.lifecycle import (
     RetryAt,
     Stop,
     after_attempt,
-    longest_delay,
+    longest_retry_delay,
     next_step,
 )
 from remit.execution.progress import acknowledged
@@ -259,4 +259,4 @@ def test_nothing_ever_starts_twice(
         assert not open_attempt
         assert not cancel
         assert phase is None or not phase.final
-        assert retry_in is None or not 0 < retry_in <= longest_delay(t.spec.retry.backoff)
+        assert retry_in is None or not 0 < retry_in <= longest_retry_delay(t.spec.retry.backoff)

@@ -4,12 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit.api.executiontask import Backoff
-from remit.execution.lifecycle import delay
+from remit.execution.lifecycle import retry_delay
 
 
 def test_waits_double_up_to_the_cap() -> None:
     backoff = Backoff(initial_seconds=1, factor=2, max_seconds=10, jitter=0)
-    assert [delay(backoff, retries, 0.5) for retries in range(6)] == [1, 2, 4, 8, 10, 10]
+    assert [retry_delay(backoff, retries, 0.5) for retries in range(6)] == [1, 2, 4, 8, 10, 10]
 
 
 @given(
@@ -20,7 +20,7 @@ def test_waits_double_up_to_the_cap() -> None:
 )
 def test_jitter_stays_within_its_bounds(retries: int, draw: float, factor: float, jitter: float) -> None:
     backoff = Backoff(initial_seconds=1, factor=factor, max_seconds=60, jitter=jitter)
-    exact = delay(backoff.model_copy(update={"jitter": 0.0}), retries, draw)
-    wait = delay(backoff, retries, draw)
+    exact = retry_delay(backoff.model_copy(update={"jitter": 0.0}), retries, draw)
+    wait = retry_delay(backoff, retries, draw)
     assert exact * (1 - jitter) - 1e-6 <= wait <= exact * (1 + jitter) + 1e-6
     assert 0 <= wait <= 120 + 1e-6

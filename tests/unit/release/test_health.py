@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from remit.api.deployment import HealthCheck
-from remit.release.targets.health import Health, Watches, first_pause
+from remit.release.targets.health import Health, Watches, startup_pause
 
 CHECK = HealthCheck.model_validate({"tcp": {"port": 80}, "periodSeconds": 60, "timeoutSeconds": 30})
 
@@ -45,7 +45,7 @@ def test_thresholds_count_answers_in_a_row() -> None:
 def test_one_that_begins_is_found_soon_and_asked_rarely(ready: float) -> None:
     asked = [0.0]
     while asked[-1] < ready:
-        asked.append(asked[-1] + first_pause(asked[-1]))
+        asked.append(asked[-1] + startup_pause(asked[-1]))
     assert asked[-1] - ready <= max(0.05, ready / 4)
     assert len(asked) <= 16, "and not 40 times"
 

@@ -26,7 +26,7 @@ Check = Callable[[], Awaitable[str]]
 policy does not allow any more."""
 
 
-def first_pause(since: float) -> float:
+def startup_pause(since: float) -> float:
     """Seconds until an instance that began `since` seconds ago is asked again: it is found at most a quarter late."""
     return min(max(_FIRST_PAUSE, since / 4), _LONGEST_PAUSE)
 
@@ -94,7 +94,7 @@ class Watch:
         began = time.monotonic()
         while why := await self.ask():
             now = time.monotonic()
-            pause = first_pause(now - began)
+            pause = startup_pause(now - began)
             if now + pause >= until:
                 break
             await asyncio.sleep(pause)
