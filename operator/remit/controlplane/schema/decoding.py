@@ -158,10 +158,11 @@ def _decode_fields(schema: Raw, value: dict[str, Any], place: Place, unknown: li
 def _decode_values(values: Raw | None, value: dict[str, Any], place: Place, unknown: list[str] | None) -> None:
     if not isinstance(values, dict):
         return
+    plain_strings = values.get("type") == "string" and not values.get("format") and "union" not in values
     for key, part in value.items():
         if part is None:
             value[key] = _zero(values)
-        else:
+        elif not (plain_strings and isinstance(part, str)):
             decode(values, part, place._replace(path=joined(place.path, key)), unknown)
 
 

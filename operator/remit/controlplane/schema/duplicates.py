@@ -14,17 +14,20 @@ from remit import safeyaml
 class _Map(dict[str, Any]):
     """A parsed object that remembers which of its keys were written again."""
 
-    again: tuple[str, ...]
+    again: tuple[str, ...] = ()
 
 
 def duplicate_keys(raw: bytes) -> list[str]:
     """Paths such as `spec.a[0].b` of the keys written more than once. `raw` is known to parse as JSON."""
     found: list[str] = []
+    repeats = False
 
     def build(pairs: list[tuple[str, Any]]) -> _Map:
+        nonlocal repeats
         parsed = _Map(pairs)
-        counts = Counter(key for key, _ in pairs) if len(parsed) != len(pairs) else {}
-        parsed.again = tuple(key for key, count in counts.items() if count > 1)
+        if len(parsed) != len(pairs):
+            repeats = True
+            parsed.again = tuple(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         return parsed
 
     def walk(value: Any, path: str) -> None:
@@ -36,7 +39,9 @@ def duplicate_keys(raw: bytes) -> list[str]:
             for index, child in enumerate(value):
                 walk(child, f"{path}[{index}]")
 
-    walk(json.loads(raw, object_pairs_hook=build), "")
+    parsed = json.loads(raw, object_pairs_hook=build)
+    if repeats:
+        walk(parsed, "")
     return found
 
 

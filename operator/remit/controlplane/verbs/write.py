@@ -57,6 +57,7 @@ def _create(
     generated = not obj["metadata"].get("name")
     if resource.status:
         obj.pop("status", None)
+    admit.check_size(orjson.dumps(obj))  # before the work that grows with the object
     resource.schema.default(obj)
     admit.set_new_metadata(cluster, obj)
     if resource.has_generation:
@@ -109,6 +110,7 @@ def replace(
     resource = target.resource
     admit.check_revision(resource, obj, old, required=revision_required)
     obj = _isolate(resource, target.subresource, obj, old)
+    admit.check_size(orjson.dumps(obj))
     resource.schema.default(obj)
     admit.keep_system_metadata(obj, old)
     if not target.subresource:
