@@ -182,7 +182,7 @@ def _see_what_ran(last: LastVersion, job: dict[str, Any], before: dict[str, Any]
 
 
 def _see_policy_and_new_tasks(last: LastVersion) -> None:
-    """A policy that the version before filled in keeps its meaning, and says what to do."""
+    """A policy whose defaults the previous version set keeps its meaning, and reports what to do."""
     its = last.installation
     if not last.runs_jobs:
         assert its.get("commandpolicy", "tests")["spec"]["backends"] == ["process"]
