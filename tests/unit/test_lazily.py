@@ -1,4 +1,4 @@
-"""Packages that import what they offer when it is asked for, and processes that import little."""
+"""Tests packages that import their contents on first use, and processes that import little."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_package_has_all_that_it_names_and_nothing_else(package: str) -> None:
 
 
 def test_a_supervisor_imports_little() -> None:
-    """There is one for each instance: what it does not need costs memory and time as often."""
+    """There is a supervisor for each instance, so every unneeded import costs memory and time as often."""
     supervisor = "remit.operations.process.supervisor"
     program = f"import sys; sys.path.insert(0, {str(SOURCE)!r}); import {supervisor}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True)
@@ -43,7 +43,7 @@ def test_a_supervisor_imports_little() -> None:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_the_processes_of_remit_up_import_nothing_that_draws(role: str) -> None:
-    """What libraries import because it is there, and Remit's processes never use."""
+    """Libraries import these modules if they are installed, and Remit's processes never use them."""
     program = (
         "import socket, sys; from remit.cli.supervisor.service import run; mine, theirs = socket.socketpair();"
         f" mine.close(); assert run({role!r}, theirs.detach()) == 0; print(*sys.modules)"
@@ -57,7 +57,7 @@ def test_the_processes_of_remit_up_import_nothing_that_draws(role: str) -> None:
 
 
 def test_a_package_is_missing_only_within_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "colorsys", raising=False)  # by whoever imported it before
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)  # another test may have imported it
     with without("colorsys", "json"):
         with pytest.raises(ModuleNotFoundError):
             importlib.import_module("colorsys")

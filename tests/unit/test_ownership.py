@@ -1,4 +1,4 @@
-"""Where somebody else could replace the records, none are kept."""
+"""Tests that no records are kept where another user could replace them."""
 
 from __future__ import annotations
 

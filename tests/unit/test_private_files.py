@@ -1,4 +1,4 @@
-"""Directories and files that somebody else has prepared, and what this user makes."""
+"""Tests directories and files that another user has prepared, and those that this user creates."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_an_open_directory_is_closed(tmp_path: Path) -> None:
     assert mode(tmp_path) == 0o700
     tmp_path.chmod(0o711)
     private_directory(tmp_path)
-    assert mode(tmp_path) == 0o711  # nobody else can list it or put anything into it
+    assert mode(tmp_path) == 0o711  # other users can neither list it nor create files in it
 
 
 @as_root
@@ -67,7 +67,7 @@ def test_a_directory_in_which_somebody_else_put_something_is_refused(tmp_path: P
 
 @as_root
 def test_a_directory_that_is_refused_keeps_its_mode(tmp_path: Path) -> None:
-    """`--state-dir /tmp` of root would close /tmp to everybody."""
+    """`--state-dir /tmp` of root would close /tmp to all other users."""
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o755)
@@ -126,7 +126,7 @@ def test_links_and_what_is_no_file_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_write_that_fails_says_where(tmp_path: Path) -> None:
-    """As on a full disk. Nothing is replaced."""
+    """This happens on a full disk. Nothing is replaced."""
     path = tmp_path / "key"
     replace_private(path, b"old")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

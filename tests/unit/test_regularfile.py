@@ -1,4 +1,4 @@
-"""Only regular files are read, and no more of them than may be held."""
+"""Tests that only regular files are read, up to a maximum size."""
 
 from __future__ import annotations
 

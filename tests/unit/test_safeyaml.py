@@ -1,4 +1,4 @@
-"""YAML from outside: what is loaded is what JSON can hold, and what it costs is bounded before it is built."""
+"""Tests YAML from outside: only JSON values are loaded, and the cost is limited before objects are built."""
 
 from __future__ import annotations
 

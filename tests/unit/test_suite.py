@@ -1,4 +1,4 @@
-"""What `make test` shows, how it deals tests out, and what it leaves to `make soak`."""
+"""Tests the output of `make test`, how tests are distributed, and which are left to `make soak`."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_only_soak_runs_what_is_marked_so(tmp_path: Path, soak: str, outcome: st
 
 
 def test_nothing_is_measured_where_a_test_or_a_fixture_says_so(tmp_path: Path) -> None:
-    """In the fixtures of such a test and in a worker, too: measuring takes half as long again."""
+    """This includes fixtures of such a test and workers. Measuring takes half as long again."""
     (tmp_path / "test_of_tests.py").write_text(
         "import pytest\nfrom coverage import Coverage\n"
         "@pytest.fixture\n"
@@ -138,7 +138,7 @@ def test_a_failure_whose_source_cannot_be_parsed_is_told(tmp_path: Path) -> None
 
 
 def told_of(folder: Path, *options: str, **environment: str) -> str:
-    """What a run of the tests in a folder prints, with what holds for all tests of Remit."""
+    """Returns the output of a test run in a folder, with the configuration of Remit's tests."""
     argv = [sys.executable, "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml")]
     argv += ["--rootdir", str(folder), "-p", "no:cacheprovider", "-p", "conftest", *options, str(folder)]
     environment = {"PYTHONPATH": str(CONFTEST.parent), "PATH": "", **environment}
@@ -147,7 +147,7 @@ def told_of(folder: Path, *options: str, **environment: str) -> str:
 
 
 def test_no_plugin_is_imported_that_no_test_uses(tmp_path: Path) -> None:
-    """That of Schemathesis takes most of a second, for each worker."""
+    """The plugin of Schemathesis takes most of a second, for each worker."""
     (tmp_path / "test_it.py").write_text(
         "import sys\ndef test_it(): assert not {'schemathesis', 'valkey'} & sys.modules.keys()\n"
     )

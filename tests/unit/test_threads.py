@@ -1,4 +1,5 @@
-"""Threads that wait for what never answers: neither a loop's end nor a process's waits for them."""
+"""Tests threads that wait for something that never answers: neither the end of an event loop nor of a process waits for
+them."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ def test_a_process_ends_though_a_thread_does_not() -> None:
 
 
 def test_without_it_a_process_waits_for_its_threads() -> None:
-    """What the test above would see if it were in vain."""
+    """Shows what the test above would find without the fix."""
     with pytest.raises(subprocess.TimeoutExpired):
         subprocess.run([sys.executable, "-c", STUCK.format(run="asyncio.run")], capture_output=True, timeout=2)
 
@@ -59,7 +60,7 @@ def test_an_idle_thread_is_used_again() -> None:
         used = set()
         for _ in range(20):
             used.add(pool.submit(threading.get_ident).result(60))
-            wait([pool.submit(int)])  # the thread before is idle a moment after its result is there
+            wait([pool.submit(int)])  # a thread is idle a moment after its result is available
         assert len(used) < 8
 
 

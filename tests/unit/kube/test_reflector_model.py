@@ -206,7 +206,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def gap(self) -> None:
-        """The watch expired. It begins anew, with what is there and without what was deleted."""
+        """The watch expired. It starts again with the existing objects and without what was deleted."""
         self.cursor = len(self.server.log)
         for obj in self.server.list(None):
             self.hear("ADDED", obj)
@@ -221,7 +221,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(key=st.sampled_from(KEYS))
     def looked_for_in_vain(self, key: str) -> None:
-        """As after a write that is answered with 404."""
+        """A write to the object is answered with 404."""
         known = self.reflector.objects.get(key)
         if known is not None and key not in self.server.live:
             self.reflector.observe_absence(known)
@@ -296,7 +296,8 @@ class Machine(RuleBasedStateMachine):
             assert {uid_of(obj): obj for obj in self.reflector.objects.list()} == self.evidence.expected()
 
     def teardown(self) -> None:
-        """In the end all is heard, in whatever order, and a list is read: then what is known is what is so."""
+        """At the end all events are delivered, in any order, and a list is read: then the known objects are the
+        existing ones."""
         if not hasattr(self, "server"):
             return
         for listing in [*self.on_their_way]:
@@ -319,7 +320,7 @@ class Machine(RuleBasedStateMachine):
 class FewTombstones(Machine):
     max_tombstones = 1
 
-    def looked_for_in_vain(self, key: str) -> None:  # its moment is not known, so that no version can stand for it
+    def looked_for_in_vain(self, key: str) -> None:  # the time of the 404 is not known, so no version can represent it
         pass
 
 

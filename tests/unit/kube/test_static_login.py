@@ -1,4 +1,5 @@
-"""Kubeconfigs that Remit reads itself say the same as by the official client, and all others are left to that."""
+"""Tests that kubeconfigs that Remit reads itself have the same result as with the official client, and that all others
+are left to it."""
 
 from __future__ import annotations
 
@@ -64,7 +65,7 @@ def written(folder: Path, change: Callable[[Document], object]) -> Path:
 
 
 def contents(login: Access) -> dict[str, object]:
-    """What both readers come to, with the texts of certificates where one has a file and the other its text."""
+    """Returns the result of a reader, with the texts of certificates in place of their files."""
 
     def text(*files: str | None) -> str:
         return "\n".join(Path(file).read_text() for file in files if file)

@@ -14,7 +14,7 @@ documents = st.dictionaries(
 
 
 def merged(target: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
-    """RFC 7386, as short as it goes."""
+    """Applies a merge patch, as in RFC 7386."""
     result = dict(target)
     for name, value in patch.items():
         if value is None:

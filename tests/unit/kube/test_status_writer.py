@@ -1,4 +1,4 @@
-"""Writes of status, beside what the watch tells meanwhile."""
+"""Tests writes of status while the watch delivers events."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TASK: dict[str, Any] = {
 
 
 class Server:
-    """One whose watch tells of a deletion before its answer to the write before that arrives."""
+    """A server whose watch reports a deletion before the response to the preceding write arrives."""
 
     def __init__(self, reflector: Reflector) -> None:
         self._reflector = reflector

@@ -13,7 +13,7 @@ from remit.telemetry.metrics import Metrics
 
 
 class Clock:
-    """Stands still until the test moves it."""
+    """A clock that only the test advances."""
 
     now = 100.0
 
@@ -41,7 +41,7 @@ async def working(
 
 
 async def taken(queue: WorkQueue) -> list[str]:
-    """All keys that are ready, in the order in which one worker gets them."""
+    """Returns all ready keys in the order in which one worker gets them."""
     keys = []
     while len(queue):
         keys.append(await queue.get())

@@ -1,4 +1,4 @@
-"""The work queue against a model, with real workers and a time that only the test moves."""
+"""Tests the work queue against a model, with real workers and a clock that only the test advances."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PRIORITIES = st.sampled_from(Priority)
 
 
 class WorkQueueMachine(RuleBasedStateMachine):
-    """`due` is the model: when each key has to be worked on next. A key that is being worked on may be due again."""
+    """`due` is the model: when each key must be processed next. A key that is being processed may be due again."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class WorkQueueMachine(RuleBasedStateMachine):
     @rule(key=KEYS, seconds=SECONDS, priority=PRIORITIES)
     def add_after(self, key: str, seconds: float, priority: Priority) -> None:
         self._is_due(key, seconds)
-        # Timers are set on the loop, as in the operator.
+        # Timers are set in the event loop, as in the operator.
         self.loop.run_until_complete(_called(self.queue.add_after, key, seconds, priority))
 
     @precondition(lambda self: self.running)
@@ -111,7 +111,7 @@ class WorkQueueMachine(RuleBasedStateMachine):
         assert len(self.queue._schedule) == len(self.queue._delayed)
 
     def teardown(self) -> None:
-        """Everything comes to rest: then nothing of any key is left."""
+        """At the end all work is done, and nothing of any key is left."""
         with self.stack:
             for _ in range(100):
                 if not self.running and not self.due:

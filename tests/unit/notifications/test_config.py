@@ -1,4 +1,4 @@
-"""The configuration of notifications, and what is said of a wrong one."""
+"""Tests the configuration of notifications, and the messages about an invalid one."""
 
 from __future__ import annotations
 

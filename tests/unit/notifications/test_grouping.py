@@ -1,4 +1,4 @@
-"""Which message goes to whom, and when."""
+"""Tests which notification is sent to which receiver, and when."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def at(**span: float) -> datetime.datetime:
 
 
 def told(groups: Groups, alerts: list[Alert], now: datetime.datetime) -> list[str]:
-    """The messages that are due, which are all delivered."""
+    """Delivers all notifications that are due, and returns them."""
     due = groups.update(alerts, now)
     for notification in due:
         groups.delivered(notification, now)
@@ -189,7 +189,7 @@ def test_a_long_message_names_the_first() -> None:
 
 
 def test_what_is_over_while_it_is_told_is_told_to_be_over() -> None:
-    """A receiver may take longer than a look."""
+    """A delivery may take longer than the time between two observations."""
     groups = Groups(config())
     groups.update([alert()], NOW)
     (sending,) = groups.update([alert()], at(seconds=10))

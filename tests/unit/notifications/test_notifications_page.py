@@ -1,4 +1,4 @@
-"""docs/notifications.md tells every alert with its severity, and every field of the configuration."""
+"""Tests that docs/notifications.md documents every alert with its severity, and every field of the configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which alerts there are, by what was observed."""
+"""Tests which alerts exist, according to what was observed."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def unusual(name: str, status: str = "True", **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("owner", [None, ("ExecutionTask", "nightly"), ("Deployment", "web")])
 def test_an_unusual_task_is_an_alert_for_an_hour(active: ActiveAlerts, owner: tuple[str, str] | None) -> None:
     active.observe_task(unusual("a", owner=owner), NOW)
-    active.observe_task(unusual("a", owner=owner), after(minutes=10))  # seen again, as in a list
+    active.observe_task(unusual("a", owner=owner), after(minutes=10))  # observed again, as in a list
     (alert,) = active.at(after(minutes=59))
     assert (alert.key, alert.message) == ((AlertName.TASK_UNUSUAL, "shop", "task/a"), "took 41s; the 20 runs before …")
     assert (alert.started_at, alert.severity, alert.labels) == (NOW, "warning", {"team": "a"})
@@ -108,7 +108,7 @@ def test_a_schedule_fails_until_a_run_succeeds(active: ActiveAlerts) -> None:
     assert names(active, after(days=3)) == [("ScheduleFailing", "schedule/nightly")]
     active.observe_task(task("nightly-2", "Succeeded", after(minutes=2), of), NOW)
     assert names(active) == []
-    active.observe_task(task("nightly-1", "Failed", after(minutes=1), of), NOW)  # seen again, as in a list
+    active.observe_task(task("nightly-1", "Failed", after(minutes=1), of), NOW)  # observed again, as in a list
     assert names(active) == []
 
 
@@ -204,7 +204,7 @@ def test_many_alerts_of_one_namespace_push_out_no_others(active: ActiveAlerts) -
 
 @pytest.mark.parametrize("moment", ["2030-01-02T03:00:00", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00+14:00"])
 def test_a_moment_that_somebody_else_wrote(active: ActiveAlerts, moment: str) -> None:
-    """A schema lets a time without a zone through. It must not keep later runs from being told of."""
+    """A schema accepts a time without a zone. It must not suppress notifications of later runs."""
     run = task("nightly-1", "Failed", owner=("ExecutionTask", "nightly"))
     single = task("once", "Failed")
     run["status"]["completionTime"] = single["status"]["completionTime"] = moment
@@ -219,7 +219,7 @@ def test_a_moment_that_somebody_else_wrote(active: ActiveAlerts, moment: str) ->
 
 
 def test_a_run_that_goes_with_its_schedule_raises_no_alert(active: ActiveAlerts) -> None:
-    """The garbage collector marks it, once its schedule is gone."""
+    """The garbage collector deletes the run after its schedule."""
     run = task("nightly-1", "Failed", owner=("ExecutionTask", "nightly"))
     active.observe_task(run, NOW)
     active.forget_task(task("nightly", "Failed"))

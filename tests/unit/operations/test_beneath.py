@@ -1,4 +1,4 @@
-"""The path resolver on real directories full of links: nothing that it opens is outside of the root."""
+"""Tests the path resolver on real directories full of links: it opens nothing outside the root."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ paths = st.lists(st.sampled_from(PARTS), min_size=1, max_size=6)
 
 
 def grow(root: Path, outside: Path, tree: list[tuple[list[str], str | None]]) -> None:
-    """Directories and links, as far as they fit together."""
+    """Creates directories and links, as far as they fit together."""
     for parts, link in tree:
         with contextlib.suppress(OSError):
             plant(root, outside, parts, link)
@@ -76,7 +76,7 @@ def test_nothing_outside_is_opened(openat2: bool, tree: list[tuple[list[str], st
 
 
 def within(root: Path, relative: str) -> None:
-    """Whatever `relative` opens is at or below `root`."""
+    """Asserts that whatever `relative` opens is the root or below it."""
     top = os.open(root, os.O_PATH | os.O_DIRECTORY)
     try:
         opened = open_beneath(top, relative, os.O_PATH)

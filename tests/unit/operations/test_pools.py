@@ -1,4 +1,5 @@
-"""Connection pools whose servers do not answer: nobody waits for the server of another, and the end is not held up."""
+"""Tests connection pools whose servers do not answer: users of other servers do not wait, and the shutdown is not
+delayed."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ def at(name: str, url: str = "redis://one") -> DatabaseServer:
 
 
 class Silent:
-    """Pools that never come to be closed."""
+    """Pools whose closing never completes."""
 
     def __init__(self) -> None:
         self.closed: list[str] = []
@@ -90,7 +91,7 @@ async def test_a_relay_ends_though_its_server_reads_nothing(monkeypatch: pytest.
         libpq.setblocking(False)
         async with asyncio.timeout(30):
             with libpq:
-                while relay._client.fileno() >= 0:  # until there is no room on the way any more
+                while relay._client.fileno() >= 0:  # until the buffers on the way are full
                     try:
                         libpq.send(b"x" * 65536)
                         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""What is kept of a supervised process's output: rotated, read back by runs, with the moments at which it came."""
+"""Tests the kept output of a supervised process: rotated, read back by runs, with the times at which it arrived."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_runs_go_over_the_files_that_were_rotated(tmp_path: Path) -> None:
     output.begin()
     output.write("stdout", b"a" * 40)
     output.begin()
-    output.write("stdout", b"b" * 20)  # ten of them in the next file
+    output.write("stdout", b"b" * 20)  # ten of them are in the next file
     output.begin()
     output.write("stdout", b"c" * 5)
     assert read(RotatingReader(tmp_path, "stdout", "previous")) == b"b" * 20
@@ -117,7 +117,7 @@ def test_a_torn_index_says_what_it_can(tmp_path: Path) -> None:
 
 
 class Pieces:
-    """A stream of which a piece comes with each second."""
+    """A stream of which a piece arrives each second."""
 
     def __init__(self, *pieces: bytes) -> None:
         self.gaps, self.position = 0, 0
@@ -135,7 +135,7 @@ class Pieces:
         return float(sum(start <= position for start in self._starts))
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing, because nothing is open."""
 
 
 def at(second: int) -> datetime.datetime:

@@ -1,4 +1,4 @@
-"""What a tree of processes uses, and which one is the command."""
+"""Tests the resource usage of a process tree, and which of its processes is the command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PATIENCE = 30.0
 
 @pytest.fixture
 def tree() -> Iterator[int]:
-    """The pid of a process whose child, as a namespace's init, has two processes."""
+    """Provides the pid of a process whose child, like a namespace's init, has two children."""
     command = ["/bin/sh", "-c", "/bin/sh -c '/bin/sleep 60 & /bin/sleep 60; true' & wait"]
     outer = subprocess.Popen(command, start_new_session=True)
     try:

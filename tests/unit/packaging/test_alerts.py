@@ -1,5 +1,5 @@
-"""The chart's alerts and dashboard: rules that Prometheus takes, that fire when they should and not otherwise, and
-metrics that exist."""
+"""Tests the chart's alerts and dashboard: Prometheus accepts the rules, they fire exactly when they should, and their
+metrics exist."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROOT = installyaml.ROOT
 RUNBOOKS = ROOT / "docs/runbooks.md"
 OF_RELEASE = 'job="remit",namespace="remit-system"'
 LABELS = "job", "namespace", "pod", "instance", "severity", "alertname", "le"
-"""Labels that Prometheus adds, besides those of the metrics."""
+"""Labels that Prometheus adds to those of the metrics."""
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def _helm() -> None:
 
 
 def rendered(**values: Any) -> dict[str, Any]:
-    """The spec of the PrometheusRule."""
+    """Returns the spec of the PrometheusRule."""
     text = installyaml.render({"prometheusRule": {"enabled": True, **values}})["prometheusrule.yaml"]
     found: dict[str, Any] = safeyaml.load(text)["spec"]
     return found
@@ -48,7 +48,7 @@ def alerts(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def run_promtool(folder: Path, *words: str) -> str:
-    """Its complaints, empty where there are none."""
+    """Returns promtool's error output; empty if there is none."""
     require("prometheus", promtool(), "apt-get install --no-install-recommends prometheus")
     done = subprocess.run(["promtool", *words], cwd=folder, capture_output=True, text=True, timeout=120)
     return "" if done.returncode == 0 else done.stdout + done.stderr
@@ -56,8 +56,8 @@ def run_promtool(folder: Path, *words: str) -> str:
 
 @dataclass(frozen=True)
 class Case:
-    """After `minutes` with these series, one value a minute in promtool's notation, so many alerts fire. `SELF` stands
-    for the labels of an operator."""
+    """After `minutes` with these series, one value a minute in promtool's notation, this number of alerts fires. `SELF`
+    stands for the labels of an operator."""
 
     alert: str
     minutes: int
@@ -85,7 +85,7 @@ CASES = [
         1,
         {f"remit_audit_available{{{SELF}}}": "1x3 0x30", f"remit_leader{{{SELF}}}": "1x30"},
     ),
-    Case(  # one that waits for the Lease has no audit trail
+    Case(  # an operator that waits for the Lease has no audit trail
         "RemitAuditUnavailable",
         10,
         0,
@@ -102,7 +102,7 @@ CASES = [
         1,
         {f"remit_audit_head_seq{{{SELF}}}": "90x5 80x30", f"remit_leader{{{SELF}}}": "1x30"},
     ),
-    Case(  # a restart shows 0 until the operator leads and has read its trail
+    Case(  # after a restart the value is 0 until the operator leads and has read its trail
         "RemitAuditTruncated",
         7,
         0,
@@ -211,7 +211,7 @@ CASES = [
         1,
         {f'{DENIED}{{{SELF},decision="Denied",kind="ExecutionTask",operation="http"}}': "0+3x30"},
     ),
-    Case(  # a burst within the first scrape of the counter
+    Case(  # a burst before the first scrape of the counter
         "RemitPolicyDenials",
         20,
         1,

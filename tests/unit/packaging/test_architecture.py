@@ -1,4 +1,5 @@
-"""The table of packages in docs/architecture.md is the one that import-linter holds, and the folder has no other."""
+"""Tests that the table of packages in docs/architecture.md matches import-linter's contract, and that there are no
+other packages."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ PACKAGE = ROOT / "operator/remit"
 
 
 def contract() -> list[set[str]]:
-    """The layers of the strict contract, the lowest first."""
+    """Returns the layers of the strict contract, the lowest first."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
     (layers,) = (contract for contract in settings["contracts"] if contract["type"] == "layers")
     assert layers["containers"] == ["remit"]

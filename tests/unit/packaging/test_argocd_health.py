@@ -1,4 +1,4 @@
-"""The health scripts for Argo CD, run by Lua."""
+"""Tests the health scripts for Argo CD with Lua."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_release_that_waits_is_suspended() -> None:
 
 
 def test_a_release_reads_as_what_it_is() -> None:
-    """With what the pipeline itself writes."""
+    """The statuses are those that the pipeline itself writes."""
 
     def told(sim: Sim) -> str:
         return health("Deployment", sim.object)[0]

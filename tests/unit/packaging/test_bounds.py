@@ -1,4 +1,4 @@
-"""Whatever is awaited of something outside has a bound that can be seen where it is awaited, or a reason why not."""
+"""Tests that every await of something outside has a visible bound, or a documented reason why not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.no_cover  # it reads the package, and runs none of it
+pytestmark = pytest.mark.no_cover  # the tests read the package and run none of it
 PACKAGE = Path(__file__).parents[3] / "operator" / "remit"
 
 AWAITED = {
@@ -18,7 +18,8 @@ AWAITED = {
 }
 """Methods and functions that wait for a peer, a process or a name server when they are awaited."""
 BLOCKING = {"run": "subprocess", "check_output": "subprocess", "check_call": "subprocess", "wait": "client"}
-"""Functions that block, by the name of what they are of. So do `communicate`, and a `wait` or `join` without a time."""
+"""Functions that block, with the module or object that they belong to. `communicate`, and `wait` or `join` without a
+timeout, also block."""
 Found = Iterator[tuple[str, ast.Call, bool]]
 
 
@@ -74,11 +75,11 @@ UNBOUNDED = {
         "release/traffic/runtime.py:changes readline",
     ],
 }
-"""Where a bound is elsewhere, or there is to be none: by the reason."""
+"""Calls whose bound is elsewhere, or that need none, by the reason."""
 
 
 def calls(tree: ast.AST) -> Found:
-    """Each call that has to have a bound of its own, with the functions that it is in, and whether it has one."""
+    """Returns each call that needs a bound of its own, with its enclosing functions, and whether it has one."""
 
     def walk(
         node: ast.AST, where: tuple[str, ...], bounded: bool, awaited: bool
@@ -113,7 +114,7 @@ def waits(call: ast.Call, awaited: bool) -> bool:
 
 
 def is_process(owner: str) -> bool:
-    """An asyncio.Event has a `wait`, too, and a str has a `join`."""
+    """Returns whether the owner is a process: an asyncio.Event also has a `wait`, and a str a `join`."""
     return owner.rpartition(".")[2].strip("_") in {"process", "child", "thread"}
 
 
@@ -158,5 +159,5 @@ def test_what_runs_an_event_loop_does_not_wait_for_its_threads() -> None:
             for node in ast.walk(ast.parse(path.read_text()))
         )
     }
-    # In its own thread, which is a daemon; by itself, for tests; and `run` itself.
+    # The first runs in a daemon thread of its own, the second is a process for tests, and the third is `run` itself.
     assert plain == {"controllers/watching.py", "controlplane/__main__.py", "threads.py"}

@@ -1,4 +1,4 @@
-"""The chart, rendered by Helm's own engine."""
+"""Tests the chart, rendered by Helm's own engine."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def render(helm: Any, **values: Any) -> dict[str, str]:
 
 
 def objects(texts: dict[str, str]) -> Objects:
-    """By kind and name, without the CRDs, which take longer to read than all others."""
+    """Returns the objects by kind and name, without the CRDs, which take longer to parse than all others."""
     found = installyaml.objects({name: text for name, text in texts.items() if name != "crds.yaml"})
     return {(document["kind"], document["metadata"]["name"]): document for document in found}
 
@@ -102,7 +102,7 @@ JOB_VERBS = {
 
 
 def granted(found: Objects) -> dict[tuple[str, str], set[str]]:
-    """The verbs of each resource, of all roles together."""
+    """Returns the verbs of each resource, of all roles together."""
     verbs: dict[tuple[str, str], set[str]] = {}
     for (kind, _), role in found.items():
         for rule in role["rules"] if kind in {"Role", "ClusterRole"} else ():
@@ -125,7 +125,7 @@ def test_jobs_are_granted_where_tasks_run_as_jobs(helm: Any, backends: list[str]
 
 
 def operator_settings(found: Objects, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
-    """What the command line and the environment of the pod mean to the operator."""
+    """Returns the operator's settings that follow from the command line and the environment of the pod."""
     given: list[Settings] = []
 
     async def take(settings: Settings, *_: Any) -> None:
@@ -228,7 +228,7 @@ def test_user_namespaces_are_granted_only_when_asked_for(helm: Any) -> None:
 
 
 def test_an_operator_in_the_image_can_be_killed_by_what_it_started() -> None:
-    """The first process of a container cannot."""
+    """The first process of a container cannot be killed from inside."""
     assert 'ENTRYPOINT ["tini", "--", "remit"]' in (ROOT / "Dockerfile").read_text()
 
 
@@ -348,7 +348,7 @@ def test_two_installations_share_no_object(one: dict[str, Any], another: dict[st
         ({"namespaces": ["team-a"]}, False),
         ({"namespaces": ["team-a"], "crds": {"install": True}}, True),
         ({"crds": {"install": False}}, False),
-        # They were brought by a release that deletes what it has no longer, and every task with them.
+        # A release that does not keep the CRDs created them, so removing them would delete them and every task.
         ({"namespaces": ["team-a"], "crds": {"keep": False}}, True),
     ],
     ids=str,
@@ -403,7 +403,7 @@ def test_each_replica_has_a_volume_of_its_own(helm: Any) -> None:
     assert set(spec["persistentVolumeClaimRetentionPolicy"].values()) == {"Retain"}, "it holds the audit trail"
     assert [volume["name"] for volume in pod(found)["volumes"]] == ["tmp"]
     assert {"name": "state", "mountPath": "/var/lib/remit"} in operator_container(found)["volumeMounts"]
-    # What cannot be changed later does not change with the version of the chart.
+    # Immutable fields must not change with the version of the chart.
     assert claim["metadata"]["labels"] == spec["selector"]["matchLabels"]
 
 
@@ -433,7 +433,7 @@ def test_a_single_replica_is_told_so_and_never_overlaps(helm: Any, persistence: 
         found = objects(render(helm, **values))
         assert f"--replicas={count}" in operator_container(found)["args"]
         assert pod(found)["tolerations"] == tolerated
-        if not persistence:  # a StatefulSet never has two pods of one name
+        if not persistence:  # a StatefulSet never has two pods with the same name
             at_once = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
             strategy = workload(found)["spec"]["strategy"]
             assert strategy == ({"type": "Recreate"} if count == 1 else at_once)
@@ -538,12 +538,12 @@ def test_the_pod_takes_what_is_added(helm: Any) -> None:
 
 
 def with_mistake(values: Any, path: tuple[str, ...]) -> dict[str, Any]:
-    """A value at `path` that the chart does not have."""
+    """Adds a value at `path` that the chart does not have."""
     return {path[0]: with_mistake(values[path[0]], path[1:])} if path else {"mistake": 1}
 
 
 def closed(schema: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    """All objects of the schema that are not maps of texts or amounts, and parts of Kubernetes' own types."""
+    """Yields all objects of the schema except for maps of texts or amounts and parts of Kubernetes' own types."""
     if schema.get("type") == "object" and not isinstance(schema.get("additionalProperties"), dict):
         yield path, schema
     for name, part in schema.get("properties", {}).items():
@@ -581,7 +581,7 @@ def test_every_object_of_the_schema_is_closed() -> None:
 
 
 def described(values: dict[str, Any], schema: dict[str, Any], path: str = "") -> Iterator[str]:
-    """The values of which the schema says nothing."""
+    """Yields the values that the schema does not describe."""
     for name, value in values.items():
         part = schema.get("properties", {}).get(name)
         if part is None and not isinstance(schema.get("additionalProperties"), dict) and "$ref" not in schema:
@@ -613,7 +613,7 @@ def test_every_value_is_in_the_schema() -> None:
         ({"maxArtifacts": "lots"}, "maxArtifacts"),
         ({"retention": {"outputMaxAge": "a month"}}, "outputMaxAge"),
         ({"retention": {"maxAudit": "30d"}}, "maxAudit"),
-        ({"retention": {"auditMaxAge": False}}, "auditMaxAge"),  # off, without quotes
+        ({"retention": {"auditMaxAge": False}}, "auditMaxAge"),  # the YAML value `off` without quotes
         ({"retention": {"maxLogs": "1Gi"}}, "maxLogs"),
         ({"extraVolumes": [{"name": "state", "emptyDir": {}}]}, "extraVolumes"),
         ({"extraVolumes": [{"name": "mine", "emptydir": {}}]}, "extraVolumes"),
@@ -667,7 +667,8 @@ def test_who_asked_is_believed_only_where_it_is_stamped(helm: Any) -> None:
 
 
 def test_the_stamp_is_named_after_the_release(helm: Any) -> None:
-    """Rendered as on a cluster that has the kind: the engine here knows the kinds of its own Kubernetes only."""
+    """Rendered as on a cluster with that kind, because the engine here knows only the kinds of its own Kubernetes
+    version."""
     template = (CHART / "templates/requestedby.yaml").read_text()
     assert all(text in template for text in ("$account", "$name", "files/requested-by.yaml"))
     stamped = (CHART / "files/requested-by.yaml").read_text()

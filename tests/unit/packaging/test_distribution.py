@@ -1,4 +1,5 @@
-"""What is published: its dependencies are declared, its archives hold what they should, and the wheel works alone."""
+"""Tests what is published: its dependencies are declared, its archives contain what they should, and the wheel works
+alone."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.no_cover  # it runs none of the package in this process
+pytestmark = pytest.mark.no_cover  # the tests run none of the package in this process
 
 ROOT = Path(__file__).parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -25,7 +26,7 @@ SOURCE = ROOT / "operator/remit"
 
 
 def named(requirement: str) -> str:
-    """The project that a requirement is about, as indexes write it."""
+    """Returns the normalized name of a requirement's project."""
     found = re.match(r"[A-Za-z0-9._-]+", requirement)
     assert found, requirement
     return normal(found[0])
@@ -36,7 +37,7 @@ def normal(name: str) -> str:
 
 
 def imported(path: Path) -> set[str]:
-    """The first names of what a module imports."""
+    """Returns the top-level names of the modules that a file imports."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -67,7 +68,7 @@ def test_every_dependency_has_one_version_in_the_constraints() -> None:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the wheel and the source archive."""
+    """Provides a folder with the wheel and the source archive."""
     folder = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "hatchling", "build", "-d", str(folder)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
@@ -90,7 +91,7 @@ def test_the_source_archive_holds_the_package_and_what_describes_it(built: Path)
 
 
 def test_the_wheel_works_in_an_environment_of_its_own(built: Path, tmp_path: Path) -> None:
-    """Its dependencies come from this environment, so that no index is needed; Remit itself comes from the wheel."""
+    """The dependencies come from this environment, so that no index is needed; Remit itself comes from the wheel."""
     wheel = next(built.glob("*.whl"))
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()

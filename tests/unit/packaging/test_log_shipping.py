@@ -1,4 +1,4 @@
-"""The examples for Fluent Bit and Loki: they read the files that Remit writes, and the times in them."""
+"""Tests the examples for Fluent Bit and Loki: they read the files that Remit writes, and parse their times."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def inputs() -> dict[str, dict[str, Any]]:
 
 
 def parsed(name: str, line: bytes) -> datetime.datetime:
-    """The moment that the parser `name` finds in a line. `%L` is Fluent Bit's fraction of a second."""
+    """Returns the time that the parser `name` finds in a line. `%L` is Fluent Bit's fraction of a second."""
     (parser,) = (each for each in FLUENT_BIT["parsers"] if each["name"] == name)
     assert parser["format"] == "json"
     text = orjson.loads(line)[parser["time_key"]]

@@ -41,7 +41,8 @@ def chart() -> dict[str, str]:
 
 
 def test_install_is_what_the_chart_makes_by_default(kubectl: str, chart: dict[str, str]) -> None:
-    """All of it, but for what is Helm's own, and a namespace under the strictest of the Pod Security Standards."""
+    """They contain everything except for Helm's own objects, and have a namespace with the strictest Pod Security
+    Standard."""
     built = identified(build(kubectl, "manifests/install"))
     namespace = built.pop(("Namespace", "", "remit-system"))
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"

@@ -1,4 +1,5 @@
-"""The pages for people: their links lead somewhere, and what they show of our kinds is what an API server takes."""
+"""Tests the pages of the documentation: their links have targets, and an API server accepts the objects that they
+show."""
 
 from __future__ import annotations
 
@@ -48,7 +49,7 @@ WHOLE = {
     "CommandPolicy": {},
     "Deployment": {"artifact": {"path": "/srv/app"}, "target": {"process": {"command": ["app"]}}},
 }
-"""What a part of a spec is shown without."""
+"""Fields that the pages omit when they show a part of a spec."""
 
 
 def named(path: Path) -> str:
@@ -56,12 +57,12 @@ def named(path: Path) -> str:
 
 
 def prose(page: Path) -> str:
-    """Without blocks and spans of code, in which brackets are no links."""
+    """Returns the text without blocks and spans of code, in which brackets are not links."""
     return re.sub(r"```.*?```|``.*?``|`[^`\n]*`", "code", page.read_text(), flags=re.DOTALL)
 
 
 def anchors(page: Path) -> set[str]:
-    """As GitHub makes them of headings; and those that are written out."""
+    """Returns the anchors that GitHub makes of headings, and explicit ones."""
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     kept = set(string.ascii_lowercase + string.digits + "-_ ")
     seen: Counter[str] = Counter()
@@ -161,13 +162,14 @@ def test_a_mistake_would_be_seen(kind: str, spec: dict[str, Any], mistake: str) 
 
 
 def completed(part: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The objects of which this might be a part."""
+    """Yields the objects of which this might be a part."""
     for kind, rest in WHOLE.items():
         yield {"apiVersion": "remit.dev/v1alpha1", "kind": kind, "metadata": {"name": "x"}, "spec": {**rest, **part}}
 
 
 def mistakes(document: dict[str, Any]) -> list[str]:
-    """What `kubectl apply` would be told by an API server; and what an operator would say of a policy."""
+    """Returns the errors that an API server would report to `kubectl apply`, and those that an operator would report
+    about a policy."""
     schema, obj = SCHEMAS[document["kind"]], copy.deepcopy(document)
     found = [f"unknown field {path}" for path in schema.prune(obj)]
     schema.default(obj)

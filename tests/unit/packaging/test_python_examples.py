@@ -1,4 +1,4 @@
-"""The Python that the pages show is right by the types of the package, as `mypy --strict` has them."""
+"""Tests that the Python code of the pages passes `mypy --strict` with the types of the package."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def test_examples_have_the_types_of_the_package(tmp_path: Path) -> None:
     for page in PAGES:
         for found in re.finditer(r"^```python\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE):
             line = page.read_text()[: found.start(1)].count("\n")
-            # An error is reported with the line of the page.
+            # Lines are padded, so that an error is reported with the line of the page.
             (examples / f"{page.stem.replace('-', '_').lower()}_{line}.py").write_text("\n" * line + found[1])
     assert list(examples.iterdir())
-    # What mypy knows of the package, and of what that imports, it knows the next time.
+    # The cache keeps what mypy knows of the package and its imports for the next run.
     command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", str(examples)]
     command += ["--cache-dir", str(ROOT / ".mypy_cache/examples")]
     env = {"MYPYPATH": str(ROOT / "operator"), "PATH": ""}

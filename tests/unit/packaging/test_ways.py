@@ -1,4 +1,4 @@
-"""The pages that lead through the code name files that are there, and count them right."""
+"""Tests that the pages about the code name existing files, and count them correctly."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ PACKAGE = ROOT / "operator/remit"
 PAGES = [ROOT / "docs" / name for name in ("architecture.md", "glossary.md", "where-to-change.md")]
 ARCHITECTURE, GLOSSARY, CHANGES = (page.read_text() for page in PAGES)
 FOLDERS = (ROOT, PACKAGE, PACKAGE / "controlplane")
-"""Where a path may begin; the last one for the way of a request."""
+"""Where a path may begin; the last one is for the description of a request."""
 ENDINGS = (".py", ".md", ".yaml", ".json", ".toml", ".tpl", ".txt", ".html")
 STEP = re.compile(r"^\d+\. (.+(?:\n   +.+)*)", re.MULTILINE)
 COUNT = re.compile(r"That is (\d+) files: (\d+) hand the \w+ on, and (\d+) are asked")
 
 
 def named_paths(page: str) -> Iterator[str]:
-    """Code spans that name a file or a folder of the repository: by how they begin, or by how they end."""
+    """Yields code spans that name a file or a folder of the repository, recognized by their beginning or end."""
     text = re.sub(r"^```.*?^```", "", page, flags=re.DOTALL | re.MULTILINE)
     for span in re.findall(r"`([^`\s]+)`", text):
         first, slash, _ = span.partition("/")
@@ -41,7 +41,8 @@ def section(heading: str) -> str:
 
 
 def files(text: str) -> tuple[set[str], set[str]]:
-    """Of the steps of a way: those that hand on, which are bold, and those that are asked."""
+    """Returns the files in the steps of a description: those in bold, which pass the work on, and those that are only
+    called."""
     steps = "\n".join(STEP.findall(text))
     every = {path for path in re.findall(r"`([^`\s]+)`", steps) if path.endswith(".py")}
     bold = set(re.findall(r"\*\*`([^`\s]+)`\*\*", steps))

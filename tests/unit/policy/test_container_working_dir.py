@@ -1,4 +1,4 @@
-"""The folder of a container that a program is executed in: the container's own, or one that a policy lists."""
+"""Tests the working directory of a program in a container: the container's own, or one that a policy lists."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_what_is_not_seen_is_refused_whatever_policies_say(character: str) -> No
 
 @pytest.mark.parametrize("folder", ["/proc", "/proc/self/fd/7", "/proc/1/root", "/dev/fd", "/dev/fd/8"])
 def test_a_folder_that_a_runtime_has_open_is_refused_whatever_policies_say(folder: str) -> None:
-    """Runtimes have leaked descriptors of the host's folders into what they start."""
+    """Runtimes have leaked descriptors of the host's folders into containers."""
     decision = decided(folder, allowing("/**"))
     assert (decision.reason, folder in decision.message) == (Reason.INVALID_REQUEST, True)
     assert decided("/process", allowing("/**")).allowed

@@ -1,4 +1,4 @@
-"""What a task may set in its environment is what a policy lists, and a few names that steer nothing."""
+"""Tests that a task may set only environment variables that a policy lists, and a few harmless ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def decided(
     ceiling: list[str] | None = None,
     enforcement: str = "Enforce",
 ) -> Decision:
-    """What a policy with `environment.allow: allow` says to `git clone` with these variables."""
+    """Returns the decision of a policy with `environment.allow: allow` on `git clone` with these variables."""
 
     def policy(namespace: str, names: list[str]) -> CommandPolicy:
         return CommandPolicy.parse(

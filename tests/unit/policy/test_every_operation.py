@@ -1,4 +1,5 @@
-"""Of every operation: bad input is told the field and the remedy, and a denial names what would have allowed it."""
+"""Tests for every operation that an error names the field and the remedy, and that a denial names what would allow
+it."""
 
 from __future__ import annotations
 
@@ -28,18 +29,18 @@ CONNECTION = {"name": "db", "key": "url"}
 
 @dataclass(frozen=True)
 class Bad:
-    """What is wrong, the field that is named, and words of the remedy."""
+    """An invalid operation, the field that the error names, and words of the remedy."""
 
     subject: dict[str, Any]
     field: str
     remedy: str
     beside: dict[str, Any] = field(default_factory=dict)
-    """What else the spec has."""
+    """Further fields of the spec."""
 
 
 @dataclass(frozen=True)
 class Denied:
-    """What is asked, of which policy, which fields of that the denial names, and what is changed to be allowed."""
+    """An operation, a policy, the fields of the policy that the denial names, and the change that allows it."""
 
     subject: dict[str, Any]
     policy: dict[str, Any]
@@ -275,7 +276,7 @@ def served() -> Schema:
 
 
 def answer(served: Schema, obj: dict[str, Any]) -> str:
-    """What the API server says to a task; where it takes it, what the operator says."""
+    """Returns the API server's error about a task or, if it accepts the task, the operator's."""
     defaulted = served.default(obj)
     if causes := served.validate(defaulted if defaulted is not None else obj):
         return "; ".join(f"{cause.field}: {cause.message}" for cause in causes)

@@ -1,4 +1,4 @@
-"""Policy tests for an installation that runs Jobs, or has an image of its own."""
+"""Tests policies for an installation that runs Jobs, or has an image of its own."""
 
 from __future__ import annotations
 

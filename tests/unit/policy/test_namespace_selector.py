@@ -1,4 +1,4 @@
-"""Ceilings that speak for some namespaces: chosen by what the one who asks cannot choose."""
+"""Tests ceilings for some namespaces, which are selected by a label that the requester cannot choose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Globs of paths mean the same wherever they are written, and nothing more than a reference says."""
+"""Tests that globs of paths have the same meaning everywhere, and match no more than a reference implementation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NAMES = st.lists(st.sampled_from(["a", "b", "ab"]), min_size=1, max_size=5)
 
 
 def reference(glob: str, path: str) -> bool:
-    """A glob with `**` for any characters, in each way to leave folders out that are called `**`."""
+    """Matches a glob with `**` for any characters, and with each way to leave out folders for `**`."""
     parts = glob.split("/")
     spans = [index for index, part in enumerate(parts) if part == "**" and index > 0]
     for left_out in itertools.chain.from_iterable(itertools.combinations(spans, n) for n in range(len(spans) + 1)):
@@ -60,7 +60,7 @@ def test_a_glob_matches_what_the_reference_does(glob: str, path: str) -> None:
 @example(parts=["**", "a"], names=["a"])
 @example(parts=["a", "**", "b"], names=["a", "b"])
 def test_a_tree_is_walked_by_the_same_rules(parts: list[str], names: list[str]) -> None:
-    if parts[-1] == "**":  # of a task, it is what is below the folder, and of a policy the folder, too
+    if parts[-1] == "**":  # in a task it stands for what is below the folder, in a policy for the folder too
         parts = [*parts, "*"]
     pattern = PathPattern(parts, whole_folders=False)
     state = pattern.start
@@ -102,7 +102,7 @@ def file(path: str, glob: str | None = None, deny: tuple[str, ...] = ()) -> Deci
 
 def mount(path: str) -> Decision:
     rules = {"hostPaths": [{"paths": ["/logs/**/*.log"]}]}
-    # As if the schema had let it through.
+    # The volume is constructed as if the schema had accepted it.
     volume = Volume.model_construct(name="v", host_path=HostPathVolume.model_construct(path=path))
     commands = {"allow": [{"executable": "ls"}]}
     return decide(request("ls", volumes=(volume,)), [policy(commands=commands, volumes=rules)])

@@ -1,4 +1,4 @@
-"""What the pod of a Job may have."""
+"""Tests which options the pod of a Job may have."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_every_character_that_is_not_seen_is_refused():
         unseen = unseen or ord(character) & 0xFFFE == 0xFFFE or 0xFDD0 <= ord(character) <= 0xFDEF
         if unseen:
             assert refused_character(f"a{character}") is not None, hex(ord(character))
-        elif category not in {"Cn", "Co"}:  # newer versions of Unicode have more of them
+        elif category not in {"Cn", "Co"}:  # newer versions of Unicode assign more of them
             assert refused_character(f"a{character}") is None, hex(ord(character))
 
 

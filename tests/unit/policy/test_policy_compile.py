@@ -100,7 +100,7 @@ def test_all_mistakes_are_found_at_once():
 
 
 def test_a_policy_cannot_blow_up():
-    # each of these fits by itself
+    # Each of these is within the limit by itself.
     compiled = allowing(*(["a{1000}" * 9] * 120))
     assert [problem.field for problem in compiled.problems] == ["spec.commands"]
     assert "too big" in compiled.problems[0].message

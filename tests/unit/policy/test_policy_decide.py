@@ -48,7 +48,7 @@ class TestDefaultDeny:
         assert (decision.allowed, decision.reason) == (False, Reason.INVALID_COMMAND)
 
     def test_an_operation_that_no_rule_is_about(self, monkeypatch):
-        monkeypatch.delitem(RULES, "process")  # such as one that is added, and its rules forgotten
+        monkeypatch.delitem(RULES, "process")  # as if a check were added without its rules
         decision = decide(PolicyRequest(namespace="data", operation="process"), [allowing(".*")])
         assert (decision.allowed, decision.reason) == (False, Reason.OPERATION_NOT_ALLOWED)
 
@@ -59,7 +59,7 @@ class TestDefaultDeny:
 
 class TestWork:
     SLOW = "(.*(a|b|ab|ba)){1000}c"
-    """It fills RE2's cache of states again and again, and then takes a step for each of its instructions."""
+    """A pattern that fills RE2's cache of states repeatedly, and then takes a step for each of its instructions."""
 
     def long(self, program="echo"):
         return request(program, "".join(random.Random(7).choices("ab", k=60_000)))
@@ -428,7 +428,7 @@ def test_a_message_fits_into_an_event():
 
 
 class TestWhatTheInstallationSays:
-    """Where runs what does not say where."""
+    """Tests where a task runs that does not specify it."""
 
     CLUSTER = Installation(backend="kubernetes", image="base:1")
 
@@ -476,7 +476,7 @@ class TestWhatTheInstallationSays:
         assert here.placed(self.asked(image="i")) == ("docker", "i")
         assert here.placed(self.asked()) == ("process", None)
         assert here.placed(self.asked(backend="process")) == ("process", None)
-        assert Installation().placed(self.asked(image="i")) == ("process", "i")  # which is refused
+        assert Installation().placed(self.asked(image="i")) == ("process", "i")  # this is refused later
         assert self.CLUSTER.placed(self.asked(image="i")) == ("kubernetes", "i")
         denied = self.decided(here, {"image": "i"}, images={"allow": ["i"]})
         assert denied.reason == Reason.BACKEND_NOT_ALLOWED
@@ -488,7 +488,7 @@ class TestWhatTheInstallationSays:
         assert self.CLUSTER.placed(task.model_copy(update={"status": chosen})) == ("process", None)
 
     def upgraded(self, spec=None, *, finished_at=None, phase="Running"):
-        """A task of an operator whose own image was another one."""
+        """Returns a task of an operator whose own image was another one."""
         attempt = {"id": "a-1", "number": 1, "backend": "kubernetes", "startedAt": "2026-01-01T00:00:00Z"}
         attempt |= {"finishedAt": finished_at} if finished_at else {}
         status = {"phase": phase, "backend": "kubernetes", "image": "base:0", "attempts": [attempt]}

@@ -1,4 +1,4 @@
-"""Where a task may connect to: by name, by port, and by what the name turns out to be."""
+"""Tests where a task may connect to: by name, by port, and by the address of the name."""
 
 import ipaddress
 from typing import Any

@@ -1,4 +1,4 @@
-"""Engines, as releases name them and as policies do: host by label or address range, user and port for themselves."""
+"""Tests addresses of engines in releases and policies: the host by label or address range, user and port separately."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever is thrown at the parsers of commands, patterns and paths: a right answer or an honest refusal."""
+"""Tests that the parsers of commands, patterns and paths return a correct result or an error for any input."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from support import repetitions
 
 pytestmark = pytest.mark.no_cover
 
-# Surrogates included: argv may hold bytes that are no text.
+# Including surrogates, because argv may contain bytes that are not text.
 ANYTHING = st.text(st.characters(codec=None, exclude_categories=()), max_size=30)
 WORDS = st.lists(st.text(max_size=12), min_size=1, max_size=5)
 SHELLISH = st.text(alphabet="ab \t'\"\\;|&<>()", max_size=14)
@@ -63,7 +63,7 @@ def test_a_line_is_split_as_a_shell_does(line: str) -> None:
         ["/bin/sh", "-c", f"set -- {line.strip()}\nfor word; do printf '%s\\0' \"$word\"; done"],
         capture_output=True,
         check=True,
-        cwd="/proc",  # where no redirection can write
+        cwd="/proc",  # no redirection can write there
     )
     assert shown.stdout.decode().split("\0")[:-1] == words
 
@@ -82,7 +82,7 @@ def test_what_is_acceptable_is_harmless(argv: list[str]) -> None:
         assert argv
         assert argv[0]
         assert not any(unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"} for character in text)
-        text.encode()  # it is text
+        text.encode()  # asserts that it is text
         assert posixpath.normpath(argv[0]) == argv[0].removeprefix("./") or takes_a_detour(argv[0])
     else:
         assert refused_character(wrong) is None, "the explanation itself is harmless"
@@ -174,7 +174,7 @@ def test_a_private_file_stays_where_it_may_be(root: str, parts: list[str]) -> No
         return
     assert plain, path
     assert posixpath.normpath(accepted) == accepted
-    # What the schema lets in, the sandbox takes.
+    # The sandbox accepts what the schema accepts.
     Launch(
         Bubblewrap("/usr/bin/bwrap", "0.11.0", True, None), executable="/usr/bin/true", argv=["true"], env={},
         files={accepted: b"x"}, network="none", disk_bytes=None, working_dir="/", read_only_paths=(), rlimits={},

@@ -1,4 +1,4 @@
-"""One spelling for each host, whatever way it is written."""
+"""Tests that each host has one canonical form, however it is written."""
 
 import ipaddress
 import socket
@@ -29,7 +29,7 @@ def test_a_name_has_one_spelling(spelling: str) -> None:
 
 
 def test_letters_that_look_alike_are_other_letters() -> None:
-    assert canonical_host("exаmple.com") == "xn--exmple-4nf.com"  # a Cyrillic one, on purpose
+    assert canonical_host("exаmple.com") == "xn--exmple-4nf.com"  # intentionally a Cyrillic letter
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_numbers_are_read_as_the_resolver_reads_them(text: str) -> None:
         theirs: str | None = socket.inet_ntoa(socket.inet_aton(text))
     except OSError:
         theirs = None
-    if theirs is not None and "0x." not in f"{text}.":  # a bare 0x is a zero to browsers and nothing to libc
+    if theirs is not None and "0x." not in f"{text}.":  # browsers read a bare 0x as zero, and libc rejects it
         assert ours == theirs
     assert ours is None or isinstance(canonical_host(text), ipaddress.IPv4Address)
 

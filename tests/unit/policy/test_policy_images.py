@@ -1,4 +1,4 @@
-"""A glob over image references says nothing of a registry that it does not name."""
+"""Tests that a glob over image references matches only the registry that it names."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def test_the_starts_on_record_leave_the_same_bucket_behind():
     spec = RateSpec(per_minute=2, burst=2)
     assert replay([130.0, 100.0], spec, 131.0).tokens == pytest.approx(1 + 1 / 30)
     assert replay([], spec, 5.0) == Bucket(2, 5.0)
-    assert replay([9000.0, 9000.0], spec, 5.0) == Bucket(0, 5.0)  # by a clock that ran ahead
+    assert replay([9000.0, 9000.0], spec, 5.0) == Bucket(0, 5.0)  # by a clock that was ahead
 
 
 def test_a_rate_as_written():

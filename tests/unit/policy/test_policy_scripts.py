@@ -1,4 +1,4 @@
-"""Scripts: the interpreter and the source must both be known."""
+"""Tests scripts: both the interpreter and the source must be listed."""
 
 from __future__ import annotations
 

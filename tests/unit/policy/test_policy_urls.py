@@ -1,4 +1,4 @@
-"""One canonical form for each URL, which every program reads alike; and none for what programs read differently."""
+"""Tests that each URL has one canonical form, which every program reads alike, and that ambiguous URLs have none."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ HOSTS = st.one_of(
         ("https://a.test/a b|c[d]", "https://a.test/a%20b%7Cc%5Bd%5D"),
         ("https://a.test/a:@!$&'()*+,;=b", "https://a.test/a:@!$&'()*+,;=b"),
         ("https://a.test?x[]=%7e/?%0a", "https://a.test/?x%5B%5D=%7e/?%0a"),
-        ("https://a.test/%2f?acl=%2f*~hmac=1", "https://a.test/%2F?acl=%2f*~hmac=1"),  # a token of Akamai, as signed
+        ("https://a.test/%2f?acl=%2f*~hmac=1", "https://a.test/%2F?acl=%2f*~hmac=1"),  # a signed token of Akamai
         ("https://a.test/?", "https://a.test/?"),
         ("https://a.test/...", "https://a.test/..."),
         ("https://a.test/100%25", "https://a.test/100%25"),
@@ -158,7 +158,7 @@ def allows(path: str, *globs: str) -> bool:
         ("/caf\u00e9/%7e*", "/caf%C3%A9/~me", True),
         ("/a b/?", "/a%20b/c", True),
         ("/v1/.*", "/v1/.well-known", True),
-        # What a server may read as another path must be in the rule as it stands in the URL.
+        # A part that a server may read as another path must be in the rule exactly as in the URL.
         ("/v1/*", "/v1/a%2Fb", False),
         ("/v1/**", "/v1/a%2fb", False),
         ("/v1/a%2fb/*", "/v1/a%2Fb/c", True),

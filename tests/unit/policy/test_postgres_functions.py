@@ -1,4 +1,4 @@
-"""Which functions of PostgreSQL an entry of `databases.postgres.functions` is about."""
+"""Tests which functions of PostgreSQL an entry of `databases.postgres.functions` matches."""
 
 from __future__ import annotations
 

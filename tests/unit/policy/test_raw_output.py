@@ -1,4 +1,4 @@
-"""Output is kept as written only where the policy and every ceiling allow it."""
+"""Tests that output is kept unredacted only if the policy and every ceiling allow it."""
 
 from __future__ import annotations
 

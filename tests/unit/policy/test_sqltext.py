@@ -1,4 +1,4 @@
-"""Code, strings and comments of SQL, as PostgreSQL tells them apart."""
+"""Tests that code, strings and comments of SQL are distinguished as in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_code_has_no_string_or_comment_left(sql: str) -> None:
         return
 
     def without_strings(text: str) -> list[str]:
-        return text.replace("'1'", " ").split()  # two that were put away may read as one that goes on
+        return text.replace("'1'", " ").split()  # two adjacent strings may be read as one that continues
 
     assert without_strings(code_of(code).text) == without_strings(code)
 

@@ -1,4 +1,4 @@
-"""The starter policy says yes to what it is for, and nobody gets around it."""
+"""Tests that the starter policy allows what it is for, and cannot be bypassed."""
 
 from pathlib import Path
 

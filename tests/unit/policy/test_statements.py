@@ -1,4 +1,4 @@
-"""Kinds of SQL statement, and the functions that they call, told by their words."""
+"""Tests the kinds of SQL statements, and the functions that they call."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_what_is_copied_to_the_client_is_told_and_what_would_come_from_it_is_ref
     assert read_statement("copy (select 1) to /* */ stdout").copies
     assert read_statement("copy t to stdin").copies
     assert not read_statement("copy t to program 'to stdout'").copies
-    for client in ("stdin", "stdout"):  # the server does not tell them apart
+    for client in ("stdin", "stdout"):  # the server does not distinguish them
         with pytest.raises(UnreadableStatement, match="copies from STDIN"):
             kinds(f"copy t(a) from {client}")
 
@@ -251,14 +251,14 @@ def test_a_keyword_is_a_function_only_in_quotes_or_in_a_schema(word: str) -> Non
     ids=lambda sql: sql[:20],
 )
 def test_the_largest_statements_are_read_in_linear_time(sql: str) -> None:
-    """Each was read by a parser, or by a pattern that tries again, in seconds up to centuries."""
+    """Earlier versions read each of them with a parser or a backtracking pattern in seconds up to centuries."""
     steps = 0
 
     def count(*_: object) -> None:
         nonlocal steps
         steps += 1
 
-    sys.setprofile(count)  # of calls, which are what grows: patterns are held to their time by the test's own
+    sys.setprofile(count)  # counts calls; the test's own timeout limits the time in patterns
     try:
         read_statement(sql)
     except UnreadableStatement:

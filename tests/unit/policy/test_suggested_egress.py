@@ -1,4 +1,4 @@
-"""What is suggested for connections that a proxy refused, or that policies in Audit let through."""
+"""Tests suggestions for connections that a proxy refused, or that policies in Audit mode allowed."""
 
 from __future__ import annotations
 

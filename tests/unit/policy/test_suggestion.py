@@ -1,4 +1,4 @@
-"""A suggested policy allows what was seen and nothing else, and says what it could not allow."""
+"""Tests that a suggested policy allows what was observed and nothing else, and names what it cannot allow."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def command(name: str, line: str, **spec: Any) -> Run:
 
 
 def compiled(suggestion: Suggestion) -> list[CompiledPolicy]:
-    """As an API server would hand them to an operator."""
+    """Returns the policies as an API server would deliver them to an operator."""
     policies = [compile_policy(CommandPolicy.parse(each.object)) for each in suggestion.policies]
     assert all(each.ready for each in policies), [each.problems for each in policies]
     return policies
@@ -69,7 +69,7 @@ def why(suggestion: Suggestion) -> dict[str, str]:
 
 
 def neighbours(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """Tasks that differ from this one in one thing that a policy looks at, and from any other task."""
+    """Returns tasks that differ from this one, and from each other, in one thing that policies check."""
     found = [{**spec, "env": [*spec.get("env", ()), {"name": "ANOTHER", "value": "x"}]}]
     if "image" in spec:
         found.append({**spec, "image": f"{spec['image']}-{OTHER}"})
@@ -137,9 +137,7 @@ def test_what_was_seen_is_allowed_and_its_neighbours_are_not(
             continue
         assert decided(found, each.request).allowed
         alone, elsewhere = suggest([each], "data", []), {**spec, "network": other_network(spec)}
-        assert not decided(
-            alone, asked(elsewhere)
-        ).allowed  # a command may be there that another task starts as a process
+        assert not decided(alone, asked(elsewhere)).allowed  # another task may start the same command as a process
         for neighbour in neighbours(spec):
             assert not decided(found, asked(neighbour)).allowed, neighbour
     chance.shuffle(runs)

@@ -1,4 +1,4 @@
-"""Which files a task may have and leave: what a policy lists, and nothing else."""
+"""Tests which files a task may have and leave: only what a policy lists."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PATHS = {"hostPaths": [{"paths": ["/srv/projects/*"], "access": ["ReadOnly", "Re
 
 
 def asked(source: dict[str, Any], access: str = "ReadOnly", mount_path: str = "/src", **spec: Any) -> PolicyRequest:
-    """What a task asks that mounts one volume."""
+    """Returns the request of a task that mounts one volume."""
     volumes = {"volumes": [{"name": "v", **source}]}
     mounts = {"volumeMounts": [{"name": "v", "mountPath": mount_path, "access": access}]}
     task = {"command": {"argv": ["ls"]}, **(volumes | mounts if source else {}), **spec}
@@ -165,7 +165,8 @@ def test_the_deepest_root_of_all_policies_holds() -> None:
 
 @pytest.mark.parametrize("glob", ["/srv/*/src", "/srv/*/src/**", "/srv/shop/*", "/srv/shop/src", "/srv/sho?/**"])
 def test_no_link_leads_to_what_the_rule_does_not_allow(glob: str) -> None:
-    """`/srv/shop/src`, made a link to `../other/private` by whoever owns the shop, stays below `/srv`."""
+    """If the owner of the shop replaces `/srv/shop/src` by a link to `../other/private`, the path stays below
+    `/srv`."""
     policy = allowing("ls", volumes={"hostPaths": [{"paths": [glob]}]})
     assert host_path_terms([policy], "/srv/shop/src", "ReadOnly").root == "/srv/shop/src"
 
@@ -186,7 +187,7 @@ def test_an_artifact_that_says_no_size_gets_what_every_policy_grants() -> None:
 
 
 def reading(source: dict[str, Any], path: str = "dump.sql", **spec: Any) -> PolicyRequest:
-    """What a task asks that has a file of a volume as its standard input."""
+    """Returns the request of a task with a file of a volume as its standard input."""
     volumes = {"volumes": [{"name": "v", **source}], "stdinFrom": {"volume": {"name": "v", "path": path}}}
     task = {"command": {"argv": ["ls"]}, **volumes, **spec}
     parsed = ExecutionTask.parse({"metadata": {"name": "t", "namespace": "data"}, "spec": task})
@@ -206,7 +207,7 @@ def test_a_file_for_standard_input_is_judged_as_its_volume_to_be_read() -> None:
 
 
 def test_to_write_to_the_volume_is_not_to_read_it() -> None:
-    """A mount of it that is allowed does not make it so."""
+    """An allowed mount of the volume does not allow it."""
     writing = {"hostPaths": [{"paths": ["/srv/projects/*"], "access": ["ReadWrite"]}]}
     mounts = [{"name": "v", "mountPath": "/src", "access": "ReadWrite"}]
     request = reading(host_path("/srv/projects/shop"), volumeMounts=mounts)

@@ -1,4 +1,4 @@
-"""A program starts in its own private workspace, and nowhere else."""
+"""Tests that a program may start only in its own private workspace."""
 
 from __future__ import annotations
 

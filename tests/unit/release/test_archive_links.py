@@ -1,4 +1,4 @@
-"""Where symbolic links lead, compared with where the kernel's rules say that they lead."""
+"""Tests the targets of symbolic links against the kernel's resolution."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ paths = st.lists(st.sampled_from([*NAMES, "link", "..", ".", ""]), min_size=1, m
 
 
 def _is_target(parts: Parts) -> bool:
-    return parts[0] != ""  # an absolute one is refused before
+    return parts[0] != ""  # absolute paths are refused earlier
 
 
 @given(st.dictionaries(st.sampled_from(FOLDERS).map(lambda folder: (*folder, "link")), paths.filter(_is_target)))
@@ -35,7 +35,7 @@ def test_no_link_that_stays_is_followed_out_of_the_folder(links: dict[Parts, Par
 
 
 def _resolved_by_kernel(path: Path) -> str | None:
-    """None for what leads nowhere."""
+    """Returns the path that the kernel resolves; None if it does not exist."""
     try:
         descriptor = os.open(path, os.O_PATH)
     except OSError:

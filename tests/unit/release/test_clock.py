@@ -1,4 +1,4 @@
-"""When a Deployment that waits is looked at again."""
+"""Tests when a waiting Deployment is reconciled again."""
 
 from __future__ import annotations
 

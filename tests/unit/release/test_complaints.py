@@ -1,4 +1,4 @@
-"""What users of other release tools complain about, each shown not to happen here as far as a decision can show it."""
+"""Tests that common complaints about other release tools do not apply here, as far as decisions can show it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a spec comes to: its revision's digest, its environment and files, and what becomes of it without them."""
+"""Tests the snapshot of a spec: its revision's digest, its environment and files, and missing references."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_a_digest_does_not_let_its_reader_try_values_of_a_secret() -> None
     other, _ = await read(Objects("other", pin=b"1234"), spec(secrets=MOUNT))
     assert one.spec_hash != other.spec_hash
     assert one.versions != other.versions
-    assert one.former_hash == other.former_hash == "c6b499fcd4033203"  # as 0.1 has it
+    assert one.former_hash == other.former_hash == "c6b499fcd4033203"  # the digest of version 0.1
     config = [{"name": "db", "mountPath": "/run/db"}]
     first, _ = await read(Objects("one", pin=b"1234"), spec(config=config))
     second, _ = await read(Objects("other", pin=b"1234"), spec(config=config))

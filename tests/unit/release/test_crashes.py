@@ -1,4 +1,5 @@
-"""Crashes of new instances: before one is healthy for the first time it may try again, after that the release fails."""
+"""Tests crashes of new instances: an instance may be retried until it is healthy for the first time; after that a crash
+fails the release."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ def test_a_crash_of_an_instance_that_was_healthy_fails_the_release_in_every_stag
     strategy: dict[str, Any], stages: dict[str, Any], reason: str, outcome: str, back: bool
 ) -> None:
     sim = live("v1", strategy=strategy).apply(version="v2", strategy=strategy, stages=stages)
-    if stages and strategy == CANARY:  # whose last step waits for somebody
+    if stages and strategy == CANARY:  # its last step waits for a promotion
         sim.waits_for("AwaitingPromotion")
         sim.ask("promote")
     if reason == "HookRunning":
@@ -62,7 +63,7 @@ def test_a_crash_in_the_middle_of_a_rolling_release_fails_it() -> None:
 
 
 def test_a_crash_is_known_to_an_operator_that_was_not_there() -> None:
-    """The incarnations are in status, so that a restart of the operator forgets none."""
+    """The incarnations are in status, so a restarted operator has them."""
     sim = live("v1").apply(version="v2", strategy=MANUAL)
     sim.waits_for("AwaitingPromotion")
     restarted = Sim(
@@ -85,7 +86,8 @@ def test_a_crash_during_a_pause_fails_the_release_once_it_is_resumed() -> None:
 
 @pytest.mark.parametrize("replicas", [1, 6])
 def test_crashes_of_a_slow_start_are_counted_for_each_instance(replicas: int) -> None:
-    """However many instances there are, each may crash as often before it is healthy for the first time."""
+    """Each instance may crash equally often before it is healthy for the first time, whatever the number of
+    instances."""
     sim = live("v1", replicas=replicas).apply(version="v2", replicas=replicas)
     sim.behaviour["v2"] = "crashing"
     while not sim.observed.green.instances or sim.observed.green.instances["0"].restarts < 4:
@@ -105,7 +107,7 @@ def test_one_instance_that_keeps_crashing_is_given_up_beside_others_that_are_wel
 
 
 def test_an_instance_that_is_taken_away_has_not_crashed() -> None:
-    """Scaled down, evicted, or on a target that came back empty: its successor begins anew."""
+    """The instance was scaled down or evicted, or the target came back empty; its successor starts anew."""
     sim = live("v1", replicas=2).apply(version="v2", replicas=2, strategy=MANUAL)
     sim.waits_for("AwaitingPromotion")
     sim.apply(version="v2", replicas=1, strategy=MANUAL)

@@ -1,4 +1,4 @@
-"""What tools wait for is true of the spec that is declared now, and of no earlier one."""
+"""Tests that conditions that tools wait for describe the current spec, and never an earlier one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ EVENTS = st.one_of(
 
 
 class Watched:
-    """A Deployment of which each status is compared with what is declared and what serves."""
+    """A Deployment whose every status is compared with what is declared and what serves."""
 
     def __init__(self, strategy: dict[str, Any], bakes: bool) -> None:
         stages = {"prePromotion": [hook()], "bakeSeconds": 5} if bakes else {}
@@ -114,13 +114,13 @@ class Watched:
             assert {each.name: each.state for each in status.stages}[status.stage] in {"Running", "Failed"}  # type: ignore[index]
 
     def cannot_begin(self) -> bool:
-        """The spec names a revision that is not kept, and nothing else has to be done first."""
+        """Returns whether the spec names a revision that is not kept, and nothing else has to be done first."""
         sim, back = self.sim, self.sim.wish.rollback_to
         if back is None or back.revision in sim.revisions or sim.deleted or sim.wish.paused or sim.problem:
             return False
         state, live = sim.state, sim.state.live
         at_rest = state.releasing is None and not state.paused and state.rollback_to is None and not state.settled
-        # A release leaves its failover to the step after its end, and until that is taken work goes on.
+        # A release leaves its failover to the step after its end; until then there is work in progress.
         route = (sim.observed.live, sim.observed.share, sim.observed.failover)
         moved = live is not None and route != (live.slot, 0, False)
         return at_rest and not moved and not sim.observed.unreachable
@@ -146,7 +146,7 @@ class Watched:
 def test_what_is_waited_for_is_true_of_the_declared_spec(
     strategy: dict[str, Any], bakes: bool, under_way: int, events: list[tuple[str, Any]]
 ) -> None:
-    # Most of what matters happens in the middle of a second release, and shows when it ends.
+    # Most relevant events happen during a second release, and show when it ends.
     watched = Watched(strategy, bakes)
     first: list[tuple[str, Any]] = [("steps", 25), ("version", "v2"), ("steps", under_way)] if under_way else []
     for what, value in [*first, *events, ("steps", 20)]:
@@ -184,7 +184,7 @@ def test_what_cannot_begin_is_told_while_the_old_side_is_kept() -> None:
     sim = live("v1").apply(version="v2")
     sim.waits_for("ScaleDownDelay")
     sim.apply(version="v2", rollbackTo={"revision": 99}).step()
-    assert sim.observed.blue.revision == 1  # the scale-down delay is not over
+    assert sim.observed.blue.revision == 1  # the scale-down delay has not ended
     assert (sim.status.phase, kstatus(sim.object)) == ("Degraded", "Failed")
     stalled = next(each for each in sim.status.conditions if each.type == "Stalled")
     assert (stalled.reason, stalled.message) == ("RevisionUnknown", "spec.rollbackTo: revision 99 is not kept")

@@ -1,4 +1,4 @@
-"""What a target behind the proxy was told: how it is kept, and the route that it comes to."""
+"""Tests the desired state of a target behind the proxy: how it is stored, and the route that follows from it."""
 
 from __future__ import annotations
 

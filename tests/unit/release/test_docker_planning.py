@@ -1,4 +1,4 @@
-"""What an engine is told of a replica, and what is made of what it answers."""
+"""Tests the requests to an engine for a replica, and how its responses are interpreted."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_addresses_are_given_once_and_to_hosts_alone(names, random):
     assert len(addresses) == len(names)
     assert addresses <= set(NETWORK.subnet.hosts()) - {NETWORK.subnet[1]}
     assert not {str(each) for each in addresses} & NETWORK.used
-    # One that is made anew alone, while the others stay, gets what it had.
+    # A container that is recreated alone gets its previous address.
     for name in names[:1]:
         others = frozenset(address for other, address in given_out.items() if other != name)
         assert assigned(Network("net", NETWORK.subnet, NETWORK.used | others), [name])[name] == given_out[name]

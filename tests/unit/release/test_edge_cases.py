@@ -1,4 +1,4 @@
-"""The named edge cases of a release: each has one end, and this is the table of them."""
+"""Tests the named edge cases of a release in a table: each has one outcome."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MANUAL = {"type": "BlueGreen", "blueGreen": {"autoPromote": False}}
 
 
 def end(sim: Sim) -> tuple[str, str, str]:
-    """Outcome, reason, and the version that serves then."""
+    """Returns outcome, reason, and the version that serves then."""
     finish = sim.finish()
     return finish.outcome, finish.reason, sim.serving
 
@@ -250,7 +250,7 @@ def test_a_side_is_switched_to_once_it_has_been_healthy_for_min_ready_seconds() 
 
 @pytest.mark.no_cover
 def test_where_nothing_counts_requests_health_decides_the_bake() -> None:
-    """As on Kubernetes, where a Service counts none."""
+    """On Kubernetes, a Service does not count requests."""
     for behaviour, outcome in (("well", "Promoted"), ("unhealthy", "RolledBack")):
         target = {"docker": None, "kubernetes": {}}
         sim = live("v1", target=target).apply(version="v2", target=target, stages={"bakeSeconds": 600})
@@ -270,7 +270,7 @@ def test_where_nothing_counts_requests_health_decides_the_bake() -> None:
         (5, (0, 0), (5, 4), "Promoted"),
         (100, (0, 0), (50, 50), "Promoted"),
         (0, (0, 0), (1000, 5), "RolledBack"),
-        (5, (1000, 0), (50, 6), "RolledBack"),  # another proxy counts anew
+        (5, (1000, 0), (50, 6), "RolledBack"),  # another proxy counts from 0
     ],
 )
 def test_failed_requests_in_the_bake_send_a_release_back(
@@ -296,9 +296,9 @@ def test_failed_requests_in_the_bake_send_a_release_back(
     ("good", "bad", "outcome"),
     [
         (0, 5, "RolledBack"),
-        (100, 6, "RolledBack"),  # more than 5 % lately, far fewer since the switch
+        (100, 6, "RolledBack"),  # more than 5 % recently, far fewer since the switch
         (100, 4, "Promoted"),  # too few to count
-        (200, 6, "Promoted"),  # 3 % lately
+        (200, 6, "Promoted"),  # 3 % recently
     ],
 )
 def test_requests_that_fail_late_in_a_long_bake_are_not_outweighed_by_earlier_ones(
@@ -559,7 +559,7 @@ def test_a_problem_with_the_wish_is_waited_out_or_told_of() -> None:
 
 
 def test_a_revision_that_is_released_again_within_a_second_is_another_release() -> None:
-    """Its hooks and its report are told from those of the one before by the moment when it began."""
+    """Its hooks and its report are distinguished from the earlier ones by the time when it began."""
     sim = live("v1")
     sim.behaviour["v2"] = "unhealthy"
     sim.apply(version="v2").finish()
@@ -586,7 +586,7 @@ def test_a_rollback_to_what_cannot_be_brought_back_is_refused_before_anything_is
     sim.waits_for("AwaitingPromotion")
     before, sim.obstacles = sim.observed, {1: GONE, 2: GONE}
     target = revision or 2
-    if revision is None:  # then it is what is live that is meant, which needs nothing
+    if revision is None:  # None means the live revision, which needs nothing
         sim.ask("abort").finish()
         sim.settle()
         before, target = sim.observed, 1

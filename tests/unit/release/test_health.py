@@ -1,4 +1,4 @@
-"""Health checks: thresholds, and an end that never waits for a check that has just been answered."""
+"""Tests health checks: thresholds, and an end that never waits for a check that was just answered."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ CHECK = HealthCheck.model_validate({"tcp": {"port": 80}, "periodSeconds": 60, "t
 
 @pytest.mark.parametrize("turns", range(8))
 async def test_it_ends_in_whatever_moment_an_answer_comes(turns: int) -> None:
-    """An answer and the end may come in the same turn of the event loop; `asyncio.wait_for` forgets the end then."""
+    """A response and the end may occur in the same turn of the event loop, in which case `asyncio.wait_for` loses the
+    cancellation."""
     asked: asyncio.Queue[asyncio.Future[str]] = asyncio.Queue()
 
     async def check() -> str:

@@ -1,4 +1,4 @@
-"""What a spec says of the end of instances and of what is spoken at their ports, as targets take it."""
+"""Tests how targets use a spec's settings about the end of instances and the protocols of their ports."""
 
 from __future__ import annotations
 

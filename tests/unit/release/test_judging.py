@@ -1,4 +1,4 @@
-"""What policy says to Deployments: where they go, and what runs there."""
+"""Tests policy decisions on Deployments: where they release to, and what they run."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_nothing_is_allowed_by_nobody():
 
 @pytest.mark.parametrize("backends", [None, ["kubernetes"], ["process"], ["process", "kubernetes"]])
 def test_processes_go_live_only_where_the_operator_runs_processes(backends: list[str] | None):
-    """Whatever it runs by default, and whatever policies allow: a process is not a Job."""
+    """This holds whatever its default backend is and whatever policies allow: a process is not a Job."""
     policy: dict[str, Any] = {
         "commands": {"allow": [{"executable": "sleep", "args": ["9"]}]},
         "http": {"allow": [{"hosts": ["files.example"]}]},

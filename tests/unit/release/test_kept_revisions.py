@@ -1,4 +1,4 @@
-"""Revisions that an earlier version of Remit kept, which had other rules for what a spec may say."""
+"""Tests revisions that an earlier version of Remit kept, whose rules for specs were different."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from remit.release.targets.kubernetes.revisions import ClusterRevisions, control
 
 
 class Cluster:
-    """An API server with these ControllerRevisions, and nothing else."""
+    """An API server with only these ControllerRevisions."""
 
     def __init__(self, objects: dict[str, Any]) -> None:
         self.objects = objects
@@ -43,7 +43,7 @@ STAGES = {"stages": {"prePromotion": [{"name": "gate", "task": {"nothing": True}
 
 
 async def kept(folder: Path, **changes: Any) -> LocalRevisions:
-    """Revision 1 as it should be, and revision 2 with `changes` to its spec."""
+    """Keeps a valid revision 1, and revision 2 with `changes` to its spec."""
     for number in (1, 2):
         await LocalRevisions(folder).keep(Revision(number, snapshot(spec())), Material({"GREETING": "hello"}))
     document = orjson.loads((folder / "2.json").read_bytes())

@@ -1,4 +1,4 @@
-"""What the objects of a cluster say of a release."""
+"""Tests how the state of a release is read from the objects of a cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Liveness checks: which instances are restarted, and which are not."""
+"""Tests liveness checks: which instances are restarted, and which are not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATIENCE = 60
 
 @dataclass
 class Instance:
-    """Answers as it is told to, and waits to be told how its restart came about."""
+    """An instance whose responses and restarts the test controls."""
 
     says: str = ""
     cannot: bool = False
@@ -61,7 +61,7 @@ async def test_one_that_fails_is_restarted_once_and_again_where_that_failed() ->
 
 
 async def test_an_old_verdict_restarts_nothing() -> None:
-    """Of a host that was out of reach until now, all instances have failed."""
+    """All instances of a host that was unreachable until now have failed."""
     failed, instance = asyncio.Event(), Instance("no route to host")
     liveness = Liveness(failed.set)
     async with asyncio.timeout(PATIENCE):

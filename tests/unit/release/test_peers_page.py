@@ -1,4 +1,4 @@
-"""docs/releases-peers.md names tests that are there."""
+"""Tests that docs/releases-peers.md names existing tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pipeline in the named cases: what each comes to."""
+"""Tests the outcomes of the pipeline in named cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever happens, in whatever order: the promises of the pipeline hold."""
+"""Tests that the pipeline keeps its promises under any sequence of events."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BOUND = 400
 
 
 class Chaos(RuleBasedStateMachine):
-    """One Deployment, and everything that can befall it."""
+    """One Deployment and all events that can affect it."""
 
     strategies: tuple[dict[str, Any], ...] = ()
 
@@ -50,7 +50,7 @@ class Chaos(RuleBasedStateMachine):
         self.crashed: datetime.datetime | None = None
         self.sim = live("v1", **self.fixed) if under_way else Sim(wish=self.wish())
         self.sim.terse = True
-        # Most of what matters happens in the middle of a release, so that is where it begins.
+        # Most relevant events happen during a release, so the test starts there.
         self.edit_version("v2")
         for _ in range(under_way):
             self.checked_step("")
@@ -138,7 +138,7 @@ class Chaos(RuleBasedStateMachine):
         sim, empty = self.sim, SlotView()
         sim.observed = replace(sim.observed, blue=empty, green=empty, live=None, share=0, preview=None)
         if sim.state.releasing is not None and sim.state.releasing.failure is None:
-            self.crashed = None  # nobody saw that crash, and what comes back are other instances
+            self.crashed = None  # the crash was not observed, and later instances are different ones
 
     @rule(seconds=st.sampled_from([0, 1, 10, 31, 61, 130]))
     def time_goes_by(self, seconds: int) -> None:
@@ -146,7 +146,7 @@ class Chaos(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 12), kill=st.sampled_from(["", "", "", "before", "between"]))
     def work(self, count: int, kill: str) -> None:
-        """The operator goes on for a while, and is then killed, or not."""
+        """Runs the operator for a number of steps, and then kills it or not."""
         for _ in range(count):
             self.checked_step("")
             self.sim.breathe(1)
@@ -173,13 +173,13 @@ class Chaos(RuleBasedStateMachine):
             if release.started_at == self.crashed and "0" in watched:
                 assert decision.step.outcome != "Promoted", "promoted although an instance crashed since it was healthy"
             if decision.step.outcome != "Promoted" and decision.state.live is not None:
-                # Where the target lost even the route, and nothing could be brought back, there is nobody to serve.
+                # If the target lost even the route and nothing could be restored, no side serves.
                 lost = observed.live is None and decision.step.reason == "RollbackFailed"
                 assert lost or observed.live == decision.state.live.slot, "what it ends with is what serves"
         return sim.step(kill=kill)
 
     def check_live_side(self, step: Step) -> None:
-        """What serves is not touched before the other side is healthy."""
+        """Asserts that the serving side is not changed before the other side is healthy."""
         sim, observed = self.sim, self.sim.observed
         if observed.live is None or sim.deleted or not isinstance(step, Drain | Retire | Provision | Scale):
             return
@@ -199,7 +199,7 @@ class Chaos(RuleBasedStateMachine):
         return replicas in self.asked_replicas or kind in {"Recreate", "Rolling"}
 
     def check_switch(self, step: Switch) -> None:
-        """Requests are sent only where somebody is healthy, or back to where they were."""
+        """Asserts that requests are sent only to a side with healthy instances, or back to the previous side."""
         sim, observed = self.sim, self.sim.observed
         release = sim.decide().state.releasing
         state = sim.decide().state
@@ -218,7 +218,8 @@ class Chaos(RuleBasedStateMachine):
             assert view.healthy > 0 or (state.live is not None and state.live.replicas == 0)
 
     def teardown(self) -> None:
-        """Under a fair schedule it comes to an end: the target is there, steps work, somebody promotes.
+        """Asserts that the release ends under a fair schedule: the target is available, steps succeed, and promotions
+        are given.
 
         A side that failed and stayed live is such an end as long as it is not whole: the other side is kept, and
         somebody has to go back to it.
@@ -255,7 +256,7 @@ class Chaos(RuleBasedStateMachine):
         raise AssertionError(f"no end; last: {sim.steps[-6:]}")
 
     def check_settled(self) -> None:
-        """One side is live at most, and nothing else is left."""
+        """Asserts that at most one side is live, and that nothing else remains."""
         sim, observed = self.sim, self.sim.observed
         if sim.state.live is not None:
             assert observed.live == sim.state.live.slot
@@ -265,7 +266,8 @@ class Chaos(RuleBasedStateMachine):
         assert observed.preview is None
 
     def check_kept(self) -> None:
-        """The release is over, and it failed; the side that it left in place waits for those who return to it."""
+        """Asserts that the release ended and failed, and that the side that it left in place remains available for a
+        rollback."""
         sim, last, side = self.sim, self.sim.state.release, self.sim.state.live
         assert last is not None
         assert side is not None

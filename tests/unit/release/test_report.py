@@ -1,4 +1,4 @@
-"""What a report says of a release: of one that a simulated target went through, and of hostile and odd ones."""
+"""Tests reports of releases that a simulated target performed, and of hostile and unusual ones."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def good() -> Report:
 def test_a_release_of_the_simulated_world(good: Report) -> None:
     assert (good.outcome, good.revision, good.artifact, good.slot) == ("Promoted", 2, "shop:v2", "green")
     stages = {stage.name: stage for stage in good.stages}
-    assert "Retire" not in stages  # it goes on after the end
+    assert "Retire" not in stages  # this stage continues after the end
     assert stages["Bake"].seconds == 10
     assert stages["PostPromotion"].seconds is None
     assert sum(stage.seconds or 0 for stage in good.stages) == good.seconds
@@ -152,7 +152,7 @@ def test_processor_time_is_told_between_samples_and_not_across_restarts() -> Non
 
 
 class ProxySnapshot(HTMLParser):
-    """What a browser would make of a page."""
+    """Parses a page as a browser would."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -192,7 +192,7 @@ def hostile(good: Report, text: str) -> Report:
 
 
 _WORDS_OF_ITS_OWN = {*SLOTS, "Failed"}
-"""Words by which the page is laid out: it has a row for each side. Hypothesis tries constants of the code, too."""
+"""Words of the page's own layout, which has a row for each side. Hypothesis also tries constants of the code."""
 
 
 @given(st.text(min_size=1, max_size=60).filter(lambda text: text not in _WORDS_OF_ITS_OWN) | st.just(HOSTILE))

@@ -1,4 +1,4 @@
-"""Plots: well-formed and harmless SVG, whatever the data."""
+"""Tests that plots are well-formed and harmless SVG, whatever the data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def plain(value: float) -> str:
 
 
 def drawn(text: str) -> ElementTree.Element:
-    """The plot, once it is seen to be well-formed and to stay on its paper."""
+    """Returns the plot after asserting that it is well-formed and stays inside its view box."""
     root = ElementTree.fromstring(text)
     width, height = map(float, root.attrib["viewBox"].split()[2:])
     for element in root.iter():

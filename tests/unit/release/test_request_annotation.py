@@ -1,4 +1,4 @@
-"""Requests by hand: what can be read of the annotation, and what is said of what cannot."""
+"""Tests manual requests: how the annotation is parsed, and the errors for invalid ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tunnel to an engine whose `ssh` hangs holds up no end."""
+"""Tests that a tunnel to an engine whose `ssh` hangs does not delay the shutdown."""
 
 from __future__ import annotations
 

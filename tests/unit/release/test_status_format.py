@@ -1,4 +1,4 @@
-"""What is written to status. `statuses.json` was written by the version before; files and objects like it are kept."""
+"""Tests the format of status. The previous version wrote `statuses.json`; such files and objects are still in use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What status says while a step is taken."""
+"""Tests the message of status during a step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How each strategy takes over: what runs, and where requests go, at every moment of it."""
+"""Tests how each strategy takes over: what runs and where requests go, at every moment."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CANARY = {"type": "Canary", "canary": {"steps": [{"weight": 20, "pauseSeconds": 
 
 
 def moments(sim: Sim) -> Iterator[Sim]:
-    """Every moment of a release, to its end."""
+    """Yields every moment of a release until its end."""
     for _ in range(500):
         step = sim.step()
         yield sim
@@ -300,7 +300,7 @@ def test_recreate_waits_on_the_way_back_for_what_a_retired_side_still_runs() -> 
     sim.waits_for("Baking")
     sim.ask("abort")
     assert sim.until(Retire) == Retire("green")
-    sim.put("green", SlotView(started=1))  # pods take their time, and their workload is gone before them
+    sim.put("green", SlotView(started=1))  # pods end with a delay, after their workload is gone
     step = sim.step()
     assert isinstance(step, Wait)
     assert step.reason == "Stopping"

@@ -1,4 +1,4 @@
-"""The locks of proxies: one for each Deployment, as long as somebody needs it."""
+"""Tests the locks of proxies: one for each Deployment, for as long as it is needed."""
 
 from __future__ import annotations
 

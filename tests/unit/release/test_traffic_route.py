@@ -1,4 +1,4 @@
-"""What a route may be, how it is written for HAProxy, and what HAProxy says of itself."""
+"""Tests valid routes, their HAProxy configuration, and how HAProxy's state is parsed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what is in force to what is wanted, as commands."""
+"""Tests the commands that lead from the current to the desired configuration."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ routes = st.tuples(*(entries[port] for port in PORTS)).map(partial(Route, "a/b")
 
 @dataclass
 class Proxy:
-    """As much of HAProxy as the commands need: replicas by name, whether they are ready, and the map."""
+    """The part of HAProxy that the commands need: replicas by name, whether they are ready, and the map."""
 
     busy: bool
     up: set[str] = field(default_factory=set)
@@ -76,7 +76,7 @@ class Proxy:
         return {address: name.startswith("backup-") for name, (address, ready) in servers if ready}
 
     def used(self, port: int, slot: Slot) -> dict[str, bool]:
-        """The replicas that requests of this side may be given to now."""
+        """Returns the replicas to which requests of this side may be sent now."""
         return self.ready(port, Pool(slot, self.green[port] >= FAILOVER))
 
     def _weights(self, port: int) -> dict[Slot, int]:
@@ -149,7 +149,7 @@ DOWN, UNCHECKED = replace(GREEN, up=False), replace(GREEN, checked=False)
 
 
 def two_ports(first: Server, second: Server, *, green_percent: int = 0) -> ProxySnapshot:
-    """Blue is up at a live port and at a preview port, green is so."""
+    """Returns a state in which blue serves a live and a preview port, and green has the given share."""
     weights: dict[Slot, int] = {"blue": 100 - green_percent, "green": green_percent}
     greens = zip(PORTS, (first, second), strict=True)
     return ProxySnapshot(

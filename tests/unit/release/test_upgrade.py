@@ -1,4 +1,5 @@
-"""Releases that version 0.1 began, and this version takes over: its status knew of restarts, and of no incarnation."""
+"""Tests releases that version 0.1 began and this version continues: the old status contains restarts, and no
+incarnations."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ def of_version_0_1(status: DeploymentStatus, restarts: int) -> DeploymentStatus:
 
 
 def baking(**stages: object) -> Sim:
-    """The second version is live and watched, and its first instance had been restarted three times before."""
+    """The second version is live and in the bake stage, and its first instance had been restarted three times
+    before."""
     sim = Sim(spec("v1"))
     sim.finish()
     sim.apply(version="v2", stages={"bakeSeconds": 60, **stages})

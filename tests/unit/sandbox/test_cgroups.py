@@ -48,7 +48,7 @@ def test_a_container_sees_a_part_of_its_path(tmp_path):
 
 @pytest.fixture
 def v2(tmp_path, monkeypatch) -> CgroupTree:
-    """A folder that has what the kernel would put into a new v2 cgroup."""
+    """Provides a folder with the files of a new cgroup of version 2."""
     files = ("cgroup.procs", "memory.max", "memory.swap.max", "cpu.max", "pids.max", "io.max")
     real = Path.mkdir
 
@@ -93,7 +93,7 @@ def test_v2_bandwidth_is_given_for_each_disk(v2, monkeypatch):
 
 @pytest.fixture
 def v1(tmp_path, monkeypatch) -> CgroupTree:
-    """A folder for each controller, with what the kernel would put into a new v1 cgroup."""
+    """Provides a folder for each controller with the files of a new cgroup of version 1."""
     files = {
         "memory": ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"),
         "pids": ("pids.max",),
@@ -179,7 +179,7 @@ def test_a_limit_that_is_refused_leaves_nothing(tmp_path):
 
 
 def test_a_delegated_v2_subtree_is_prepared(tmp_path):
-    """The files are the kernel's; what is written to them, and where, is what matters."""
+    """The kernel provides the files; the test checks what is written to which of them."""
     (tmp_path / "cgroup.controllers").write_text("cpu io memory pids rdma")
     (tmp_path / "cgroup.subtree_control").write_text("")
     reasons: list[str] = []
@@ -230,7 +230,7 @@ def test_an_operator_alone_in_its_cgroup_moves_to_a_leaf(tmp_path, monkeypatch):
 
 
 def test_an_operator_uses_the_cgroup_above_that_its_supervisor_left(tmp_path):
-    """Both are in the leaf then, and nothing is in the cgroup itself."""
+    """Both are in the leaf then, and the cgroup itself has no processes."""
     top = tmp_path / "scope"
     top.mkdir()
     for name, text in {

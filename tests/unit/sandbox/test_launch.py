@@ -94,7 +94,7 @@ def test_an_error_at_any_step_returns_every_descriptor(monkeypatch, step):
     def fail(*_: object, **__: object) -> None:
         raise LookupError(step)
 
-    Launch(PLAIN, **OPTIONS, system_call_filter=b"12345678").close()  # a filter is stored once, and stays
+    Launch(PLAIN, **OPTIONS, system_call_filter=b"12345678").close()  # a filter is stored once and kept
     monkeypatch.setattr(launch, step, fail)
     before = descriptors()
     with pytest.raises(LookupError, match=step):

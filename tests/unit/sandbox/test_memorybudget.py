@@ -1,4 +1,4 @@
-"""What tasks may be promised of the operator's own memory."""
+"""Tests how much of the operator's own memory tasks may reserve."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_operator_keeps_a_reserve(limit: int | None, total: int | None) -> N
 @pytest.mark.parametrize(
     ("bubblewrap", "cgroups", "demand"),
     [
-        (BWRAP, MEMORY, 64),  # what is written to a tmpfs is within the cgroup's limit
+        (BWRAP, MEMORY, 64),  # what is written to a tmpfs counts towards the cgroup's limit
         (BWRAP, CgroupTree(1, {"pids": Path("/c")}), 64 + 3 * 16),
         (BWRAP, None, 64 + 3 * 16),
         (None, None, 64),  # the private folders are on a disk

@@ -1,4 +1,4 @@
-"""As whom an attempt runs that has folders of the host."""
+"""Tests the user of an attempt with folders of the host."""
 
 from __future__ import annotations
 

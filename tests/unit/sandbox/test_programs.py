@@ -1,4 +1,4 @@
-"""Why a program is not there for a sandbox: where it is on this host, and what would show it."""
+"""Tests the explanation why a sandbox lacks a program: where it is on this host, and how to provide it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The filter, executed as the kernel would: so both architectures are tested on either."""
+"""Tests the filter by executing it as the kernel would, for both architectures on either."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LATER = st.integers(NEWEST + 1, 0x3FFFFFFF)
 
 
 def verdict(program: bytes, number: int, *arguments: int, audit: int) -> str | int:
-    """Run classic BPF over a struct seccomp_data."""
+    """Runs classic BPF over a struct seccomp_data, and returns the verdict."""
     padded = [*arguments, 0, 0, 0, 0, 0, 0][:6]
     data = struct.pack("<IIQ6Q", number & 0xFFFFFFFF, audit, 0, *(a & (2**64 - 1) for a in padded))
     code = list(struct.iter_unpack("<HBBI", program))
@@ -100,7 +100,7 @@ JUDGED_BESIDE_OTHERS = """
 
 
 def test_no_call_is_taken_off_the_lists():
-    """The other tests ask of each call on a list; this one asks of each call that has to be on one."""
+    """The other tests check each call on a list; this one checks that each call that must be listed is."""
     assert set(REFUSED) == {*NOT_PERMITTED.split(), *NOT_THERE.split()}
     assert {name for name in REFUSED if error_of(name) == ENOSYS} == set(NOT_THERE.split())
     assert set(REFUSED_ON_A_SHARED_HOST) == set(NOT_BESIDE_OTHERS.split())
@@ -153,25 +153,25 @@ def test_no_namespace_can_be_made(judge, flag):
 
 
 def test_threads_and_forks_are_allowed(judge):
-    thread = 0x3D0F00  # what pthread_create asks for
+    thread = 0x3D0F00  # the flags of pthread_create
     assert judge("clone", thread) == ALLOW
     assert judge("clone", 0x1200011) == ALLOW
     assert judge("unshare", 0x400) == ALLOW
     assert judge("unshare", 0x80) == EPERM  # a time namespace
-    assert judge("clone", 0x80) == ALLOW  # an odd signal
+    assert judge("clone", 0x80) == ALLOW  # an unusual signal
 
 
 @pytest.mark.parametrize("request_number", [0x5412, 0x541C, 0x5423])
 def test_no_terminal_is_typed_into(judge, request_number):
     assert judge("ioctl", 0, request_number) == EPERM
-    assert judge("ioctl", 0, request_number | 1 << 32) == EPERM  # the kernel looks at 32 bits
+    assert judge("ioctl", 0, request_number | 1 << 32) == EPERM  # the kernel reads 32 bits
     assert judge("ioctl", 0, 0x5413) == ALLOW
 
 
 def test_personalities_that_weaken_a_process_are_refused(judge):
     for harmless in (0, 8, 0x20000, 0x20008, 0xFFFFFFFF):
         assert judge("personality", harmless) == ALLOW
-    for weakening in (0x40000, 0x400000, 0x100000, 0x40008):  # no randomisation, read implies exec, page zero
+    for weakening in (0x40000, 0x400000, 0x100000, 0x40008):  # no randomization, read implies exec, page zero
         assert judge("personality", weakening) == EPERM
 
 
@@ -193,7 +193,7 @@ def test_only_the_families_that_were_thought_of_give_sockets(family, kind, proto
         (socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0, "none", ALLOW),
         (socket.AF_INET6, socket.SOCK_DGRAM, socket.IPPROTO_UDP, "none", ALLOW),
         (socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP, "host", EPERM),
-        (socket.AF_INET, socket.SOCK_STREAM, 262, "host", EPERM),  # MPTCP, for which Landlock's TCP rules do not hold
+        (socket.AF_INET, socket.SOCK_STREAM, 262, "host", EPERM),  # MPTCP, to which Landlock's TCP rules do not apply
         (socket.AF_INET, socket.SOCK_STREAM, 132, "host", EPERM),  # SCTP
         (socket.AF_NETLINK, socket.SOCK_RAW, 0, "none", EPERM),
         (socket.AF_NETLINK, socket.SOCK_RAW, 0, "restricted", ALLOW),
@@ -272,8 +272,8 @@ def test_on_a_shared_host_there_is_no_socket(judge_shared):
         (socket.SOCK_STREAM, ALLOW),
         (socket.SOCK_STREAM | socket.SOCK_CLOEXEC, ALLOW),
         (socket.SOCK_SEQPACKET, ALLOW),
-        (socket.SOCK_DGRAM, EPERM),  # could be sent from to any path
-        (socket.SOCK_RAW, EPERM),  # which for Unix sockets is the same
+        (socket.SOCK_DGRAM, EPERM),  # could send to any path
+        (socket.SOCK_RAW, EPERM),  # for Unix sockets this is the same
     ],
 )
 def test_on_a_shared_host_a_pair_stays_a_pair(judge_shared, kind, wanted):
@@ -292,7 +292,7 @@ def test_on_a_shared_host_a_program_changes_itself_only(judge_shared, name):
 def test_on_a_shared_host_priorities_are_its_own(judge_shared):
     assert judge_shared("setpriority", 0, 0, 5) == ALLOW
     assert judge_shared("setpriority", 0, 7, 5) == EPERM
-    assert judge_shared("setpriority", 2, 0, 5) == EPERM  # all of a user's
+    assert judge_shared("setpriority", 2, 0, 5) == EPERM  # all processes of a user
     assert judge_shared("ioprio_set", 1, 0) == ALLOW
     assert judge_shared("ioprio_set", 3, 0) == EPERM
 

@@ -134,7 +134,7 @@ def test_closing_does_not_wait_for_a_disk_that_hangs(path, monkeypatch):
 
 
 class Ending(BaseException):
-    """Not an Exception: what ends a thread."""
+    """Not an Exception, so it ends a thread."""
 
 
 @pytest.mark.parametrize("wrong", [RecursionError, MemoryError])

@@ -1,4 +1,5 @@
-"""Closed files of the audit trail are removed from the front, on record, and what is left is verified."""
+"""Tests that closed files of the audit trail are removed from the front with a record, and that the rest can be
+verified."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def filled(path: Path, records: int = 12) -> AuditLog:
-    """A trail of several files, with two records each and more."""
+    """Writes a trail of several files with at least two records each."""
     log = AuditLog(path, max_bytes=400)
     for number in range(records):
         log.append(AuditEvent(kind="decision", task=f"t{number}"))

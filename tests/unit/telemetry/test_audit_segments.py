@@ -1,4 +1,4 @@
-"""A trail of several files: closed without breaking the chain, and no tampering with any of them goes unseen."""
+"""Tests a trail of several files: closing a file keeps the chain, and tampering with any of them is detected."""
 
 import errno
 import os
@@ -153,7 +153,7 @@ def sound():
 @settings(deadline=None)
 @given(data=st.data())
 def test_any_single_tampering_is_found(sound, data):
-    """The end of the newest file aside, which the head tells of."""
+    """Except for the end of the newest file, which only the head protects."""
     head = verify(sound / "audit.jsonl").head
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(sound, folder, dirs_exist_ok=True)

@@ -1,4 +1,4 @@
-"""The operator's log in a file: rotated by size, and found again after others rotated it."""
+"""Tests the operator's log file: it is rotated by size, and reopened after other programs rotated it."""
 
 from __future__ import annotations
 

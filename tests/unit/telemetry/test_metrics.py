@@ -38,7 +38,7 @@ def test_what_is_exposed_follows_the_conventions():
 
 
 def test_names_and_types_are_those_that_prometheus_advises():
-    """Counters end with `_total`; what is measured is told with its base unit, and no label is a unit or a type."""
+    """Counters end with `_total`, measurements have their base unit, and no label is a unit or a type."""
     for family in text_string_to_metric_families(Metrics().render()[0].decode()):
         if family.name.endswith("_created"):
             continue

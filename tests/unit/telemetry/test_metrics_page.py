@@ -1,4 +1,4 @@
-"""docs/metrics.md says what is declared."""
+"""Tests that docs/metrics.md matches the declared metrics."""
 
 from __future__ import annotations
 

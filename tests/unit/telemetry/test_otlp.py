@@ -1,4 +1,4 @@
-"""Export to OpenTelemetry: what the environment asks for, and a collector that answers, refuses or hangs."""
+"""Tests export to OpenTelemetry: settings in the environment, and a collector that answers, refuses or hangs."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ SECRET = "s3cr3t\"'$ value\nwith lines enough"
 
 @pytest.fixture(params=[0, 64], ids=["looked up", "one by one"], autouse=True, scope="module")
 def way(request):
-    """Both ways in which secrets are looked for give the same."""
+    """Both ways to search for secrets must have the same result."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(multipattern, "_FEW", request.param)
         yield
@@ -49,7 +49,7 @@ def test_base64_of_a_text_with_a_secret_in_it(user, encode):
     password = "s3cr3t?>~value"
     shown = Redactor([password]).redact(encode(f"{user}:{password}:x".encode()).decode())
     assert MASK in shown
-    assert len(shown.replace(MASK, "")) <= 10  # of the surroundings, with their padding
+    assert len(shown.replace(MASK, "")) <= 10  # parts of the surrounding text, with their padding
 
 
 @given(st.binary(min_size=7, max_size=12), st.binary(max_size=5), st.binary(max_size=5))

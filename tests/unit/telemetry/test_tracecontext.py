@@ -1,4 +1,4 @@
-"""Ids of traces, and the traceparents that are believed."""
+"""Tests trace ids, and which traceparents are accepted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Output of programs as HTML: colours, and nothing that is markup or that moves anything."""
+"""Tests output of programs as HTML: colours, and no markup or cursor movements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Readings of the audit trail: one at a time, for a bounded time, and no thread that goes on for nobody."""
+"""Tests reads of the audit trail: one at a time, for a limited time, and no thread that continues without a client."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_a_reading_that_takes_too_long_leaves_no_thread(trail: Path, monke
 
 
 async def test_a_reader_that_hangs_holds_one_thread_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that does not answer: no event ends that."""
+    """The disk does not answer, and no event can end the read."""
     monkeypatch.setattr(audit, "_SECONDS", 0.1)
     answered, begun = threading.Event(), list[int]()
 

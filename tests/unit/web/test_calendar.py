@@ -1,4 +1,4 @@
-"""When schedules run in the next day."""
+"""Tests when schedules run in the next day."""
 
 from __future__ import annotations
 

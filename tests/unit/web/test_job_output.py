@@ -1,4 +1,4 @@
-"""What a page tells of a task's output where there are no files: in which order, and what it waits for."""
+"""Tests the page's output of a task without output files: its order, and what it waits for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Links that log in: once, in time, and only by who may read the page's file."""
+"""Tests login links: they work once, for a limited time, and only a user who may read the page's file can create
+them."""
 
 from __future__ import annotations
 

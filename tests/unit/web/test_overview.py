@@ -1,4 +1,4 @@
-"""The first view's numbers and lists."""
+"""Tests the numbers and lists of the first view."""
 
 from __future__ import annotations
 

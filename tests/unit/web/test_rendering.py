@@ -1,4 +1,4 @@
-"""Nothing that a name, a message or a reason holds becomes markup, and nothing in it reorders the line."""
+"""Tests that names, messages and reasons never become markup and never reorder a line."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ def test_hostile_words_stay_words() -> None:
     assert "\u202e" not in text
     assert "\x1b" not in text
     assert r"\x1b[31m" in text
-    assert "49" not in re.sub(r"\?[0-9a-f]{12}|49px", "", text)  # addresses of files have digests
+    assert "49" not in re.sub(r"\?[0-9a-f]{12}|49px", "", text)  # addresses of files contain digests
 
 
 def test_no_page_needs_what_its_policy_forbids() -> None:
-    """No inline script or style: browsers would refuse them."""
+    """Browsers would refuse inline scripts and styles."""
     folder = Path(rendering.__file__).parent / "templates"
     templates = [*folder.glob("*.html")]
     assert templates
@@ -83,7 +83,7 @@ def test_no_page_needs_what_its_policy_forbids() -> None:
 
 
 def test_every_link_of_a_template_is_made_by_the_one_function() -> None:
-    """Or leads within its own page. Only the form of the login is outside the base."""
+    """Other links stay within their own page. Only the login form is outside the base."""
     links = 0
     for path in (Path(rendering.__file__).parent / "templates").glob("*.html"):
         for name, value in re.findall(r"""[\s"'](\w+)=["']?((?:\{\{|[#?/.]|\w+:)[^>]*)""", path.read_text()):

@@ -1,4 +1,4 @@
-"""Rates of requests, from two looks at what a proxy has counted."""
+"""Tests rates of requests, computed from two readings of a proxy's counters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PUBLISHED, PREVIEW = 8080, 8081
 
 
 class Proxy:
-    """What it says next."""
+    """A proxy with the next reading."""
 
     def __init__(self) -> None:
         self.pid, self.counts = 7, dict[Slot, tuple[int, int]]()

@@ -1,4 +1,4 @@
-"""What is kept of a task, whatever somebody wrote into its status."""
+"""Tests what is kept of a task, whatever its status contains."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_schedule_and_its_run_know_each_other() -> None:
         ("a-1-2", "a"),
         ("nightly-dump", "nightly-dump"),
         ("v2", "v2"),
-        (f"a{'-1' * 120}-1.a", f"a{'-1' * 120}-1.a"),  # reading it takes no longer than others
+        (f"a{'-1' * 120}-1.a", f"a{'-1' * 120}-1.a"),  # parsing it takes no longer than other names
         ("-42", ""),
     ],
 )
@@ -116,5 +116,5 @@ def test_what_is_no_time_is_none(text: object) -> None:
 
 @pytest.mark.parametrize("text", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00", "2026-01-01T00:00:00", 5])
 def test_what_no_clock_shows_is_no_time(text: object) -> None:
-    """An Event that somebody wrote must not keep a page from being shown."""
+    """An Event with an invalid time must not prevent a page from being shown."""
     assert moment(text) is None

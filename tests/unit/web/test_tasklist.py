@@ -1,4 +1,4 @@
-"""Which tasks a list shows."""
+"""Tests which tasks a list shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page asks an API server: with the viewer's credentials, and nothing that a browser sent along."""
+"""Tests the page's requests to an API server: they have the viewer's credentials, and nothing that a browser sent."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ OWN = {"Host", "Accept", "Accept-Encoding", "Content-Type", "Content-Length", "U
 
 @dataclass
 class ApiServer:
-    """Of one namespace, whose tasks may be listed where `refused` does not have their place: `all` or its name."""
+    """An API server with one namespace. Tasks may be listed unless `refused` contains the scope: `all` or the
+    namespace's name."""
 
     refused: set[str] = field(default_factory=set)
     asked: list[web.BaseRequest] = field(default_factory=list)
@@ -88,7 +89,7 @@ class Browser:
     base: str
 
     async def asks(self, method: str, path: str) -> str:
-        """With headers that are none of its business. All that was answered."""
+        """Sends a request with headers that must be ignored, and returns the whole response."""
         async with self.client.request(method, self.base + path, headers=SENT, allow_redirects=False) as answer:
             return f"{answer.headers}{await answer.text()}"
 
@@ -108,7 +109,7 @@ async def page(api: ApiServer, scope: Scope) -> AsyncIterator[tuple[Browser, Vie
 
 
 async def text(browser: Browser, path: str, *words: str) -> str:
-    """Of a page, once it has these words."""
+    """Returns the text of a page once it contains these words."""
     pause, end = pauses(), time.monotonic() + 60
     while True:
         found = await browser.asks("GET", path)
@@ -139,7 +140,7 @@ async def test_where_all_may_not_be_listed_one_namespace_is_shown_until_all_may(
         await text(browser, "/tasks", "/tasks/data/one", "You may not list executiontasks, deployments and")
         assert viewer.trouble == ""
         api.refused.clear()
-        for cache in viewer._caches.values():  # as if ten seconds were over
+        for cache in viewer._caches.values():  # as if ten seconds had passed
             cache._ended[None] = float("-inf")
         await text(browser, "/tasks", "/tasks/data/one")
         pause = pauses()
