@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from releases import EPOCH, Sim, hook, live, spec
 from remit.api.deployment import DeploymentSpec
 from remit.api.deploymentstatus import DeploymentStatus, Release
-from remit.release.model import SLOTS
+from remit.api.slots import SLOTS
 from remit.release.report import (
     Evidence,
     Probed,

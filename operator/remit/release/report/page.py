@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator
 from html import escape as html
 from typing import Final
 
-from remit.api.deploymentstatus import Slot
-from remit.release.model import SLOTS, other
+from remit.api.slots import SLOTS, Slot, other
 from remit.release.report import plots, series
 from remit.release.report.facts import facts, usage_rows
 from remit.release.report.model import Report, Switching

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from remit.api.deploymentstatus import Slot
-from remit.release.model import SLOTS, InstanceView, ObservedState, SlotView, other
+from remit.api.slots import SLOTS, Slot, other
+from remit.release.model import InstanceView, ObservedState, SlotView
 from remit.release.targets.kubernetes.cluster import Object
 from remit.release.targets.kubernetes.identity import REVISION, SLOT
 from remit.release.targets.kubernetes.manifests import DRAINING, LIVE, SERVING, SHARE

@@ -13,11 +13,11 @@ import aiohttp
 import structlog
 
 from remit.api.deployment import DeploymentSpec
-from remit.api.deploymentstatus import Slot
 from remit.api.endpoint import Resource
+from remit.api.slots import SLOTS, Slot, other
 from remit.errors import ApiError, DeploymentError
 from remit.policy.limits import Limits
-from remit.release.model import SLOTS, ObservedState, Revision, other
+from remit.release.model import ObservedState, Revision
 from remit.release.target import Material
 from remit.release.targets.kubernetes import manifests, observation
 from remit.release.targets.kubernetes.cluster import (
