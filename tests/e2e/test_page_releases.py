@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 
 from pages import Looker, looking, region
@@ -82,8 +83,22 @@ def test_a_release_is_seen_and_steered(up: RemitUp, looker: Looker, tmp_path: Pa
             promoted = looker.post("/releases/default/site/promote", revision="2")
             assert promoted.headers["Location"] == looker.to("/releases/default/site")
             region(events, "head", "Healthy")
-        report = until(lambda: re.search(r"/s-[\w-]+/releases/default/site/report/2", page()), "the report")
-        answer = looker.outside(report[0])
+        until(lambda: "/releases/default/site/reports/2" in page(), "the report")
+        report = looker.get("/releases/default/site/reports/2").text
+        assert "Report of revision 2" in report
+        assert "Requests of the probe, each second" in report
+        for form, kind, begins in (("md", "markdown", "# default/site"), ("json", "json", "{"), ("html", "html", "<!")):
+            answer = looker.get(f"/releases/default/site/report/2?form={form}")
+            assert answer.headers["Content-Disposition"] == f'attachment; filename="site-revision-2.{form}"'
+            assert kind in answer.headers["Content-Type"]
+            assert answer.text.startswith(begins)
+        assert looker.get("/releases/default/site/report/2?form=exe").status_code == 404
+        assert looker.get("/releases/default/site/reports/9").status_code == 404
+        (file,) = up.state_dir.glob("reports/default/site/revision-2.json")
+        newer = orjson.loads(file.read_bytes()) | {"stages": [{"name": "Unheard-of"}]}
+        file.write_bytes(orjson.dumps(newer))
+        assert "Another version of Remit wrote this report." in looker.get("/releases/default/site/reports/2").text
+        answer = looker.get("/releases/default/site/report/2")
         assert "sandbox" in answer.headers["Content-Security-Policy"]
         assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
         assert looker.get("/releases/default/site/report/9").status_code == 404

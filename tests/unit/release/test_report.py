@@ -248,6 +248,7 @@ def test_files_are_the_operators_alone_and_go_with_their_revisions(good: Report,
     assert {path.stat().st_mode & 0o777 for path in (where, where.parent, where.parent.parent)} == {0o700}
     data = json.loads((where / "revision-2.json").read_text())
     assert (data["outcome"], data["switch_milliseconds"]) == ("Promoted", 12.34)
+    assert folder.read(where, 2) == replace(good, revision=2)
     assert folder.belongs(where, 2, "uid-1", good.started_at)
     assert not folder.belongs(where, 2, "uid-2", good.started_at), "another cluster's"
     assert not folder.belongs(where, 2, "uid-1", good.finished_at), "an earlier release's"

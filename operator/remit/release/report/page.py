@@ -60,14 +60,22 @@ def page(report: Report) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{_text(title)}: {_text(report.outcome)}</title><style>{_STYLE}</style></head>\n<body>\n"
-        + "\n".join(filter(None, _parts(report, title)))
+        + f'<h1>{_text(title)} <span class="badge {_verdict(report)}">{_text(report.outcome)}</span></h1>\n'
+        + fragment(report)
         + "\n</body></html>\n"
     )
 
 
-def _parts(report: Report, title: str) -> Iterator[str]:
-    verdict = "good" if report.outcome == "Promoted" else "bad"
-    yield f'<h1>{_text(title)} <span class="badge {verdict}">{_text(report.outcome)}</span></h1>'
+def fragment(report: Report) -> str:
+    """All of the page but its title and style, for another page that has styles for it."""
+    return "\n".join(filter(None, _parts(report)))
+
+
+def _verdict(report: Report) -> str:
+    return "good" if report.outcome == "Promoted" else "bad"
+
+
+def _parts(report: Report) -> Iterator[str]:
     yield f'<p class="dim">{_text(report.artifact)}, {moment(report.started_at)}</p>'
     if report.outcome != report.reason:
         yield f"<p><b>{_text(report.reason)}</b>: {_text(report.message)}</p>"

@@ -31,6 +31,7 @@ VIEWS: Final[Sequence[tuple[str, str, str | None]]] = (
     (f"{_TASK}/why", "task.why", None),
     ("/releases", "releases.releases", None),
     (_RELEASE, "releases.release", "releases.release_output"),
+    (f"{_RELEASE}/reports/{{revision}}", "reports.report", None),
     ("/schedules", "schedules.schedules", None),
     ("/policies", "policies.policies", None),
     ("/policies/{namespace}/{name}", "policies.policy", None),
@@ -46,7 +47,7 @@ ACTIONS: Final[Sequence[tuple[str, str]]] = (
 )
 DOWNLOADS: Final[Sequence[tuple[str, str]]] = (
     (f"{_TASK}/output/{{attempt}}/{{stream}}", "task.download"),
-    (f"{_RELEASE}/report/{{revision}}", "releases.report"),
+    (f"{_RELEASE}/report/{{revision}}", "reports.download"),
 )
 FORMS: Final[Sequence[tuple[str, str]]] = (("/policies/try", "policies.try_it"),)
 """Forms that change nothing, whose answer is a page: what is in them must not be in an address."""
