@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,8 @@ import httpx
 import orjson
 import pytest
 
-from pages import Looker, looking, region
+from browsers import Tab, browser, findings
+from pages import Looker, login_link, looking, region
 from ports import free_port
 from remitup import RemitUp, until
 
@@ -94,6 +96,7 @@ def test_a_release_is_seen_and_steered(up: RemitUp, looker: Looker, tmp_path: Pa
             assert answer.text.startswith(begins)
         assert looker.get("/releases/default/site/report/2?form=exe").status_code == 404
         assert looker.get("/releases/default/site/reports/9").status_code == 404
+        _look_at_the_report(up)
         (file,) = up.state_dir.glob("reports/default/site/revision-2.json")
         newer = orjson.loads(file.read_bytes()) | {"stages": [{"name": "Unheard-of"}]}
         file.write_bytes(orjson.dumps(newer))
@@ -117,6 +120,17 @@ def test_a_release_is_seen_and_steered(up: RemitUp, looker: Looker, tmp_path: Pa
         up.kubectl("delete", "deployments.remit.dev", "site", "--timeout=60s", "--ignore-not-found")
     assert looker.get("/releases/default/site").status_code == 404
     assert looker.get("/live/releases/default/site").status_code == 404
+
+
+def _look_at_the_report(up: RemitUp) -> None:
+    with browser() as chromium:
+        for name, (scheme, width) in {"light": ("light", 1280), "narrow": ("dark", 390)}.items():
+            tab = Tab(chromium, login_link(up), viewport={"width": width, "height": 860}, color_scheme=scheme)
+            assert findings(tab, "/releases/default/site/reports/2") == []
+            if folder := os.environ.get("REMIT_SCREENSHOTS"):
+                tab.page.screenshot(path=Path(folder) / f"report-{name}.png", full_page=True)
+            tab.close()
+            assert (tab.problems, tab.outside) == ([], [])
 
 
 def _requests(port: int, count: int, posted: bytes | None = None) -> None:

@@ -38,7 +38,7 @@ th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; bo
   background: currentColor; } .key.blue::before { background: var(--blue); }
 .key.green::before { background: var(--green); } .key.bad::before { background: var(--bad); }
 .key.other::before { background: var(--stage); }
-svg { width: 100%; height: auto; display: block; } svg text { font-size: 12px; fill: var(--dim); }
+svg { width: 100%; min-width: 34rem; height: auto; display: block; } svg text { font-size: 12px; fill: var(--dim); }
 svg .grid { stroke: var(--line); } svg .mark { stroke: var(--ink); stroke-dasharray: 3 3; }
 svg text.note { fill: var(--ink); } svg rect { fill: var(--stage); } svg rect.bad { fill: var(--bad); }
 svg rect.blue { fill: var(--blue); } svg rect.green { fill: var(--green); }
@@ -119,7 +119,7 @@ def _stages(report: Report) -> Iterator[str]:
         if stage.started_at is not None and stage.seconds is not None
     ]
     yield "<h2>Stages</h2>"
-    yield plots.timeline("How long each stage took", bars, report.seconds, x=duration)
+    yield _wide(plots.timeline("How long each stage took", bars, report.seconds, x=duration))
     told = [(stage.name, stage.state, stage.message) for stage in report.stages if stage.message]
     if told:
         yield _table((), told)
@@ -147,7 +147,7 @@ def _requests(report: Report) -> Iterator[str]:
     named = any(each.answered.get(slot) for each in probed.seconds for slot in SLOTS)
     keys = (_key("blue") + _key("green")) if named else _key("other", "answered")
     yield f"<p>{keys}{_key('bad', 'failed')}</p>"
-    yield plots.columns(
+    drawn = plots.columns(
         "Requests of the probe by the side that answered" if named else "Requests of the probe",
         stacks,
         series.span(report),
@@ -155,6 +155,7 @@ def _requests(report: Report) -> Iterator[str]:
         y=lambda value: f"{value:g}",
         marks=_marks(report),
     )
+    yield _wide(drawn)
     half, most = duration(probed.p50_milliseconds / 1000), duration(probed.p99_milliseconds / 1000)
     what = f"{probed.what}: {probed.requests} requests, {probed.failed} failed;"
     what += f" answered within {half} (median), {most} (99 %)"
@@ -175,7 +176,7 @@ def _sides(report: Report) -> Iterator[str]:
         if any(each.points for each in lines):
             yield f"<h2>{title}</h2>"
             yield "<p>" + "".join(_key(slot, _role(report, slot)) for slot in SLOTS) + "</p>"
-            yield plots.lines(title, lines, span, x=duration, y=shown, marks=_marks(report))
+            yield _wide(plots.lines(title, lines, span, x=duration, y=shown, marks=_marks(report)))
     rows = usage_rows(report)
     if rows:
         yield _table(("Side", "CPU, mean", "CPU, most", "Memory, mean", "Memory, most"), rows)
@@ -207,7 +208,12 @@ def _key(style: str, label: str = "") -> str:
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     heads = "".join(f"<th>{_text(cell)}</th>" for cell in head)
     body = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table>{f"<tr>{heads}</tr>" if heads else ""}{body}</table></div>'
+    return _wide(f"<table>{f'<tr>{heads}</tr>' if heads else ''}{body}</table>")
+
+
+def _wide(content: str) -> str:
+    """`content`, which scrolls by itself on a narrow screen, also by keys."""
+    return f'<div class="wide" tabindex="0">{content}</div>'
 
 
 def _text(text: str) -> str:
