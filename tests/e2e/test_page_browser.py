@@ -31,6 +31,7 @@ VIEWS = (
     *(
         "/releases",
         "/schedules",
+        "/schedules?week=this",
         "/policies",
         "/policies/default/tests",
         "/policies/default/none",
