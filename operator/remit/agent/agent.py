@@ -340,7 +340,7 @@ class ExecutionAgent:
         try:
             ended = await self._engine.run(execution)
         except AuditUnavailable as error:
-            if execution.task.status.attempts:  # it has run, and only that could not be recorded
+            if execution.task.status.attempts:  # the execution ran, and only its end could not be recorded
                 error.retryable, error.result = False, result_of(execution)
             raise
         self._history.append(without_output(result_of(ended)))
@@ -376,7 +376,7 @@ class ExecutionAgent:
             if asked:
                 asked.cancel()
         if given_up:
-            ending.exception()  # looked at, so that nobody warns of it
+            ending.exception()  # read the exception, so that asyncio does not warn that it was never retrieved
             raise asyncio.CancelledError
         return ending.result()
 
@@ -445,7 +445,7 @@ def _abandon(where: Background, engine: Engine) -> None:
     """The agent is no more: nobody waits, for this may be called in any thread. Only the end of the process does."""
     try:
         closed = where.submit(engine.close())
-    except (RuntimeError, ExecutionError):  # the loop has gone with the process, or belongs to the parent's
+    except (RuntimeError, ExecutionError):  # the loop ended with the process, or it belongs to the parent process
         return
     closed.add_done_callback(lambda _: where.closing.discard(engine.close))
 

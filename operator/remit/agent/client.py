@@ -125,7 +125,8 @@ class RemitClient:
         place = namespace or metadata.get("namespace") or self.namespace
         prefix = metadata.pop("generateName", None) or "task-"
         if not metadata.get("name"):
-            # Chosen here, not by the server: so that a request whose answer was lost can be repeated.
+            # The client chooses the name, not the server, so that a request whose answer was lost can be repeated
+            # safely.
             metadata |= {"name": f"{prefix}{secrets.token_hex(5)}", "generateName": prefix}
         obj["metadata"] = {**metadata, "namespace": place}
         wanted = ExecutionTask.parse(obj)
@@ -208,7 +209,8 @@ class RemitClient:
                 change = await news.next()
                 if change is None:
                     if task is not None:
-                        await self.get(task, namespace=place)  # raises, or else the watch is about to bring it
+                        # Raises if the task is gone; otherwise the watch will deliver it.
+                        await self.get(task, namespace=place)
                     continue
                 found = ExecutionTask.parse(change.object)
                 if isinstance(task, ExecutionTask) and not _is(task, found):

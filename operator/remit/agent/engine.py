@@ -68,7 +68,7 @@ class Engine:
 
     async def start(self) -> None:
         """Claim a state folder. Raises `ResourceError` and `AuditUnavailable`."""
-        if self._closed:  # asked before the lock: `close` holds it while it waits for those that run
+        if self._closed:  # checked before taking the lock, which `close` holds while it waits for running executions
             raise ExecutionError("this agent is closed; make a new one")
         async with self._starting:
             if self.folder is None:

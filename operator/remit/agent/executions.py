@@ -116,13 +116,14 @@ class ExecutionStore:
         execution.refused = refused
 
     def find_unusual(self, stored: StoredTask, status: ExecutionTaskStatus) -> Sequence[Finding]:
-        return ()  # an agent's executions have no families
+        return ()  # executions of an agent have no earlier runs to compare with
 
     def on_finished(
         self, stored: StoredTask, finish: Finish, status: ExecutionTaskStatus, unusual: Sequence[Finding] = ()
     ) -> None:
         execution: Execution = stored.source
-        if execution.refused is not None and execution.refused.finish != finish:  # it was cancelled just then
+        # The execution was cancelled meanwhile.
+        if execution.refused is not None and execution.refused.finish != finish:
             execution.refused = None
 
 

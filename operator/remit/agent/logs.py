@@ -131,13 +131,14 @@ class TaskLogs:
                         opened[attempt.number] = reading
                         async for chunk in reading.news(at_end=attempt.finished_at is not None):
                             yield chunk
-                    if attempt.finished_at is not None:  # before it was read, so that it was read to the end
+                    # The attempt had ended before the read, so the read reached the end of its output.
+                    if attempt.finished_at is not None:
                         done.add(attempt.number)
                         if reading is not None:
                             opened.pop(attempt.number).close()
                 if task.status.phase is not None and task.status.phase.final:
                     return
-                # An attempt is in status before it is on the disk.
+                # An attempt appears in status before its output exists on the disk.
                 going = any(attempt.finished_at is None for attempt in task.status.attempts)
                 await newest.changed(POLL_SECONDS if going else None)
         finally:
@@ -189,7 +190,7 @@ class _Newest:
             async with contextlib.aclosing(states):
                 async for self._task in states:
                     self._came.set()
-        except Exception as error:  # for whoever waits
+        except Exception as error:  # the reader re-raises it
             self._error = error
             self._came.set()
 
@@ -221,7 +222,7 @@ class Reading:
         for stream, lines in self._lines.items():
             for line in lines.lines(at_end=at_end):
                 yield LogChunk(self._attempt, stream, line.data, line.gap, line.time, self._source)
-                await asyncio.sleep(0)  # others have their turn, whatever the reader does
+                await asyncio.sleep(0)  # let other tasks run, even if the reader never waits
         left = set() if self._lines else set(self._readers)
         while left:
             for stream, reader in self._readers.items():

@@ -106,7 +106,7 @@ async def pod_of_attempt(kube: Kube, task: ExecutionTask, attempt: AttemptStatus
     if attempt.backend != "kubernetes":
         return None
     labelled = await kube.list(PODS, task.metadata.namespace, label_selector=f"{ATTEMPT}={attempt.id}")
-    # Anybody who may create a pod may give it the label.
+    # Any user who may create a pod may give it this label, so the owner reference is checked too.
     pods = [each for each in labelled if controller_of(each, "batch/v1", "Job") == job_name(attempt.id)]
     return max(pods, key=lambda each: str(each["metadata"].get("creationTimestamp", "")), default=None)
 
@@ -222,7 +222,7 @@ async def instance_log(
                 return
             if last == known:
                 await asyncio.sleep(_PAUSE_SECONDS)
-        going_on = True  # first what is there, of which perhaps only the end is wanted
+        going_on = True  # the first round reads existing output, of which the caller may want only the end
 
 
 async def _goes_on(kube: Kube, pod: Object) -> bool:

@@ -54,7 +54,7 @@ class TaskPool:
 
     async def _run(self, task: TaskManifest, namespace: str | None) -> ExecutionTask:
         async with self._places:
-            if self._over:  # the place is that of one that failed
+            if self._over:  # another task failed and freed this place
                 raise asyncio.CancelledError
             try:
                 return await self._ended(await self._client.submit(task, namespace=namespace))

@@ -180,7 +180,7 @@ class Releases:
             return await self._hook(target.name, key, hook)
 
         template, who = self._deployment(target, "app:v0"), self.engine.who
-        places.of(template)  # raises DeploymentError for a target that cannot be: then nothing is declared
+        places.of(template)  # raises DeploymentError for an invalid target, before anything is declared
         store = FolderStore(template, folder, who, run_hook, lambda: self._wake(target.name))
         driver = ReleaseDriver(store, places, judge.problem, self.engine.audit, self.engine.redactor)
         return ReleaseWorker(store, driver)

@@ -84,7 +84,8 @@ class ReleaseWorker:
         """Until the target was looked at once more. Raises what kept that look from its end."""
         before = self._looks
         self.wake()
-        await self._until(lambda _: self._looks > before + 1)  # the one under way may have begun before
+        # A look that is in progress may have begun before this call.
+        await self._until(lambda _: self._looks > before + 1)
 
     async def deploy(self, snapshot: Snapshot, material: Material) -> int:
         """Release it, and come back when it is live. Gives the number of this request.
@@ -96,7 +97,8 @@ class ReleaseWorker:
         state = self.state
         live = state.live.spec_hash if state.live else None
         if state.releasing is None and state.key == snapshot.spec_hash != live:
-            self.store.ask("retry")  # the same was declared before, and went back: it is wanted all the same
+            # The same spec was declared before and rolled back; the caller wants it released nevertheless.
+            self.store.ask("retry")
         await self._settled(number)
         self._check_live(lambda live: live == snapshot.spec_hash)
         return number
@@ -198,7 +200,7 @@ class ReleaseWorker:
                 failure = self.store.failure
             except RemitError as error:
                 pause, failure = _RETRY_SECONDS, error
-            except Exception as error:  # whoever waits must hear of it
+            except Exception as error:  # waiting callers must get the exception
                 log.exception("a release step failed", deployment=self.store.template.key)
                 pause, failure = _RETRY_SECONDS, DeploymentError(f"a mistake of Remit's own: {error!r}")
             if failure is not None and str(self._failure) != str(failure):

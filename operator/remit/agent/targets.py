@@ -66,7 +66,8 @@ class ReleaseTarget:
             allowed |= {"files": {"allow": [{"paths": [path], "operations": ["read"]}]}, "networks": ["host"]}
         else:
             image = spec.artifact.image or ""
-            # An image by any name is nobody's decision yet: only a template that names it is one.
+            # A template that accepts any image name does not decide on an image; only a template that names the image
+            # does.
             images = [] if image.startswith(("{artifact}", "{name}")) else [_filled(image, any_part)]
             allowed |= {"containers": {"operations": ["run"]}, "images": {"allow": images}}
         if target.docker is not None:

@@ -1,6 +1,6 @@
-"""What users write. The pydantic models of Remit's kinds; the CRDs are generated from them.
+"""The pydantic models of Remit's kinds. The CRDs are generated from them.
 
-Building the models of a kind takes a while, so each is imported on first use.
+Building the models of a kind is slow, so each module is imported on first use.
 """
 
 from typing import TYPE_CHECKING

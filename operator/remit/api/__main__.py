@@ -1,4 +1,5 @@
-"""`python -m remit.api`: writes what is generated from the models, or with `--check` says what has drifted."""
+"""`python -m remit.api`: writes the files that are generated from the models; with `--check` it only reports files that
+differ."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from remit.reasons import reference as codes
 
 
 def generated() -> dict[Path, str]:
-    """Content by path, relative to the repository."""
+    """Returns the content of the generated files by path, relative to the repository."""
     definitions = crd.files().items()
     return {
         **{Path("crds", name): text for name, text in definitions},

@@ -1,4 +1,5 @@
-"""What every model of the API shares: camelCase on the wire, unknown fields refused, values immutable."""
+"""Base classes and common parts of the API models: camelCase on the wire, immutable values, and types that the kinds
+share."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from pydantic.alias_generators import to_camel
 
 
 class Rule(NamedTuple):
-    """A CEL rule (`x-kubernetes-validations`) that the API server holds users to."""
+    """A CEL validation rule (`x-kubernetes-validations`) that the API server enforces."""
 
     rule: str
     message: str
@@ -32,10 +33,10 @@ class Rule(NamedTuple):
 
 
 class SpecModel(BaseModel):
-    """A part of what users write.
+    """Base class of the parts of a spec, which users write.
 
-    An unknown field is an error, not noise: a rule or a limit that this version does not know must not be skipped.
-    Descriptions in the CRDs (and so in `kubectl explain`) are the docstrings below each field.
+    An unknown field is an error: a rule or a limit that this version does not know must not be skipped silently. The
+    docstring below each field becomes its description in the CRDs, and so in `kubectl explain`.
     """
 
     model_config = ConfigDict(
@@ -43,9 +44,9 @@ class SpecModel(BaseModel):
     )
 
     exactly_one: ClassVar[tuple[str, ...]] = ()
-    """Fields, by their name on the wire, of which one and only one is set."""
+    """Fields, by their name on the wire, exactly one of which must be set. Empty: no such requirement."""
     rules: ClassVar[tuple[Rule, ...]] = ()
-    """What else must hold, in CEL; goes into the CRD."""
+    """Further CEL rules for this part of the schema. The generator writes them into the CRD."""
 
     @model_validator(mode="after")
     def _has_exactly_one(self) -> Self:
@@ -74,7 +75,10 @@ def exactly_one_message(fields: tuple[str, ...]) -> str:
 
 
 class StatusModel(BaseModel):
-    """A part of what Remit writes. A newer version's fields are ignored: status can always be worked out again."""
+    """Base class of the parts of a status, which Remit writes.
+
+    Unknown fields, which a newer version may have written, are ignored: status can always be computed again.
+    """
 
     model_config = ConfigDict(
         defer_build=True, alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True
@@ -83,9 +87,10 @@ class StatusModel(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusRecord:
-    """A part of status that decisions are made with: like `StatusModel` on the wire, a frozen dataclass in the program.
+    """Base class of the parts of a status that the operator makes decisions with.
 
-    Making one does not validate it, and type checkers see the fields that `dataclasses.replace` is given.
+    A record is serialized like a `StatusModel`, but it is a frozen dataclass in the program: the constructor does not
+    validate, and type checkers check the fields that are passed to `dataclasses.replace`.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
@@ -102,26 +107,27 @@ def _rfc3339_micro(value: datetime.datetime) -> str:
 
 
 Time = Annotated[AwareDatetime, PlainSerializer(_rfc3339, return_type=str, when_used="json")]
-"""A moment in whole seconds, as Kubernetes' `Time`."""
+"""A point in time with a precision of seconds, like Kubernetes' `Time`."""
 
 MicroTime = Annotated[AwareDatetime, PlainSerializer(_rfc3339_micro, return_type=str, when_used="json")]
-"""A moment in microseconds, as Kubernetes' `MicroTime`."""
+"""A point in time with a precision of microseconds, like Kubernetes' `MicroTime`."""
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
-"""An object's name, as Kubernetes takes it."""
+"""An object's name, in the form that Kubernetes accepts."""
 
 DataKey = Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)]
 """A key in the data of a Secret or a ConfigMap."""
 
 
 def map_by(key: str) -> dict[str, JsonValue]:
-    """Schema of a list whose items are told apart by `key`: no two have the same, and server-side apply merges them."""
+    """Returns the schema extension of a list whose items are identified by `key`. The API server refuses two items with
+    the same key, and server-side apply merges items by it."""
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
 
 
 class LabelSelectorRequirement(SpecModel):
     key: Annotated[str, Field(min_length=1, max_length=317)]
-    """The label key that the requirement is about."""
+    """The label key that the requirement applies to."""
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
     """How the label's value relates to `values`."""
     values: Annotated[list[Annotated[str, Field(max_length=63)]], Field(max_length=64)] = []
@@ -129,12 +135,12 @@ class LabelSelectorRequirement(SpecModel):
 
 
 class LabelSelector(SpecModel):
-    """Selects objects by label; empty selects every object. All parts must match."""
+    """Selects objects by label. An empty selector selects every object. All requirements must match."""
 
     match_labels: Annotated[
         dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=63)]], Field(max_length=64)
     ] = {}
-    """Labels that must be there with exactly these values."""
+    """Labels that an object must have with exactly these values."""
     match_expressions: Annotated[list[LabelSelectorRequirement], Field(max_length=64)] = []
     """Requirements on labels, all of which must hold."""
 
@@ -145,7 +151,7 @@ class SecretKeySelector(SpecModel):
     key: DataKey
     """Key in the Secret's data."""
     optional: bool = False
-    """Go on without the value when the Secret or the key is not there."""
+    """Whether to continue without the value when the Secret or the key does not exist."""
 
 
 class ConfigMapKeySelector(SpecModel):
@@ -154,16 +160,16 @@ class ConfigMapKeySelector(SpecModel):
     key: DataKey
     """Key in the ConfigMap's data."""
     optional: bool = False
-    """Go on without the value when the ConfigMap or the key is not there."""
+    """Whether to continue without the value when the ConfigMap or the key does not exist."""
 
 
 class ValueSource(SpecModel):
-    """Where a value comes from. Exactly one of its fields is set."""
+    """The source of a value. Exactly one of its fields is set."""
 
     exactly_one = ("secretKeyRef", "configMapKeyRef")
 
     secret_key_ref: SecretKeySelector | None = None
-    """One key of a Secret. The value is given to the run and redacted everywhere else."""
+    """One key of a Secret. The run receives the value; it is redacted everywhere else."""
     config_map_key_ref: ConfigMapKeySelector | None = None
     """One key of a ConfigMap."""
 
@@ -174,16 +180,16 @@ class EnvVar(SpecModel):
     name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
     """Name of the environment variable."""
     value: Annotated[str, Field(max_length=32768)] | None = None
-    """The value as it is; nothing is expanded in it."""
+    """The literal value. References such as `$(NAME)` in it are not expanded."""
     value_from: ValueSource | None = None
-    """Where the value comes from, instead of `value`."""
+    """The source of the value, instead of `value`."""
 
 
 class ObjectSource(SpecModel):
     name: Name
     """Name of the object, in the task's own namespace."""
     optional: bool = False
-    """Go on without it when it is not there."""
+    """Whether to continue without the object when it does not exist."""
 
 
 class EnvFromSource(SpecModel):
@@ -192,7 +198,7 @@ class EnvFromSource(SpecModel):
     exactly_one = ("secretRef", "configMapRef")
 
     prefix: Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$", max_length=128)] = ""
-    """Put before every key. Both together must be the name of a variable: letters, digits and underscores."""
+    """Prefix of every key. Prefix and key together must be a valid variable name: letters, digits and underscores."""
     secret_ref: ObjectSource | None = None
     """The Secret whose keys become variables."""
     config_map_ref: ObjectSource | None = None
@@ -200,20 +206,20 @@ class EnvFromSource(SpecModel):
 
 
 class Condition(StatusModel):
-    """One aspect of an object's state, for machines, as Kubernetes' `metav1.Condition`."""
+    """One aspect of an object's state, to be read by programs, like Kubernetes' `metav1.Condition`."""
 
     type: Annotated[str, Field(max_length=316)]
-    """Which aspect, in CamelCase."""
+    """Type of the condition, in CamelCase."""
     status: Literal["True", "False", "Unknown"]
-    """Whether it holds."""
+    """Whether the condition holds."""
     reason: Annotated[str, Field(max_length=1024)] = ""
-    """Why, as one stable CamelCase word: it is API."""
+    """Reason of the status, as one stable CamelCase word. Reasons are part of the API."""
     message: Annotated[str, Field(max_length=32768)] = ""
-    """Why, for people."""
+    """Explanation of the status for people."""
     last_transition_time: Time | None = None
     """When `status` last changed."""
     observed_generation: int | None = None
-    """The `metadata.generation` that this was worked out for."""
+    """The `metadata.generation` that the condition was computed for."""
 
 
 Conditions = Annotated[list[Condition], Field(json_schema_extra=map_by("type"))]

@@ -1,7 +1,7 @@
 """Which object controls another one, by `metadata.ownerReferences`. Pure.
 
-Anybody who may create an object may write any owner reference into it, so these say what the object claims and no more.
-They never fail, whatever is in it.
+A user who may create an object may write any owner reference into it, so these functions return only what the object
+claims. They do not raise, whatever the object contains.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ Object = Mapping[str, Any]
 
 
 def controller_of(obj: Object, api_version: str, kind: str) -> str | None:
-    """The name of the controller of `obj`, if it is of this kind. Compare `metav1.GetControllerOf`."""
+    """Returns the name of the controller of `obj`, or None if it has no controller of this kind. Compare
+    `metav1.GetControllerOf`."""
     reference = _controller(obj)
     if reference is None or (reference.get("apiVersion"), reference.get("kind")) != (api_version, kind):
         return None
@@ -22,7 +23,7 @@ def controller_of(obj: Object, api_version: str, kind: str) -> str | None:
 
 
 def is_controlled_by(obj: Object, owner: Object) -> bool:
-    """Whether `owner` is the controller of `obj`. Compare `metav1.IsControlledBy`."""
+    """Returns whether `owner` is the controller of `obj`. Compare `metav1.IsControlledBy`."""
     reference, metadata = _controller(obj), owner["metadata"]
     if reference is None or obj["metadata"].get("namespace") != metadata.get("namespace"):
         return False

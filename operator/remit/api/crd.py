@@ -1,14 +1,14 @@
-"""The CustomResourceDefinitions, generated from the models.
+"""Generates the CustomResourceDefinitions from the models.
 
-pydantic's JSON schema is not what Kubernetes calls structural, so it is rewritten: references are inlined, `null` goes,
-unions of numbers and strings become int-or-string, and an optional object gets `default: {}` when something inside it
-has a default, because the API server fills in defaults only inside of what is there.
+pydantic's JSON schema is not a structural schema in the sense of Kubernetes, so it is rewritten: references are
+inlined, `null` is removed, and unions of numbers and strings become int-or-string. An optional object gets `default:
+{}` if a field inside it has a default, because the API server sets defaults only inside objects that exist.
 
-Inside of lists nothing is filled in. `kubectl apply` and Argo CD compare lists as a whole, and would find what the API
-server added there to differ from what was applied, for ever. What such a field is by default, its description says.
+Fields inside lists have no defaults. `kubectl apply` and Argo CD compare lists as a whole and would permanently report
+every default that the API server adds there as a difference. The description of such a field states its default.
 
-The PyPI package kube-custom-resource does the first half of that, but wants its own base class and knows neither
-defaults nor CEL; what remains to be written is the larger half.
+The PyPI package kube-custom-resource inlines references and removes `null`, but it requires its own base class and
+supports neither defaults nor CEL, so using it would save little.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _DROPPED: Final = {"title", "propertyNames"}
 
 @dataclass(frozen=True)
 class Kind:
-    """How a kind presents itself to an API server and to kubectl."""
+    """How a kind is declared to an API server: its names, columns, selectable fields and subresources."""
 
     model: type[CustomResource]
     plural: str
@@ -52,11 +52,11 @@ class Kind:
     selectable: tuple[str, ...]
     scalable: bool = False
     first_phase: str | None = None
-    """What status says before the operator has said anything: it spares a write."""
+    """Default of `status.phase`, which the API server sets. The operator then need not write the first status."""
 
 
-# Short names keep clear of other projects': `task` is Tekton's, `cpol` Kyverno's, `deploy` Kubernetes' own. The kinds
-# are not in the category `all`, because people write `kubectl delete all --all` and do not mean their releases.
+# The short names avoid those of other projects: Tekton uses `task`, Kyverno `cpol` and Kubernetes `deploy`. The kinds
+# are not in the category `all`, so that `kubectl delete all --all` does not delete releases.
 KINDS: Final = (
     Kind(
         ExecutionTask,
@@ -79,7 +79,7 @@ KINDS: Final = (
 
 
 def crds() -> list[dict[str, Any]]:
-    """The three CustomResourceDefinitions, as fresh dicts that a caller may change."""
+    """Returns the three CustomResourceDefinitions, as new dicts that the caller may change."""
     return copy.deepcopy(_crds())
 
 
@@ -89,17 +89,18 @@ def _crds() -> list[dict[str, Any]]:
 
 
 def render() -> str:
-    """All of them as one YAML stream, for `kubectl apply -f -`."""
+    """Returns all CustomResourceDefinitions as one YAML stream, for `kubectl apply -f -`."""
     return HEADER + "---\n".join(_dump(crd) for crd in crds())
 
 
 def files() -> dict[str, str]:
-    """The content of `crds/`: YAML by file name."""
+    """Returns the files of `crds/`: YAML text by file name."""
     return {f"{GROUP}_{crd['spec']['names']['plural']}.yaml": HEADER + _dump(crd) for crd in crds()}
 
 
 def structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
-    """A structural schema that says the same as pydantic's. Raises `TypeError` for what cannot be said in one."""
+    """Returns the structural schema that is equivalent to a JSON schema of pydantic. Raises `TypeError` if a structural
+    schema cannot express it."""
     schema = _resolved(schema, definitions)
     if schema.get("x-kubernetes-int-or-string"):
         schema = {key: value for key, value in schema.items() if key not in {"anyOf", "type"}}
@@ -117,7 +118,7 @@ def structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
             case "additionalProperties", dict():
                 result[key] = structural(value, definitions)
             case "additionalProperties", False:
-                pass  # the API server prunes or refuses unknown fields by itself
+                pass  # the API server itself prunes or refuses unknown fields
             case (("exclusiveMinimum" | "exclusiveMaximum"), _):
                 result |= {key.replace("exclusiveM", "m"): value, key: True}
             case "uniqueItems", True:
@@ -130,7 +131,8 @@ def structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
 
 
 def _resolved(schema: Schema, definitions: dict[str, Schema]) -> Schema:
-    """Without references and without `null`; what stands beside a reference wins over what it refers to."""
+    """Returns the schema with its reference inlined and without `null`. Keys beside a reference override the keys of
+    the definition that it refers to."""
     if "$ref" in schema:
         beside = {key: value for key, value in schema.items() if key != "$ref"}
         return _resolved(definitions[schema["$ref"].removeprefix("#/$defs/")] | beside, definitions)
@@ -144,7 +146,7 @@ def _resolved(schema: Schema, definitions: dict[str, Schema]) -> Schema:
 
 
 def _with_useful_default(schema: Schema) -> Schema:
-    """With the default that tells users something: nulls and empty values only fill up their objects."""
+    """Keeps a default only if it is useful to users: nulls and empty values would only make objects longer."""
     default = schema.pop("default", None)
     if isinstance(default, dict):
         if any("default" in part for part in schema.get("properties", {}).values()):
@@ -155,7 +157,7 @@ def _with_useful_default(schema: Schema) -> Schema:
 
 
 def _without_defaults(schema: Schema) -> Schema:
-    """With the defaults of all its fields in their descriptions, and in the rules that are about these fields."""
+    """Moves the defaults of all fields into their descriptions and into the rules that refer to these fields."""
     for name, part in (fields := schema.get("properties", {})).items():
         if (default := part.pop("default", None)) not in (None, {}):
             part["description"] = f"{part.get('description', '')} Default: `{json.dumps(default)}`.".lstrip()
@@ -168,7 +170,7 @@ def _without_defaults(schema: Schema) -> Schema:
 
 
 def _with_default(rule: dict[str, str], name: str, default: Any) -> dict[str, str]:
-    """The rule with the default of a field that may not be there."""
+    """Returns the rule with the default in place of a field that is not set."""
     value = f"(has(self.{name}) ? self.{name} : {json.dumps(default)})"
     return rule | {"rule": re.sub(rf"(?<!has\()\bself\.{name}\b(?![.\w])", value, rule["rule"])}
 
@@ -189,8 +191,8 @@ def _root_schema(kind: Kind) -> Schema:
     model = kind.model
     generated = model.model_json_schema(by_alias=True, schema_generator=DescribedJsonSchema)
     parts = {part: structural(generated["properties"][part], generated["$defs"]) for part in ("spec", "status")}
-    # Status is what the operator writes: nothing is filled in but the mark that it has not been seen yet. Tools that
-    # follow kstatus would otherwise take an object without a status for a finished one.
+    # The operator writes status, so its fields have no defaults, except the mark that the operator has not processed
+    # the object yet. Without it, tools that follow kstatus would take an object without a status for a finished one.
     unseen = {"observedGeneration": -1} | ({"phase": kind.first_phase} if kind.first_phase else {})
     status = _with_no_defaults(parts["status"]) | {"default": unseen}
     return {
@@ -244,7 +246,7 @@ def _crd(kind: Kind) -> dict[str, Any]:
 
 
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-    """YAML without anchors, which people would have to follow."""
+    """Writes YAML without anchors and aliases, which are hard to read."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

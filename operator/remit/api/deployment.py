@@ -1,4 +1,4 @@
-"""Deployment: an artifact that should be live on a target, and how to get it there."""
+"""Deployment: an artifact that should be live on a target, and how it is released."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Seconds = Annotated[int, Field(ge=0, le=86_400)]
 
 
 class Artifact(SpecModel):
-    """What goes live. Exactly one of `image`, `path` and `archive` is set."""
+    """The artifact that is released. Exactly one of `image`, `path` and `archive` is set."""
 
     exactly_one = ("image", "path", "archive")
     rules = (
@@ -34,21 +34,24 @@ class Artifact(SpecModel):
     )
 
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
-    """A container image, for the docker and kubernetes targets. With a digest it is the same for ever."""
+    """A container image, for the docker and kubernetes targets. A reference with a digest always means the same
+    image."""
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
-    """When to fetch the image from its registry."""
+    """When to pull the image from its registry."""
     pull_secrets: Annotated[list[Name], Field(max_length=8)] | None = None
     """Names of Secrets of type `kubernetes.io/dockerconfigjson` with the registry's credentials."""
     path: Annotated[str, Field(pattern=r"^/", max_length=4096)] | None = None
-    """A directory on the operator's host, for the process target. It is copied, so later edits do not reach it."""
+    """A directory on the operator's host, for the process target. The operator copies it, so later changes to the
+    directory do not affect the release."""
     archive: Annotated[str, Field(pattern=r"^(/|https?://)", max_length=2048)] | None = None
-    """A tar or zip archive, for the process target, as an absolute path or an address; the latter with `sha256`."""
+    """A tar or zip archive, for the process target, as an absolute path or an HTTP address. An address needs
+    `sha256`."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    """The archive's digest. An archive with another one is refused."""
+    """The archive's SHA-256 digest. An archive with another digest is refused."""
 
     @property
     def address(self) -> str | None:
-        """Of an archive that has to be fetched."""
+        """The HTTP address of the archive. None if there is no archive or if it is a file of the host."""
         return None if self.archive is None or self.archive.startswith("/") else self.archive
 
 
@@ -56,7 +59,7 @@ class ProcessTarget(SpecModel):
     """Supervised processes on the operator's host, in a sandbox, behind a proxy."""
 
     command: Argv
-    """The program and its arguments; started in the artifact's directory."""
+    """The program and its arguments. It is started in the artifact's directory."""
 
 
 class DockerTarget(SpecModel):
@@ -67,22 +70,22 @@ class DockerTarget(SpecModel):
     tls_secret: Name | None = None
     """The Secret with `ca.crt`, `tls.crt` and `tls.key`, for `tcp://`."""
     command: Argv | None = None
-    """Runs instead of the image's own entry point and command."""
+    """The program and its arguments, instead of the image's own entry point and command."""
 
 
 class KubernetesTarget(SpecModel):
     """Two `apps/v1` Deployments, and a Service that is switched from one to the other."""
 
     namespace: DnsLabel | None = None
-    """The namespace to release into. Not set: the object's own."""
+    """The namespace to release to. Not set: the object's own namespace."""
     service_account_name: Name | None = None
-    """The ServiceAccount that the pods run as. Not set: the namespace's default, without a token."""
+    """The ServiceAccount that the pods run as. Not set: the namespace's default ServiceAccount, without a token."""
     command: Argv | None = None
-    """Runs instead of the image's own entry point and command."""
+    """The program and its arguments, instead of the image's own entry point and command."""
 
 
 class Target(SpecModel):
-    """Where the artifact goes live. Exactly one of its fields is set."""
+    """Where the artifact is released to. Exactly one of its fields is set."""
 
     exactly_one = ("process", "docker", "kubernetes")
     rules = (
@@ -114,7 +117,7 @@ class Target(SpecModel):
 
     @property
     def kind(self) -> str:
-        """The one that is set."""
+        """The name of the target that is set."""
         return next(name for name in self.exactly_one if getattr(self, name) is not None)
 
 
@@ -124,32 +127,32 @@ class Port(SpecModel):
     container_port: PortNumber
     """The port that the program listens on."""
     published: PortNumber | None = None
-    """The port where whatever is live is reached. Not set: the same as `containerPort`."""
+    """The port at which clients reach the live side. Not set: the same as `containerPort`."""
     app_protocol: Literal["http", "tcp"] | None = None
-    """What the program speaks there. `tcp`: the proxy passes connections through as they are. Not set: `tcp` for the
-    port that `healthCheck.tcp` names, and `http` for any other."""
+    """The protocol that the program speaks at this port. With `tcp` the proxy forwards connections unchanged. Not set:
+    `tcp` for the port that `healthCheck.tcp` names, and `http` for any other port."""
 
 
 class Mount(SpecModel):
-    """The keys of a ConfigMap or Secret as read-only files. A change to it is a new revision."""
+    """The keys of a ConfigMap or Secret as read-only files. A change of its data makes a new revision."""
 
     name: Name
     """Name of the ConfigMap or Secret, in the object's own namespace."""
     mount_path: Path
-    """The directory that holds one file for each key."""
+    """The directory that contains one file for each key."""
     optional: bool = False
-    """Go on without it when it is not there."""
+    """Whether to continue without the object when it does not exist."""
 
 
 class ReplicaResources(SpecModel):
-    """What each replica may use; on Kubernetes also what it requests."""
+    """Resource limits of each replica. On Kubernetes they are also its requests."""
 
     cpu: Quantity | None = None
     """Processor time, in cores, such as `500m`."""
     memory: Quantity | None = None
-    """Memory, such as `512Mi`."""
+    """Memory, in bytes, such as `512Mi`."""
     pids: Annotated[int, Field(ge=1, le=4_194_304)] | None = None
-    """Processes and threads, for the process and docker targets."""
+    """Number of processes and threads, for the process and docker targets."""
 
 
 PortRef = Annotated[
@@ -159,11 +162,12 @@ PortRef = Annotated[
 
 class HttpCheck(SpecModel):
     path: Annotated[str, Field(pattern=r"^/", max_length=2048)] = "/"
-    """The path to ask for. Any status from 200 to 399 is healthy."""
+    """The path to request. Any status from 200 to 399 is healthy."""
     port: PortRef
     """The port's name or number."""
     scheme: Literal["HTTP", "HTTPS"] = "HTTP"
-    """HTTPS does not verify the certificate: the check goes to an address, not to a name."""
+    """The scheme of the request. HTTPS does not verify the certificate, because the check connects to an address and
+    not to a name."""
 
 
 class TcpCheck(SpecModel):
@@ -173,54 +177,56 @@ class TcpCheck(SpecModel):
 
 class CommandCheck(SpecModel):
     argv: Argv
-    """The program to run beside the replica; exit code 0 is healthy."""
+    """The program to run beside the replica. Exit code 0 is healthy."""
 
 
 class HealthCheck(SpecModel):
-    """When a replica counts as healthy and gets requests. Exactly one of `http`, `tcp` and `command` is set."""
+    """The check that decides whether a replica is healthy and gets requests. Exactly one of `http`, `tcp` and `command`
+    is set."""
 
     exactly_one = ("http", "tcp", "command")
 
     http: HttpCheck | None = None
-    """Ask for a path."""
+    """Make an HTTP request."""
     tcp: TcpCheck | None = None
-    """Open a connection."""
+    """Open a TCP connection."""
     command: CommandCheck | None = None
     """Run a program."""
     initial_delay_seconds: Seconds = 0
-    """How long after the start the first check is made."""
+    """Time between the start of the replica and the first check, in seconds."""
     period_seconds: Annotated[int, Field(ge=1, le=3600)] = 1
-    """How long after a check the next one is made."""
+    """Time between two checks, in seconds."""
     timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 2
-    """How long a check may take."""
+    """Maximum duration of a check, in seconds."""
     success_threshold: Annotated[int, Field(ge=1, le=100)] = 1
-    """How many checks in a row make it healthy."""
+    """Number of consecutive successful checks after which the replica is healthy."""
     failure_threshold: Annotated[int, Field(ge=1, le=100)] = 3
-    """How many failed checks in a row make it unhealthy."""
+    """Number of consecutive failed checks after which the replica is unhealthy."""
 
 
 class LivenessCheck(HealthCheck):
-    """When a replica is beyond help and is restarted. Exactly one of `http`, `tcp` and `command` is set."""
+    """The check that decides whether a running replica is restarted. Exactly one of `http`, `tcp` and `command` is
+    set."""
 
     period_seconds: Annotated[int, Field(ge=1, le=3600)] = 10
-    """How long after a check the next one is made."""
+    """Time between two checks, in seconds."""
     success_threshold: Annotated[int, Field(ge=1, le=1)] = 1
-    """One success ends a row of failures, so this is 1, as on Kubernetes."""
+    """Number of successful checks that reset the count of failures. It must be 1, as on Kubernetes."""
     failure_threshold: Annotated[int, Field(ge=1, le=100)] = 3
-    """After how many failed checks in a row it is restarted."""
+    """Number of consecutive failed checks after which the replica is restarted."""
 
 
 class Hook(SpecModel):
-    """An ExecutionTask that a stage creates and waits for. Policies hold it like any other."""
+    """An ExecutionTask that a stage creates and waits for. Policies apply to it as to any other task."""
 
     name: Annotated[DnsLabel, Field(max_length=40)]
-    """Name of the hook; the task is named after the release, its revision and this."""
+    """Name of the hook. The task's name consists of the names of the release and the hook and of the revision."""
     labels: Annotated[
         dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=63)]], Field(max_length=16)
     ] = {}
-    """Labels for the task, by which policies select it."""
+    """Labels of the task, by which policies select it."""
     task: TaskTemplate
-    """What to run."""
+    """The operation to run."""
 
 
 HookList = Annotated[
@@ -230,48 +236,52 @@ HookList = Annotated[
 
 
 class Proxy(SpecModel):
-    """The proxy in front, for the process and docker targets."""
+    """Settings of the proxy in front of the replicas, for the process and docker targets."""
 
     max_header_bytes: Annotated[int, Field(ge=4096, le=1_048_576)] = 32_768
-    """How long the head of a request, or of an answer, may be: 400 and 502 are said to longer ones."""
+    """Maximum size of the header section of a request or a response, in bytes. The proxy answers 400 to a longer
+    request and 502 in place of a longer response."""
 
 
 class Stages(SpecModel):
-    """What happens around the switch."""
+    """Settings of the stages before and after the switch."""
 
     pre_promotion: HookList = []
-    """Run one after the other against the preview, before the switch. One that fails leaves the old side live."""
+    """Hooks that run one after the other against the preview, before the switch. If one fails, the old side stays
+    live."""
     post_promotion: HookList = []
-    """Run one after the other after the switch. One that fails switches back."""
+    """Hooks that run one after the other after the switch. If one fails, the release is switched back."""
     bake_seconds: Seconds = 30
-    """How long the new side is watched after the switch, before the old one is retired."""
+    """How long the new side is observed after the switch, before the old side is retired, in seconds."""
     failure_threshold_percent: Annotated[int, Field(ge=0, le=100)] | None = None
-    """How many of the requests since the switch, and of those in the last one to two minutes, may fail, in percent,
-    before the release goes back: at the proxy of the process and docker targets, with a status of 500 and above, and
-    from the fifth failure on. 100: any number. Not set: 5. On Kubernetes nothing counts requests, so it is refused."""
+    """Maximum share of failed requests, in percent, among those since the switch and among those of the last one to two
+    minutes. Above it the release is rolled back. The proxy of the process and docker targets counts a request as failed
+    if its status is 500 or higher, and fewer than five failures are ignored. 100: any share is accepted. Not set: 5.
+    The field is refused on Kubernetes, where requests are not counted."""
 
 
 class Rollback(SpecModel):
     automatic: bool = True
-    """Go back to the last good revision when something fails after the switch. Otherwise only say so."""
+    """Whether to return to the last good revision when something fails after the switch. If false, the failure is only
+    reported."""
 
 
 class RollbackTo(SpecModel):
-    """A revision to return to, for those who want that intent in Git."""
+    """A revision to return to, for users who declare a rollback in Git."""
 
     revision: Annotated[int, Field(ge=1)]
     """The revision's number in `status.history`."""
 
 
 def protocol_of(spec: DeploymentSpec, port: Port) -> Literal["http", "tcp"]:
-    """What the program speaks at one of its ports."""
+    """Returns the protocol that the program speaks at a port: `appProtocol`, or else what the health check implies."""
     tcp = spec.health_check.tcp if spec.health_check else None
     checked = tcp is not None and tcp.port in (port.name, port.container_port)
     return port.app_protocol or ("tcp" if checked else "http")
 
 
 def _published(port: str) -> str:
-    """Where a port is published, in CEL."""
+    """Returns a CEL expression for the published port of `port`."""
     return f"(has({port}.published) ? {port}.published : {port}.containerPort)"
 
 
@@ -285,7 +295,7 @@ def _names_a_port(check: str, how: str) -> Rule:
 
 
 class DeploymentSpec(SpecModel):
-    """An artifact that should be live on a target, and how to get it there."""
+    """An artifact that should be live on a target, and how it is released."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -311,7 +321,7 @@ class DeploymentSpec(SpecModel):
             "previewPort is published already, for what is live; take another one",
             ".strategy.blueGreen.previewPort",
         ),
-        # 5 was filled in by an earlier version, and 100 asks for nothing.
+        # An earlier version set 5 as the default, so stored objects have it. 100 accepts any share of failures.
         Rule(
             "!has(self.target.kubernetes) || !has(self.stages) || !has(self.stages.failureThresholdPercent)"
             " || self.stages.failureThresholdPercent in [5, 100]",
@@ -334,11 +344,11 @@ class DeploymentSpec(SpecModel):
     )
 
     artifact: Artifact
-    """What goes live."""
+    """The artifact that is released."""
     target: Target
-    """Where."""
+    """Where the artifact is released to."""
     replicas: Annotated[int, Field(ge=0, le=1000)] = 1
-    """How many copies run on each side. A change reaches the live side at once; it is not a new revision."""
+    """Number of replicas on each side. A change is applied to the live side at once and makes no new revision."""
     ports: Annotated[
         list[Port],
         Field(max_length=16, json_schema_extra=map_by("name")),
@@ -350,48 +360,50 @@ class DeploymentSpec(SpecModel):
     ] = []
     """Environment variables. A policy's `environment.allow` must list each name, as for a task."""
     env_from: Annotated[list[EnvFromSource], Field(max_length=16)] = []
-    """ConfigMaps and Secrets whose keys all become environment variables; `env` wins over them. A policy must list
-    every key as a name."""
+    """ConfigMaps and Secrets all of whose keys become environment variables. `env` overrides them. A policy's
+    `environment.allow` must list every key as a name."""
     config: Annotated[list[Mount], Field(max_length=16)] = []
-    """ConfigMaps as files."""
+    """ConfigMaps to mount as files."""
     secrets: Annotated[list[Mount], Field(max_length=16)] = []
-    """Secrets as files."""
+    """Secrets to mount as files."""
     resources: ReplicaResources = ReplicaResources.model_construct()
-    """What each replica may use."""
+    """Resource limits of each replica."""
     health_check: HealthCheck | None = None
-    """When a replica counts as healthy, which is when it gets requests: Kubernetes' readiness probe. Not set: as soon
-    as it runs. One that fails it later is not restarted; see `livenessCheck`."""
+    """The check that decides whether a replica is healthy and gets requests, like Kubernetes' readiness probe. Not set:
+    a replica is healthy as soon as it runs. A replica that fails the check later is not restarted; see
+    `livenessCheck`."""
     liveness_check: LivenessCheck | None = None
-    """When a replica that runs is restarted all the same, because it hangs: Kubernetes' liveness probe. Not set: only
-    one that ended is started again."""
+    """The check that decides whether a running replica hangs and is restarted, like Kubernetes' liveness probe. Not
+    set: only a replica that ended is started again."""
     termination_grace_period_seconds: Annotated[int, Field(ge=0, le=3600)] | None = None
-    """How long an instance may take to end once it was told to, before it is killed; a policy may set a limit. Not set:
-    5 on the process and docker targets, 30 on Kubernetes."""
+    """Time that an instance has to end after it was asked to, before it is killed, in seconds. A policy may set a
+    limit. Not set: 5 on the process and docker targets, 30 on Kubernetes."""
     min_ready_seconds: Seconds = 0
-    """How long the new side must have been healthy before requests are switched to it."""
+    """How long the new side must have been healthy before requests are switched to it, in seconds."""
     drain_seconds: Seconds = 30
-    """How long requests in flight, WebSockets and connections may go on at a side that gets no new ones. They are cut
-    after that. On the process and docker targets."""
+    """How long requests in flight, WebSockets and connections may continue on a side that gets no new ones, in seconds.
+    After that they are closed. For the process and docker targets."""
     proxy: Proxy = Proxy.model_construct()
-    """The proxy in front."""
+    """Settings of the proxy in front of the replicas."""
     strategy: Strategy = Strategy.model_construct()
     """How the new side takes over from the old one."""
     stages: Stages = Stages.model_construct()
-    """What happens around the switch."""
+    """Settings of the stages before and after the switch."""
     rollback: Rollback = Rollback.model_construct()
     """What happens when a release fails."""
     rollback_to: RollbackTo | None = None
-    """Return to an earlier revision: its artifact, its configuration and its secrets."""
+    """Return to an earlier revision, including its configuration and its secrets."""
     progress_deadline_seconds: Annotated[int, Field(ge=1, le=86_400)] = 600
-    """How long a release may go without progress before it fails."""
+    """How long a release may make no progress before it fails, in seconds."""
     revision_history_limit: Annotated[int, Field(ge=0, le=100)] = 10
-    """How many old revisions are kept for a rollback."""
+    """Number of old revisions that are kept for a rollback."""
     paused: bool = False
-    """Take no further step until it is false again. What is live stays live."""
+    """Whether the release is paused: it takes no further step until the field is false again. The live side stays
+    live."""
 
 
 class Deployment(CustomResource):
-    """An artifact that should be live on a target: released blue-green, with its history kept for a rollback."""
+    """An artifact that should be live on a target. It is released blue-green, and its history is kept for rollbacks."""
 
     kind: Literal["Deployment"] = "Deployment"
     spec: DeploymentSpec

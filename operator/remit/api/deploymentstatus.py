@@ -1,4 +1,4 @@
-"""What Remit says of a Deployment."""
+"""Status of a Deployment: what is live, how the current release proceeds, and the state of the pipeline."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RequestKind = Literal["promote", "abort", "rollback", "retry", "pause", "resume"
 
 _Part = TypeVar("_Part")
 _Beside = Annotated[SkipJsonSchema[_Part], Field(exclude=True)]
-"""Part of the pipeline's state that has a place of its own in status, and is written only there."""
+"""A field of the pipeline's state that is a field of the status itself and is serialized only there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,92 +33,93 @@ class StageStatus(StatusRecord):
     """One stage of the current release."""
 
     name: StageName
-    """Which stage."""
+    """Name of the stage."""
     state: StageState
-    """How far it is."""
+    """State of the stage."""
     started_at: Time | None = None
-    """When it started."""
+    """When the stage started."""
     finished_at: Time | None = None
-    """When it ended."""
+    """When the stage ended."""
     message: str = ""
-    """What happened, in one sentence."""
+    """What happened in the stage, in one sentence."""
 
 
 class SlotStatus(StatusModel):
-    """One of the two sides that holds something."""
+    """One of the two sides, if it has instances or a revision."""
 
     name: Slot
-    """Which side."""
+    """Name of the side."""
     revision: int
-    """What is on it."""
+    """The revision on the side."""
     replicas: int = 0
-    """How many instances it was told to have."""
+    """Number of instances that the side should have."""
     ready_replicas: int = 0
-    """Those of them that are healthy."""
+    """Number of its instances that are healthy."""
     restarts: int = 0
-    """How often its instances were started again."""
+    """How often its instances were restarted."""
     draining: bool = False
-    """It gets no new requests and finishes those it has."""
+    """Whether the side gets no new requests and only finishes those it has."""
     message: str = ""
     """What is wrong with its instances, in one sentence."""
 
 
 class ReleaseReport(StatusModel):
-    """What a release took."""
+    """Measurements of a release."""
 
     revision: int = 0
-    """What was released."""
+    """The revision that was released."""
     started_at: Time | None = None
-    """When that began."""
+    """When the release began."""
     stage_seconds: dict[str, float] = {}
     """Duration of each stage, in seconds."""
     switch_milliseconds: float | None = None
-    """How long the switch took, from the command until the target was seen to have carried it out, in milliseconds; the
-    slowest one, where there were several."""
+    """Duration of the switch, from the command until the target was observed to have carried it out, in milliseconds.
+    If there were several switches, this is the slowest one."""
     requests_during_switch: int = 0
-    """How many requests the probe made through the switch."""
+    """Number of requests that the probe made during the switch."""
     failed_during_switch: int = 0
-    """How many of them failed."""
+    """Number of these requests that failed."""
     requests_in_bake: int | None = None
-    """How many requests the proxy gave to the new side from the switch to the end of the bake, where it can tell."""
+    """Number of requests that the proxy forwarded to the new side from the switch to the end of the bake, if it counts
+    them."""
     failed_in_bake: int | None = None
-    """How many of them failed."""
+    """Number of these requests that failed."""
     restarts: int = 0
-    """How often replicas of the new side were started again."""
+    """How often replicas of the new side were restarted."""
     missing: list[str] = []
-    """What is not known of it, and why, in one sentence each."""
+    """Measurements that are not known, and why, in one sentence each."""
     ref: str = ""
-    """Where the whole report is, on the operator's host."""
+    """Path of the whole report on the operator's host."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveSide(StatusRecord):
-    """The side to rely on: the last one whose release came to a good end. Every rollback returns to it."""
+    """The side whose release was the last to succeed. Every rollback returns to it."""
 
     slot: Slot
-    """Which side."""
+    """Name of the side."""
     revision: int
-    """What is on it."""
+    """The revision on the side."""
     spec_hash: str = ""
     """Digest of that revision."""
     replicas: int = 0
-    """How many instances it should have."""
+    """Number of instances that the side should have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseFailure(StatusRecord):
-    """Why a release went back, or goes back."""
+    """Why a release is rolled back, or was."""
 
     outcome: Outcome
-    """How it ends, then."""
+    """The outcome of the release once the rollback has ended."""
     reason: str
-    """One stable CamelCase word."""
+    """The reason, as one stable CamelCase word."""
     message: str = ""
     """What happened, in one sentence."""
     at: Time
-    """When it turned back."""
-    asked: bool = False  # then it goes back even where `rollback.automatic` is false
-    """Whether somebody, or a newer spec, wanted it."""
+    """When the rollback began."""
+    asked: bool = False  # if True, the release is rolled back even if `rollback.automatic` is false
+    """Whether a user or a newer spec requested the rollback."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,213 +129,215 @@ class HookTask(StatusRecord):
     stage: StageName
     """The stage that the hook is part of."""
     name: str
-    """Which hook."""
+    """Name of the hook."""
     uid: str
-    """Of the task. No other task speaks for the hook, whatever its name and labels say."""
+    """The uid of the task. The result of another task is not used for the hook, even if its name and labels match."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestCount(StatusRecord):
-    """What the proxy had counted of the new side at a moment."""
+    """The proxy's counters of the new side at one point in time."""
 
     at: Time
-    """When."""
+    """When the counters were read."""
     requests: int
-    """How many requests it had answered."""
+    """Number of requests that the side had answered."""
     failed: int
-    """How many of them had failed."""
+    """Number of these requests that had failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release(StatusRecord):
-    """The release that goes on, or the last one."""
+    """The current release, or the last one."""
 
     revision: int
-    """The revision on its way."""
+    """The revision that is released."""
     slot: Slot
-    """The side it is brought to."""
+    """The side that the revision is released to."""
     key: str = ""
-    """What the spec declared when it began."""
+    """What the spec declared when the release began: its digest, or `revision-N` for a rollback."""
     spec_hash: str = ""
     """Digest of the revision."""
     artifact: str = ""
-    """What it puts live."""
+    """The artifact of the revision."""
     replicas: int = 0
-    """How many instances the new side should have."""
+    """Number of instances that the new side should have."""
     strategy: StrategyType = "BlueGreen"
-    """How it takes over."""
+    """How the new side takes over."""
     started_at: Time
-    """When it began."""
+    """When the release began."""
     clock: Time
-    """The last progress, from which the deadline counts."""
+    """When the release last made progress. The progress deadline counts from here."""
     rollback: bool = False
-    """It returns to an earlier revision."""
+    """Whether the release returns to an earlier revision."""
     pins: bool = False
-    """A request asked for that rollback."""
+    """Whether a request asked for that rollback. The revision is then pinned."""
     best: int = 0
-    """The most healthy instances that were seen on the new side."""
+    """The highest number of healthy instances that was observed on the new side."""
     held: bool = False
-    """It waits on purpose; the deadline does not count."""
+    """Whether the release waits on purpose. The progress deadline does not count then."""
     go_ahead: bool = False
-    """A promotion was asked for."""
+    """Whether a promotion was requested."""
     full: bool = False
-    """All pauses are skipped."""
+    """Whether all pauses are skipped."""
     step: int = 0
-    """The canary step that it is at, counted from 0."""
+    """The current canary step, counted from 0."""
     step_at: Time | None = None
-    """Since when it waits at a gate or a canary step."""
+    """Since when the release waits at a gate or a canary step."""
     promoted_at: Time | None = None
-    """When it went live."""
+    """When the new side went live."""
     requests_before: int | None = None
-    """How many requests the proxy had given to the new side before it went live, where it can tell."""
+    """Number of requests that the proxy had forwarded to the new side before it went live, if it counts them."""
     failed_before: int | None = None
-    """How many of them had failed."""
+    """Number of these requests that had failed."""
     marks: tuple[RequestCount, ...] = ()
-    """Counts of the last minutes of the bake, from which the share of requests that failed lately is computed."""
+    """Counters of the last minutes of the bake, from which the recent share of failed requests is computed."""
     requests: int | None = None
-    """How many requests the new side got since it is live; known once the bake is over."""
+    """Number of requests to the new side since it went live. Set when the bake has ended."""
     failed_requests: int | None = None
-    """How many of them failed."""
+    """Number of these requests that failed."""
     incarnations: Mapping[str, str] = field(default_factory=dict)
-    """Which run of each new instance was healthy first: another one means that the instance crashed since."""
+    """The run of each new instance that was healthy first, by instance. A different run means that the instance crashed
+    since then."""
     hooks: tuple[HookTask, ...] = ()
-    """The tasks of the hooks that it has run so far."""
+    """The tasks of the hooks that have run so far."""
     failure: ReleaseFailure | None = None
-    """Why it goes back, if it does."""
+    """Why the release is rolled back, if it is."""
     outcome: Outcome | None = None
-    """How it ended."""
+    """How the release ended."""
     reason: str = ""
-    """Why it ended so, as one stable CamelCase word."""
+    """The reason of the outcome, as one stable CamelCase word."""
     message: str = ""
-    """Why it ended so, in one sentence."""
+    """The reason of the outcome, in one sentence."""
     finished_at: Time | None = None
-    """When it ended."""
+    """When the release ended."""
     stages: _Beside[tuple[StageStatus, ...]] = tuple(StageStatus(name=name, state="Waiting") for name in STAGES)
-    """How far each stage is, in order: `status.stages`."""
+    """The state of each stage, in order; serialized as `status.stages`."""
 
     @property
     def stage(self) -> StageName | None:
-        """The stage that it is in, or would enter next; None once all are behind it."""
+        """The current or next stage. None if all stages have ended."""
         return next((stage.name for stage in self.stages if stage.state in {"Waiting", "Running"}), None)
 
     def stage_record(self, name: StageName) -> StageStatus:
         return next(stage for stage in self.stages if stage.name == name)
 
     def with_stage(self, name: StageName, **changes: object) -> Release:
-        """A copy in which one stage's record is changed."""
+        """Returns a copy with changes to the record of one stage."""
         stages = tuple(replace(s, **changes) if s.name == name else s for s in self.stages)  # type: ignore[arg-type]
         return replace(self, stages=stages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestAnswer(StatusRecord):
-    """What became of the last request by hand."""
+    """The answer to a user's last request, such as a promotion."""
 
     id: str
-    """Which request."""
+    """The id of the request."""
     kind: RequestKind | None = None
-    """What was asked for; not set for a request that has a mistake in it."""
+    """What was requested. Not set if the request is invalid."""
     accepted: bool
-    """Whether it could be followed."""
+    """Whether the request was accepted."""
     message: str = ""
-    """What came of it, or why it was refused."""
+    """The effect of the request, or why it was refused."""
     at: Time
-    """When it was taken."""
+    """When the operator processed the request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevisionStatus(StatusRecord):
-    """A revision that was released, or was tried."""
+    """A revision with a release, whether the release succeeded or not."""
 
     revision: int
-    """Its number, counted from 1."""
+    """Number of the revision, counted from 1."""
     artifact: str
-    """What it put live, such as `shop:v2`."""
+    """The artifact of the revision, such as `shop:v2`."""
     spec_hash: str = ""
-    """Digest of the artifact and its whole configuration, ConfigMaps and Secrets included."""
+    """Digest of the artifact and its whole configuration, including ConfigMaps and Secrets."""
     digest: str = ""
-    """Digest of its artifact's content, where the operator keeps a copy. Only that content is returned to."""
+    """Digest of the artifact's content, if the operator keeps a copy. A rollback uses only content with this digest."""
     replicas: int = 0
-    """How many instances it last had; a rollback brings these back, too."""
+    """Number of instances that the revision last had. A rollback restores it."""
     deployed_at: Time | None = None
-    """When its release started."""
+    """When the release of the revision started."""
     promoted_at: Time | None = None
-    """When it went live."""
+    """When the revision went live."""
     outcome: Literal["InProgress", Outcome] = "InProgress"
-    """How its release ended."""
+    """How the release of the revision ended."""
     duration_seconds: float | None = None
-    """How long its release took, in seconds."""
+    """Duration of the release, in seconds."""
     report: ReleaseReport | None = None
-    """What its release took."""
+    """Measurements of the release."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineState(StatusRecord):
-    """All that the pipeline remembers between two steps. For the operator; nothing in here is API.
+    """The pipeline's state between two steps. It is internal to the operator and not part of the API.
 
-    What can be observed is not remembered: when the operator was killed, the state may be one step behind the target.
+    It does not contain what can be observed. After the operator was killed, the state may be one step behind the
+    target.
     """
 
     live: LiveSide | None = None
-    """The side to return to."""
+    """The side that a rollback returns to."""
     release: Release | None = None
-    """The release that goes on, or the last one."""
+    """The current release, or the last one."""
     latest: int = 0
-    """The highest revision number ever given."""
+    """The highest revision number that was assigned so far."""
     key: str = ""
-    """What the spec declares."""
+    """What the spec declares: its digest, or `revision-N` for a rollback."""
     settled: bool = False
-    """What the spec declares has come to its end, good or bad."""
+    """Whether the release of what the spec declares has ended, successfully or not."""
     replicas: int | None = None
-    """`spec.replicas` as last seen."""
+    """The last observed value of `spec.replicas`."""
     rollback_to: int | None = None
-    """A rollback that was asked for and has not begun."""
+    """The revision of a rollback that was requested and has not begun."""
     paused: bool = False
-    """A request paused it."""
+    """Whether a request paused the release."""
     idle_since: Time | None = None
     """Since when the old side is kept for a fast rollback."""
     drain_since: Time | None = None
     """Since when the idle side is drained."""
     history: _Beside[tuple[RevisionStatus, ...]] = ()
-    """The revisions, the newest first: `status.history`."""
+    """The revisions, newest first; serialized as `status.history`."""
     pin: _Beside[int | None] = None
-    """The revision that a request returned to, until the spec changes: `status.pinnedRevision`."""
+    """The revision that a request returned to, until the spec changes; serialized as `status.pinnedRevision`."""
     answer: _Beside[RequestAnswer | None] = None
-    """What became of the last request: `status.request`."""
+    """The answer to the last request; serialized as `status.request`."""
 
     @property
     def releasing(self) -> Release | None:
-        """The release that goes on."""
+        """The current release. None if no release is in progress."""
         return self.release if self.release is not None and self.release.outcome is None else None
 
     @property
     def pinning(self) -> bool:
-        """A request returned to a revision that holds, or is about to."""
+        """Whether a request returned to a revision that is still pinned, or is about to."""
         release = self.releasing
         return self.pin is not None or self.rollback_to is not None or (release is not None and release.pins)
 
     def record(self, revision: int) -> RevisionStatus | None:
-        """What the history says of this revision."""
+        """Returns the history's record of a revision, or None."""
         return next((record for record in self.history if record.revision == revision), None)
 
 
 class DeploymentStatus(StatusModel):
-    """What is live, and how the current release goes."""
+    """What is live, and the progress of the current release."""
 
     observed_generation: int = -1
-    """The `metadata.generation` that this status speaks of."""
+    """The `metadata.generation` that this status describes."""
     phase: DeploymentPhase | None = None
-    """Where the release stands, for people. Machines read the conditions."""
+    """State of the release for people. Programs should read the conditions."""
     stage: str = ""
-    """The stage that the release is in, or in which it failed while it goes back."""
+    """The current stage of the release. During a rollback, the stage that failed."""
     active: str = ""
-    """What is live, for the table: the artifact and its revision."""
+    """The live artifact and its revision, for the table of `kubectl get`."""
     preview: str = ""
-    """What is about to go live, for the table."""
+    """The artifact that is about to go live and its revision, for the table of `kubectl get`."""
     ready: str = ""
-    """Healthy instances that requests go to, and how many there should be, such as `2/2`."""
+    """Healthy instances that get requests, and their desired number, such as `2/2`."""
     message: str = ""
-    """The last thing that happened, in one sentence."""
+    """The last event, in one sentence."""
     active_slot: Slot | None = None
     """The side that is live."""
     active_revision: int | None = None
@@ -342,34 +345,34 @@ class DeploymentStatus(StatusModel):
     preview_revision: int | None = None
     """The revision that is about to go live."""
     pinned_revision: int | None = None
-    """The revision that a rollback returned to; it holds until `spec` changes."""
+    """The revision that a rollback returned to. It stays live until `spec` changes."""
     replicas: int = 0
-    """Replicas of the active side."""
+    """Number of replicas of the active side."""
     ready_replicas: int = 0
-    """Those of them that are healthy."""
+    """Number of these replicas that are healthy."""
     conditions: Conditions = []
-    """Available, Progressing, Healthy, Reconciling and Stalled. Wait for Healthy: it is True only where what the spec
-    declares is live. Available is about what serves, whichever revision that is."""
+    """Available, Progressing, Healthy, Reconciling and Stalled. Wait for Healthy: it is True only if what the spec
+    declares is live. Available describes the live side, whichever revision it has."""
     slots: Annotated[list[SlotStatus], Field(json_schema_extra=map_by("name"))] = []
-    """The sides that hold something, as they were last seen."""
+    """The sides that have instances or a revision, as last observed."""
     stages: Annotated[tuple[StageStatus, ...], Field(json_schema_extra=map_by("name"))] = ()
     """The stages of the current release, in order."""
     history: Annotated[tuple[RevisionStatus, ...], Field(json_schema_extra=map_by("revision"))] = ()
-    """The revisions, the newest first."""
+    """The revisions, newest first."""
     report: ReleaseReport | None = None
-    """What the last release took."""
+    """Measurements of the last release."""
     request: RequestAnswer | None = None
-    """What became of the last request by hand."""
+    """The answer to the last request of a user."""
     pipeline: Annotated[PipelineState, Field(validate_default=True)] = PipelineState()
-    """What the pipeline remembers. For the operator; nothing in here is API."""
+    """The pipeline's state. It is internal to the operator and not part of the API."""
 
     @field_validator("pipeline")
     @classmethod
     def _with_what_is_beside(cls, pipeline: PipelineState, info: ValidationInfo) -> PipelineState:
-        """The whole state: what users read of it is written above, and only there."""
+        """Completes the state with the parts that are fields of the status and are serialized only there."""
         above = info.data
         if not above.keys() >= {"stages", "history", "pinned_revision", "request"}:
-            return pipeline  # one of them is invalid, which is reported
+            return pipeline  # one of these fields is invalid, which pydantic reports
         release = replace(pipeline.release, stages=above["stages"]) if pipeline.release else None
         return replace(
             pipeline,

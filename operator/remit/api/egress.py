@@ -1,4 +1,4 @@
-"""Where tasks with `network: restricted` may connect to: a part of a CommandPolicy."""
+"""The part of a CommandPolicy that lists where tasks with `network: restricted` may connect to."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ Cidr = Annotated[str, Field(max_length=49, json_schema_extra={"format": "cidr"})
 
 
 class EgressRule(SpecModel):
-    """Allows connections to some hosts. The name must match and the port be listed, and then the address that the name
-    leads to must be a public one, or in one of `addresses`."""
+    """Allows connections to some hosts. The host name must match and the port must be listed; then the address that the
+    name resolves to must be public or be in one of `addresses`."""
 
     hosts: Annotated[list[HostName], Field(min_length=1, max_length=64)]
-    """Host names or addresses. A leading `*.` stands for one label or more, so `*.example.com` is not `example.com`;
-    `*` alone stands for any host."""
+    """Host names or addresses. A leading `*.` stands for one or more labels, so `*.example.com` does not match
+    `example.com`; `*` alone stands for any host."""
     ports: Annotated[list[Port], Field(min_length=1, max_length=64)] = [443]
-    """TCP ports."""
+    """TCP ports that may be connected to."""
     addresses: Annotated[list[Cidr], Field(max_length=64)] = []
-    """Networks, such as `10.1.0.0/16`, that these hosts may lead to though they are loopback, private, link-local or
-    otherwise not public. A cloud's metadata address must be listed by itself, as `169.254.169.254/32`."""
+    """Networks, such as `10.1.0.0/16`, that these hosts may resolve to although the addresses are loopback, private,
+    link-local or otherwise not public. A cloud's metadata address needs an entry of its own: `169.254.169.254/32`."""
 
 
 class Egress(SpecModel):
-    """Rules for connections of tasks with `network: restricted`. What no rule allows cannot be reached."""
+    """Rules for connections of tasks with `network: restricted`. Connections that no rule allows are refused."""
 
     allow: Annotated[list[EgressRule], Field(max_length=64)] = []
-    """What may be connected to."""
+    """Connections that are allowed."""

@@ -1,4 +1,4 @@
-"""Where the kinds of an API server live."""
+"""REST paths of the kinds of an API server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """Where a kind lives: `group` is empty for the core."""
+    """Group, version and plural name of a kind, which determine its REST path. `group` is empty for the core group."""
 
     group: str
     version: str

@@ -1,4 +1,4 @@
-"""ExecutionTask: one operation to perform, once or on a schedule. What becomes of it is in `executiontaskstatus`."""
+"""ExecutionTask: one operation to perform, once or on a schedule. Its status is in `executiontaskstatus`."""
 
 from __future__ import annotations
 
@@ -41,50 +41,50 @@ Seconds = Annotated[int, Field(ge=1, le=31_536_000)]
 
 
 class Backoff(SpecModel):
-    """How long to wait before a retry: `initialSeconds * factor ** retries`, capped, with jitter."""
+    """The wait before a retry: `initialSeconds * factor ** retries`, up to `maxSeconds`, with jitter."""
 
     initial_seconds: Annotated[float, Field(ge=0, le=86400)] = 1
     """The wait before the first retry, in seconds."""
     factor: Annotated[float, Field(ge=1, le=10)] = 2
-    """What each further wait is multiplied by."""
+    """The factor by which each further wait is longer than the one before."""
     max_seconds: Annotated[float, Field(ge=0, le=86400)] = 60
     """The longest wait, in seconds, before jitter."""
     jitter: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """The fraction of a wait by which it may be longer or shorter, so that retries do not come all at once."""
+    """The fraction of a wait by which it may be longer or shorter, so that retries of many tasks are spread out."""
 
 
 class Retry(SpecModel):
-    """When a failed attempt is followed by another."""
+    """When a failed attempt is retried."""
 
     max_retries: Annotated[int, Field(ge=0, le=100)] = 0
-    """How many further attempts are made after one that failed or timed out. What a policy denied is never retried."""
+    """Number of further attempts after one that failed or timed out. A task that a policy denied is never retried."""
     backoff: Backoff = Backoff.model_construct()
-    """How long to wait in between."""
+    """The wait before each retry."""
     on_interruption: Literal["Fail", "Retry"] = "Fail"
-    """What follows when the operator itself was lost in mid-run, so that nobody can say whether the operation took
-    place: `Fail` ends the task, for operations that must not happen twice; `Retry` starts another attempt, which is
-    not counted in `maxRetries`, up to three times."""
+    """What happens if the operator itself was lost during an attempt, so that it is unknown whether the operation took
+    place. `Fail` ends the task, for operations that must not happen twice. `Retry` starts another attempt, up to three
+    times; these attempts are not counted in `maxRetries`."""
 
 
 class Resources(SpecModel):
-    """The most that an attempt may use. A policy's defaults fill what is not set."""
+    """Resource limits of an attempt. A policy's defaults apply to limits that are not set."""
 
     cpu: Quantity | None = None
     """Processor time, in cores, such as `500m`."""
     memory: Quantity | None = None
-    """Memory and swap together, such as `512Mi`. Going over it ends the attempt as OOMKilled."""
+    """Memory and swap together, in bytes, such as `512Mi`. An attempt that exceeds it ends as OOMKilled."""
     pids: Annotated[int, Field(ge=1, le=4_194_304)] | None = None
-    """Processes and threads."""
+    """Number of processes and threads."""
     disk: Quantity | None = None
-    """The private disk: `/workspace` and `/tmp`, each."""
+    """Size of each private disk (`/workspace` and `/tmp`), in bytes."""
     disk_bytes_per_second: Quantity | None = None
-    """Disk bandwidth, where the host can hold it."""
+    """Disk bandwidth, in bytes per second, if the host can enforce it."""
     network_bytes_per_second: Quantity | None = None
-    """Network bandwidth, where the host can hold it."""
+    """Network bandwidth, in bytes per second, if the host can enforce it."""
     open_files: Annotated[int, Field(ge=8, le=1_048_576)] | None = None
-    """Open files of one process."""
+    """Number of open files of one process."""
     file_size: Quantity | None = None
-    """The largest file that may be written."""
+    """Size of the largest file that may be written, in bytes."""
 
 
 _MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
@@ -96,12 +96,13 @@ _CRON_FIELDS = (
     ("month", "1 to 12 or JAN to DEC", f"(0*([1-9]|1[0-2])|{_MONTHS})", ""),
     ("day of week", "0 to 7 or SUN to SAT", f"(0*[0-7]|{_DAYS})", f"|0*[0-7]L|(0*[0-7]|{_DAYS})#0*[1-5]"),
 )
-"""Of each its name, its values in words and as a regular expression, and what else can stand for one."""
+"""For each field: its name, its values in words, a regular expression for a value, and one for further forms that may
+stand in place of a value."""
 
 
 def _cron_rule(index: int, name: str, words: str, value: str, other: str) -> Rule:
     term = rf"(\*|{value}(-{value})?{other})(/0*[1-9][0-9]*)?"
-    # An expression that has not five fields is told of as that alone.
+    # An expression without exactly five fields gets only the message about the number of fields.
     pattern = rf"^\s*(\S+\s+){{{index}}}{term}(,{term})*(\s+\S+){{{4 - index}}}\s*$"
     five = r"^\s*\S+(\s+\S+){4}\s*$"
     quoted, counted = (text.replace("\\", "\\\\") for text in (pattern, five))
@@ -113,7 +114,7 @@ def _cron_rule(index: int, name: str, words: str, value: str, other: str) -> Rul
 
 
 class Schedule(SpecModel):
-    """Runs the operation again and again, in child tasks named after the parent and the minute."""
+    """Runs the operation on a schedule, in child tasks that are named after the parent and the minute."""
 
     rules = (
         Rule(
@@ -130,55 +131,56 @@ class Schedule(SpecModel):
     )
 
     cron: Annotated[str, Field(min_length=1, max_length=128)]
-    """When, in the five fields of cron: minute, hour, day of month, month, day of week.
+    """The times of the runs, as a cron expression with five fields: minute, hour, day of month, month, day of week.
 
-    Where the clock of `timeZone` is set: if neither the minute nor the hour begins with `*`, times that are skipped run
-    once, right after the gap, however many it skips, and times that come twice run the first time only; otherwise a run
-    goes by what the clock shows, so that skipped times have no run and repeated ones two."""
+    When the clock of `timeZone` changes, as for daylight saving time: if neither the minute nor the hour begins with
+    `*`, times that the clock skips run once, right after the gap, however many were skipped, and times that occur twice
+    run only the first time. Otherwise runs follow the clock: a skipped time has no run and a repeated time has two."""
     time_zone: Annotated[str, Field(min_length=1, max_length=64)] = "Etc/UTC"
     """The time zone of `cron`, by its IANA name, such as `Europe/Paris`."""
     concurrency_policy: Literal["Allow", "Forbid", "Replace"] = "Forbid"
-    """What to do when a run is due and the last one has not ended: run both, skip, or replace the old one."""
+    """What happens if a run is due and the last one has not ended: `Allow` runs both, `Forbid` skips the new run, and
+    `Replace` cancels the old run."""
     starting_deadline_seconds: Annotated[int, Field(ge=10)] | None = None
-    """How late a run may start. A run that is missed by more is skipped."""
+    """How late a run may start, in seconds. A run that would start later is skipped."""
     suspend: bool = False
-    """Start no further runs. Those already going are not touched."""
+    """Whether to start no further runs. Runs that have started continue."""
     successful_runs_history_limit: Annotated[int, Field(ge=0, le=100)] = 3
-    """How many successful children are kept."""
+    """Number of successful child tasks that are kept."""
     failed_runs_history_limit: Annotated[int, Field(ge=0, le=100)] = 1
-    """How many failed children are kept."""
+    """Number of failed child tasks that are kept."""
 
 
 class Output(SpecModel):
-    """What is kept of standard output and standard error."""
+    """How standard output and standard error are kept."""
 
     tail_bytes: Annotated[int, Field(ge=0, le=16384)] = 4096
-    """How much of the end of each is shown in status, in bytes."""
+    """Length of the end of each stream that status shows, in bytes."""
     max_bytes: Quantity = "10Mi"
-    """How much of each is kept for `remit logs`, at most 256Mi. More than that is dropped from the middle of what was
-    said; the program is not stopped."""
+    """Length of each stream that is kept for `remit logs`, in bytes, at most 256Mi. If the program writes more, the
+    middle of the stream is dropped; the program is not stopped."""
     raw: bool = False
-    """Keep the output byte for byte, secrets included, such as a dump that is to be restored. Only the files on the
-    operator's host hold it; status, Events, logs and the audit trail stay redacted. A policy's `output.allowRaw` must
-    allow it."""
+    """Whether to keep the output byte for byte, including secrets, such as a dump that will be restored. Only the files
+    on the operator's host contain it; status, Events, logs and the audit trail stay redacted. A policy's
+    `output.allowRaw` must allow it."""
 
 
 class StdinSource(SpecModel):
-    """Where standard input comes from. Exactly one of its fields is set."""
+    """The source of standard input. Exactly one of its fields is set."""
 
     exactly_one = ("secretKeyRef", "configMapKeyRef", "volume")
 
     secret_key_ref: SecretKeySelector | None = None
-    """One key of a Secret. The value is given to the run and redacted everywhere else."""
+    """One key of a Secret. The run receives the value; it is redacted everywhere else."""
     config_map_key_ref: ConfigMapKeySelector | None = None
-    """One key of a ConfigMap, of up to 1Mi; `binaryData` holds what is no text."""
+    """One key of a ConfigMap, of up to 1Mi. `binaryData` can contain data that is not text."""
     volume: VolumeFile | None = None
-    """A file of a volume, of any size. It comes through a pipe, as far as it goes when the attempt starts. A policy
-    must allow the volume to be mounted ReadOnly."""
+    """A file of a volume, of any size. The program reads it through a pipe, up to the length that the file has when the
+    attempt starts. A policy must allow the volume to be mounted ReadOnly."""
 
 
 class TaskTemplate(SpecModel):
-    """One operation and how to perform it: what a task has in common with the tasks of a release's stages."""
+    """One operation and how to perform it: the fields that tasks and the hooks of releases have in common."""
 
     exactly_one = cast("tuple[str, ...]", OPERATIONS)
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -262,7 +264,7 @@ class TaskTemplate(SpecModel):
     file: FileOperation | None = None
     """Work on files."""
     process: ProcessOperation | None = None
-    """Start or look after a supervised process."""
+    """Start or manage a supervised process."""
     http: HttpOperation | None = None
     """Make an HTTP request."""
     redis: RedisOperation | None = None
@@ -273,68 +275,69 @@ class TaskTemplate(SpecModel):
     """Work on containers."""
 
     backend: BackendName | None = None
-    """Where it runs: a sandboxed process beside the operator, a Docker container, or a Kubernetes Job. Not set: on the
-    installation's default, `kubernetes` on a cluster and `process` elsewhere. `status.backend` has the choice. A file
-    operation that is no Job is performed by the operator."""
+    """Where the operation runs: `process` is a sandboxed process beside the operator, `docker` a Docker container, and
+    `kubernetes` a Kubernetes Job. Not set: the installation's default, which is `kubernetes` on a cluster and `process`
+    elsewhere; `status.backend` shows the choice. The operator itself performs a file operation that is not a Job."""
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     """The container image, for the backends docker and kubernetes. A task with an image and without `backend` runs on
-    the first of these that the operator has. By default the installation's, where it has one."""
+    the first of these backends that the operator has. Not set: the installation's default image, if it has one."""
     pod: PodOptions | None = None
-    """For the backend kubernetes: where the pod goes, as whom it runs, and with what."""
+    """Options of the pod, for the backend kubernetes: its node, its ServiceAccount and its classes."""
     working_dir: Annotated[str, Field(pattern=rf"^(/({PATH_PART}|\.)?)+$", max_length=4096)] = WORKSPACE
     """The directory that a command, a script or a supervised process is started in: `/workspace`, which is private to
-    the task, a mounted folder, or a folder below one of these. Nothing is made: the attempt ends as StartFailed where
-    the folder is not there."""
+    the task, a mounted folder, or a folder below one of these. It is not created: the attempt ends as StartFailed if
+    the folder does not exist."""
     env: Annotated[list[EnvVar], Field(max_length=128, json_schema_extra=map_by("name"))] = []
     """Environment variables. A policy's `environment.allow` must list each name, except for `LANG`, `LANGUAGE`,
     `LC_ALL` and the other categories of C, `TZ`, `TERM`, `NO_COLOR`, `COLUMNS` and `LINES` with a plain `value`.
     Nothing of the operator's own environment is passed on."""
     env_from: Annotated[list[EnvFromSource], Field(max_length=16)] = []
-    """ConfigMaps and Secrets whose keys all become environment variables; `env` wins over them. A policy must list
-    every key as a name, as for `env`; a key that no variable can be named after, such as `app.ini`, ends the task."""
+    """ConfigMaps and Secrets all of whose keys become environment variables. `env` overrides them. A policy must list
+    every key as a name, as for `env`. A key that is not a valid variable name, such as `app.ini`, ends the task."""
     private_files: Annotated[list[PrivateFile], Field(max_length=MAX_FILES, json_schema_extra=map_by("path"))] = []
-    """Files that the program finds and nobody else: passwords, keys, configuration. They are placed in memory for each
-    attempt; values of Secrets in them are redacted everywhere else, as those of `env` are."""
+    """Files that only the program can read: passwords, keys, configuration. They are placed in memory for each attempt.
+    Values of Secrets in them are redacted everywhere else, like those of `env`."""
     volumes: Annotated[list[Volume], Field(max_length=MAX_VOLUMES, json_schema_extra=map_by("name"))] = []
-    """Files that the program finds besides its private workspace, or that a file operation works on where it is a Job.
-    A policy's `volumes` must allow each."""
+    """Volumes with files for the program, in addition to its private workspace, or for a file operation that is a Job.
+    A policy's `volumes` must allow each volume."""
     volume_mounts: Annotated[
         list[VolumeMount], Field(max_length=MAX_VOLUMES, json_schema_extra=map_by("mountPath"))
     ] = []
-    """Where it finds them."""
+    """Paths at which the program finds the volumes."""
     artifacts: Annotated[list[Artifact], Field(max_length=MAX_VOLUMES, json_schema_extra=map_by("name"))] = []
-    """Files that are kept of those that the program makes; `remit cp` and `remit artifacts` get at them. A policy's
-    `volumes.artifacts` must allow it."""
+    """Files of the program that are kept; `remit cp` and `remit artifacts` read them. A policy's `volumes.artifacts`
+    must allow it."""
     results: Annotated[list[Result], Field(max_length=MAX_VOLUMES, json_schema_extra=map_by("name"))] = []
-    """Small texts of what it makes, shown in status."""
+    """Small text files of the program that status shows."""
     stdin: Annotated[str, Field(max_length=262144)] = ""
-    """What the program reads from its standard input."""
+    """The program's standard input."""
     stdin_from: StdinSource | None = None
-    """Where that comes from, instead of `stdin`."""
+    """The source of the program's standard input, instead of `stdin`."""
     timeout_seconds: Seconds | None = None
-    """How long one attempt may take. The policy's default fills it in, or else 300."""
+    """Maximum duration of one attempt, in seconds. Not set: the policy's default, or else 300."""
     deadline_seconds: Seconds | None = None
-    """How long the whole task may take, waiting and retries included."""
+    """Maximum duration of the whole task, including waiting and retries, in seconds."""
     termination_grace_period_seconds: Annotated[int, Field(ge=0, le=3600)] = 5
-    """How long a program that is timed out or cancelled has after SIGTERM, before everything it started is killed."""
+    """Time that a program has after SIGTERM when it timed out or was cancelled, in seconds. After that, everything that
+    it started is killed."""
     retry: Retry = Retry.model_construct()
-    """When a failed attempt is followed by another."""
+    """When a failed attempt is retried."""
     resources: Resources = Resources.model_construct()
-    """The most that an attempt may use."""
+    """Resource limits of an attempt."""
     network: Network = "none"
-    """What the program sees of the network: nothing; the hosts that a policy lists in `egress`, through a proxy that
-    `HTTPS_PROXY` and its kin lead to; or what the operator itself sees."""
+    """The program's network access. `none`: no network. `restricted`: the hosts that a policy lists in `egress`,
+    through a proxy that variables such as `HTTPS_PROXY` name. `host`: the network of the operator itself."""
     output: Output = Output.model_construct()
-    """What is kept of its output."""
+    """How the program's output is kept."""
 
     @property
     def operation(self) -> Operation:
-        """The one that is set."""
+        """The name of the operation that is set."""
         return next(name for name in OPERATIONS if getattr(self, name) is not None)
 
     @property
     def subject(self) -> Subject:
-        """What that one says."""
+        """The parameters of the operation that is set."""
         return cast(Subject, getattr(self, self.operation))
 
 
@@ -375,15 +378,16 @@ class ExecutionTaskSpec(TaskTemplate):
     )
 
     schedule: Schedule | None = None
-    """Run it by the clock instead of once."""
+    """Run the operation on a schedule instead of once."""
     cancel: bool = False
-    """Set to true to end the task, whatever it is doing: queued, running or waiting to be retried."""
+    """Set to true to end the task, whether it is queued, running or waiting for a retry."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=315_360_000)] | None = None
-    """Delete the task, its output included, this long after it ended. Not set: never."""
+    """Time after the end of the task at which it is deleted with its output, in seconds. Not set: it is not deleted,
+    except for a task with a generated name, to which the operator's default applies."""
 
 
 class ExecutionTask(CustomResource):
-    """One operation to perform, once or on a schedule, under the policies that select it."""
+    """One operation to perform, once or on a schedule, under the policies that select the task."""
 
     rules = (
         Rule(

@@ -1,4 +1,4 @@
-"""What an ExecutionTask says of itself: where it stands, each attempt, and what is left of it."""
+"""Status of an ExecutionTask: its phase and conditions, its attempts, and what it left."""
 
 from __future__ import annotations
 
@@ -14,103 +14,103 @@ Stream = Literal["stdout", "stderr"]
 
 
 class PolicyStatus(StatusModel):
-    """The decision that let the task run, or did not."""
+    """The policy decision on the task."""
 
     name: str = ""
-    """The policy that decided; with its namespace in front where that is another one."""
+    """The policy that decided, as `namespace/name` if it is in another namespace than the task."""
     rule: str = ""
-    """The rule of it that matched, such as `commands.allow[2]`."""
+    """The rule of the policy that matched, such as `commands.allow[2]`."""
     decision: Literal["Allowed", "Denied"]
-    """What it said."""
+    """The decision."""
     audited: list[str] = []
-    """What a policy in Audit enforcement would have denied."""
+    """What policies with enforcement Audit would have denied."""
 
 
 class QueueStatus(StatusModel):
-    """Where a queued task waits, and for what. Gone as soon as it is let in."""
+    """The place of a queued task and what it waits for. Removed when the task is admitted."""
 
     position: int
-    """Its place among the waiting tasks of its namespace, counted from 1."""
+    """Position among the waiting tasks of its namespace, counted from 1."""
     waiting: int
-    """How many tasks wait in its namespace."""
+    """Number of waiting tasks in its namespace."""
     reason: str
-    """What lets no more in: OperatorCapacity, OperatorMemory, PolicyConcurrency, PolicyRate or Workspace."""
+    """Why the task is not admitted: OperatorCapacity, OperatorMemory, PolicyConcurrency, PolicyRate or Workspace."""
     policy: str = ""
-    """The policy, as `namespace/name`, where one does."""
+    """The policy whose limit is reached, as `namespace/name`, if the reason is a policy's limit."""
 
 
 class SandboxStatus(StatusModel):
     """The confinement layers of the last attempt."""
 
     layers: list[str] = []
-    """In force."""
+    """Layers that were in force."""
     missing: list[str] = []
-    """Not given by this host."""
+    """Layers that the host does not support."""
     limits: dict[str, str] = {}
-    """What holds each limit, by its name in `spec.resources`."""
+    """What enforces each limit, by the limit's name in `spec.resources`."""
 
 
 class UsageStatus(StatusModel):
-    """What an attempt used."""
+    """Resource usage of an attempt."""
 
     cpu_seconds: float = 0
     """Processor time, in seconds."""
     max_memory_bytes: int = 0
-    """Memory at its highest, in bytes."""
+    """Peak memory usage, in bytes."""
     read_bytes: int = 0
-    """Read from disk, in bytes."""
+    """Data read from disk, in bytes."""
     written_bytes: int = 0
-    """Written to disk, in bytes."""
+    """Data written to disk, in bytes."""
     throttled_seconds: float = 0
-    """How long it was held back by its limit of processor time, in seconds."""
+    """Time for which the limit on processor time held the attempt back, in seconds."""
     max_pids: int = 0
-    """Processes and threads at their most, where the kernel counts that."""
+    """Highest number of processes and threads, if the kernel counts it."""
 
 
 class NetworkStatus(StatusModel):
-    """What an attempt with `network: restricted` did through its proxy."""
+    """Connections that an attempt with `network: restricted` made through its proxy."""
 
     connections: int = 0
-    """How many were made."""
+    """Number of connections that were made."""
     denied: int = 0
-    """How many were refused."""
+    """Number of connections that were refused."""
     sent_bytes: int = 0
-    """How much was sent, in bytes."""
+    """Data sent, in bytes."""
     received_bytes: int = 0
-    """How much was received, in bytes."""
+    """Data received, in bytes."""
     last_denied: str = ""
-    """Why the last refused one was, and which field of which policy would allow it."""
+    """Why the last refused connection was refused, and which field of which policy would allow it."""
 
 
 class AttemptStatus(StatusModel):
-    """One run of the operation, recorded before it starts."""
+    """One run of the operation. It is recorded before it starts."""
 
     number: int
-    """Counted from 1."""
+    """Number of the attempt, counted from 1."""
     id: str
-    """The name of the run in the run store, the logs and the audit trail."""
+    """Name of the attempt in the run store, the logs and the audit trail."""
     backend: str = "process"
-    """Where it ran; `operator` for what Remit performs itself."""
+    """Backend that ran the attempt; `operator` if the operator performed the operation itself."""
     lease_transitions: int | None = None
-    """The `leaseTransitions` of the Lease when the operator that started it held that. Absent without leader
+    """The `leaseTransitions` of the Lease while the operator that started the attempt held it. Not set without leader
     election."""
     started_at: MicroTime
-    """When it was recorded, just before it started."""
+    """When the attempt was recorded, just before it started."""
     job_uid: str = Field(default="", alias="jobUID")
-    """Of an attempt that is a Job, the Job's uid once the API server has given it: no other one of its name is the
-    attempt."""
+    """The uid of the Job if the attempt is one, as soon as the API server has assigned it. Another Job of the same name
+    is not the attempt."""
     finished_at: MicroTime | None = None
-    """When nothing of it was alive any more."""
+    """When the last process of the attempt had ended."""
     exit_code: int | None = None
-    """The program's exit code; 128 and the signal's number where a signal ended it."""
+    """The program's exit code, or 128 plus the signal's number if a signal ended the program."""
     reason: str = ""
     """How it ended, as one CamelCase word: Completed, ExitCode, Signal, Timeout, OOMKilled, Cancelled, Interrupted …"""
     exceeded: list[str] = []
-    """Limits that it met: Memory, Pids, Time, Output, OpenFiles, FileSize or Disk."""
+    """Limits that the attempt reached: Memory, Pids, Time, Output, OpenFiles, FileSize or Disk."""
     usage: UsageStatus | None = None
-    """What it used."""
+    """Resource usage of the attempt."""
     network: NetworkStatus | None = None
-    """With `network: restricted`: its connections."""
+    """Connections of the attempt, with `network: restricted`."""
 
 
 class OutputStatus(StatusModel):
@@ -121,31 +121,32 @@ class OutputStatus(StatusModel):
     stderr_tail: str = ""
     """The end of standard error, as valid text, with secrets redacted."""
     stdout_bytes: int = 0
-    """How much was written to standard output, in bytes."""
+    """Amount written to standard output, in bytes."""
     stderr_bytes: int = 0
-    """How much was written to standard error, in bytes."""
+    """Amount written to standard error, in bytes."""
     truncated: bool = False
-    """Whether more was written than is kept."""
+    """Whether the program wrote more than is kept."""
     raw: bool = False
-    """Whether the output is kept byte for byte, secrets included (`spec.output.raw`). The ends shown here are redacted,
-    and empty where the operator was lost before the attempt ended."""
+    """Whether the output is kept byte for byte, including secrets (`spec.output.raw`). The ends shown here are
+    redacted; they are empty if the operator was lost before the attempt ended."""
     redactions: int = 0
-    """How many times `[redacted]` took the place of a secret. Unless it is 0 or `raw` is true, what is kept is not what
-    was written."""
+    """Number of secrets that `[redacted]` replaced. If it is not 0 and `raw` is false, the output that is kept differs
+    from what the program wrote."""
     redacted_streams: list[Stream] = []
-    """In which of them, where that is known."""
+    """The streams with redacted secrets, if they are known."""
     binary_streams: list[Stream] = []
-    """Those whose beginning looks binary: it has NUL bytes or is not UTF-8. Their ends shown here are text."""
+    """The streams whose beginning looks binary: it contains NUL bytes or is not UTF-8. Their ends are shown here as
+    text."""
     ref: str = ""
-    """Where `remit logs` finds all that is kept."""
+    """Where `remit logs` finds all output that is kept."""
 
     @property
     def altered(self) -> bool:
-        """Whether what is kept is not what was written, because secrets were redacted."""
+        """Whether the output that is kept differs from what the program wrote, because secrets were redacted."""
         return self.redactions > 0 and not self.raw
 
     def changed(self, attempt: int) -> str:
-        """For people: what the redactions in the output of attempt number `attempt` mean."""
+        """Returns a message for people about the redactions in the output of attempt number `attempt`."""
         times = "once" if self.redactions == 1 else f"{self.redactions} times"
         where = f" in {' and '.join(self.redacted_streams)}" if self.redacted_streams else ""
         return (
@@ -154,7 +155,7 @@ class OutputStatus(StatusModel):
         )
 
     def looks_binary(self, attempt: int) -> str:
-        """For people: what `binary_streams` of attempt number `attempt` mean; empty where there are none."""
+        """Returns a message for people about `binary_streams` of attempt number `attempt`; empty if there are none."""
         if not self.binary_streams:
             return ""
         names = " and ".join(self.binary_streams)
@@ -166,14 +167,14 @@ class OutputStatus(StatusModel):
 
 
 class ArtifactStatus(StatusModel):
-    """Files that the task left and that are kept."""
+    """Files of the task that are kept."""
 
     name: str
-    """Its name in `spec.artifacts`."""
+    """Name of the artifact in `spec.artifacts`."""
     files: int = 0
-    """How many files it has."""
+    """Number of its files."""
     bytes: int = 0
-    """How much they have together, in bytes."""
+    """Total size of its files, in bytes."""
     digest: str = ""
     """`sha256:` and the SHA-256 of what `sha256sum` prints for the files, in the order of their paths."""
 
@@ -182,106 +183,106 @@ class ResultStatus(StatusModel):
     """A small text that the task left."""
 
     name: str
-    """Its name in `spec.results`."""
+    """Name of the result in `spec.results`."""
     value: str = ""
     """The text, with secrets redacted."""
 
 
 class VolumeStatus(StatusModel):
-    """What a volume turned out to be."""
+    """The content of a volume."""
 
     name: str
-    """Its name in `spec.volumes`."""
+    """Name of the volume in `spec.volumes`."""
     digest: str = ""
-    """Of an artifact, or of a release: which content is mounted, in every attempt."""
+    """Digest of the content of an artifact or a release. Every attempt mounts this content."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecentRun(StatusRecord):
-    """What a run that succeeded took, in its last attempt."""
+    """Measurements of a run that succeeded, from its last attempt."""
 
     name: str
-    """The name of its task."""
+    """Name of the run's task."""
     finished_at: MicroTime
-    """When it ended."""
+    """When the run ended."""
     duration_seconds: float
-    """From its start to its end, in seconds."""
+    """Time from the start to the end of the run, in seconds."""
     cpu_seconds: float | None = None
-    """Processor time, in seconds, where the backend counts it."""
+    """Processor time, in seconds, if the backend measures it."""
     max_memory_bytes: int | None = None
-    """Memory at its highest, in bytes, where the backend counts it."""
+    """Peak memory usage, in bytes, if the backend measures it."""
 
 
 class ErrorStatus(StatusModel):
     """Why the task failed."""
 
     reason: str = ""
-    """Why, as one stable CamelCase word: the same as in the conditions. `remit errors REASON` says what to do."""
+    """The reason, as one stable CamelCase word, as in the conditions. `remit errors REASON` explains what to do."""
     category: str
     """The kind of failure: Denied, Invalid, Sandbox, ExitCode, Timeout, Deadline, Resources, Interrupted, Cancelled,
     Artifacts, Operation or Infrastructure."""
     message: str
     """What went wrong and what to do about it."""
     retryable: bool = False
-    """Whether the same task, run again, may succeed."""
+    """Whether the same task may succeed if it runs again."""
 
 
 class ExecutionTaskStatus(StatusModel):
-    """What became of the task."""
+    """Progress and outcome of the task."""
 
     observed_generation: int = -1
-    """The `metadata.generation` that this status speaks of."""
+    """The `metadata.generation` that this status describes."""
     phase: Phase | None = None
-    """Where the task stands, for people. Machines read the conditions."""
+    """State of the task for people. Programs should read the conditions."""
     conditions: Conditions = []
     """Succeeded (True, False or Unknown), Finished, Reconciling and Stalled. Wait for Finished, then read Succeeded.
-    Unusual (True) is there where the run differs much from those before it."""
+    Unusual (True) is present if the run differs much from earlier runs."""
     operation: str = ""
-    """Which operation it is, for the table."""
+    """Name of the operation, for the table of `kubectl get`."""
     backend: str = ""
-    """Where it runs: what `spec.backend` says, or else what the installation chose when it was first looked at;
-    `operator` for what Remit performs itself."""
+    """Where the task runs: `spec.backend`, or the backend that the installation chose when it first processed the task;
+    `operator` if the operator performs the operation itself."""
     image: str = ""
-    """Of which container image, where the backend runs images."""
+    """The container image of the task, if the backend runs images."""
     message: str = ""
-    """The last thing that happened, in one sentence."""
+    """The last event, in one sentence."""
     policy: PolicyStatus | None = None
-    """The policy decision."""
+    """The policy decision on the task."""
     sandbox: SandboxStatus | None = None
-    """The confinement in force."""
+    """The confinement of the last attempt."""
     attempts: list[AttemptStatus] = []
-    """The runs: the first one and the latest nine."""
+    """The first attempt and the latest nine."""
     attempt_count: int = 0
-    """How many runs there were."""
+    """Number of attempts so far."""
     interruptions: int = 0
-    """How many of them were lost with the operator."""
+    """Number of attempts that were lost because the operator was lost."""
     output: OutputStatus | None = None
-    """The last run's output."""
+    """Output of the last attempt."""
     volumes: Annotated[list[VolumeStatus], Field(json_schema_extra=map_by("name"))] = []
-    """The artifacts and releases among its volumes, pinned when the first run started."""
+    """The artifacts and releases among the task's volumes. Their content is fixed when the first attempt starts."""
     artifacts: Annotated[list[ArtifactStatus], Field(json_schema_extra=map_by("name"))] = []
-    """What is kept of the files that the last run made."""
+    """Files of the last attempt that are kept."""
     results: Annotated[list[ResultStatus], Field(json_schema_extra=map_by("name"))] = []
-    """Small texts that the last run left."""
+    """Small texts that the last attempt left."""
     exit_code: int | None = None
-    """The last run's exit code."""
+    """Exit code of the last attempt."""
     error: ErrorStatus | None = None
-    """Why it failed."""
+    """Why the task failed."""
     queue: QueueStatus | None = None
-    """Its place in the queue, no fresher than half a minute. Only while it waits."""
+    """The place of the task in the queue, updated at most every half a minute. Set only while the task waits."""
     queued_at: MicroTime | None = None
-    """When it first had to wait for its turn."""
+    """When the task first had to wait in the queue."""
     start_time: MicroTime | None = None
-    """When the first run started."""
+    """When the first attempt started."""
     deadline: MicroTime | None = None
-    """When it must be over: by its own `deadlineSeconds`, or by a policy's."""
+    """When the task must have ended, by its own `deadlineSeconds` or by a policy's."""
     completion_time: MicroTime | None = None
-    """When it ended."""
+    """When the task ended."""
     expiration_time: Time | None = None
-    """When it is deleted with its output: by its `ttlSecondsAfterFinished`, or by the operator's default for tasks with
-    generated names."""
+    """When the task is deleted with its output, by its `ttlSecondsAfterFinished`, or by the operator's default for
+    tasks with generated names."""
     duration: str = ""
-    """How long it took from the first run's start to its end, for people."""
+    """Time from the start of the first attempt to the end of the task, for people."""
     next_retry_time: MicroTime | None = None
     """When the next attempt is due."""
     next_schedule_time: Time | None = None
@@ -291,4 +292,4 @@ class ExecutionTaskStatus(StatusModel):
     active: list[str] = []
     """Names of the scheduled runs that have not ended."""
     recent_runs: list[RecentRun] = []
-    """What the latest 20 runs of a schedule that succeeded took. The next one is compared with them."""
+    """Measurements of the latest 20 successful runs of a schedule. The next run is compared with them."""

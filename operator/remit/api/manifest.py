@@ -1,4 +1,4 @@
-"""Manifests as programs give them: a model, a dict, YAML text or the path of a file."""
+"""Parses manifests of the Python API, which may be a model, a dict, YAML text or the path of a file."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ TaskManifest = ExecutionTask | Mapping[str, Any] | str | Path
 
 
 DeploymentManifest = Deployment | Mapping[str, Any] | str | Path
-"""A Deployment, in the same forms; it has a name."""
+"""A Deployment, in the same forms. Its `metadata.name` is required."""
 
 
 def documents(given: str | Path) -> list[dict[str, Any]]:
-    """The objects in YAML text or in the file at a path. Raises `InvalidInput`."""
+    """Returns the objects in a YAML text or in the file at a path. Raises `InvalidInput` if the file cannot be read or
+    a document is not an object."""
     try:
         text = read_text(given) if isinstance(given, Path) else given
     except OSError as error:
@@ -34,14 +35,15 @@ def documents(given: str | Path) -> list[dict[str, Any]]:
 
 
 def task_object(given: TaskManifest) -> dict[str, Any]:
-    """The ExecutionTask as an API server takes it; `metadata` may lack a name. Raises `InvalidInput`."""
+    """Returns the ExecutionTask as an object for the API server; `metadata` need not have a name. Raises `InvalidInput`
+    for an invalid task."""
     task = _object(given, "ExecutionTask")
     ExecutionTask.parse({**task, "metadata": {"name": "task", **task["metadata"]}})
     return task
 
 
 def deployment_object(given: DeploymentManifest) -> dict[str, Any]:
-    """The Deployment as an API server takes it. Raises `InvalidInput`."""
+    """Returns the Deployment as an object for the API server. Raises `InvalidInput` for an invalid Deployment."""
     deployment = _object(given, "Deployment")
     Deployment.parse(deployment)
     return deployment

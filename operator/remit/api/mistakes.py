@@ -1,4 +1,4 @@
-"""What pydantic found wrong with a document, in words for whoever wrote it. Pure."""
+"""Translates pydantic's validation errors into messages for the author of the document. Pure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pydantic import BaseModel, ValidationError
 from remit.didyoumean import did_you_mean
 
 _MOST_NAMED: Final = 8
-"""Fields that are named where none is like the one that was written."""
+"""The most fields that a message lists if no field resembles the unknown one."""
 
 
 def first_mistake(error: ValidationError, model: type[BaseModel]) -> tuple[str, str]:
-    """The first wrong field, such as `spec.command.argv[0]`, and what is wrong with it."""
+    """Returns the first invalid field, such as `spec.command.argv[0]`, and what is wrong with it."""
     first = error.errors(include_url=False, include_input=False)[0]
     location = first["loc"]
     if first["type"] == "extra_forbidden" and location:
@@ -35,18 +35,18 @@ def dotted(location: Sequence[int | str]) -> str:
 
 
 def suggestion(word: str, known: Sequence[str]) -> str:
-    """What was meant, or what there is, as the end of a sentence that says that `word` is not known."""
+    """Returns the end of a message that `word` is unknown: a similar word in `known`, or the list of known words."""
     if meant := did_you_mean(word, known):
         return meant
     return f"; known are {', '.join(known)}" if 0 < len(known) <= _MOST_NAMED else "" if known else "; it takes none"
 
 
 def _fields(model: type[BaseModel], location: Iterable[int | str]) -> list[str]:
-    """The fields, as they are written, of the part of a `model` that is found there."""
+    """Returns the fields, by their names on the wire, of the part of `model` at `location`."""
     found: list[type[BaseModel]] = [model]
     for part in location:
         if isinstance(part, int):
-            continue  # into a list, whose items have been found with it
+            continue  # an index into a list; `_models` has already returned the models of its items
         fields = [item for each in found for item in each.model_fields.items()]
         annotations = [field.annotation for name, field in fields if part in {name, field.alias}]
         found = [each for annotation in annotations for each in _models(annotation)]
@@ -54,7 +54,7 @@ def _fields(model: type[BaseModel], location: Iterable[int | str]) -> list[str]:
 
 
 def _models(annotation: Any) -> Iterable[type[BaseModel]]:
-    """The models that a field may hold, in lists and dicts, too."""
+    """Returns the models that a field can contain, directly or in lists and dicts."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     elif get_origin(annotation) in {Annotated, Union, UnionType, list, tuple, dict}:

@@ -40,22 +40,22 @@ class CommandOperation(SpecModel):
     argv: Argv | None = None
     """The program and its arguments, one string each."""
     line: Annotated[str, Field(min_length=1, max_length=32768)] | None = None
-    """The same as one line, split into words the way a POSIX shell splits and unquotes them; no shell runs it."""
+    """The program and its arguments as one line. It is split and unquoted as by a POSIX shell, but no shell runs it."""
 
 
 class ScriptOperation(SpecModel):
-    """Runs a source text with an interpreter that a policy allows."""
+    """Runs a script with an interpreter that a policy allows."""
 
     interpreter: Annotated[str, Field(min_length=1, max_length=4096)]
     """Name or absolute path of the interpreter, such as `python3`."""
     source: Annotated[str, Field(min_length=1, max_length=262144)]
-    """The script."""
+    """The source text of the script."""
     args: Annotated[list[Argument], Field(max_length=256)] = []
-    """Arguments after the script."""
+    """Arguments of the script."""
 
 
 class ContentSource(SpecModel):
-    """Where a file's content comes from. Exactly one of its fields is set."""
+    """The source of a file's content. Exactly one of its fields is set."""
 
     exactly_one = ("secretKeyRef", "configMapKeyRef", "url")
 
@@ -64,11 +64,12 @@ class ContentSource(SpecModel):
     config_map_key_ref: ConfigMapKeySelector | None = None
     """One key of a ConfigMap."""
     url: Annotated[str, Field(pattern=r"^https?://", max_length=2048)] | None = None
-    """An HTTP address to read. The policy's `http` rules must allow a GET of it, besides its `files` rules."""
+    """An HTTP address to read. A policy's `http` rules must allow a GET of it, in addition to the `files` rules."""
 
 
 class FileOperation(SpecModel):
-    """Works on files beneath the directories that a policy allows; no link or race leads out of them."""
+    """Works on files below the directories that a policy allows. Links and concurrent changes cannot lead out of
+    them."""
 
     rules = (
         Rule(
@@ -120,15 +121,15 @@ class FileOperation(SpecModel):
     )
 
     operation: FileAction
-    """What to do."""
+    """The file operation to perform."""
     path: AbsolutePath
     """The absolute path to work on, without `..`."""
     destination: AbsolutePath | None = None
-    """Where to, for copy and move."""
+    """The absolute path to copy or move to, for copy and move."""
     content: Annotated[str, Field(max_length=262144)] | None = None
-    """The content to write, as it is."""
+    """The literal content to write."""
     content_from: ContentSource | None = None
-    """Where the content to write comes from, instead of `content`."""
+    """The source of the content to write, instead of `content`."""
     mode: FileMode | None = None
     """Permissions in octal, such as `0640`, for create, write, mkdir and chmod."""
     owner: Annotated[str, Field(max_length=64)] | None = None
@@ -136,21 +137,22 @@ class FileOperation(SpecModel):
     group: Annotated[str, Field(max_length=64)] | None = None
     """Group name or id, for chown."""
     recursive: bool = False
-    """Include everything below, for copy, delete, list, chmod, chown and mkdir."""
+    """Whether to include everything below `path`, for copy, delete, list, chmod, chown and mkdir."""
     glob: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
-    """What is meant below the folder `path`, for list and delete, such as `*.log` or `**/*.tmp`: `*` and `?` stand for
-    characters of one name, `**/` for any number of folders. `delete` removes what is no folder. Links are not followed,
-    and a policy is asked about each path."""
+    """Selects paths below the folder `path`, for list and delete, such as `*.log` or `**/*.tmp`: `*` and `?` stand for
+    characters of one name, `**/` for any number of folders. `delete` does not remove folders. Links are not followed,
+    and policies are checked for each path."""
     older_than: Duration | None = None
-    """Only what was last modified longer ago, for list, and for delete with a glob: `90m`, `36h`, `7d` or `1d12h`."""
+    """Selects only paths that were last modified longer ago than this, for list, and for delete with a glob: `90m`,
+    `36h`, `7d` or `1d12h`."""
     dry_run: bool = False
-    """Remove nothing, and list what would be removed, for delete."""
+    """Whether to remove nothing and only list what would be removed, for delete."""
     algorithm: Literal["sha256", "sha512", "blake2b"] = "sha256"
-    """The digest, for checksum."""
+    """The digest algorithm, for checksum."""
 
 
 class ProcessOperation(SpecModel):
-    """Starts or looks after a supervised long-running process, which outlives the task."""
+    """Starts or manages a supervised long-running process, which continues after the end of the task."""
 
     rules = (
         Rule("self.action == 'list' || has(self.name)", "every action but list needs the process's name"),
@@ -160,7 +162,7 @@ class ProcessOperation(SpecModel):
     )
 
     action: Literal["start", "stop", "signal", "status", "list", "usage"]
-    """What to do."""
+    """The action to perform."""
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)] | None = None
     """The process's name, unique in its namespace; needed for all but list."""
     argv: Argv | None = None
@@ -168,7 +170,7 @@ class ProcessOperation(SpecModel):
     signal: Annotated[str, Field(pattern=r"^SIG[A-Z0-9]+$", max_length=16)] | None = None
     """The signal to send, such as `SIGHUP`, for signal."""
     restart_policy: Literal["Always", "OnFailure", "Never"] = "Never"
-    """When to start it again after it ends, for start."""
+    """When to restart the process after it ended, for start."""
 
 
 class HttpHeader(SpecModel):
@@ -177,37 +179,38 @@ class HttpHeader(SpecModel):
     name: Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", max_length=256)]
     """The header's name."""
     value: Annotated[str, Field(max_length=8192)] | None = None
-    """The value as it is."""
+    """The literal value."""
     value_from: ValueSource | None = None
-    """Where the value comes from, instead of `value`."""
+    """The source of the value, instead of `value`."""
 
 
 _CERTIFICATE_AND_KEY = Rule("has(self.certFrom) == has(self.keyFrom)", "certFrom and keyFrom go together")
 
 
 class HttpOperation(SpecModel):
-    """Makes one HTTP request. Redirects are held to the same policy as the first address."""
+    """Makes one HTTP request. The same policies apply to redirects as to the first address."""
 
     rules = (_CERTIFICATE_AND_KEY,)
 
     url: Annotated[str, Field(pattern=r"^https?://", max_length=2048)]
     """The address, without a user, a fragment, dot segments or a backslash in any encoding."""
     method: HttpMethod = "GET"
-    """The method."""
+    """The HTTP method."""
     headers: Annotated[list[HttpHeader], Field(max_length=64)] = []
-    """Request headers, except those that say where the request goes or ends, such as `Host` or `X-Original-URL`."""
+    """Request headers. Headers that determine the destination or the length of the request, such as `Host` or
+    `X-Original-URL`, are not allowed."""
     body: Annotated[str, Field(max_length=262144)] | None = None
     """The request's body."""
     expected_status: Annotated[list[Annotated[int, Field(ge=100, le=599)]], Field(max_length=64)] = []
-    """Status codes that count as success; by default any from 200 to 299."""
+    """Status codes that count as success. Empty: any from 200 to 299."""
     expected_body: Annotated[str, Field(max_length=1024)] | None = None
     """An RE2 pattern that must be found in the response's body."""
     follow_redirects: bool = True
-    """Follow redirects, at most ten, each checked against policy again."""
+    """Whether to follow redirects, at most ten. Policies are checked again for each redirect."""
     ca_from: ValueSource | None = None
     """The certificate authority to trust, as PEM, instead of the system's."""
     cert_from: ValueSource | None = None
-    """The client certificate to show the server, as PEM, with those of authorities in between."""
+    """The client certificate to present to the server, as PEM, followed by intermediate certificates."""
     key_from: ValueSource | None = None
     """The client certificate's private key, as PEM and unencrypted."""
     max_response_bytes: Quantity = "1Mi"
@@ -215,7 +218,7 @@ class HttpOperation(SpecModel):
 
 
 class RedisOperation(SpecModel):
-    """Runs commands on a Redis server in one transaction."""
+    """Runs commands on a Redis server, in one transaction."""
 
     rules = (_CERTIFICATE_AND_KEY,)
 
@@ -227,11 +230,11 @@ class RedisOperation(SpecModel):
     ]
     """The commands, each as a list of words."""
     read_only: bool = False
-    """Refuse commands that write."""
+    """Whether to refuse commands that write."""
     ca_from: ValueSource | None = None
     """The certificate authority to trust with `rediss://`, as PEM, instead of the system's."""
     cert_from: ValueSource | None = None
-    """The client certificate to show the server, as PEM, with those of authorities in between."""
+    """The client certificate to present to the server, as PEM, followed by intermediate certificates."""
     key_from: ValueSource | None = None
     """The client certificate's private key, as PEM and unencrypted."""
 
@@ -240,11 +243,11 @@ class SqlStatement(SpecModel):
     sql: Annotated[str, Field(min_length=1, max_length=32768)]
     """One statement; `$1`, `$2` … stand for parameters."""
     parameters: Annotated[list[Annotated[str, Field(max_length=32768)]], Field(max_length=64)] = []
-    """The parameters' values as text; cast in the statement where another type is meant, as in `$1::int`."""
+    """Values of the parameters, as text. Cast a parameter in the statement if it has another type, as in `$1::int`."""
 
 
 class PostgresOperation(SpecModel):
-    """Runs statements on a PostgreSQL server in one transaction, or one by one; rows come back as JSON."""
+    """Runs statements on a PostgreSQL server, in one transaction or one by one. Rows are returned as JSON."""
 
     rules = (
         _CERTIFICATE_AND_KEY,
@@ -256,26 +259,27 @@ class PostgresOperation(SpecModel):
     statements: Annotated[list[SqlStatement], Field(min_length=1, max_length=64)]
     """The statements, in order."""
     read_only: bool = False
-    """Make the transaction read-only, on the server too."""
+    """Whether the transaction is read-only, also on the server."""
     autocommit: bool = False
-    """Run each statement by itself instead of all in one transaction, as `VACUUM` and `CREATE INDEX CONCURRENTLY` need
-    it. A statement that fails does not undo those before it, and nothing is retried once the first was sent."""
+    """Whether to run each statement in a transaction of its own, which `VACUUM` and `CREATE INDEX CONCURRENTLY` need. A
+    statement that fails does not undo the statements before it, and the task is not retried once the first statement
+    was sent."""
     max_rows: Annotated[int, Field(ge=1, le=100_000)] = 1000
-    """The most rows that are kept of one statement."""
+    """Maximum number of rows that are kept of one statement."""
     max_bytes: Quantity = "1Mi"
-    """The most bytes that are kept of all rows, at most 64Mi. A row of more than 8Mi is not read at all."""
+    """Maximum size of all rows that are kept, in bytes, at most 64Mi. A row of more than 8Mi is not read."""
     ca_from: ValueSource | None = None
-    """The certificate authority to trust, as PEM, instead of the system's. Without `sslmode` in the URL, that is
+    """The certificate authority to trust, as PEM, instead of the system's. If the URL has no `sslmode`, it is
     `verify-full`."""
     cert_from: ValueSource | None = None
-    """The client certificate to show the server, as PEM, with those of authorities in between."""
+    """The client certificate to present to the server, as PEM, followed by intermediate certificates."""
     key_from: ValueSource | None = None
     """The client certificate's private key, as PEM and unencrypted."""
 
 
 class ContainerOperation(SpecModel):
-    """Works on containers of a Docker engine: those that Remit made in the same namespace, or others that a policy
-    names."""
+    """Works on containers of a Docker engine: those that Remit created for the task's namespace, and others that a
+    policy names."""
 
     rules = (
         Rule("self.action in ['run', 'pull', 'list'] || has(self.name)", "name the container"),
@@ -300,30 +304,32 @@ class ContainerOperation(SpecModel):
     )
 
     action: ContainerAction
-    """What to do. `run` creates and starts a container that goes on after the task has ended, unless `wait` is set."""
+    """The action to perform. `run` creates and starts a container that continues after the end of the task, unless
+    `wait` is set."""
     name: ContainerName | None = None
-    """The container's name on the engine, for all but pull and list. `run` makes one up if there is none."""
+    """The container's name on the engine, for all actions except pull and list. Not set: `run` generates a name."""
     image: ImageReference | None = None
-    """The image, for run and pull. `run` takes one that the engine has."""
+    """The image, for run and pull. The engine must already have the image that `run` uses."""
     argv: Argv | None = None
-    """The program and its arguments, for run and exec; in `run` they take the place of the image's entry point and
-    command. A policy's `commands` must allow them."""
+    """The program and its arguments, for run and exec. For `run` they replace the image's entry point and command. A
+    policy's `commands` must allow them."""
     env: Annotated[list[EnvVar], Field(max_length=128, json_schema_extra=map_by("name"))] = []
     """Environment variables, for run and exec. A policy's `environment.allow` must list each name, as for `spec.env`.
     """
     working_dir: FolderInside | None = None
-    """The folder of the container that the program starts in, for exec: an absolute path, which a policy's
-    `containers.workingDirs` must match. Not set: the container's own. Nothing is made: the attempt ends as StartFailed
-    where the folder is not there."""
+    """The folder of the container that the program starts in, for exec: an absolute path that a policy's
+    `containers.workingDirs` must match. Not set: the container's own working directory. The folder is not created: the
+    attempt ends as StartFailed if it does not exist."""
     tail_lines: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """How many lines of the end, for logs. Not set: all that the engine kept."""
+    """Number of lines from the end of the log, for logs. Not set: all lines that the engine kept."""
     options: ContainerOptions | None = None
-    """What the container gets beyond the safe defaults, for run; a policy must allow each."""
+    """Options of the container beyond the safe defaults, for run. A policy must allow each option."""
     wait: bool = False
-    """Wait until the container has ended, for run: its output and its exit code are the task's, and a timeout or a
-    cancel stops it. An operator that is restarted meanwhile goes on waiting."""
+    """Whether to wait until the container has ended, for run. Its output and its exit code are then those of the task,
+    and a timeout or a cancellation stops the container. An operator that restarts meanwhile continues to wait."""
     remove: bool = False
-    """Remove the container and its anonymous volumes when it has ended, however it did, for run with `wait`."""
+    """Whether to remove the container and its anonymous volumes when it has ended, successfully or not, for run with
+    `wait`."""
 
 
 Subject = (
@@ -336,4 +342,4 @@ Subject = (
     | PostgresOperation
     | ContainerOperation
 )
-"""Any operation, as the task has it."""
+"""The parameters of any operation."""

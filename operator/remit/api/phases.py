@@ -1,4 +1,4 @@
-"""Where tasks and releases stand. A table of them needs these words and no model."""
+"""Phases of tasks and releases, separate from the models so that tables can be printed without importing these."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 
 class Phase(StrEnum):
-    """Where a task stands, for people. Machines read the conditions."""
+    """State of a task for people. Programs should read the conditions."""
 
     PENDING = "Pending"
     QUEUED = "Queued"
@@ -30,7 +30,7 @@ FAILED_PHASES: Final = FINAL_PHASES - {Phase.SUCCEEDED, Phase.CANCELLED}
 
 
 class DeploymentPhase(StrEnum):
-    """Where a release stands, for people. Machines read the conditions."""
+    """State of a release for people. Programs should read the conditions."""
 
     PENDING = "Pending"
     PROGRESSING = "Progressing"

@@ -1,4 +1,4 @@
-"""Pods: where a Job's pod goes, as whom, and with what, in Kubernetes' own words."""
+"""Options of a Job's pod, named as in Kubernetes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LabelValue = Annotated[str, Field(pattern=_LABEL_VALUE, max_length=63)]
 
 
 class Toleration(SpecModel):
-    """A taint of nodes that the pod tolerates."""
+    """A node taint that the pod tolerates."""
 
     rules = (
         Rule("has(self.key) || self.operator == 'Exists'", "without a key the operator is Exists"),
@@ -25,23 +25,25 @@ class Toleration(SpecModel):
     key: LabelKey | None = None
     """The taint's key. Not set, with operator Exists: every taint."""
     operator: Literal["Equal", "Exists"] = "Equal"
-    """Whether the taint's value must be `value`, or may be any."""
+    """Whether the taint's value must equal `value` (`Equal`) or may be any value (`Exists`)."""
     value: LabelValue | None = None
     """The taint's value."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    """The taint's effect. Not set: every one."""
+    """The taint's effect. Not set: every effect."""
     toleration_seconds: Annotated[int, Field(ge=0)] | None = None
-    """How long the pod stays on a node that gets such a taint with the effect NoExecute. Not set: for ever."""
+    """How long the pod stays on a node that gets such a taint with the effect NoExecute, in seconds. Not set: without a
+    limit."""
 
     @property
     def words(self) -> str:
-        """As kubectl writes taints, `key=value:effect`, with `*` for every key."""
+        """The toleration in kubectl's notation for taints, `key=value:effect`, with `*` for every key."""
         value = f"={self.value or ''}" if self.operator == "Equal" else ""
         return f"{self.key or '*'}{value}{f':{self.effect}' if self.effect else ''}"
 
 
 class PodOptions(SpecModel):
-    """Where the pod of an attempt goes, as whom it runs, and with what. A policy's `pods` must allow each."""
+    """Options of the pod of an attempt: its node, its ServiceAccount and its classes. A policy's `pods` must allow each
+    value."""
 
     rules = (
         Rule(
@@ -52,21 +54,21 @@ class PodOptions(SpecModel):
     )
 
     node_selector: Annotated[dict[str, LabelValue], Field(max_length=16)] = {}
-    """Labels that the node must have, besides those of the operator's own architecture."""
+    """Labels that the node must have, in addition to those for the operator's own architecture."""
     tolerations: Annotated[list[Toleration], Field(max_length=16)] = []
-    """Taints of nodes that it tolerates."""
+    """Node taints that the pod tolerates."""
     runtime_class_name: Name | None = None
-    """The RuntimeClass, such as one of gVisor or Kata Containers."""
+    """The pod's RuntimeClass, such as one of gVisor or Kata Containers."""
     priority_class_name: Name | None = None
-    """The PriorityClass."""
+    """The pod's PriorityClass."""
     service_account_name: Name | None = None
-    """The ServiceAccount that it runs as, whose token is mounted for the program. Not set: it has no token."""
+    """The ServiceAccount that the pod runs as. Its token is mounted for the program. Not set: the pod has no token."""
     image_pull_secrets: Annotated[list[Name], Field(max_length=8)] = []
-    """Names of Secrets with which the image is pulled."""
+    """Names of Secrets that are used to pull the image."""
 
     @property
     def wishes(self) -> dict[str, list[str]]:
-        """What each list of a policy's `pods` must allow, by its name there."""
+        """The values that a policy must allow, by the name of the list in its `pods`."""
         single = {
             "runtimeClasses": self.runtime_class_name,
             "priorityClasses": self.priority_class_name,

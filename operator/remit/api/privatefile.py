@@ -1,4 +1,4 @@
-"""Private files: content that one task finds in its sandbox, and nobody else anywhere."""
+"""Private files: files that exist only in the sandbox of one task."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from remit.api.base import Rule, SpecModel, ValueSource
 
 MAX_FILES = 32
 PATH_PART = r"([^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]*|\.[^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]*|\.\.[^/\x00-\x1f\x7f]+)"
-"""A name that is neither empty, nor `.`, nor `..`, and has no control character."""
+"""A regular expression for a path component: not empty, not `.` or `..`, and without control characters."""
 
 
 class PrivateFile(SpecModel):
@@ -21,13 +21,13 @@ class PrivateFile(SpecModel):
     )
 
     path: Annotated[str, Field(pattern=rf"^/(run|workspace|tmp)(/{PATH_PART})+$", max_length=256)]
-    """Where the program finds it: an absolute path below `/run/private`, or elsewhere below `/run`, `/workspace` or
-    `/tmp` where the policy's `privateFiles` allow that; without `.`, `..`, `//` and control characters. Mode 0400, the
-    program's own."""
+    """The file's absolute path, without `.`, `..`, `//` and control characters. It is below `/run/private`, or
+    elsewhere below `/run`, `/workspace` or `/tmp` if a policy's `privateFiles` allow it. The program's user owns the
+    file, and its mode is 0400."""
     value: Annotated[str, Field(max_length=262144)] | None = None
-    """The content as it is."""
+    """The literal content."""
     value_from: ValueSource | None = None
-    """Where the content comes from, instead of `value`. Of a ConfigMap, `binaryData` counts too."""
+    """The source of the content, instead of `value`. A key of a ConfigMap may also be in its `binaryData`."""
 
 
 NO_FILE_IN_A_FILE = Rule(

@@ -1,6 +1,6 @@
 """Kubernetes quantities: `500m`, `0.5`, `256Mi`, `2G`.
 
-Written here, in twenty lines, because the client library's parser costs a second of import time.
+Remit has a parser of its own, because importing the client library's parser takes a second.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ _UNITS = {
 
 
 def parse_quantity(text: str | int) -> Decimal:
-    """The number that a quantity stands for. Raises `InvalidInput` when it is none, or is negative."""
+    """Returns the number that a quantity stands for. Raises `InvalidInput` if the text is not a quantity or is
+    negative."""
     match = _PARTS.fullmatch(str(text))
     if match is None or match["unit"] not in _UNITS:
         raise InvalidInput(f"{str(text)[:64]!r} is not a quantity; write it as 500m, 0.5, 256Mi or 2G")
@@ -32,12 +33,12 @@ def parse_quantity(text: str | int) -> Decimal:
 
 
 def parse_bytes(text: str | int) -> int:
-    """A quantity of bytes, rounded up to a whole one."""
+    """Returns a quantity in bytes, rounded up to a whole number. Raises `InvalidInput` like `parse_quantity`."""
     return int(parse_quantity(text).to_integral_value(rounding="ROUND_CEILING"))
 
 
 def format_bytes(count: int) -> str:
-    """The shortest exact binary form: 536870912 is `512Mi`, 1000 is `1000`."""
+    """Returns the shortest exact binary form of a number of bytes: `512Mi` for 536870912, `1000` for 1000."""
     for unit in ("Pi", "Ti", "Gi", "Mi", "Ki"):
         size = int(_UNITS[unit])
         if count and count % size == 0:
@@ -62,7 +63,7 @@ Quantity = Annotated[
         {
             "x-kubernetes-int-or-string": True,
             "maxLength": 32,
-            # A rule and not a pattern: its message is one that a person can act on.
+            # A rule and not a pattern, because a rule can have a message that explains what to write.
             "x-kubernetes-validations": [
                 {
                     "rule": f"type(self) == int ? self >= 0 : self.matches(r'{PATTERN}')",
@@ -72,4 +73,4 @@ Quantity = Annotated[
         }
     ),
 ]
-"""A Kubernetes quantity as users write it; `parse_quantity` gives its number."""
+"""A Kubernetes quantity in the form that users write. `parse_quantity` returns its number."""

@@ -1,4 +1,4 @@
-"""The API reference in `docs/`, generated from the same schemas as the CRDs, so that it cannot say anything else."""
+"""Generates the API reference in `docs/` from the schemas of the CRDs, so that the two always agree."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _BOUNDS = {
 
 
 def render() -> str:
-    """The whole document, as Markdown."""
+    """Returns the whole document, as Markdown."""
     return "\n".join([_INTRODUCTION, *(part for crd in crds() for part in _kind(crd["spec"]))])
 
 

@@ -1,4 +1,4 @@
-"""What an operation refers to instead of saying it: keys of Secrets and ConfigMaps. Pure."""
+"""References of an operation to keys of Secrets and ConfigMaps. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Reference = SecretKeySelector | ConfigMapKeySelector
 
 
 def references(model: BaseModel, path: str = "") -> Iterator[tuple[str, Reference]]:
-    """Every reference in `model`, with where it stands, such as `headers[0].valueFrom.secretKeyRef`."""
+    """Yields every reference in `model` with its field path, such as `headers[0].valueFrom.secretKeyRef`."""
     for name, info in type(model).model_fields.items():
         value, here = getattr(model, name), f"{path}.{info.alias or name}".lstrip(".")
         if isinstance(value, Reference):

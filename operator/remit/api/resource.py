@@ -1,4 +1,4 @@
-"""Whole objects, as an API server gives them: metadata, spec and status."""
+"""Base classes of whole objects: metadata, spec and status, as the API server returns them."""
 
 from __future__ import annotations
 
@@ -35,14 +35,15 @@ class CustomResource(BaseModel):
     )
 
     rules: ClassVar[tuple[Rule, ...]] = ()
-    """What must hold of the whole object, in CEL; goes into the CRD."""
+    """CEL rules for the whole object. The generator writes them into the CRD."""
 
     api_version: Literal["remit.dev/v1alpha1"] = API_VERSION
     metadata: ObjectMeta
 
     @classmethod
     def parse(cls, obj: dict[str, Any]) -> Self:
-        """An object of this kind. Raises `InvalidInput` that names the first wrong field and what is wrong with it."""
+        """Returns the object as a model of this kind. Raises `InvalidInput` that names the first invalid field and what
+        is wrong with it."""
         try:
             return cls.model_validate(obj)
         except ValidationError as error:

@@ -1,4 +1,4 @@
-"""What the Python API takes and gives: the limits of one execution, and how it ended."""
+"""Types of the Python API: the limits of an execution, and its result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from remit.errors import InvalidInput
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceLimits:
-    """The most that one execution may use. What is not set is the policy's default; more than its maximum is refused.
+    """Resource limits of one execution. The policy's default applies to a limit that is not set; a limit above the
+    policy's maximum is refused.
 
     `*_mb` are mebibytes. `disk_mb` is the size of each private disk (`/workspace` and `/tmp`); `cpu_cores` may be a
     fraction, such as 0.5.
@@ -36,7 +37,7 @@ class ResourceLimits:
                 raise InvalidInput(f"must be a number above 0, not {value!r}", field=f"ResourceLimits.{name}")
 
     def as_resources(self) -> Resources:
-        """In the words of a manifest's `spec.resources`."""
+        """Returns the limits as a manifest's `spec.resources`."""
         words = {
             "memory": _bytes(self.memory_mb),
             "cpu": None if self.cpu_cores is None else f"{math.ceil(self.cpu_cores * 1000)}m",
@@ -50,7 +51,7 @@ class ResourceLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultArtifact:
-    """Files that an execution left and that are kept. `files` are their paths in it."""
+    """Files of an execution that are kept. `files` are their paths in the artifact."""
 
     name: str
     digest: str
@@ -59,35 +60,38 @@ class ResultArtifact:
     _save: Callable[[Path], list[Path]] = field(repr=False, compare=False)
 
     def save(self, path: Path | str) -> list[Path]:
-        """Copy them to `path` as `cp -r` would: one file becomes `path`, or lies in it where that is a folder; several
-        lie below it. Gives what was written. Raises OSError, also when they are not kept any more."""
+        """Copies the files to `path` like `cp -r`. A single file is written to `path`, or into `path` if that is a
+        folder; several files are written below `path`. Returns the paths that were written. Raises OSError if a file
+        cannot be written or the artifact is no longer kept."""
         return self._save(Path(path))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionResult:
-    """How an execution ended; of several attempts, the last.
+    """The result of an execution. If there were several attempts, it describes the last one.
 
-    `stdout` and `stderr` are valid text with secrets redacted: all of it up to the agent's `output_cap` for each, or
-    else its end, and then `truncated` is set. `output_ref` is the folder with all that is kept.
+    `stdout` and `stderr` are valid text with secrets redacted. They contain the whole output up to the agent's
+    `output_cap` for each stream; of a longer stream they contain the end, and `truncated` is set. `output_ref` is the
+    folder with all output that is kept.
     """
 
     task_id: str
     exit_code: int | None
-    """128 + signal where a signal ended it; None where nothing was executed."""
+    """The program's exit code, or 128 plus the signal's number if a signal ended it. None if nothing was executed."""
     stdout: str = ""
     stderr: str = ""
     stdout_bytes: int = 0
     stderr_bytes: int = 0
     truncated: bool = False
-    """Whether `stdout` or `stderr` lacks the beginning of what was said."""
+    """Whether `stdout` or `stderr` lacks the beginning of the output."""
     redactions: int = 0
-    """How many times `[redacted]` took the place of a secret in what was said."""
+    """Number of secrets in the output that `[redacted]` replaced."""
     duration: float = 0.0
-    """Seconds from the first attempt's start to the end, backoff included."""
+    """Time from the start of the first attempt to the end, including backoff, in seconds."""
     attempts: int = 0
     reason: str = ""
-    """One stable CamelCase word: Completed, ExitCode, Signal, OOMKilled, Timeout, Cancelled …"""
+    """How the execution ended, as one stable CamelCase word: Completed, ExitCode, Signal, OOMKilled, Timeout,
+    Cancelled …"""
     message: str = ""
     usage: UsageStatus | None = None
     layers: tuple[str, ...] = ()
@@ -96,11 +100,11 @@ class ExecutionResult:
     rule: str = ""
     output_ref: str = ""
     artifacts: Mapping[str, ResultArtifact] = field(default_factory=dict)
-    """What is kept of the files that it made, by name."""
+    """The artifacts of the execution, by name."""
     results: Mapping[str, str] = field(default_factory=dict)
-    """Small texts that it left, by name (`spec.results`)."""
+    """Small texts that the execution left, by name (`spec.results`)."""
     status: ExecutionTaskStatus = field(repr=False, default_factory=ExecutionTaskStatus)
-    """All of it, as an API server would show it; of output it has the last bytes only."""
+    """The whole status, as an API server would return it. It contains only the end of the output."""
 
     @property
     def success(self) -> bool:

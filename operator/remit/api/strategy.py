@@ -1,4 +1,4 @@
-"""How a new side takes over from the old one."""
+"""Strategies by which a new side takes over from the old one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CountOrPercent = Annotated[
 
 
 class BlueGreen(SpecModel):
-    """A whole second side is started, checked, and switched to at once."""
+    """A complete second side is started and checked, and all requests are switched to it at once."""
 
     rules = (
         Rule(
@@ -25,30 +25,31 @@ class BlueGreen(SpecModel):
     )
 
     auto_promote: bool = True
-    """Switch as soon as the new side is healthy and its checks have passed. Otherwise wait for a promotion by hand."""
+    """Whether to switch as soon as the new side is healthy and its checks have passed. If false, the release waits for
+    a manual promotion."""
     auto_promote_after_seconds: Annotated[int, Field(ge=0, le=604_800)] = 0
-    """How long the new side stays a preview before it is promoted by itself."""
+    """How long the new side stays a preview before it is promoted automatically, in seconds."""
     scale_down_delay_seconds: Annotated[int, Field(ge=0, le=604_800)] = 30
-    """How long the old side is kept ready after the switch, for a fast rollback."""
+    """How long the old side is kept ready after the switch for a fast rollback, in seconds."""
     preview_replicas: Annotated[int, Field(ge=1, le=1000)] | None = None
-    """How many replicas the new side has while it is a preview, at most `replicas`. It gets all of them, and they are
-    healthy, before it is switched to. Not set: all from the beginning."""
+    """Number of replicas of the new side while it is a preview, at most `replicas`. Before the switch the new side is
+    scaled to `replicas`, and all of them must be healthy. Not set: `replicas` from the beginning."""
     preview_port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    """The port where the new side is reached before it is live. Not set: no preview from outside."""
+    """The port at which the new side can be reached before it is live. Not set: it cannot be reached from outside."""
 
 
 class CanaryStep(SpecModel):
     weight: Annotated[int, Field(ge=0, le=100)]
     """The share of requests that the new side gets, in percent."""
     pause_seconds: Annotated[int, Field(ge=0, le=604_800)] | None = None
-    """How long to stay at this weight. Not set: until promoted by hand."""
+    """How long to stay at this weight, in seconds. Not set: until a manual promotion."""
 
 
 class Canary(SpecModel):
     """The new side gets a growing share of the requests."""
 
     steps: Annotated[list[CanaryStep], Field(min_length=1, max_length=32)]
-    """The shares, one after the other; after the last one the new side gets everything."""
+    """The steps, in order. After the last step the new side gets all requests."""
 
 
 class Rolling(SpecModel):
@@ -62,19 +63,20 @@ class Rolling(SpecModel):
     )
 
     max_surge: CountOrPercent = 1
-    """How many replicas there may be beyond the wanted number, as a count or a percentage."""
+    """Maximum number of replicas above the desired number, as a count or a percentage."""
     max_unavailable: CountOrPercent = 0
-    """How many replicas may be missing from the wanted number, as a count or a percentage."""
+    """Maximum number of replicas that may be missing from the desired number, as a count or a percentage."""
 
 
 class Strategy(SpecModel):
-    """How the new side takes over. The settings of a type go with that type; not set, its defaults hold."""
+    """How the new side takes over. Settings of a type may be set only with that type; if they are not set, its defaults
+    apply."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule("!has(self.blueGreen) || self.type == 'BlueGreen'", "blueGreen goes with type BlueGreen"),
         Rule("!has(self.canary) || self.type == 'Canary'", "canary goes with type Canary"),
         Rule("!has(self.rolling) || self.type == 'Rolling'", "rolling goes with type Rolling"),
-        # `has(self.type)`: the API server tries the rules on the bare default `{}` too
+        # `has(self.type)` is needed because the API server also evaluates the rules on the bare default `{}`.
         Rule("has(self.canary) || !has(self.type) || self.type != 'Canary'", "type Canary needs canary.steps"),
     )
 

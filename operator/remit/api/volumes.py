@@ -1,4 +1,4 @@
-"""Volumes: files that a task's program finds besides its private workspace, and what is kept of those it makes."""
+"""Volumes, with files for a task's program, and artifacts and results, which are kept of the files that it writes."""
 
 from __future__ import annotations
 
@@ -23,30 +23,32 @@ _OWN_CONFIGURATION: Final = (
     "|host[.]conf|protocols|services|ld[.]so[.][a-z.]+"
 )
 OWN_PATHS: Final = rf"^/(({_OWN_TREES})(/.*)?|{_OWN_FOLDERS}|etc/({_OWN_CONFIGURATION})(/.*)?)$"
-"""What nothing is mounted over: the sandbox's own. Below `/etc`, `/run`, `/tmp` and `/workspace` there is room."""
+"""A regular expression for the sandbox's own paths, over which no volume may be mounted. Other paths below `/etc`,
+`/run`, `/tmp` and `/workspace` may be used."""
 
 
 class HostPathVolume(SpecModel):
-    """A folder or a file of the operator's host. Refused on a cluster, where nobody knows which host that would be."""
+    """A folder or a file of the operator's host. It is refused on a cluster, where the operator's host is not known in
+    advance."""
 
     path: Annotated[str, Field(pattern=_ABSOLUTE, max_length=1024)]
-    """Its absolute path, without `.`, `..`, `//` and a final `/`. A policy's `volumes.hostPaths` must allow it. It must
-    be there: nothing is made."""
+    """The absolute path, without `.`, `..`, `//` and a final `/`. A policy's `volumes.hostPaths` must allow it. The
+    path must exist; it is not created."""
 
 
 class EmptyDirVolume(SpecModel):
     """A folder that is empty when an attempt starts and gone when it ends."""
 
     size_limit: Quantity | None = None
-    """How much fits in, in memory that counts for the attempt as `resources.disk` does. Not set: as much as in
-    `/workspace`."""
+    """Maximum size of the folder, in bytes. It is in memory and counts towards the attempt's memory like
+    `resources.disk`. Not set: the size of `/workspace`."""
 
 
 class KeyToPath(SpecModel):
     key: DataKey
-    """The key."""
+    """The key of the ConfigMap or the Secret."""
     path: Annotated[str, Field(pattern=_RELATIVE, max_length=256)]
-    """The file that it becomes, relative to where the volume is mounted."""
+    """Path of the key's file, relative to the mount path of the volume."""
 
 
 class ConfigMapVolume(SpecModel):
@@ -55,62 +57,63 @@ class ConfigMapVolume(SpecModel):
     name: Name
     """Name of the ConfigMap, in the task's own namespace."""
     items: Annotated[list[KeyToPath], Field(max_length=MAX_ITEMS)] = []
-    """Only these keys, at these paths. Empty: every key, at its own name."""
+    """The keys to mount, and their paths. Empty: every key, in a file named after it."""
     optional: bool = False
-    """Go on without what is not there."""
+    """Whether to continue without the object or a key of `items` when it does not exist."""
 
 
 class SecretVolume(SpecModel):
-    """Every key of a Secret as a file. The values are redacted everywhere else, as those of `env` are."""
+    """Every key of a Secret as a file. The values are redacted everywhere else, like those of `env`."""
 
     secret_name: Name
     """Name of the Secret, in the task's own namespace."""
     items: Annotated[list[KeyToPath], Field(max_length=MAX_ITEMS)] = []
-    """Only these keys, at these paths. Empty: every key, at its own name."""
+    """The keys to mount, and their paths. Empty: every key, in a file named after it."""
     optional: bool = False
-    """Go on without what is not there."""
+    """Whether to continue without the object or a key of `items` when it does not exist."""
 
 
 class WorkspaceVolume(SpecModel):
-    """A named folder of the namespace, which is kept from one task to the next. The first task that uses it makes it.
-    One task at a time may write; others wait in the queue."""
+    """A named folder of the namespace that is kept between tasks. The first task that uses it creates it. Only one task
+    at a time may write to it; others wait in the queue."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
-    """Its name. A policy's `volumes.workspaces` must allow it."""
+    """Name of the workspace. A policy's `volumes.workspaces` must allow it."""
     size: Quantity | None = None
-    """How much fits in. Not set: what the policy allows at most."""
+    """Maximum size of the workspace, in bytes. Not set: the maximum that the policy allows."""
     ttl_seconds_after_last_use: Annotated[int, Field(ge=0, le=315_360_000)] | None = None
-    """Remove it when no task has used it for this long. Not set: keep it until `remit workspace rm`."""
+    """Time after its last use at which the workspace is removed, in seconds. Not set: it is kept until `remit workspace
+    rm`."""
 
 
 class ArtifactVolume(SpecModel):
-    """What an earlier task of the namespace left as an artifact. Which content that was is recorded by its digest when
-    the first attempt starts, and later attempts find the same."""
+    """An artifact of an earlier task of the namespace. The digest of its content is recorded when the first attempt
+    starts, and later attempts mount the same content."""
 
     task: Name
-    """The task."""
+    """Name of the earlier task."""
     name: Name
-    """The artifact, by its name in the task's `artifacts`."""
+    """Name of the artifact in that task's `artifacts`."""
 
 
 class ReleaseVolume(SpecModel):
-    """The artifact of a Deployment that releases to processes: the operator's own copy, which instances run from. It is
-    compared with the digest of its revision before it is mounted."""
+    """The artifact of a Deployment with the process target: the operator's own copy, from which instances run. Its
+    digest is compared with that of the revision before it is mounted."""
 
     deployment: Name | None = None
-    """The Deployment, of the task's own namespace. A policy's `volumes.releases` must allow it. Not set, in a hook:
-    that of the hook."""
+    """Name of the Deployment, in the task's own namespace. A policy's `volumes.releases` must allow it. A hook may
+    leave it out and then gets its own Deployment."""
     revision: Annotated[int, Field(ge=1)] | None = None
-    """Its revision. Not set, in a hook: the one that is released."""
+    """The revision to mount. A hook may leave it out and then gets the revision that is released."""
 
 
 class Volume(SpecModel):
-    """Files to be mounted. Exactly one source is set."""
+    """A volume to mount. Exactly one source is set."""
 
     exactly_one = ("hostPath", "emptyDir", "configMap", "secret", "workspace", "artifact", "release")
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
-    """By which `volumeMounts` refer to it."""
+    """Name of the volume, by which `volumeMounts` refer to it."""
     host_path: HostPathVolume | None = None
     """A folder or a file of the host."""
     empty_dir: EmptyDirVolume | None = None
@@ -120,31 +123,31 @@ class Volume(SpecModel):
     secret: SecretVolume | None = None
     """The keys of a Secret, as files."""
     workspace: WorkspaceVolume | None = None
-    """A folder that is kept from task to task."""
+    """A folder that is kept between tasks."""
     artifact: ArtifactVolume | None = None
-    """What an earlier task left."""
+    """An artifact of an earlier task."""
     release: ReleaseVolume | None = None
-    """What is released."""
+    """The artifact of a Deployment."""
 
     @property
     def source(self) -> str:
-        """Which source is set, by its name on the wire."""
+        """The source that is set, by its name on the wire."""
         aliases = {field.alias or name: name for name, field in type(self).model_fields.items()}
         return next(alias for alias in self.exactly_one if getattr(self, aliases[alias]) is not None)
 
 
 class VolumeFile(SpecModel):
-    """A file in a volume of the task, which need not be mounted."""
+    """A file in a volume of the task. The volume need not be mounted."""
 
     name: Annotated[str, Field(max_length=63)]
-    """The volume: a hostPath, a workspace or an artifact."""
+    """Name of the volume, which is a hostPath, a workspace or an artifact."""
     path: Annotated[str, Field(pattern=_RELATIVE, max_length=1024)] | None = None
-    """Where in the volume the file is, relative to its root; no link may lead out of the volume. Not set: the volume
-    is itself a file."""
+    """Path of the file, relative to the root of the volume. Links must not lead out of the volume. Not set: the volume
+    itself is a file."""
 
 
 class VolumeMount(SpecModel):
-    """Where the program finds a volume."""
+    """The path at which the program finds a volume."""
 
     rules = (
         Rule(
@@ -155,41 +158,45 @@ class VolumeMount(SpecModel):
     )
 
     name: Annotated[str, Field(max_length=63)]
-    """The volume."""
+    """Name of the volume."""
     mount_path: Annotated[str, Field(pattern=_ABSOLUTE, max_length=256)]
-    """Where it is found: an absolute path that is not one of the sandbox's own, such as `/usr` and `/workspace`, though
+    """Absolute path of the mount. It must not be one of the sandbox's own paths, such as `/usr` and `/workspace`, but
     it may be a folder below `/workspace`."""
     sub_path: Annotated[str, Field(pattern=_RELATIVE, max_length=256)] | None = None
-    """What of the volume is mounted, relative to its root; no link in it may lead out of the volume. Not set: all."""
+    """The part of the volume to mount, as a path relative to its root. Links must not lead out of the volume. Not set:
+    the whole volume."""
     access: Access = "ReadOnly"
-    """Whether the program may change it. ConfigMaps, Secrets, artifacts and releases can only be read."""
+    """Whether the program may change the files. ConfigMaps, Secrets, artifacts and releases can only be read."""
 
 
 class Artifact(SpecModel):
-    """Files that an attempt leaves to be kept."""
+    """Files of an attempt that are kept."""
 
     name: Name
-    """By which it is found again."""
+    """Name of the artifact, by which it is retrieved."""
     path: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", min_length=1, max_length=1024)]
-    """A path relative to `workingDir`, or an absolute one below `/workspace` or a mounted folder. `*` and `?` stay
-    within one folder, `**` spans them; of a folder, everything below it is kept. No link is followed."""
+    """Path of the files, relative to `workingDir`, or absolute below `/workspace` or a mounted folder. `*` and `?`
+    match within one folder, `**` matches across folders. If the path is a folder, everything below it is kept. Links
+    are not followed."""
     when: Literal["Succeeded", "Always"] = "Succeeded"
-    """Of which attempts: those that succeed, or all."""
+    """Whether only the files of successful attempts are kept, or those of all attempts."""
     optional: bool = False
-    """Go on without it when no file is there. Otherwise an attempt that succeeded then fails as ArtifactMissing."""
+    """Whether to continue without the artifact if there are no files. If false, an attempt that succeeded without them
+    fails as ArtifactMissing."""
     max_bytes: Quantity | None = None
-    """The most that is kept. An attempt that leaves more fails as ArtifactTooLarge, and nothing of it is kept. Not set:
-    what the policy allows at most."""
+    """Maximum size of the artifact, in bytes. An attempt with larger files fails as ArtifactTooLarge, and none of them
+    is kept. Not set: the maximum that the policy allows."""
     retain_seconds: Annotated[int, Field(ge=0, le=315_360_000)] | None = None
-    """How long it is kept after the task was deleted. Not set: until then."""
+    """How long the artifact is kept after the task was deleted, in seconds. Not set: it is deleted with the task."""
 
 
 class Result(SpecModel):
-    """A small text that an attempt leaves for the next step, shown in status."""
+    """A small text of an attempt, for example for the next step. Status shows it."""
 
     name: Name
-    """By which it is found in `status.results`."""
+    """Name of the result in `status.results`."""
     path: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f*?]+$", min_length=1, max_length=1024)]
-    """The file, as in `artifacts`, at most 4 KiB of UTF-8 text. A final line break is left out."""
+    """Path of the file, as in `artifacts`. The file contains at most 4 KiB of UTF-8 text; a final line break is
+    removed."""
     optional: bool = False
-    """Go on without it when the file is not there."""
+    """Whether to continue without the result if the file does not exist."""

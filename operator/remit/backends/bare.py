@@ -100,7 +100,7 @@ class BareAttempt:
                 sampler = None if cgroup else Sampling(child.pid)
                 stopped = await child.until_over(cancel, self._sink_failed, self._request.timeout_seconds)
                 if stopped and self._request.grace_seconds > 0:
-                    child.send_signal(signal.SIGTERM)  # passed on to the command's group
+                    child.send_signal(signal.SIGTERM)  # forward the signal to the command's process group
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(self._request.grace_seconds):
                             await child.exited.wait()
@@ -145,7 +145,7 @@ class BareAttempt:
         held = self._plan.cgroups.controllers if self._plan.cgroups else frozenset()
         values = rlimits(replace(limits, file_bytes=min(each, default=None)), controllers=held)
         if "nproc" in values and self._bare.identities is None:
-            values["nproc"] += tasks_of_this_user()  # which are counted together
+            values["nproc"] += tasks_of_this_user()  # the kernel counts all tasks of this user together
         return values
 
     def _conclude(

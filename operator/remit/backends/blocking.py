@@ -60,7 +60,8 @@ async def in_thread(work: Callable[[], _T], seconds: float | None, undo: Callabl
     except BaseException:
         with lock:
             wanted = False
-        if future.done() and not future.cancelled() and future.exception() is None:  # it came at the same time
+        # The result arrived at the same time as the cancellation.
+        if future.done() and not future.cancelled() and future.exception() is None:
             undo(future.result())
         raise
 

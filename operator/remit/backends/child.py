@@ -73,7 +73,7 @@ class Child:
             process = fork_server().begin(job((source, write_ends[0], write_ends[1])))
             undo.callback(process.close)
             theirs.close()
-            for pipe, stream in zip(pipes, streams, strict=True):  # while it is forked
+            for pipe, stream in zip(pipes, streams, strict=True):  # the pipes are connected while the process is forked
                 transport, _ = await loop.connect_read_pipe(lambda stream=stream: stream, pipe)  # type: ignore[misc]
                 undo.callback(transport.close)
                 transports.append(transport)
@@ -155,7 +155,7 @@ class Child:
                 await self.exited.wait()
         if not self.exited.is_set():
             self._process.end_server()
-            await self.exited.wait()  # which the kernel tells: the fork server's end of the channel is closed
+            await self.exited.wait()  # the kernel reports this by closing the fork server's end of the channel
 
     async def _exited_or_dead(self) -> None:
         loop, dead = asyncio.get_running_loop(), asyncio.Event()
@@ -189,5 +189,5 @@ def _source(stdin: bytes | int, owner: int | None) -> int:
         if owner is not None:
             os.fchown(stdin, owner, owner)
         return os.dup(stdin)
-    # Memory, not a pipe: no size can block and no early close can fail.
+    # A memory file and not a pipe: a write to it cannot block, and it cannot fail because the reader closes it early.
     return sealed_memory(stdin) if stdin else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)

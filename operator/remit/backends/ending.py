@@ -51,7 +51,7 @@ def conclude(ending: Ending, request: AttemptRequest) -> Outcome:
         return Outcome(ending.stopped, message, code, exceeded=met)
     if ending.stopped:
         return Outcome(ending.stopped, CANCELLED_MESSAGE, code, exceeded=met)
-    if Exceeded.MEMORY in met and code != 0:  # then it may have no code at all
+    if Exceeded.MEMORY in met and code != 0:  # there may be no exit code in this case
         oom = _SHELL_SIGNAL_BASE + signal.SIGKILL
         return Outcome(ExitReason.OOM_KILLED, remedy(Exceeded.MEMORY, limits), oom, exceeded=met)
     if code is None:

@@ -226,7 +226,7 @@ class _Walk:
         return 0
 
     def _names(self, folder: int) -> Iterator[str]:
-        copy = open_as(self.uid, ".", _FOLDER, parent=folder)  # with a position of its own
+        copy = open_as(self.uid, ".", _FOLDER, parent=folder)  # the copy has a read position of its own
         try:
             with os.scandir(copy) as entries:
                 yield from (entry.name for entry in entries)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from remit.backends.egress.usage import NetworkUse
 
 if TYPE_CHECKING:
-    # Supervisors of processes import this module, and run without pydantic.
+    # Supervisors of processes import this module and must not import pydantic.
     from remit.api.executiontaskstatus import OutputStatus
 
 

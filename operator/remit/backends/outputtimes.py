@@ -34,7 +34,7 @@ class OutputTimes:
     def note(self, position: int, *, begins: bool = False) -> None:
         """What comes now begins at `position`. `begins`: the program was started anew."""
         now = self._clock()
-        # A clock that was set back makes an entry, too.
+        # A clock that was set back also starts a new entry.
         if not begins and self._count and 0 <= now - self._last < self._apart:
             return
         self._last = now

@@ -120,7 +120,7 @@ def _descendants(pid: int) -> list[int]:
     """Every process below `pid`, of any depth. The kernel is asked for children; psutil would read all processes."""
     found = [pid]
     for each in found:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended while it was looked at
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the process ended during the read
             for thread in Path(f"/proc/{each}/task").iterdir():
                 found += map(int, (thread / "children").read_text().split())
     return found[1:]

@@ -45,8 +45,9 @@ class StatusPipe:
                 self._take(json.loads(line))
 
     def _take(self, report: dict[str, int]) -> None:
-        if "child-pid" in report and not self.reported.is_set():  # bubblewrap's own comes before any program runs
-            with contextlib.suppress(ProcessLookupError):  # over already, everything in it is dead
+        # Bubblewrap writes its own report before any program runs.
+        if "child-pid" in report and not self.reported.is_set():
+            with contextlib.suppress(ProcessLookupError):  # the sandbox has ended, and everything in it is dead
                 self.init = ProcessHandle(report["child-pid"])
             self.reported.set()
         self.exit_code = report.get("exit-code", self.exit_code)

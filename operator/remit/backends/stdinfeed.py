@@ -137,7 +137,7 @@ class PipeFeed:
             self._feed.copy(self._write)
             if self._feed.failure:
                 failed()
-                self._wait(0)  # so that the program sees no end
+                self._wait(0)  # keep the pipe open until stopped, so that the program sees no end of input
         finally:
             os.close(self._target)
             os.close(self._stopped)
@@ -149,7 +149,7 @@ class PipeFeed:
                 return False
             try:
                 view = view[os.write(self._target, view) :]
-            except BlockingIOError:  # there is room, but less than a page
+            except BlockingIOError:  # there is space in the pipe, but less than a page
                 continue
             except BrokenPipeError:
                 return False

@@ -39,7 +39,7 @@ class OutputPipe(asyncio.Protocol):
         if self.failure is None:
             try:
                 self._sink.write(self._stream, data)
-            except Exception as error:  # a full disk must end the attempt, not the event loop's reader
+            except Exception as error:  # an error such as a full disk must end the attempt, not the event loop's reader
                 self.failure = error
                 self._on_failure()
 

@@ -21,16 +21,16 @@ async def start_subprocess(*argv: str, **options: Any) -> asyncio.subprocess.Pro
     try:
         while not starting.done():
             try:
-                await asyncio.wait({starting})  # unlike `await starting`, it does not pass the cancellation on
+                await asyncio.wait({starting})  # unlike `await starting`, this does not cancel the start
             except asyncio.CancelledError:
                 cancelled = True
-    except BaseException:  # the caller will not have the child
+    except BaseException:  # the caller will not receive the child
         await _end(await starting)
         raise
     if cancelled:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # somebody cancelled it
-        task.uncancel()  # it counts, and was asked for once
+        task.uncancel()  # `cancel` below raises the count again, so that one request is counted once
         task.cancel()
     return starting.result()
 

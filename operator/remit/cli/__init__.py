@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from remit.lazily import lazily, without
 
-with without("rich"):  # it would draw tracebacks for structlog, which Remit's logs show as they are
+with without("rich"):  # structlog would use rich for tracebacks, which Remit's logs show unchanged
     import structlog  # noqa: F401  (each command and process imports it)
 
 if TYPE_CHECKING:

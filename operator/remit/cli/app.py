@@ -127,7 +127,7 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.exit(0)
-    except Exception as error:  # the last stop: nobody above can tell the user
+    except Exception as error:  # the outermost handler: no caller above reports the error
         sys.exit(report(error))
 
 

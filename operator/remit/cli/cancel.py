@@ -56,7 +56,7 @@ async def _cancel(
                     going.append(obj)
             except RemitError as error:
                 if isinstance(error, ApiError) and (error.status == 401 or error.retryable):
-                    raise  # of the server, and not of this task
+                    raise  # the error concerns the server and not this task
                 report(error)
                 done = False
         for obj in going if wait else ():

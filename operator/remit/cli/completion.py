@@ -113,7 +113,7 @@ def for_kubectl() -> None:
     *before, incomplete = sys.argv[1:] or [""]
     typed = shlex.quote(incomplete) if incomplete else ""
     os.environ["_TYPER_COMPLETE_ARGS"] = f"{shlex.join(['remit', *before])} {typed}"
-    os.environ["COLUMNS"] = "1000"  # a description is one line
+    os.environ["COLUMNS"] = "1000"  # so that each description is on one line
     output = io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
         app(prog_name="remit")

@@ -100,7 +100,7 @@ def _of_records(trail: Path, namespace: str | None, seen: set[str], report: Repo
         failure = of_release_record(record) or of_task_record(record)
         if failure is None:
             if record.get("kind") == "execution":
-                gone.pop(key, None)  # a retry came to a good end
+                gone.pop(key, None)  # a retry succeeded
             elif record.get("kind") == "decision" and len(policies) < MOST_REMEMBERED:
                 policies[key] = sys.intern(str(record.get("policy") or ""))
         elif key in gone or len(gone) < MOST_REMEMBERED:

@@ -138,7 +138,7 @@ class Follower:
             self._narrate(task)
             if task.status.phase is not None and task.status.phase.final:
                 return task
-            # Also before the run has a directory: an attempt is in status before it is on disk.
+            # Poll also before the run has a directory, because an attempt appears in status before it is on disk.
             going = any(attempt.finished_at is None for attempt in task.status.attempts)
             await self.observed.changed(within=POLL_SECONDS if going else None)
 

@@ -139,7 +139,7 @@ def get(
     show = _follow if watch and output is Form.JSON else _redraw if watch else _get
     try:
         threads.run(show(asked, sort_by != "", namespace, kubeconfig, context))
-    except KeyboardInterrupt:  # how a watch ends: it is no failure
+    except KeyboardInterrupt:  # the user ends a watch with Ctrl-C, which is not a failure
         if not watch:
             raise
 

@@ -94,10 +94,10 @@ def document(found: Sequence[Finding], held: Mapping[str, str]) -> dict[str, Any
 
 def held_by() -> dict[str, str]:
     """Each limit that a task may set, and what holds it here. Nothing where no task can run."""
-    limits = Limits(**dict.fromkeys((field.name for field in fields(Limits)), 2**30))  # less than that may be refused
+    limits = Limits(**dict.fromkeys((field.name for field in fields(Limits)), 2**30))  # lower limits may be refused
     try:
         host = probe_host()
-        # Without the limits that some hosts refuse, so that they do not hide the others.
+        # Plan without the limits that some hosts refuse first, so that such a refusal does not hide the other limits.
         plain = replace(limits, disk_bytes_per_second=None, network_bytes_per_second=None)
         found = dict(plan(Confinement(plain), host).enforced_by)
     except SandboxUnavailable:

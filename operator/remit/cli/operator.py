@@ -129,7 +129,7 @@ def operator(
             "--leader-election/--no-leader-election",
             help="Hold a Lease, so that of several operators one works.",
             envvar="REMIT_LEADER_ELECTION",
-            show_envvar=False,  # on a terminal of 80 columns there is no room for it
+            show_envvar=False,  # a terminal of 80 columns has no room for it
             rich_help_panel=_LEASE,
         ),
     ] = True,

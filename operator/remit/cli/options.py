@@ -57,7 +57,7 @@ def number(least: int, most: int | None = None) -> Callable[[str | int], int]:
     wanted = f"of {least} or more" if most is None else f"from {least} to {most}"
 
     def parse(given: str | int) -> int:
-        text = str(given)  # a default is a number already
+        text = str(given)  # the default is passed as a number
         if not re.fullmatch(r"-?[0-9]{1,18}", text) or int(text) < least or (most is not None and int(text) > most):
             raise typer.BadParameter(f"{text!r} is not a whole number {wanted}")
         return int(text)

@@ -65,7 +65,7 @@ def _is_suite(text: str) -> bool:
     try:
         return any(isinstance(doc, dict) and doc.get("kind") == "CommandPolicyTest" for doc in load_documents(text))
     except InvalidInput:
-        return False  # whoever parses it next says where
+        return False  # the parser that reads the text next reports the error with its place
 
 
 def _instead(texts: Iterable[str]) -> str:

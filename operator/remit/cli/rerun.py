@@ -45,5 +45,5 @@ def rerun(
         )
     except (RemitError, OSError) as error:
         report(error)
-        code = BROKEN  # 1 could be the command's own
+        code = BROKEN  # the command itself could exit with 1
     raise typer.Exit(code)

@@ -227,7 +227,7 @@ def run(
         code = threads.run(run_task(task, namespace, kubeconfig, context, state_dir, wait, remove, raw, quiet, dry_run))
     except (RemitError, OSError) as error:
         report(error)
-        code = BROKEN  # 1 could be the command's own
+        code = BROKEN  # the command itself could exit with 1
     raise typer.Exit(code)
 
 
@@ -276,7 +276,7 @@ async def run_task(
             try:
                 interrupted = await _follow(connection, observed, raw, quiet)
             except NotTakenUp as error:
-                # It must not run after this command has said that it did not.
+                # The task must not run after this command has reported that it did not.
                 await request_cancel(connection.kube, observed.task)
                 raise NotTakenUp(f"{error}; the task is cancelled") from None
             if interrupted:
@@ -295,7 +295,7 @@ def _show(task: Object) -> None:
 
     metadata = {key: value for key, value in task["metadata"].items() if key in _OWN_METADATA}
     if "generateName" in metadata:
-        metadata.pop("name", None)  # another one next time
+        metadata.pop("name", None)  # the server generates another name the next time
     shown = {key: value for key, value in task.items() if key != "status"}
     typer.echo(dump({**shown, "metadata": metadata}, "yaml"))
 

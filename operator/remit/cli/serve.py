@@ -66,7 +66,8 @@ async def _operator(access: Access, settings: Settings, redactor: Redactor) -> A
             raise RemitError(
                 f"cannot serve metrics on {address}: {error.strerror or error}; choose another --metrics-address"
             ) from None
-        # What is alive now lives as long as the operator. A garbage collection of it all would hold up the event loop.
+        # Objects that exist now live as long as the operator. Freezing them excludes them from garbage collection,
+        # which would otherwise block the event loop while it traverses them.
         gc.collect()
         gc.freeze()
         yield running

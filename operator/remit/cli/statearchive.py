@@ -83,7 +83,8 @@ class _Writer:
         made = datetime.now(UTC).isoformat(timespec="seconds")
         manifest = {"format": FORMAT, "version": __version__, "made": made, "stateDir": str(state_dir)}
         self._add_content(MANIFEST, orjson.dumps(manifest))
-        with contextlib.suppress(FileNotFoundError):  # it has to be older than the database that it speaks of
+        # The mark must be copied before the database, so that it is older than what it describes.
+        with contextlib.suppress(FileNotFoundError):
             self._add_content(_MARK, (state_dir / _MARK).read_bytes())
         with _snapshot(state_dir) as database:
             self._add_file(str(database), DATABASE, None)
@@ -100,7 +101,7 @@ class _Writer:
                 files = [name for name in files if name not in _COPIED_FIRST | _OF_PROCESSES]
             else:
                 self._tar.addfile(_header(folder.as_posix(), os.fstat(descriptor), tarfile.DIRTYPE))
-            if len(folder.parts) >= _DEEPEST:  # the walk holds a descriptor for each folder on the way
+            if len(folder.parts) >= _DEEPEST:  # the walk holds a descriptor for each folder on the path
                 self._left_out += [(folder / name).as_posix() for name in folders]
                 folders.clear()
             for name in sorted([*folders, *files]):
@@ -220,12 +221,12 @@ def restore_archive(archive: IO[bytes], name: str, state_dir: Path) -> Manifest:
             with gzip.GzipFile(fileobj=archive) as content, tarfile.open(fileobj=content, mode="r|") as tar:
                 manifest = _read_manifest(tar, name)
                 _Reader(tar, made).read()
-                while content.read(_PIECE):  # the checksum is at the end
+                while content.read(_PIECE):  # read to the end, where the checksum is verified
                     pass
         except _DAMAGED as error:
             raise InvalidInput(f"{name} is no whole backup: {error}; use another one") from None
         _check_database(made / DATABASE, name)
-        made.rename(state_dir)  # which is empty, or this fails
+        made.rename(state_dir)  # the state directory is empty, otherwise the rename fails
     return manifest
 
 

@@ -243,7 +243,8 @@ def dump(document: Any, form: str) -> str:
     """YAML or JSON, without the trailing newline."""
     text = _dumped(document, form, ascii_only=False)
     lines = text.split("\n")
-    if any(escape(line) != line for line in lines):  # something in it would drive a terminal
+    # The text contains control characters that a terminal would interpret.
+    if any(escape(line) != line for line in lines):
         text = _dumped(document, form, ascii_only=True).replace("\x7f", "\\u007f")
     return text
 

@@ -48,7 +48,8 @@ class Screen:
         line = line.removesuffix(b"\n")
         if stream in self._safe:
             line = harmless(line.decode(errors="replace")).encode()
-        self._out[stream].write(prefix + line + b"\n")  # at once, so that lines of others stand before or after
+        # Written in one call, so that lines of other writers do not interrupt it.
+        self._out[stream].write(prefix + line + b"\n")
         self._out[stream].flush()
 
     def has_colors(self, stream: Stream) -> bool:

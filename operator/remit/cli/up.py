@@ -72,7 +72,7 @@ def up(
     """
     from remit.telemetry import otlp
 
-    otlp.signals()  # an operator that cannot do it would only end again and again
+    otlp.signals()  # raises here, because an operator with invalid settings would only fail and restart repeatedly
     from remit.cli.notify import checked
     from remit.cli.paths import check_places
     from remit.cli.supervisor import supervisor

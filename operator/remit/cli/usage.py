@@ -33,7 +33,7 @@ def _untyped(params: list[Any]) -> list[Any]:
     """Flags are shown without a type, and so are arguments, whose names say what they are."""
     for param in params:
         if param.param_type_name == "argument":
-            param.display_type_rich = lambda ctx: None  # typer has no setting for it
+            param.display_type_rich = lambda ctx: None  # typer has no setting for this
         elif param.is_flag and param.metavar is None:
             param.metavar = ""
     return params
@@ -59,7 +59,7 @@ class ParameterConverter:
             if texts and parser is None and annotation == list[str]:
                 return list(value)
         elif parser is not None:
-            with suppress(ValueError):  # typer words the error
+            with suppress(ValueError):  # if it fails, typer reports the error below
                 return parser(value)
         elif type(value) is annotation and (annotation is str or issubclass(annotation, Enum)):
             return value
@@ -72,7 +72,7 @@ class ParameterConverter:
 def _quickly_converted(params: list[Any]) -> list[Any]:
     for param in params:
         if not isinstance(getattr(param.get_runtime_param, "__self__", None), ParameterConverter):
-            param.get_runtime_param = ParameterConverter(param).itself  # typer has no setting for it
+            param.get_runtime_param = ParameterConverter(param).itself  # typer has no setting for this
     return params
 
 

@@ -184,7 +184,7 @@ async def _claims(connection: Connection, namespace: str | None, *, required: bo
     try:
         listed = await connection.kube.list(CLAIMS, namespace, label_selector=SELECTOR)
     except ApiError as error:
-        if error.status == _NOT_FOUND and not required:  # as the API server of `remit up`
+        if error.status == _NOT_FOUND and not required:  # the API server of `remit up` has no claims
             return []
         if error.status == _NOT_FOUND:
             raise RemitError(

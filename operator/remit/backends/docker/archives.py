@@ -74,7 +74,7 @@ class EngineArchives:
         """See `Archives.open`."""
         response = self._asked(self._engine.call(lambda client: _archive(client, self._id, path)))
         with contextlib.closing(response):
-            self._opened = response  # what was stopped before is told of by the next look
+            self._opened = response  # `_check_runs` reports a container that stopped before
             try:
                 self._check_runs()
                 yield _Body(response, self._check)
@@ -126,7 +126,7 @@ class _Body:
         except (urllib3.exceptions.HTTPError, http.client.HTTPException) as error:
             self._check()
             raise OSError(errno.EIO, f"the Docker engine broke off: {error}") from None
-        self._check()  # what was cut may seem to be at its end
+        self._check()  # a truncated response can look like a complete one
         return read
 
 

@@ -224,7 +224,7 @@ class _Tar(tarfile.TarFile):
 def _entries(archive: Readable) -> Iterator[tuple[tarfile.TarInfo, tuple[str, ...], Callable[[], BinaryIO]]]:
     """Each entry, the names on the way to it from what the archive is of, and what opens its content."""
     with _unreadable():
-        source = cast(IO[bytes], archive)  # of which nothing but this is used
+        source = cast(IO[bytes], archive)  # tarfile uses only the methods of `Readable`
         tar = _Tar.open(mode="r|", fileobj=source, bufsize=_BLOCK, encoding="utf-8", errors="surrogateescape")
     with contextlib.closing(tar):
         root: str | None = None

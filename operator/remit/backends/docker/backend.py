@@ -107,7 +107,7 @@ class DockerBackend:
             waited = f"timed out after {request.timeout_seconds:g} s, before image {request.image} was pulled"
             return not_started(given, ExitReason.TIMED_OUT, waited)
         seconds = max(0.0, request.timeout_seconds - (asyncio.get_running_loop().time() - began))
-        private_folders(request)  # what cannot be right is told before there is anything of it
+        private_folders(request)  # raises for invalid private files before anything is created
         staged = folders(self._staging, self._engine.address, request, info, stage=True)
         async with self._feed(request) as feed, staged as found, self._network(request) as network:
             record = on_started or _not_recorded
@@ -152,12 +152,13 @@ class DockerBackend:
             if not refused:
                 outcome = await self._collected(request, outcome, replace(found.given, holder=holder), found.opened)
         except asyncio.CancelledError:
-            if not asked:  # else it may run, and is left to whoever adopts it
+            if not asked:  # otherwise the container may run, and the operator that adopts it takes over
                 with contextlib.suppress(OperationFailed):
                     await self._remove(name, request)
             raise
         except BaseException:
-            await self._surely_remove(name, request, network)  # the engine may have done what it did not answer
+            # The engine may have carried out a request that it did not answer.
+            await self._surely_remove(name, request, network)
             raise
         return replace(outcome, network=await self._surely_remove(name, request, network))
 
@@ -267,10 +268,12 @@ class DockerBackend:
         found = await self._engine.patiently(lambda client: client.inspect_container(name))
         async with self._network(request) as network:
             half_fed = request.confinement.stdin_file is not None and (recorded is None or recorded.feeding)
-            if found is None or found["State"]["Status"] == "created" or half_fed:  # it never ran, or not to its end
+            # The container never ran, or its stdin was not fed completely.
+            if found is None or found["State"]["Status"] == "created" or half_fed:
                 await self._surely_remove(name, request, network)
                 return None
-            info = await self._engine.patiently(lambda client: client.info()) or {}  # it may have run: no failure now
+            # The container may have run, so this must not fail.
+            info = await self._engine.patiently(lambda client: client.info()) or {}
             had = time_had(recorded, boot_id(), self._boot(), found["State"]["StartedAt"], info.get("SystemTime", ""))
             on_found(self._handle(name, had))
             given = enforcement_of(replace(request.confinement, require=frozenset()), info)
@@ -303,7 +306,7 @@ class DockerBackend:
 
     async def recover(self, handle: Handle) -> bool:
         """See `Backend.recover`. Raises `OperationFailed` while the engine does not answer."""
-        if handle.namespace:  # of a Job
+        if handle.namespace:  # the handle is one of a Job
             return False
         found = await self._remove_one(handle.container)
         held = await self._remove_one(holder_name(handle.container))
@@ -413,7 +416,7 @@ class DockerBackend:
         try:
             await self._engine.call(lambda client: client.remove_container(name, v=True, force=True))
         except OperationFailed as error:
-            if error.reason == "Conflict":  # somebody else is removing it just now
+            if error.reason == "Conflict":  # another client is removing the container now
                 raise OperationFailed(error.reason, str(error), category="Infrastructure") from None
             if error.retryable:
                 raise

@@ -118,7 +118,8 @@ def _output(reader: io.BufferedReader) -> Iterator[tuple[bytes | None, bytes | N
 def cut(response: requests.Response) -> None:
     """Have whoever reads it, in another thread, find its end."""
     raw: Any = response.raw
-    with contextlib.suppress(AttributeError):  # it was read, and its connection is another's
+    # The response was read completely, and its connection was returned to the pool.
+    with contextlib.suppress(AttributeError):
         _shut(raw._fp.fp.raw._sock)
 
 
@@ -126,7 +127,7 @@ def cut(response: requests.Response) -> None:
 def _deadline(asking: Any, seconds: float) -> Iterator[None]:
     """Cuts the connection on which this thread is `asking` when the seconds are over."""
     lock, over, late = threading.Lock(), False, False
-    noted = asking.__dict__  # this thread's
+    noted = asking.__dict__  # thread-local: this thread's attributes
     noted.clear()
 
     def end() -> None:
@@ -150,7 +151,7 @@ def _deadline(asking: Any, seconds: float) -> Iterator[None]:
             over = True
         timer.cancel()
         noted.clear()
-    if late:  # a body may end with its connection
+    if late:  # a body without a length also ends when its connection is cut
         raise requests.ReadTimeout
 
 

@@ -68,7 +68,8 @@ class Container:
         complete = await (self._replay() if attached is None else self._receive(attached))
         wait = _SHORTEST
         while (state := await self.state()) is None:
-            # Its output is closed and it goes on, or the engine was restarted around it: its log has the rest.
+            # The container closed its output and still runs, or the engine was restarted meanwhile. Its log has the
+            # rest.
             await asyncio.sleep(wait)
             wait = min(_LONGEST, wait * 2)
             if wait >= _LONGEST / 4:
@@ -161,7 +162,8 @@ class Container:
             state = found["State"]
             if state["Running"] or state["Restarting"]:
                 return None
-            started = moment(state["StartedAt"])  # noted when the engine comes to it, at times after the end
+            # The engine sets StartedAt with a delay, sometimes after the end of the container.
+            started = moment(state["StartedAt"])
             finished = max(started, moment(state["FinishedAt"]))
             return State(int(state["ExitCode"]), bool(state["OOMKilled"]), started, finished)
 
@@ -195,7 +197,7 @@ class Container:
         except OperationFailed:
             return True
         told = {event["status"] for event in events}
-        # An engine that is about to go still answers, but tells of no events any more.
+        # An engine that is shutting down still answers, but reports no more events.
         return "kill" in told or "die" not in told
 
     async def sample(self) -> None:
@@ -266,7 +268,7 @@ def moment(text: str) -> datetime:
 def _more(before: Usage, stats: dict[str, Any]) -> Usage:
     cpu, memory = stats.get("cpu_stats") or {}, stats.get("memory_stats") or {}
     used = (cpu.get("cpu_usage") or {}).get("total_usage", 0)
-    if not used:  # it is not running
+    if not used:  # the container is not running
         return before
     moved = {"read": 0, "write": 0}
     for entry in (stats.get("blkio_stats") or {}).get("io_service_bytes_recursive") or []:

@@ -145,7 +145,7 @@ class Engine:
         Cancelled, it returns at once: a registry may leave the engine without an answer for longer than anybody waits.
         The connection is cut, and the engine gives the image up.
         """
-        # A digest is a tag to the SDK; without either it would pull every tag there is.
+        # The SDK treats a digest like a tag; with neither it would pull all tags of the repository.
         name, separator, tag = image.partition("@") if "@" in image else _split_tag(image)
         last, wrong = "", ""
         asking = dict(login) if login else None
@@ -191,7 +191,7 @@ class Engine:
         try:
             return await asyncio.shield(waiting)
         except asyncio.CancelledError:
-            if not asking.cancel():  # it is being asked: what comes of it must be known to be over
+            if not asking.cancel():  # the request is in progress; wait for its end, so that it has no effect later
                 await asyncio.wait({waiting})
                 waiting.cancelled() or waiting.exception()
             raise
@@ -217,7 +217,8 @@ def failure(error: BaseException, host: str, seconds: float) -> OperationFailed:
             return OperationFailed("NotFound", f"the Docker engine says: {said}", retryable=False)
         if status == requests.codes.conflict:
             return OperationFailed("Conflict", f"the Docker engine says: {said}", retryable=False)
-        if "is ambiguous" in said:  # two of one name were made at the same moment, and one of them will go
+        # Two objects with the same name were created at the same time, and one of them will be removed.
+        if "is ambiguous" in said:
             return OperationFailed("EngineRefused", f"the Docker engine refuses: {said}")
         if status < _BROKEN:
             return OperationFailed("EngineRefused", f"the Docker engine refuses: {said}", retryable=False)
@@ -238,7 +239,7 @@ def _tls_failure(error: BaseException | None) -> str | None:
         if isinstance(error, ssl.SSLError):
             return str(error.reason or error).replace("_", " ").lower()
         inner = error.args[0] if error.args else None
-        deeper = getattr(inner, "reason", inner)  # as urllib3 and requests wrap it
+        deeper = getattr(inner, "reason", inner)  # urllib3 and requests wrap the original error in `reason`
         error = error.__cause__ or error.__context__ or (deeper if isinstance(deeper, BaseException) else None)
     return None
 
@@ -309,11 +310,11 @@ class _Pump:
     async def stop(self) -> None:
         """Returns when the source is closed and its thread is gone."""
         self.leave()
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # it is closed already
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # the source is closed already
             getattr(self._source, "close", lambda: None)()
         await self._ended.wait()
         await asyncio.to_thread(self._thread.join)
-        # The SDK's own `close` ends the connection, and leaves the file on top of it open.
+        # The SDK's own `close` ends the connection, but leaves the file object of the response open.
         if (response := getattr(self._source, "_response", None)) is not None:
             response.close()
 
@@ -322,8 +323,8 @@ class _Pump:
         try:
             for piece in self._wanted():
                 self._loop.call_soon_threadsafe(self.pieces.put_nowait, piece)
-        except BaseException as caught:  # whoever waits for pieces would not see the end of this thread
-            # Closing the source under us is how we are told to stop.
+        except BaseException as caught:  # consumers would otherwise never learn that this thread ended
+            # `stop` closes the source to end this thread, so an error after that is expected.
             error = None if self._stopping else caught
         if isinstance(self._source, Generator):
             self._source.close()

@@ -113,7 +113,7 @@ async def folders(
     try:
         yield Folders(mounts, str(place or ""))
     finally:
-        await in_thread(leave, None, lambda _: None)  # also where who waits is cancelled
+        await in_thread(leave, None, lambda _: None)  # runs even if the caller is cancelled
 
 
 def _stage(mounts: Mounts, place: Path) -> None:

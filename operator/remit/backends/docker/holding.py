@@ -16,7 +16,8 @@ from remit.backends.docker.planning import (
     private_folders,
 )
 
-# Most of both is for the engine's own program, which becomes this one: it is a dozen threads and 15 MiB for a moment.
+# Most of both limits is for the engine's own init program, which uses a dozen threads and 15 MiB for a moment before it
+# executes ours.
 _MEMORY: Final = 32 << 20
 _TASKS: Final = 32
 _VOLUME_BYTES: Final = 4096
@@ -46,11 +47,12 @@ def holding(request: AttemptRequest, image: Mapping[str, Any], program: str) -> 
         "Env": [],
         "WorkingDir": "/",
         "Labels": attempt_labels(request),
-        # The first process of a container hears no SIGTERM; an engine that stops would wait for it in vain.
+        # The first process of a container ignores SIGTERM, so an engine that stops would wait for it until its timeout.
         "StopSignal": "SIGKILL",
         "HostConfig": {
             "NetworkMode": "none",
-            # Its root cannot be read-only: the program has yet to come. Nobody may write it either way.
+            # The root file system cannot be read-only, because the program is copied in later. The container's user
+            # cannot write to it either way.
             "ReadonlyRootfs": False,
             "Mounts": [
                 *(in_memory(place, size) for place, size in kept.items()),
@@ -87,7 +89,7 @@ def filling(request: AttemptRequest, image: Mapping[str, Any]) -> dict[str, Any]
 
 def _never_run(request: AttemptRequest, image: Mapping[str, Any], mounts: list[dict[str, Any]]) -> dict[str, Any]:
     mounted = {mount["Target"] for mount in mounts}
-    # Of those that it declares, the engine would copy what the image has there.
+    # For a volume that the image declares, the engine would otherwise copy the image's content of that folder.
     declared = [in_memory(place, _VOLUME_BYTES) for place in declared_volumes(image) if place not in mounted]
     return {
         "Image": image["Id"],

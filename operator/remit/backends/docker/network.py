@@ -103,7 +103,7 @@ class RestrictedNetwork:
             await self._open(holder or _GONE, self._read())
         except (BackendError, SandboxUnavailable) as error:
             self.failed.set_result(error)
-        except OSError as error:  # ours: the container may have done what it was to do
+        except OSError as error:  # an error of the operator; the container itself may have completed its work
             self.failed.set_result(OutcomeUnknown(_NO_LISTENER.format(error=error)))
 
     def check(self) -> None:
@@ -158,13 +158,15 @@ class RestrictedNetwork:
         if not (pid := int(holder["State"]["Pid"])):
             raise ProcessLookupError
         try:
-            process = ProcessHandle(pid)  # whatever it is, it is the same from here on
+            # The handle refers to the same process from here on, whichever process that is.
+            process = ProcessHandle(pid)
         except ProcessLookupError:
             raise self._elsewhere() from None
         with contextlib.ExitStack() as undo:
             undo.callback(process.close)
             deadline = time.monotonic() + _EXECUTED_SECONDS
-            while not is_process_of(holder, _argv(pid)):  # the engine's program becomes ours after it was started
+            # The engine's init program executes ours some time after the start.
+            while not is_process_of(holder, _argv(pid)):
                 if process.dead:
                     raise ProcessLookupError
                 if time.monotonic() > deadline:

@@ -26,7 +26,8 @@ def outcome_of(
         stderr=container.first_stderr,
         timed_out=stopped is ExitReason.TIMED_OUT,
     )
-    # With version 1 of cgroups, an engine can miss the kill that ends a container: the count went with the container.
+    # With cgroups v1, an engine can miss the OOM kill that ends a container, because the counter is removed with the
+    # container.
     end = conclude(Ending(stopped, state.exit_code, None, met, container.first_stderr, kills_counted=False), request)
     if stopped is None and container.first_stderr.startswith(b"[FATAL tini"):
         said = container.first_stderr.partition(b"] ")[2].decode(errors="replace").strip()

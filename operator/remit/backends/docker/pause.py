@@ -49,7 +49,7 @@ def program(architecture: str) -> bytes:
         "<16s HHI QQQ I HHHHHH",
         b"\x7fELF\x02\x01\x01",  # 64 bits, little-endian
         *(_EXECUTABLE, machine, _CURRENT),
-        *(_ADDRESS + start, _HEADER_BYTES, 0),  # where it begins, and where segments and sections are described
+        *(_ADDRESS + start, _HEADER_BYTES, 0),  # the entry address, and the offsets of the program and section headers
         0,
         *(_HEADER_BYTES, _SEGMENT_BYTES, 1, 0, 0, 0),
     )

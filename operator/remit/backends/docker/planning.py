@@ -64,7 +64,8 @@ def enforcement_of(confinement: Confinement, info: Mapping[str, Any], *, keeps: 
         SandboxUnavailable: a required layer is missing, or a limit that is asked for cannot be held.
     """
     seccomp = [option.split(",") for option in info.get("SecurityOptions") or [] if option.startswith("name=seccomp")]
-    filtered = any("profile=unconfined" not in option for option in seccomp)  # as an engine may be told to run
+    # An engine can be configured to run containers unconfined.
+    filtered = any("profile=unconfined" not in option for option in seccomp)
     counted = bool(info.get("MemoryLimit") and info.get("PidsLimit") and info.get("CpuCfsQuota"))
     given = {Layer.NAMESPACES: True, Layer.RLIMITS: True, Layer.SECCOMP: filtered, Layer.CGROUP: counted}
     layers = tuple(layer for layer in Layer if given.get(layer))
@@ -122,7 +123,7 @@ def private_folders(request: AttemptRequest) -> list[str]:
             )
             raise InvalidInput(message)
         folders[folder] = None
-    # A volume within another would have to be mounted after it; the engine sorts them by their depth.
+    # A volume inside another one must be mounted after it; the engine sorts mounts by depth.
     return sorted(folders)
 
 
@@ -211,7 +212,7 @@ def creation(
     `network` is its mode, in the engine's words; `proxy` is the environment by which programs find the way out.
     """
     command, limits = request.command, request.confinement.limits
-    # Volumes that the image declares would be a disk without a limit.
+    # Volumes that the image declares would be disk space without a limit, so they are replaced by memory.
     folders = private_folders(request)
     kept, disk = kept_folders(request), limits.disk_bytes
     places = {place: disk for place in (*_WRITABLE, *declared_volumes(image)) if place not in folders}
@@ -228,7 +229,7 @@ def creation(
     ulimits = {"nofile": limits.open_files, "fsize": limits.file_bytes}
     return {
         "Image": image["Id"],
-        # The image's entry point has no say, nor have its user and its health check.
+        # The image's entry point, user and health check are not used.
         "Entrypoint": [command.executable or command.argv[0]],
         "Cmd": list(command.argv[1:]),
         "User": f"{given.user}:{given.group}",
@@ -242,7 +243,7 @@ def creation(
             "NetworkMode": network,
             "ReadonlyRootfs": True,
             "ShmSize": limits.disk_bytes or 0,
-            # The holder comes first: by that, who adopts the container knows it.
+            # The holder comes first, so that an operator that adopts the container recognizes it.
             "VolumesFrom": [*([given.holder] if kept else []), *([f"{given.filled}:ro"] if given.filled else [])],
             "Mounts": [
                 *(in_memory(place, size) for place, size in places.items() if place not in kept),
@@ -259,7 +260,7 @@ def creation(
             "Ulimits": [
                 {"Name": name, "Soft": most, "Hard": most} for name, most in ulimits.items() if most is not None
             ],
-            # An init passes signals on: the first process of a container ignores what it has no handler for.
+            # The init forwards signals: the first process of a container ignores signals without a handler.
             "Init": has_init(info),
             "LogConfig": dict(LOG),
             "RestartPolicy": {"Name": "no"},

@@ -48,19 +48,21 @@ class FileInput:
         def write(piece: bytes) -> bool:
             try:
                 connection.sendall(piece)
-            except OSError:  # the container has ended, or the engine has
+            except OSError:  # the container or the engine has ended
                 self._cut = True
                 return False
             return True
 
-        connection.settimeout(None)  # a program may take its time
+        connection.settimeout(None)  # the program may read as slowly as it likes
         self._feed.copy(write)
         with contextlib.suppress(RuntimeError):  # the loop was closed
             self._loop.call_soon_threadsafe(self._copied)
         with contextlib.suppress(OSError):
             if self.complete:
                 connection.shutdown(socket.SHUT_WR)
-            connection.recv(1)  # until the engine is done with it; of one that failed, the program sees no end
+            # Wait until the engine closes the connection; after a failed feed this also keeps the program from seeing
+            # an end.
+            connection.recv(1)
         attached.close()
         connection.close()
 
@@ -89,17 +91,17 @@ async def fed(engine: Engine, id_: str, content: bytes) -> AsyncGenerator[None, 
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # it is closed already
+        with contextlib.suppress(OSError):  # the connection is closed already
             connection.shutdown(socket.SHUT_RDWR)
         await asyncio.to_thread(sending.join)
 
 
 def _send(attached: Any, connection: socket.socket, content: bytes) -> None:
-    with contextlib.suppress(OSError):  # it ended without reading everything
+    with contextlib.suppress(OSError):  # the program ended without reading all of its input
         connection.sendall(content)
         connection.shutdown(socket.SHUT_WR)
     with contextlib.suppress(OSError):
         connection.settimeout(None)
-        connection.recv(1)  # until the engine is done with it
+        connection.recv(1)  # wait until the engine closes the connection
     attached.close()
     connection.close()

@@ -67,7 +67,8 @@ async def _request(
         if not isinstance(event, h11.Request):
             raise ConnectionAbortedError
         if token and not is_authorized(event, token):
-            # Not counted: some clients send credentials only when they are asked for them, and it may be a stranger.
+            # Not counted as a denial: some clients send credentials only after they were asked, and the client may not
+            # belong to the task.
             raise EgressRefused(407, _WHO_IS_SERVED)
         return event, target_of(event)
     except TimeoutError:
@@ -93,15 +94,15 @@ async def _perform(
         async with asyncio.timeout(patience.idle_seconds) as idle:
             client = Downstream(reader, writer, lambda: idle.reschedule(clock() + patience.idle_seconds))
             if request.method == b"CONNECT":
-                connection.next_event()  # the end of a request without a body
+                connection.next_event()  # consumes the end of the request, which has no body
                 connection.send(h11.Response(status_code=200, headers=[]))
                 await client.write(_ESTABLISHED)
                 await tunnel(client, upstream, connection.trailing_data[0])
             else:
                 await exchange(client, upstream, connection, onward(request, target))
     except TimeoutError:
-        pass  # nothing moved for too long: both sides see the connection go
+        pass  # no data arrived for too long; closing the connections tells both sides
     except h11.ProtocolError:
-        pass  # in mid-message there is nobody to tell but by the connection's end
+        pass  # within a message, an error can be signalled only by closing the connection
     finally:
         upstream.close()

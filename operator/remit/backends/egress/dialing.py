@@ -32,7 +32,7 @@ _NOBODYS: Final = {4: ipaddress.ip_address("192.0.2.1"), 6: ipaddress.ip_address
 """Addresses for documentation."""
 LOOKUPS: Final = 8
 """At once, for one namespace. A name server that does not answer holds a thread for longer than anybody waits."""
-# Threads of its own: a name server that does not answer must not keep the operator from other work.
+# Name resolution has its own threads, so that a name server that does not answer does not delay other work.
 _resolving = DaemonThreadPool(max_workers=8 * LOOKUPS, thread_name_prefix="egress-resolver")
 
 
@@ -146,7 +146,7 @@ class Dialer:
         for address in addresses[:_MOST_ADDRESSES]:
             try:
                 async with asyncio.timeout(self.connect_seconds):
-                    # An address, so nothing is resolved again.
+                    # The host is an address here, so that no name is resolved a second time.
                     return await asyncio.open_connection(str(address), destination.port)
             except TimeoutError:
                 problem = EgressRefused(504, f"{destination} does not answer at {address}")
@@ -161,7 +161,7 @@ def own_addresses(addresses: Iterable[Address]) -> frozenset[Address]:
 
 
 def _is_own(address: Address) -> bool:
-    # Where `ip_nonlocal_bind` is set any address will do, even one that nobody has.
+    # With `ip_nonlocal_bind` a socket can be bound to any address, so an address that no host has is tried too.
     return _binds(address) and not _binds(_NOBODYS[address.version])
 
 

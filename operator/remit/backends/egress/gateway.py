@@ -30,7 +30,7 @@ _BACKLOG: Final = 128
 
 
 def main(arguments: list[str]) -> int:
-    # A container's log has both streams. Whatever a client has written into a message stays within a line of its own.
+    # A container's log combines both streams. Text that a client puts into a message stays within one line.
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

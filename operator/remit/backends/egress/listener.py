@@ -105,5 +105,5 @@ def _listening_socket(init: ProcessHandle, owned: bool) -> socket.socket:
         listener = socket.socket(fileno=job.descriptors[0])
     if init.dead:
         listener.close()
-        raise ProcessLookupError("the sandbox ended before it began")  # its PID may already belong to another process
+        raise ProcessLookupError("the sandbox ended before it began")  # another process may already have its PID
     return listener

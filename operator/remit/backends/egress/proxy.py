@@ -91,7 +91,8 @@ class EgressProxy:
         for listener in listeners:
             start = asyncio.start_unix_server if listener.family == socket.AF_UNIX else asyncio.start_server
             server = await start(self._accepted, sock=listener, start_serving=False)
-            self._servers.append(server)  # before it is waited for: whoever gives up then has it closed
+            # Appended before the await, so that `close` also closes it if the start is cancelled.
+            self._servers.append(server)
             await server.start_serving()
 
     async def close(self) -> None:
@@ -109,11 +110,11 @@ class EgressProxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._all.now += 1
-        # What is not read by the client keeps the task waiting, and so stays counted.
+        # Data that the client has not read keeps this task waiting, so the connection stays counted.
         writer.transport.set_write_buffer_limits(0)
         try:
             if len(self._clients) > self._limits.connections or self._all.now > self._all.most:
-                # Not waited for: it must not cost anything to be one too many.
+                # The refusal is written without waiting, so that excess connections cost nothing.
                 busy = self._dialer.denied(None, 503, f"more than {self._limits.connections} connections at once")
                 writer.write(refusal(busy.status, busy.message))
             else:

@@ -55,7 +55,7 @@ async def tunnel(client: Downstream, upstream: Upstream, first: bytes) -> None:
             group.create_task(up())
             group.create_task(down())
     except* ConnectionError:
-        pass  # one side is gone, and so is the tunnel
+        pass  # one side closed the connection, which ends the tunnel
 
 
 async def exchange(client: Downstream, upstream: Upstream, server: h11.Connection, request: h11.Request) -> None:
@@ -79,7 +79,7 @@ async def exchange(client: Downstream, upstream: Upstream, server: h11.Connectio
                     await upstream.write(_bytes(origin.send(h11.Data(data=event.data))))
             await upstream.write(_bytes(origin.send(h11.EndOfMessage())))
         except BaseException:
-            upstream.close()  # half a request must not be taken for a whole one
+            upstream.close()  # the server must not take half a request for a complete one
             raise
 
     async def down() -> None:
@@ -105,7 +105,7 @@ async def exchange(client: Downstream, upstream: Upstream, server: h11.Connectio
 
 
 def _end(writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):  # it is gone already
+    with contextlib.suppress(OSError):  # the connection is closed already
         writer.write_eof()
 
 

@@ -113,11 +113,12 @@ class Attendance:
         had_started = True
         try:
             await self._first((asked, over, program), parts, seconds)
-            if program.done() and not over.done():  # nothing of it is alive, and its time is over
+            # All processes of the attempt have ended, so its timeout no longer applies.
+            if program.done() and not over.done():
                 await self._first((over,), parts, COLLECTING_SECONDS)
             elif not over.done():
                 stopped = ExitReason.CANCELLED if asked.done() else ExitReason.TIMED_OUT
-                # Asked before the removal: kubelets say of a container that never ran, too, that it was terminated.
+                # Read before the removal, because kubelets also report a container that never ran as terminated.
                 had_started = self._seen.running or self._seen.terminated is not None
                 await self.remove()
             elif self._refused is not None:
@@ -218,12 +219,12 @@ class Attendance:
     async def _watch(self) -> None:
         while True:
             change = await self._news.next()
-            if change is None:  # whether it is there, `_look_after_missing_pod` asks
+            if change is None:  # `_look_after_missing_pod` checks whether the pod still exists
                 continue
             if not belongs_to(change.object, self._uid):
-                continue  # anybody may give a pod its labels
+                continue  # any user may give a pod the labels of the attempt
             if self._pod and change.object["metadata"]["uid"] != self._pod["metadata"]["uid"]:
-                continue  # a Job makes one
+                continue  # only the first pod counts, because the Job creates one pod
             self._take(change.object, gone=change.type == "DELETED")
 
     def _take(self, pod: Object, *, gone: bool) -> None:
@@ -278,7 +279,7 @@ class Attendance:
             whole = False
             try:
                 async with contextlib.aclosing(self._log(follow=not had_ended)) as log:
-                    async for chunk in log:  # the last record ends it
+                    async for chunk in log:  # the last record ends the log
                         for stream, said in self._records.feed(chunk):
                             if stream == "stderr" and len(self._first_stderr) < _STDERR_KEPT:
                                 self._first_stderr += said[: _STDERR_KEPT - len(self._first_stderr)]

@@ -126,7 +126,8 @@ class KubernetesBackend:
         if cancel.is_set():
             return confined(Outcome(ExitReason.CANCELLED, CANCELLED_MESSAGE), enforcement)
         if network != "host" and not request.own_program:
-            # Not of the attempt's time: the first one of a namespace waits for two pods, and for a plugin that is late.
+            # This wait does not count towards the attempt's timeout: the first attempt in a namespace waits for two
+            # pods, and for a network plugin that may apply rules late.
             asking = self._is_isolated(task.namespace, request.image, network)
             isolated = await in_time(asking, cancel, max(request.timeout_seconds, _ISOLATION_SECONDS))
             if isolated is None:
@@ -148,7 +149,8 @@ class KubernetesBackend:
     ) -> Outcome:
         """Run it once its gateway accepts connections. The wait counts towards the attempt's time."""
         began = asyncio.get_running_loop().time()
-        job(as_made(request), Secrets.of(as_made(request)), self._launcher)  # what cannot be made has no gateway
+        # Raises for an invalid Job before a gateway is started.
+        job(as_made(request), Secrets.of(as_made(request)), self._launcher)
         async with self._gateway(request, namespace, await self._informer(namespace)) as gateway:
             try:
                 url = await in_time(_started(gateway), cancel, request.timeout_seconds)
@@ -420,7 +422,7 @@ class KubernetesBackend:
             try:
                 return _Made((await self._kube.create(JOBS, namespace, manifest))["metadata"]["uid"])
             except ApiError as error:
-                if exists(error):  # an answer was lost, or somebody else was there first
+                if exists(error):  # an answer was lost, or another operator created it first
                     if (uid := await self._own(namespace, manifest)) is None:
                         raise BackendError(f"{namespace} has a Job {name} that Remit did not make") from None
                     return _Made(uid)

@@ -41,7 +41,7 @@ async def discard_of_job(kube: Kube, namespace: str, job: str) -> None:
     with contextlib.suppress(ApiError):
         await _discard_own(kube, SECRETS, namespace, job, job)
     with contextlib.suppress(ApiError):
-        for number in range(MOST_PARTS):  # until one is not there
+        for number in range(MOST_PARTS):  # until `_discard_own` raises because the part does not exist
             await _discard_own(kube, SECRETS, namespace, part_name(job, number), job)
     for resource, name in beside_job(job):
         with contextlib.suppress(ApiError):

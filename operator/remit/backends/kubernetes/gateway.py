@@ -160,7 +160,7 @@ class EgressGateway:
         self._ending = True
         try:
             await self._kube.discard(JOBS, self._namespace, self._name, uid=self.uid)
-            if not self.lost.done():  # its log is read to the end
+            if not self.lost.done():  # wait until its log is read to the end
                 await asyncio.wait(self._tasks[-1:], timeout=_LAST_RECORD_SECONDS)
         except ApiError as error:
             log.info("an egress gateway stays for now", job=self._name, reason=str(error))

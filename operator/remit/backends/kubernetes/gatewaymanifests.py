@@ -100,7 +100,8 @@ def gateway_job(request: AttemptRequest, image: str, architecture: str) -> dict[
         architecture,
         {
             "terminationGracePeriodSeconds": _GRACE_SECONDS,
-            # A name with a dot is asked for as it is first: no Service is to answer in the place of a host.
+            # With ndots 1, a name with a dot is resolved as an absolute name first, so that no Service can answer in
+            # place of a host.
             "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]},
             "containers": [_container(image)],
             "volumes": [{"name": "config", "secret": {"secretName": metadata["name"], "defaultMode": 0o444}}],
@@ -146,7 +147,7 @@ def _container(image: str) -> dict[str, Any]:
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["python", "-I", "-m", "remit.backends.egress.gateway", f"{_FOLDER}/{_CONFIG}"],
-        "workingDir": "/",  # that of the image is its user's alone
+        "workingDir": "/",  # only the image's user may be able to enter the image's working directory
         "resources": _RESOURCES,
         "ports": [{"name": "proxy", "containerPort": PORT, "protocol": "TCP"}],
         "securityContext": dict(CONTAINER_SECURITY),

@@ -205,7 +205,7 @@ def _without_limits(container: Mapping[str, Any]) -> dict[str, Any]:
     for at in range(options - 1):
         if command[at] in {"-m", "-k"}:
             command[at + 1] = ""
-    if command[1:2] == ["-w"] and options:  # as it was found whether networks are held
+    if command[1:2] == ["-w"] and options:  # this option depends on whether the cluster enforces NetworkPolicies
         del command[1:3]
     return {**container, "resources": {}, "command": command}
 
@@ -330,7 +330,7 @@ def _resources(request: AttemptRequest) -> dict[str, Any]:
     least["cpu"] = f"{round(cpu * 1000)}m"
     least["memory"] = str(int(min(_REQUESTED["memory"], limits.memory_bytes or _REQUESTED["memory"])))
     if "ephemeral-storage" in most:
-        least["ephemeral-storage"] = "0"  # unless it is said, the limit is asked for
+        least["ephemeral-storage"] = "0"  # without an explicit request, Kubernetes would request the limit
     return {"limits": most, "requests": least}
 
 
@@ -392,5 +392,5 @@ def _mounts(request: AttemptRequest, secrets: Secrets) -> list[dict[str, Any]]:
     mounts.append({"name": "launch", "mountPath": PATH, "subPath": KEY, "readOnly": True})
     for path, key in secrets.files.items():
         mounts.append({"name": "private", "mountPath": path, "subPath": key, "readOnly": True})
-    # What lies in another one is mounted after it.
+    # A mount inside another one must be mounted after it.
     return sorted(mounts, key=lambda mount: str(mount["mountPath"]).count("/"))

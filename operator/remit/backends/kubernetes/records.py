@@ -103,7 +103,7 @@ class Records:
             self._rest = self._rest[:MOST_BYTES]
         for line in lines:
             stamp, _, record = line.partition(b" ")
-            if not _STAMP.fullmatch(stamp):  # words of the kubelet's own, such as that the log is gone
+            if not _STAMP.fullmatch(stamp):  # a message of the kubelet, such as that the log is gone
                 self._keep_unexpected(line)
             elif self._is_new(stamp.decode()):
                 yield from self._take(record)

@@ -190,7 +190,7 @@ class Spool:
         numbers, missing = self._numbers[number], self._missing[number]
         if len(numbers) < max(end.count, end.why in {"large", "total"}):
             return False
-        # The last one may be what was too much.
+        # Only the last part may be missing, because it may be the one that exceeded the limit.
         return not missing or (end.why != "-" and missing == {max(numbers)})
 
     def _of(self, number: int) -> list[_File]:

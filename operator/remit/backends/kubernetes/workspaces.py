@@ -107,7 +107,8 @@ class Workspaces:
                 try:
                     soonest = min(soonest, await self._prune(found, found.ttl_seconds or 0, had, wanted))
                 except ApiError as error:
-                    if error.status not in {_CONFLICT, _NOT_FOUND}:  # somebody used or removed it meanwhile
+                    # Another client used or removed the workspace meanwhile.
+                    if error.status not in {_CONFLICT, _NOT_FOUND}:
                         log.warning("a workspace cannot be removed", workspace=found.name, reason=str(error))
         return soonest
 
@@ -126,9 +127,10 @@ class Workspaces:
             if is_stale:
                 await self._annotate(found, idle(self._elapsed.mark(seconds)))
             return max(0.0, ttl_seconds - seconds)
-        if self._is_used(key) or key in wanted():  # since pods were listed
+        if self._is_used(key) or key in wanted():  # a task may have begun to use it since the pods were listed
             return _BUSY_SECONDS
-        # An attempt that begins at this moment changes the claim first, or finds that it is going.
+        # An attempt that begins now either changes the claim first, so that the deletion fails, or finds the claim
+        # being deleted.
         await self._kube.delete(
             CLAIMS, found.namespace, claim_name(found.name), uid=found.uid, resource_version=found.resource_version
         )

@@ -12,7 +12,7 @@ import sys
 def main() -> int:
     role, channel, supervisor, packages = sys.argv[1:]
     if packages not in sys.path:
-        sys.path.insert(0, packages)  # before another version that is installed
+        sys.path.insert(0, packages)  # before any other installed version
     from remit.libc import die_with
 
     die_with(int(supervisor))

@@ -59,7 +59,7 @@ class LogStream(io.TextIOBase):
                 lines = self._waiting.popleft()
             if self._file is not None:
                 self._file.append(lines)
-            with contextlib.suppress(OSError):  # nobody will read it any more, and the work goes on
+            with contextlib.suppress(OSError):  # there is no reader any more, but the process continues
                 left = memoryview(lines if self._file is None else b"")
                 while left:
                     left = left[os.write(self._descriptor, left) :]

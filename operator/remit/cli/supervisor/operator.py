@@ -49,7 +49,8 @@ async def serve(settings: Message, redactor: Redactor, supervised: Supervised) -
         ready = asyncio.ensure_future(_install(access, chosen["operator_namespace"]))
         await _first(ready, stop)
         if not stop.is_set():
-            # Who may work here, the lock on the state directory says.
+            # The lock on the state directory ensures that only one operator works here, so no leader election is
+            # needed.
             await operate(access, Settings(leader_election=False, **chosen), redactor, stop, started)
 
 

@@ -22,7 +22,8 @@ async def serve(settings: Message, redactor: Redactor, supervised: Supervised) -
     for descriptor in settings["sockets"]:
         os.set_inheritable(descriptor, False)
     sockets = [socket.socket(fileno=descriptor) for descriptor in settings["sockets"]]
-    # What was used of the key before, the process that knew it has taken along.
+    # A new process does not know which login links were used, because that was in the memory of the old one. It
+    # therefore writes a new key.
     again = settings["again"]
     page = login.write_page_file(state_dir, settings["url"]) if again else login.read_page_file(state_dir)
     access = access_of_up(Path(settings["kubeconfig"]))

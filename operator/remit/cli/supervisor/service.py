@@ -83,13 +83,14 @@ def run(role: str, descriptor: int) -> int:
     with socket.socket(fileno=descriptor) as channel:
         channel.set_inheritable(False)
         try:
-            gc.disable()  # what is imported stays: looking for garbage in it would take a sixth of the time
-            with without("click", "pygments", "rich"):  # httpx has a command line
-                serve: Serve = import_module(ROLES[role]).serve  # takes longest, and needs no settings
+            # Imported modules stay loaded, and garbage collection during the imports would take a sixth of the time.
+            gc.disable()
+            with without("click", "pygments", "rich"):  # httpx imports these for its command line, which is not used
+                serve: Serve = import_module(ROLES[role]).serve  # the import takes longest and needs no settings
             gc.freeze()
             gc.enable()
             if (settings := receive(channel)) is None:
-                return 0  # stopped before it began
+                return 0  # stopped before the service began
             redactor = set_up_logs(settings["log_format"], settings["log_level"], colors=settings["log_colors"])
             threads.run(serve(settings, redactor, Supervised(channel)))
         except Exception as error:

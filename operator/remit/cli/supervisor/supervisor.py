@@ -80,7 +80,7 @@ async def up(settings: UpSettings) -> None:
     set_up_logs(form, settings.log_level, stream=cast(TextIO, stream))
     private_directory(settings.state_dir)
     check_state_format(settings.state_dir)
-    make_room()  # before there are others, whom the operator could not move
+    make_room()  # before the child processes exist, because the operator could not move them to another cgroup
     raise_descriptor_limit()
     with contextlib.ExitStack() as stack:
         stack.callback(stream.drain, _LAST_LINES_SECONDS)
@@ -115,7 +115,7 @@ async def up(settings: UpSettings) -> None:
         def operator_settings() -> Message:
             first = not operator.facts
             fields = {**settings.operator, "only_user": control_plane.facts["user"]}
-            if not first:  # whoever asks for metrics knows the port
+            if not first:  # a restarted operator keeps its port, which metrics clients know
                 fields["health_port"] = operator.facts["metrics_port"]
             merge_into = str(settings.kubeconfig) if settings.kubeconfig and first else ""
             return {
@@ -159,7 +159,7 @@ async def up(settings: UpSettings) -> None:
                 await control_plane.stop(_STOP_SECONDS)
                 kill()
                 paging.cancel()
-            ended = [each for each in keeping if each.done()]  # but for one that does not die
+            ended = [each for each in keeping if each.done()]  # all of them, except a process that cannot be killed
             for outcome in await asyncio.gather(*ended, return_exceptions=True):
                 if isinstance(outcome, BaseException):
                     raise outcome
@@ -413,7 +413,7 @@ def _welcome(settings: UpSettings, control_plane: Message, operator: Message, pa
     if page_url and sys.stdout.isatty():
         link = login.login_url(login.read_page_file(settings.state_dir), time.time())
         page = f"See what happens: {link}\n(that works once; 'remit page' prints another)\n\n"
-    elif page_url:  # what is written to a file or a journal is no place for what logs in
+    elif page_url:  # a login link must not be written to a file or a journal
         page = f"See what happens: {page_url} ('remit page' prints a link that logs in)\n\n"
     typer.echo(
         f"Remit serves {control_plane['url']} (metrics on port {operator['metrics_port']}). In another terminal:\n"

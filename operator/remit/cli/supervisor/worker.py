@@ -76,7 +76,7 @@ class Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # Ctrl-C is for the supervisor, which then stops all in order
+                start_new_session=True,  # Ctrl-C reaches only the supervisor, which then stops its processes in order
             )
         except OSError:
             self._channel.close()
@@ -143,7 +143,7 @@ class Worker:
         self._lines.close()
         self._close()
         self.ready.cancel()
-        if not self.ended.done():  # nobody waited any more
+        if not self.ended.done():  # the waiting caller was cancelled otherwise
             self.ended.set_result(self.failure or self._given_up or _told(code))
 
     def _close(self) -> None:

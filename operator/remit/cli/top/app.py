@@ -65,7 +65,7 @@ class Top(App[None]):
     def __init__(
         self, connection: Connection, namespace: str | None, selector: str, operator_namespace: str = "remit-system"
     ) -> None:
-        # Without colours there is nothing but the terminal's own. Textual would draw in shades of grey.
+        # Without colours, use only the terminal's own; Textual would otherwise use shades of grey.
         super().__init__(ansi_color=True if os.environ.get("NO_COLOR") else None)
         self._connection, self._namespace, self._selector = connection, namespace, selector
         self._operator_namespace = operator_namespace
@@ -123,7 +123,7 @@ class Top(App[None]):
 
     def _draw(self) -> None:
         if not self._is_seen:
-            return  # it is drawn when the page above is closed
+            return  # it is drawn when the screen above is closed
         self.redraws += 1
         table, wanted = self._table, (self.board.versions[self._view], self._filter)
         if self._shown.get(self._view) != wanted:
@@ -134,7 +134,7 @@ class Top(App[None]):
         self._summarize()
 
     def _tick(self) -> None:
-        if self._is_seen and not self._dirty.is_set():  # else all of it is about to be drawn
+        if self._is_seen and not self._dirty.is_set():  # otherwise everything is about to be drawn
             self._table.tick(_utc())
             self._summarize()
 

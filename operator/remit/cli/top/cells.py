@@ -63,7 +63,7 @@ def clipped(text: str, width: int, *, middle: bool = False) -> str:
     """`text` on one line that no terminal obeys, at most `width` characters wide."""
     if width <= 0:
         return ""
-    if len(text) > 4 * width + 8:  # of megabytes, only what can be seen is looked at
+    if len(text) > 4 * width + 8:  # of a text of megabytes, only the visible part is processed
         text = text[: 2 * width + 4] + text[-2 * width - 4 :] if middle else text[: 4 * width + 8]
     text = escape(text)
     if cell_len(text) <= width:

@@ -38,7 +38,7 @@ def top(
             "remit top needs textual, which the operator's image leaves out; run it where remit is installed by pip"
         )
     if not os.environ.get("NO_COLOR"):
-        os.environ.pop("NO_COLOR", None)  # an empty one means nothing, but not to textual
+        os.environ.pop("NO_COLOR", None)  # an empty NO_COLOR has no meaning, but Textual takes it as set
     threads.run(_top(all_namespaces, selector, namespace, kubeconfig, context, state_dir, operator_namespace))
 
 
@@ -58,14 +58,14 @@ async def _top(
 
     async with connected(kubeconfig, context, namespace, state_dir) as connection:
         place = None if everywhere else connection.namespace
-        try:  # what is wrong from the beginning is told as by any other command
+        try:  # errors at the start are reported as by any other command
             params = {"limit": "1", **({"labelSelector": selector} if selector else {})}
             await connection.kube.request("GET", TASKS.path(place), params=params)
         except ApiError as error:
             if error.status != _FORBIDDEN:
                 raise
         app = Top(connection, place, selector, operator_namespace)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, app.exit)  # the terminal is left as it was
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, app.exit)  # Textual then restores the terminal
         await app.run_async()
         if app.mistake is not None:
             raise app.mistake

@@ -262,7 +262,7 @@ class Page(ScrollView, can_focus=True):
         if index >= len(self._lines):
             return Strip.blank(width, style)
         text = self._lines[index]
-        own = style + self.app.console.get_style(text.style)  # which `render` leaves out
+        own = style + self.app.console.get_style(text.style)  # `render` does not apply the text's own style
         return Strip(Segment.apply_style(text.render(self.app.console, end=""), own)).adjust_cell_length(width, style)
 
     def on_resize(self, event: events.Resize) -> None:

@@ -23,7 +23,7 @@ def play(stage: Stage) -> None:
             _third(stage)
         _look(stage, load)
     finally:
-        # What was released would go on without Remit.
+        # The instances would otherwise continue to run without Remit.
         stage.ask(f"kubectl delete {_DEPLOYMENT} --ignore-not-found --timeout=60s")
 
 

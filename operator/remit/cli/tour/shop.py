@@ -10,7 +10,7 @@ VERSION = pathlib.Path("version").read_text().strip()
 class Shop(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:  # the library's name
+    def do_GET(self) -> None:  # the method name that http.server requires
         takes_orders = VERSION != "v3"
         self.send_response(500 if self.path == "/order" and not takes_orders else 200)
         self.send_header("Content-Length", str(len(VERSION)))

@@ -71,7 +71,7 @@ class Stage:
         return self._shell(line).stdout.strip()
 
     def _shell(self, line: str) -> subprocess.CompletedProcess[str]:
-        # A shell, so that what is shown can be typed as it is.
+        # Uses a shell, so that users can type the shown commands unchanged.
         try:
             return subprocess.run(
                 ["/bin/sh", "-c", line],
@@ -135,7 +135,7 @@ def _up(directory: Path, env: dict[str, str], options: str) -> Iterator[int]:
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for the demo, which then stops it in order
+            start_new_session=True,  # Ctrl-C reaches only the demo, which then stops the process in order
         )
     try:
         until(lambda: _ready(process, log), "remit up to be ready", _START_SECONDS)
