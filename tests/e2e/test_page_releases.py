@@ -96,6 +96,7 @@ def test_a_release_is_seen_and_steered(up: RemitUp, looker: Looker, tmp_path: Pa
             assert answer.text.startswith(begins)
         assert looker.get("/releases/default/site/report/2?form=exe").status_code == 404
         assert looker.get("/releases/default/site/reports/9").status_code == 404
+        assert looker.get(f"/releases/default/site/reports/{'9' * 5000}").status_code == 404
         _look_at_the_report(up)
         (file,) = up.state_dir.glob("reports/default/site/revision-2.json")
         newer = orjson.loads(file.read_bytes()) | {"stages": [{"name": "Unheard-of"}]}
@@ -109,6 +110,9 @@ def test_a_release_is_seen_and_steered(up: RemitUp, looker: Looker, tmp_path: Pa
         assert looker.post("/releases/default/site/promote").status_code == 303
         assert 'class="notice bad"' in page()  # there is nothing to promote
         assert looker.post("/releases/default/site/format").status_code == 404
+        for wrong in ("1" * 5000, "x", "-1", "١"):
+            looker.post("/releases/default/site/rollback", revision=wrong)
+            assert "is not a revision" in page()
         looker.post("/releases/default/site/rollback", revision="1")
         until(lambda: up.read("deployments", "site")["status"].get("activeRevision") == 1, "the way back")
         assert "pinned to revision 1" in page()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import re
 import time
 from typing import Any, Final
 
@@ -31,6 +32,7 @@ _PATIENCE: Final = 10.0
 """How long to wait until an operator answers a request. The request remains if none does."""
 _METERED_SECONDS: Final = 1.0
 """Between two looks at the traffic."""
+_REVISION: Final = re.compile("[0-9]{1,9}")
 VERBS: Final = ("promote", "abort", "rollback", "retry", "pause", "resume")
 
 
@@ -143,8 +145,11 @@ async def act(request: web.Request, session: Session) -> str:
         raise web.HTTPNotFound
     form = await request.post()
     revision = str(form.get("revision", ""))
-    terms: dict[str, Any] = {"revision": int(revision)} if revision.isascii() and revision.isdecimal() else {}
     there = f"/releases/{namespace}/{name}"
+    if revision and not _REVISION.fullmatch(revision):
+        session.notices.append(Notice(f"{revision[:20]!r} is not a revision: its number is expected", good=False))
+        return there
+    terms: dict[str, Any] = {"revision": int(revision)} if revision else {}
 
     async def look() -> Deployment:
         return Deployment.parse(await viewer.kube.get(DEPLOYMENTS, namespace, name))

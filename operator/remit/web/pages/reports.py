@@ -43,9 +43,9 @@ def _folders(viewer: Viewer, deployment: Deployment) -> dict[int, Path]:
 async def report(request: web.Request, session: Session) -> View:
     """The report of one release within the page."""
     namespace, name = place(request)
-    revision, where = await _find(request, session)
+    revision, folders = await _find(request, session)
     try:
-        found = await asyncio.to_thread(folder.read, where, revision)
+        found = await asyncio.to_thread(folder.read, folders[revision], revision)
     except OSError:
         raise web.HTTPNotFound from None
     except ValueError:  # a version of Remit wrote it whose reports have other fields
@@ -56,7 +56,7 @@ async def report(request: web.Request, session: Session) -> View:
         "revision": revision,
         "report": found,
         "body": Markup(fragment(found)) if found is not None else None,  # noqa: S704  # it escapes all text
-        "others": sorted(await revisions(session.viewer, await _deployment(request, session)), reverse=True),
+        "revisions": sorted(folders, reverse=True),
         "forms": get_args(folder.Form),
     }
     return View("report.html", f"{namespace}/{name}, revision {revision}", "releases", context)
@@ -68,8 +68,8 @@ async def download(request: web.Request, session: Session) -> web.StreamResponse
     form = request.query.get("form", "html")
     if form not in _TYPES:
         raise web.HTTPNotFound
-    revision, where = await _find(request, session)
-    file = folder.file(where, revision, form)
+    revision, folders = await _find(request, session)
+    file = folder.file(folders[revision], revision, form)
     try:
         text = await asyncio.to_thread(file.read_text)
     except OSError:
@@ -80,17 +80,13 @@ async def download(request: web.Request, session: Session) -> web.StreamResponse
     return web.Response(text=text, content_type=_TYPES[form], headers=headers)
 
 
-async def _find(request: web.Request, session: Session) -> tuple[int, Path]:
-    """Give the revision that is asked for, and the folder that has its report. Raises HTTPNotFound."""
+async def _find(request: web.Request, session: Session) -> tuple[int, dict[int, Path]]:
+    """Give the revision that is asked for, and the folders with reports by their revisions, of which it is one. Raises
+    HTTPNotFound."""
+    deployment = Deployment.parse(await session.viewer.fetch(DEPLOYMENTS, *place(request)))
+    folders = await asyncio.to_thread(_folders, session.viewer, deployment)
     number = request.match_info["revision"]
-    deployment = await _deployment(request, session)
-    if not number.isascii() or not number.isdecimal():
+    revision = next((each for each in folders if str(each) == number), None)
+    if revision is None:
         raise web.HTTPNotFound
-    where = (await asyncio.to_thread(_folders, session.viewer, deployment)).get(int(number))
-    if where is None:
-        raise web.HTTPNotFound
-    return int(number), where
-
-
-async def _deployment(request: web.Request, session: Session) -> Deployment:
-    return Deployment.parse(await session.viewer.fetch(DEPLOYMENTS, *place(request)))
+    return revision, folders
