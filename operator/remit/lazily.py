@@ -33,7 +33,7 @@ def lazily(package: str, file: str) -> Callable[[str], object]:
         if name not in where:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         found = getattr(importlib.import_module(where[name]), name)
-        setattr(sys.modules[package], name, found)  # nobody asks for it again
+        setattr(sys.modules[package], name, found)  # later accesses do not call `__getattr__`
         return found
 
     return get

@@ -46,7 +46,7 @@ def private_directory(path: Path) -> None:
         _check_entries(descriptor, path)
         if info.st_uid == os.geteuid() and info.st_mode & 0o066 and not info.st_mode & stat.S_ISVTX:
             os.fchmod(descriptor, 0o700)
-            _check_entries(descriptor, path)  # for what was put there meanwhile
+            _check_entries(descriptor, path)  # check again for files that were created meanwhile
     finally:
         os.close(descriptor)
 
@@ -88,7 +88,7 @@ def replace_private(path: Path, content: bytes, *, sync: bool = True) -> None:
     """
     temporary = path.with_name(f".{path.name}.new")
     with contextlib.suppress(FileNotFoundError):
-        temporary.unlink()  # of a writer that was killed
+        temporary.unlink()  # left by a writer that was killed
     try:
         with os.fdopen(os.open(temporary, _NEW_FILE, 0o600), "wb") as file:
             file.write(content)
@@ -96,7 +96,7 @@ def replace_private(path: Path, content: bytes, *, sync: bool = True) -> None:
                 file.flush()
                 os.fsync(file.fileno())
     except OSError as error:
-        error.filename = error.filename or str(path)  # a write to a full disk does not say where
+        error.filename = error.filename or str(path)  # the error of a write to a full disk has no file name
         raise
     temporary.replace(path)
 
@@ -142,14 +142,14 @@ def _make(path: Path) -> None:
 def _check_entries(directory: int, path: Path) -> None:
     with os.scandir(directory) as entries:
         for entry in entries:
-            with contextlib.suppress(FileNotFoundError):  # an operator that ends removes its own
+            with contextlib.suppress(FileNotFoundError):  # an operator that ends removes its own file
                 if not _is_trusted(info := entry.stat(follow_symlinks=False)):
                     raise InvalidInput(_not_ours(path / entry.name, info))
 
 
 def _open(path: Path, flags: int) -> int:
     try:
-        # A pipe would make the caller wait for its other end.
+        # O_NONBLOCK, because opening a pipe would otherwise wait for its other end.
         descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     except OSError as error:
         if error.errno == errno.ELOOP:

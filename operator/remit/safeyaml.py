@@ -73,8 +73,8 @@ for _tag, _pattern, _first in (
     ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+\Z", "-+.0123456789"),
     ("bool", r"[yYnN]\Z", "yYnN"),
     ("int", r"[-+]?0o[0-7]+\Z", "-+0"),
-    ("float", r"[-+]?0[0-7_]*[89][0-9_]*\Z", "-+0"),  # what looks octal and is not is a decimal number
-):  # `1e3`, `y`, `0o17` and `08` are text to PyYAML alone
+    ("float", r"[-+]?0[0-7_]*[89][0-9_]*\Z", "-+0"),  # a number that looks octal but is not is decimal
+):  # only PyYAML reads `1e3`, `y`, `0o17` and `08` as text
     for _each in (_Loader, Dumper):
         _each.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
 

@@ -86,7 +86,7 @@ def _work(jobs: queue.SimpleQueue[_Job | None], idle: threading.Semaphore) -> No
                 del result
         del job, future, do
         idle.release()
-    jobs.put(None)  # for the next thread
+    jobs.put(None)  # passes the end marker on to the next thread
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -58,7 +58,7 @@ async def keep_noting(
             problem = await note(kube, namespace, lease_name, audit)
             if problem is None:
                 last = head
-            elif not failed:  # once, not at each try
+            elif not failed:  # log the first failure of several in a row only
                 log.warning("the audit head could not be noted on the lease", lease=lease_name, error=str(problem))
             failed = problem is not None
         await asyncio.sleep(every)

@@ -79,7 +79,7 @@ class Controller:
         errors = metrics.reconcile_errors.labels(self.kind)
 
         async def reconcile(key: str) -> float | None:
-            fence.check()  # raises LeaseLost where another operator may be at work
+            fence.check()  # raises LeaseLost if another operator may be at work
             with duration.time():
                 return await self.reconcile(key)
 

@@ -68,7 +68,7 @@ async def record_failure(
     try:
         lease = await kube.get(LEASES, namespace, lease_name)
     except ApiError:
-        return  # it is in the log and in the metrics, too
+        return  # logs and metrics report it too
     events.record(lease, "Warning", "NotificationFailed", f"{receiver}: {why}")
 
 

@@ -111,7 +111,8 @@ async def running_operator(
     check_state_format(settings.state_dir)
     async with contextlib.AsyncExitStack() as stack:
         metrics, checks = Metrics(__version__), Checks()
-        # It may wait for a collector at the end, when the next operator may have the state directory.
+        # Entered first, because at its exit it may wait for a collector, while the next operator may already have the
+        # state directory.
         tracer = await stack.enter_async_context(otlp.exporting(metrics, redactor, __version__))
         if not settings.leader_election:
             await locked_in_time(stack, settings.state_dir, _DEAD_SECONDS)
@@ -124,7 +125,7 @@ async def running_operator(
             port=settings.health_port,
             token_file=settings.metrics_token_file,
         )
-        await stack.enter_async_context(health)  # also of one that waits
+        await stack.enter_async_context(health)  # a candidate that waits for the lease serves health checks too
         checks.ready["startup"] = lambda: "waiting for the API server and Remit's CRDs"
         known = reflectors(settings.namespaces, settings.operator_namespace)
         await _wait_for_kinds(kube, known, next(iter(settings.namespaces), None))
@@ -135,9 +136,9 @@ async def running_operator(
             elector = await _elector(stack, access, settings, metrics, on_stopped_leading)
             probe_host()
             load_drivers()
-            checks.ready.clear()  # one that waits for the lease is ready to take over
+            checks.ready.clear()  # a candidate that waits for the lease is ready to take over
             leadership = await stack.enter_async_context(elector.leading())
-            # The operator before may be on its way out: it has let go of the lease, or did not renew it in time.
+            # The previous operator may still be ending: it released the lease, or did not renew it in time.
             await locked_in_time(stack, settings.state_dir, settings.lease_duration)
         checks.ready["startup"] = lambda: "starting"
         write_down(settings.state_dir, settings.artifact_store)
@@ -366,7 +367,7 @@ class Operator:
         )
         table = controllers(policies, tasks, queue, deployments, releases, workers=settings.workers)
         intake = Intake(kube, known, table, settings.resync_seconds)
-        # Ceilings live in the operator's own namespace, whether or not its tasks are served.
+        # Ceiling policies are in the operator's own namespace, so it is watched even if its tasks are not served.
         namespaces = tuple(sorted({*settings.namespaces, settings.operator_namespace})) if settings.namespaces else ()
         watcher = Watcher(kube.access, tuple(known), intake.event, intake.listed, namespaces=namespaces)
         operator = cls(
@@ -438,7 +439,7 @@ class Operator:
         await asyncio.gather(*going, return_exceptions=True)
         for controller in reversed(self.controllers):
             await controller.close()
-        with contextlib.suppress(TimeoutError):  # where the API server hangs
+        with contextlib.suppress(TimeoutError):  # the API server may not answer
             async with asyncio.timeout(_LAST_WRITES_SECONDS):
                 await self.events.drain()
 

@@ -120,7 +120,7 @@ class Policies:
 
     async def write_counts(self) -> None:
         """Write what the status of policies does not say yet, once, before the operator ends."""
-        with contextlib.suppress(TimeoutError):  # where the API server hangs
+        with contextlib.suppress(TimeoutError):  # the API server may not answer
             async with asyncio.timeout(_LAST_WRITES_SECONDS):
                 for uid in list(self._counted):
                     obj = self.reflector.objects.get_by_uid(uid)
@@ -197,10 +197,11 @@ class Policies:
         edited = before.observed_generation != status.observed_generation
         if not compiled.ready and (
             edited or said != ready.message
-        ):  # another version may judge the same spec otherwise
+        ):  # another version may compile the same spec differently
             self.events.record(obj, "Warning", ready.reason, ready.message)
         for warning in self._warnings(compiled):
-            if edited or str(warning) not in (said or ""):  # another version, or another set of flags, warns of more
+            # Another version, or another set of flags, may have further warnings.
+            if edited or str(warning) not in (said or ""):
                 self.events.record(obj, "Warning", _WARNINGS[warning.field], str(warning))
 
     def _warnings(self, policy: CompiledPolicy) -> tuple[PolicyProblem, ...]:
@@ -209,7 +210,7 @@ class Policies:
         if self.backends and listed is not None and not set(listed) & set(self.backends):
             absent = (PolicyProblem("spec.backends", _NOT_OFFERED.format(", ".join(self.backends), self.backends[0])),)
         if self.namespaces == (self.operator_namespace,):
-            return absent  # there a policy is no ceiling of another one
+            return absent  # with only this namespace, no policy is a ceiling for another one
         return (*policy.warnings(self.operator_namespace), *absent)
 
     def _conditions(self, policy: CompiledPolicy, matched: int, before: list[Condition]) -> list[Condition]:

@@ -38,7 +38,8 @@ def count(metrics: Metrics, before: DeploymentStatus, after: DeploymentStatus) -
         _count_release(metrics, old if same else None, new)
         report = after.report
         if report is not None and report.switch_milliseconds is not None and report != before.report:
-            reported = old if old is not None and old.revision == report.revision else new  # a newer one may have begun
+            # The new status may already be that of a newer release.
+            reported = old if old is not None and old.revision == report.revision else new
             metrics.release_switch.labels(reported.strategy).observe(report.switch_milliseconds / 1000)
     if restarts := _restarts(before.slots, after.slots):
         metrics.instance_restarts.inc(restarts)

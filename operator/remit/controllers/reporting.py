@@ -134,7 +134,8 @@ class Reports:
         key, release = deployment.key, after.release
         recording = self._recordings.get(key)
         if recording is not None and release is not None and recording.id == _id(release) and not recording.over:
-            self._see(recording, release, observed)  # before a report is written: this may be the end of a switch
+            # Before the report is written, because this observation may be the end of a switch.
+            self._see(recording, release, observed)
         due = await self._due(deployment, obj, before, after)
         if release is None:
             return due
@@ -219,7 +220,8 @@ class Reports:
                 await self.forget(key)
             return None
         if (written := self._written.get(key)) and written[0] == _id(release):
-            return written[1]  # that status could not be written yet is no reason to do it again
+            # The report was written; a status that could not be written is no reason to write it again.
+            return written[1]
         recording = self._recordings.get(key)
         if recording is None or recording.id != _id(release):
             missing = "The operator was started anew before it could write this report: all that it had seen is lost."
@@ -346,5 +348,5 @@ async def _measured(
 async def _end(recording: _Recording) -> None:
     recording.over = True
     if recording.asking is not None:
-        recording.asking.cancel()  # and is not waited for
+        recording.asking.cancel()  # not awaited: its end does not matter
     await asyncio.gather(*(probe_run.end() for probe_run in recording.probe_runs if not probe_run.over))

@@ -25,7 +25,7 @@ class Requester:
             return f"user:{self.only_user}"
         if self.trusted and (user := (metadata.get("annotations") or {}).get(REQUESTED_BY)):
             return f"user:{user}"
-        # A client that sends no User-Agent has no name, and its entry then has no manager.
+        # An entry of a client that sends no User-Agent has no manager.
         entries = [entry for entry in metadata.get("managedFields") or () if "f:spec" in (entry.get("fieldsV1") or {})]
         first = min(entries, key=lambda entry: str(entry.get("time", "")), default=None)
         return f"manager:{first['manager']}" if first and first.get("manager") else ""

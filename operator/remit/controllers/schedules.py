@@ -84,7 +84,7 @@ class ScheduleReconciler:
                 try:
                     found.append(ExecutionTask.parse(obj))
                 except InvalidInput:
-                    continue  # of another version; its own reconciliation says so
+                    continue  # an object of another version; its own reconciliation reports that
         return sorted(found, key=lambda child: child.metadata.name)
 
     async def _start(self, obj: Object, tick: datetime.datetime) -> str | None:

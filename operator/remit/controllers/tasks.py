@@ -184,7 +184,8 @@ class TaskReconciler:
                 if seconds is not None:
                     store.unmark_missing(namespace, uid)
             elif seconds is None:
-                with contextlib.suppress(OSError):  # removed meanwhile, or not writable: missed again by the next sweep
+                # The run was removed meanwhile or cannot be written; the next sweep marks it.
+                with contextlib.suppress(OSError):
                     store.mark_missing(namespace, uid)
                 await self.runner.end_lost(namespace, uid)
             elif uid not in self._missing:
@@ -193,7 +194,7 @@ class TaskReconciler:
                 await self.runner.end_lost(namespace, uid)
             elif seconds >= ORPHAN_SECONDS:
                 await self.runner.clear(namespace, uid)
-            await asyncio.sleep(0)  # there may be thousands
+            await asyncio.sleep(0)  # there may be thousands of objects
         for namespace, count in told.items():
             self._tell_missing(namespace, count)
 
@@ -222,7 +223,7 @@ class TaskReconciler:
             try:
                 task = ExecutionTask.parse(obj)
             except InvalidInput:
-                continue  # told of in its status, by and by
+                continue  # reconciliation reports the error in the task's status
             if self._history is not None:
                 self._history.learn(obj, task.status)
             yield task

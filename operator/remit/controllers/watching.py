@@ -96,7 +96,7 @@ class Watcher:
     async def stop(self) -> None:
         self._stop.set()
         if (cancel := self._cancel) is not None:
-            with contextlib.suppress(RuntimeError):  # its loop has ended just now
+            with contextlib.suppress(RuntimeError):  # the event loop ended meanwhile
                 cancel()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, 10)
@@ -107,7 +107,7 @@ class Watcher:
             self.ready.clear()
             try:
                 asyncio.run(self._watch(home))
-            except BaseException as error:  # nobody else would see the end of this thread
+            except BaseException as error:  # otherwise the end of this thread would go unnoticed
                 if self._stop.is_set():
                     return
                 log.warning("watching broke off", error=str(error) or type(error).__name__, retry_seconds=pause)
@@ -125,7 +125,7 @@ class Watcher:
             return
         sockets = weakref.WeakSet[socket.socket]()
         async with contextlib.AsyncExitStack() as sessions:
-            sessions.push_async_callback(_all_closed, sockets)  # after the sessions
+            sessions.push_async_callback(_all_closed, sockets)  # runs after the sessions are closed
             try:
                 await kopf.operator(
                     identity=_IDENTITY,
@@ -175,7 +175,7 @@ class Watcher:
         async def answered(session: Any, context: Any, request: aiohttp.TraceRequestEndParams) -> None:
             plural = request.url.name
             if request.response.ok and plural in plurals and "watch" not in request.url.query:
-                with contextlib.suppress(RuntimeError):  # the loop is gone
+                with contextlib.suppress(RuntimeError):  # the event loop has ended
                     home.call_soon_threadsafe(self.on_listed, plural)
 
         tracing = aiohttp.TraceConfig()
@@ -185,7 +185,7 @@ class Watcher:
     def _subscribe(self, registry: kopf.OperatorRegistry, resource: Resource, home: asyncio.AbstractEventLoop) -> None:
         @kopf.on.event(resource.group, resource.version, resource.plural, registry=registry, id=resource.plural)
         def changed(event: Any, **_: Any) -> None:
-            # RuntimeError: the loop is gone, and so is everyone who would care.
+            # RuntimeError: the event loop has ended, and with it every consumer of the change.
             with contextlib.suppress(RuntimeError):
                 home.call_soon_threadsafe(self.on_event, resource.plural, event["type"], dict(event["object"]))
 
@@ -197,7 +197,8 @@ def _settings() -> kopf.OperatorSettings:
     settings.scanning.disabled = True
     settings.peering.standalone = True
     settings.queueing.idle_timeout = 0.2
-    settings.watching.initial_streaming = False  # it would list without a request that tells of it
+    # With it, kopf would list without a separate request that reports the list.
+    settings.watching.initial_streaming = False
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 310
     settings.watching.inactivity_timeout = 70

@@ -43,10 +43,10 @@ def main() -> int:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         processors=[
             structlog.processors.add_log_level,
-            structlog.processors.format_exc_info,  # without local variables: they may hold secrets
+            structlog.processors.format_exc_info,  # without local variables, which may contain secrets
             structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),  # stdout is for the ready line
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),  # stdout carries only the ready line
     )
     return_freed_memory()
     try:

@@ -78,7 +78,7 @@ def _load(certificate: Path, key: Path) -> tuple[x509.Certificate | None, ec.Ell
 def _signed_by(server: x509.Certificate, ca: x509.Certificate) -> bool:
     try:
         server.verify_directly_issued_by(ca)
-    except Exception:  # a wrong key raises one of several kinds
+    except Exception:  # the library raises one of several exceptions for a wrong key
         return False
     return True
 

@@ -55,7 +55,7 @@ def open_sockets(host: str, port: int) -> list[socket.socket]:
     except OSError as error:
         for opened in sockets:
             opened.close()
-        why = str(error.strerror).partition(" (while ")[0]  # the address is said already
+        why = str(error.strerror).partition(" (while ")[0]  # the message already contains the address
         kind = AddressInUse if error.errno == errno.EADDRINUSE else InvalidInput
         raise kind(f"cannot serve on {host}:{port}: {why}; choose another host or port") from None
     return sockets
@@ -66,7 +66,7 @@ def return_freed_memory() -> None:
 
     Otherwise it keeps more and more: the size from which objects get a mapping of their own grows with what is freed.
     """
-    with contextlib.suppress(AttributeError):  # another libc
+    with contextlib.suppress(AttributeError):  # a libc other than glibc does not have the function
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
 
 

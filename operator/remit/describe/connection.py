@@ -52,7 +52,8 @@ class Connection:
 
     def run_directory(self, namespace: str, uid: str, attempt_id: str) -> Path | None:
         """The folder with the output of an attempt, if it is on this machine and may be read."""
-        from remit.execution.reading import run_directory  # with the models of tasks, which a table does not need
+        # Imported here, because it imports the models of tasks, which a table does not need.
+        from remit.execution.reading import run_directory
 
         return run_directory(self.state_dirs, namespace, uid, attempt_id)
 

@@ -131,7 +131,7 @@ async def tasks_of(connection: Connection, wanted: Wanted, reached: Reached | No
         if not wanted.takes(metadata["name"], schedule, labels, _moment(obj)):
             continue
         if (obj.get("spec") or {}).get("schedule") and metadata["name"] in with_runs:
-            continue  # its runs speak for it
+            continue  # the runs of the schedule are added instead
         await _add(seen, source, obj, reached)
     return seen
 

@@ -61,7 +61,7 @@ def cautions(suggestion: Suggestion) -> list[str]:
         for policy in suggestion.policies
         for path, lines in policy.comments.items()
         if path[:2] == ("commands", "allow")
-        for line in lines[1:]  # the first one says who
+        for line in lines[1:]  # the first line names the task
     ]
 
 

@@ -197,7 +197,7 @@ def _advice(deployment: Deployment) -> list[tuple[str, str]]:
     why, last = failure(deployment), status.pipeline.release
     if why is not None:
         if last is None or why.reason != last.reason:
-            return []  # it cannot even begin, and would not at the next try
+            return []  # the release cannot begin, and another attempt would not change that
         return [("retry", "releases it once more; or apply a spec that is mended")]
     if status.phase is DeploymentPhase.DEGRADED and earlier(status):
         return [("rollback", "returns to the last good revision before")]

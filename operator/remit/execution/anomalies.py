@@ -83,7 +83,7 @@ def _bytes(value: float) -> str:
 
 
 MEASURES: Final = (
-    # A run that succeeds at once where others take minutes may have done nothing: an empty backup.
+    # A run that succeeds at once although other runs take minutes may have done nothing, such as an empty backup.
     Measure(
         Unusual.DURATION,
         "Duration",
@@ -136,7 +136,7 @@ def run_of(name: str, status: ExecutionTaskStatus) -> RecentRun | None:
     if status.phase is not Phase.SUCCEEDED or not status.attempts:
         return None
     attempt = status.attempts[-1]
-    if attempt.finished_at is None or attempt.finished_at < attempt.started_at:  # a clock was set back
+    if attempt.finished_at is None or attempt.finished_at < attempt.started_at:  # the clock was set back
         return None
     usage = attempt.usage
     counted = usage is not None and (usage.cpu_seconds > 0 or usage.max_memory_bytes > 0)

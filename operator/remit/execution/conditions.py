@@ -39,7 +39,7 @@ def conditions_for(
     truths: dict[str, Truth] = {
         "Succeeded": succeeded,
         "Finished": "True" if phase.final else "False",
-        # A schedule is as it should be once it is known when it runs next.
+        # A schedule is reconciled once its next run is known.
         "Reconciling": "False" if phase.final or phase is Phase.SCHEDULED else "True",
         "Stalled": "True" if phase.final and phase is not Phase.SUCCEEDED else "False",
     }

@@ -75,7 +75,7 @@ def following(schedule: Schedule, after: datetime.datetime) -> datetime.datetime
         if change is not None:
             if of_the_day and _skips(schedule, change, zone):
                 return change
-            # On from the minute before, as if its clock had been set already.
+            # Continue from the minute before the change, with the offset that applies after it.
             moment, offset = change - _MINUTE, _offset(change, zone)
         elif of_the_day and found.astimezone(zone).fold:
             moment = found

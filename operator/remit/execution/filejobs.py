@@ -108,7 +108,7 @@ def file_job(
             public=frozenset(_ENVIRONMENT),
         ),
         confinement=Confinement(
-            # Of a file's size the program itself takes care.
+            # The program itself enforces the limit on the file size.
             limits=Limits(memory_bytes=limits.memory, cpu_cores=limits.cpu, disk_bytes=limits.disk),
             network="none",
             require=admitted.layers,

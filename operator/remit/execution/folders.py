@@ -60,7 +60,8 @@ class Folders:
         pins, uid, written = [], task.metadata.uid, []
         writable = {mount.name for mount in task.spec.volume_mounts if mount.access == "ReadWrite"}
         on_this_host = task.status.backend != "kubernetes"
-        volumes = [each for each in task.spec.volumes if on_this_host or each.artifact]  # others are the cluster's
+        # Other volumes belong to the cluster.
+        volumes = [each for each in task.spec.volumes if on_this_host or each.artifact]
         wanted_names = [volume.workspace.name for volume in volumes if volume.workspace]
         self._used[uid] = frozenset(self.workspaces.data(namespace, name) for name in wanted_names)
         for volume in volumes:
@@ -146,7 +147,7 @@ class Folders:
 async def keep_pruning(folders: Folders, pruner: Pruner) -> None:
     """Remove what is out of date now and then, for as long as it is let. What goes wrong is logged."""
     while True:
-        # Not at once: a new operator does not know yet what tasks of the one before have mounted.
+        # Not immediately: a new operator does not know yet which artifacts the tasks of the previous one have mounted.
         await asyncio.sleep(_PRUNE_SECONDS)
         await asyncio.to_thread(pruner.prune)
         try:

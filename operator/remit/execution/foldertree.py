@@ -44,7 +44,7 @@ def remove_tree(root: Path) -> None:
             for name, is_folder in entries:
                 if is_folder:
                     _empty(name, top)
-                    os.rmdir(name, dir_fd=top)  # by descriptor
+                    os.rmdir(name, dir_fd=top)  # pathlib cannot remove a folder relative to a descriptor
                 else:
                     os.unlink(name, dir_fd=top)
     finally:
@@ -98,7 +98,8 @@ class _Usage:
                 self._names += 1
                 if self._names > MAX_NAMES:
                     raise InvalidInput(f"there are more than {MAX_NAMES} files")
-                with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # others work there
+                # Other processes may change the folder meanwhile.
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                     self._add_one(folder, entry.name, depth)
 
     def _add_one(self, parent: int, name: str, depth: int) -> None:

@@ -40,7 +40,7 @@ def attempts(state_dir: Path) -> Iterator[Item]:
                         for attempt in _folders(third):
                             with _opened(attempt, third) as run:
                                 found = dict(_entries(run))
-                                # Most have no output any more. Only names are read of them.
+                                # Most runs have no output any more, so only file names are read.
                                 if _ENDED not in found or not (RAW in found or any(map(_OUTPUT.fullmatch, found))):
                                     continue
                                 ended = _lstat(_ENDED, run)
@@ -67,7 +67,7 @@ def remove_output(state_dir: Path, item: Item) -> bool:
     with _below(state_dir, item) as run:
         if run < 0 or not _lstat(_ENDED, run):
             return False
-        # First, so that whoever reads it meanwhile can say why it is not whole.
+        # Created first, so that a reader can explain why the output is incomplete.
         os.close(os.open(PRUNED, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=run))
         for (folder, name), _ in _output(run):
             with _opened(folder, run) if folder else _same(run) as inside, contextlib.suppress(FileNotFoundError):
@@ -94,7 +94,7 @@ def remove_process(state_dir: Path, item: Item) -> bool:
         else:
             aside = f".{name}-removed"
             with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(aside, dir_fd=second)  # of a removal that was killed
+                shutil.rmtree(aside, dir_fd=second)  # left by a removal that was killed
             os.rename(name, aside, src_dir_fd=second, dst_dir_fd=second)  # pathlib has no dir_fd
             shutil.rmtree(aside, dir_fd=second)
             return True
@@ -138,7 +138,7 @@ def _below(state_dir: Path, item: Item) -> Iterator[int]:
 
 def _names(folder: int) -> list[str]:
     try:
-        return sorted(os.listdir(folder)) if folder >= 0 else []  # of a descriptor
+        return sorted(os.listdir(folder)) if folder >= 0 else []  # pathlib cannot list a descriptor
     except OSError:
         return []
 

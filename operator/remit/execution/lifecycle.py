@@ -139,7 +139,8 @@ def next_step(
     if limit is not None and now >= limit:
         return deadline_exceeded(task)
     due = status.next_retry_time
-    # A clock that was ahead wrote a time beyond the longest wait: another machine's, or ours before it was set back.
+    # A time beyond the longest possible delay was written by a clock that was ahead: that of another machine, or ours
+    # before it was set back.
     longest = max(longest_retry_delay(spec.retry.backoff), LONGEST_RETRY_AFTER if spec.http or spec.file else 0.0)
     if due is not None and now < due <= now + datetime.timedelta(seconds=longest):
         return Idle(until=min(due, limit) if limit else due)
@@ -151,7 +152,7 @@ def _after_the_end(task: ExecutionTask, now: datetime.datetime) -> Idle | Expire
     expires = None if ended is None or ttl is None else ended + datetime.timedelta(seconds=ttl)
     if expires is not None and now >= expires:
         return Expire()
-    # Tools take an end for that of an earlier spec until status says that it was seen.
+    # Tools attribute the outcome to an earlier spec until status has the current generation.
     stale = 0 <= task.status.observed_generation < task.metadata.generation
     return Acknowledge() if stale else Idle(until=expires)
 
@@ -205,7 +206,7 @@ def retry_delay(backoff: Backoff, retries: int, draw: float) -> float:
 
     `draw` is a number from 0 to 1; it picks the place within ±`jitter` of the wait, so that 0.5 is the wait itself.
     """
-    # A large exponent would overflow; the cap is reached long before.
+    # Limits the exponent, which could overflow; `maxSeconds` is reached long before.
     growth = backoff.factor ** min(retries, 64)
     wait = min(backoff.initial_seconds * growth, backoff.max_seconds)
     return wait * (1 + backoff.jitter * (2 * draw - 1))

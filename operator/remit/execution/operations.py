@@ -27,7 +27,8 @@ async def execute(
             doing.cancel(None if asked.done() else OVERDUE)
             why = ""
             try:
-                return Outcome(ExitReason.COMPLETED, await doing)  # it finished before the cancellation reached it
+                # The operation finished before the cancellation took effect.
+                return Outcome(ExitReason.COMPLETED, await doing)
             except asyncio.CancelledError:
                 pass
             except RemitError as error:

@@ -106,7 +106,7 @@ class _Kept:
         try:
             if self.file is not None:
                 self.file.close()
-        except OSError:  # some file systems report a full disk or quota only now
+        except OSError:  # some file systems report a full disk or an exhausted quota only on close
             self.full_disk = True
 
 
@@ -145,7 +145,7 @@ class OutputWriter:
         self._raw = raw
         self._directory = directory / RAW if raw else directory
         if raw:
-            with contextlib.suppress(OSError):  # then nothing is kept, as on a full disk
+            with contextlib.suppress(OSError):  # on an error the output is not kept, as with a full disk
                 self._directory.mkdir(mode=0o700, exist_ok=True)
         self._kept = {name: _Kept(self._directory, name, max_bytes) for name in STREAMS}
         self._tails = {name: bytearray() for name in STREAMS}
@@ -192,7 +192,7 @@ class OutputWriter:
         with contextlib.suppress(OSError):
             descriptor = os.open(self._directory / _REDACTIONS, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "wb", buffering=0) as file:
-                file.write(b"%d" % redactions)  # never shorter than the number before, so nothing has to be cut off
+                file.write(b"%d" % redactions)  # the number never gets shorter, so nothing has to be truncated
 
     def close(self) -> OutputStatus:
         """Ends the writing and gives what status says of it."""

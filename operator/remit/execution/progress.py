@@ -200,7 +200,7 @@ def finished(
 def _moved(
     task: ExecutionTask, phase: Phase, reason: str, message: str, now: datetime.datetime, **changes: object
 ) -> ExecutionTaskStatus:
-    message = escape(message)  # parts of it are a user's, and people read it on terminals
+    message = escape(message)  # parts of the message come from users, and it is shown on terminals
     conditions = conditions_for(
         phase, reason, message, before=task.status.conditions, generation=task.metadata.generation, now=now
     )

@@ -55,7 +55,7 @@ class Pruner:
         ):
             try:
                 gone.extend(remove())
-            except Exception as error:  # of a damaged record, or the audit trail
+            except Exception as error:  # such as an error of a damaged record or of the audit trail
                 log.warning(f"{what} could not be pruned", error=str(error))
         if gone:
             log.info("pruned", removed=len(gone), bytes=sum(each.item.size for each in gone))

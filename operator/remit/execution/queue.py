@@ -170,7 +170,8 @@ class Queue:
             return None
         namespace, lane, ticket = self._waiting[key]
         order = self._lines[namespace].order
-        # Either memory is kept for another, or the tokens have just come at the moment when a worker asks.
+        # If no limit blocks the task, memory is reserved for another task, or tokens became available at the moment of
+        # this call.
         behind = (WaitReason.MEMORY, self.memory or 0) if lane[1] else (WaitReason.OPERATOR, self.capacity)
         blocked = self._blocked(namespace, lane, now) or Blocked(*behind, seconds=0.0)
         return Place(bisect_left(order, ticket) + 1, len(order), blocked)
@@ -195,7 +196,8 @@ class Queue:
                 self._kept_for = None
             self._forget(key)
             if (line := self._lines.pop(namespace, None)) is not None:
-                self._lines[namespace] = line  # to the end: the others' turn
+                # Moves the namespace to the end of the order, so that other namespaces get their turn.
+                self._lines[namespace] = line
             for claim in lane[0]:
                 bucket = claim.policy, namespace
                 self._keep(bucket, take(self._buckets.get(bucket), claim.spec, now)[0], claim.spec)

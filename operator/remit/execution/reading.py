@@ -48,7 +48,7 @@ class OutputReader:
     def read(self, limit: int = 1 << 20) -> bytes:
         """What has come since the last call, at most `limit` bytes. Empty: nothing (yet)."""
         while True:
-            # Asked before reading: a segment is complete once there is a later one.
+            # Checked before the read: a segment is complete once a later one exists.
             following = self._following()
             data = self._file.read(limit) if self._file else b""
             self.position += len(data)
@@ -77,7 +77,8 @@ class OutputReader:
         return next(((number, path) for number, path in numbered if number > self._number), None)
 
     def _open(self, number: int, path: Path) -> None:
-        with contextlib.suppress(FileNotFoundError):  # removed a moment ago: the next look finds a later one
+        # The segment was removed meanwhile; the next call finds a later one.
+        with contextlib.suppress(FileNotFoundError):
             file = path.open("rb", buffering=0)
             self.close()
             self.gaps += number > self._number + 1

@@ -79,7 +79,7 @@ def request_on_record(record: Mapping[str, Any]) -> PolicyRequest | None:
     """What was asked of policy in the decision `record`; None where it does not tell enough of that."""
     try:
         return _request(record)
-    except (ValueError, TypeError, AttributeError):  # of another version
+    except (ValueError, TypeError, AttributeError):  # written by another version
         return None
 
 

@@ -29,4 +29,4 @@ class Resolved:
     """What was given a secret too short to be redacted, such as `env PIN`."""
 
     def __repr__(self) -> str:
-        return f"Resolved({', '.join((*self.env, *self.files, *self.values))})"  # names only
+        return f"Resolved({', '.join((*self.env, *self.files, *self.values))})"  # only names, no values

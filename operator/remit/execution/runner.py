@@ -176,7 +176,7 @@ class Runner:
         recorded = run.secret_versions if run is not None else None
         backend = self.backends.get(attempt.backend)
         if recorded is None and isinstance(backend, AdoptingBackend) and backend.keeps_secret_versions:
-            return True  # that is seen when it is taken up
+            return True  # the backend checks the versions when the attempt is adopted
         return (recorded or {}) == versions
 
     def _lasting(self, attempt: Attempt) -> bool:
@@ -263,7 +263,7 @@ class Runner:
             return outcome
         where: Backend | AdoptingExecutor | None = self.backends.get(attempt.backend)
         handle = _handle_of(run) if run is not None else None
-        if handle is None and isinstance(where, AdoptingBackend):  # the record may be lost, and it may run all the same
+        if handle is None and isinstance(where, AdoptingBackend):  # the record may be lost while the attempt still runs
             handle = dataclasses.replace(where.handle_of(namespace, attempt.id), uid=attempt.job_uid)
         if handle is not None and handle.operation:
             where = self._executor_of(handle)
@@ -331,7 +331,8 @@ class Runner:
             with self.redactor.holding(attempt.secrets, attempt.namespace) as redactor:
                 return await self._kept(attempt, cancel, adopt, redactor)
         except (Exception, asyncio.CancelledError) as error:
-            # A library may cancel what it waits for by itself. Then this task goes on, and has to tell of the end.
+            # A library may cancel what it awaits itself. Then this task was not cancelled and must report the end of
+            # the attempt.
             if isinstance(error, asyncio.CancelledError) and (fence.expired or _is_being_cancelled()):
                 raise
             log.exception("an attempt broke down", attempt=attempt.request.id)
@@ -368,13 +369,16 @@ class Runner:
         except BaseException:
             writer.close()
             raise
-        if fence.expired:  # it was killed for that, or the next operator adopts it: how it ended is not ours to tell
+        # The attempt was killed because of that, or the next operator adopts it; this operator must not report its
+        # outcome.
+        if fence.expired:
             writer.close()
             raise asyncio.CancelledError
         if outcome.reason == ExitReason.CANCELLED and self._going[attempt.uid].asked is ExitReason.INTERRUPTED:
             outcome = _interrupted(outcome, attempt.request)
         output = writer.close()
-        if adopt and outcome.reason == ExitReason.INTERRUPTED:  # then what the earlier process kept is all there is
+        # Only the output that the earlier process kept is available.
+        if adopt and outcome.reason == ExitReason.INTERRUPTED:
             output = recovered(run.path, attempt.tail_bytes)
             outcome = _with_recovered(outcome, output)
         met = (*outcome.exceeded, Exceeded.OUTPUT) if output.truncated else outcome.exceeded
@@ -384,7 +388,7 @@ class Runner:
         try:
             await asyncio.to_thread(run.ended, outcome)
         except OSError:
-            # It is known as long as this process lives, which is long enough to write status.
+            # This process remembers the outcome, which is long enough to write it to status.
             log.exception("how an attempt ended could not be stored", attempt=attempt.request.id)
         return outcome
 
@@ -461,7 +465,7 @@ class Runner:
             async with WorkspaceWatch(written, cancel) as watch:
                 if adopt and isinstance(backend, AdoptingBackend):
                     found, known = self._recorder(attempt, run, adopt=True), _handle_of(run)
-                    if known is None and attempt.job_uid:  # the record is lost; status tells this much of it
+                    if known is None and attempt.job_uid:  # the record is lost, but status has the Job's uid
                         handle = backend.handle_of(attempt.namespace, request.id)
                         known = dataclasses.replace(handle, uid=attempt.job_uid, begun=0.0)
                     if known is not None:

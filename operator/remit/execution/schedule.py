@@ -89,7 +89,7 @@ def turn(task: ExecutionTask, active: Sequence[str], now: datetime.datetime) -> 
             " counted from now"
         )
         last = now
-    # Before its creation, by this clock, only the tick of this minute counts.
+    # If the creation time is in the future by this clock, only the tick of the current minute counts.
     since = max(filter(None, (last, min(created, now - _CLOCK_SKEW) if created > now + _CLOCK_SKEW else created)))
     return Turn(_due(schedule, since, active, now), upcoming, set_back)
 
@@ -137,7 +137,7 @@ def child(parent: Mapping[str, Any], tick: datetime.datetime | None) -> dict[str
         "controller": True,
         "blockOwnerDeletion": True,
     }
-    # Whoever asked for the schedule asked for its runs.
+    # Whoever requested the schedule also requested its runs.
     inherited = {key: value for key, value in (metadata.get("annotations") or {}).items() if key == REQUESTED_BY}
     named = (
         {"name": child_name(name, tick), "annotations": {**inherited, TICK_ANNOTATION: f"{tick:%FT%TZ}"}}

@@ -115,7 +115,7 @@ class Run:
             return Outcome("OutcomeUnreadable", _UNREADABLE, category="Infrastructure", retryable=False)
 
     def started(self, process: dict[str, Any]) -> None:
-        # Not synced: if the machine itself goes down, so does the process.
+        # Not synced: if the machine crashes, the process is gone too.
         _write(self.path / "run.json", process, sync=False)
 
     def resumed(self, process: dict[str, Any]) -> None:

@@ -239,7 +239,8 @@ class TaskDriver:
         policies = self.policies.current()
         verdict = await self.admission.decided(stored.task, policies, stored.environment)
         if isinstance(verdict, Refused) and verdict.by_policy:
-            # A policy applied just before the task may not have come by our watch yet. No is final: ask the server.
+            # A policy that was applied just before the task may not have reached the watch yet. A denial is final, so
+            # read the policies from the server first.
             fresh = await self.policies.fresh()
             if fresh is not policies:
                 verdict = await self.admission.decided(stored.task, fresh, stored.environment)
@@ -268,7 +269,7 @@ class TaskDriver:
             self.leave(task.key)
             return self._in_time(task, await self._waiting.for_reference(stored, escape(str(error))))
         except StatusConflict:
-            raise  # asked again at once, and still its turn
+            raise  # the task is retried immediately and keeps its turn
         except BaseException:
             self.leave(task.key)
             raise
@@ -293,11 +294,12 @@ class TaskDriver:
         task, namespace = stored.task, stored.task.metadata.namespace
         limit = deadline(task)
         resolved = await self.store.resolve(stored)
-        # Only now is it known which names `envFrom` brings.
+        # The variables of `envFrom` are known only now.
         verdict = await self.admission.decided(task, self.policies.current(), resolved.env)
         if isinstance(verdict, Refused):
             return await self._refuse(stored, verdict, resolved.secrets)
-        if self.stopping:  # since it was asked: a run that is started now would be lost at once
+        # Set since the decision was requested; a run that starts now would be interrupted immediately.
+        if self.stopping:
             self.leave(task.key)
             return None
         left = (limit - self._clock.now(task.metadata.uid)).total_seconds() if limit else None
@@ -338,12 +340,13 @@ class TaskDriver:
         if secrets is None:
             try:
                 secrets = await self.store.secrets_of(stored)
-            except MissingReference as error:  # they cannot be looked for: nothing may be told that could hold one
+            # Without the secrets, the message cannot be redacted, so nothing that could contain one is reported.
+            except MissingReference as error:
                 refused, secrets = withheld(refused, escape(str(error))), ()
         with self.runner.redactor.holding(secrets, task.metadata.namespace) as redactor:
             refused = redacted(refused, redactor)
             event = recording.decision(task, self.store.requester(stored), refused)
-            told = replace(event, asks={})  # labels may be edited while it is written to status
+            told = replace(event, asks={})  # labels may change while the refusal is written to status
             if self._denied.get(task.metadata.uid) != told:
                 await self.audit.append_async(event)
                 self._denied[task.metadata.uid] = told

@@ -50,7 +50,7 @@ class Waiting:
     async def for_reference(self, stored: StoredTask, why: str) -> float:
         await self._say(stored, "WaitingForReference", why)
         since = stored.task.status.queued_at or self.now()
-        # Soon at first, then ever more patiently.
+        # The delay grows with the time that the task has waited.
         return min(60.0, max(0.5, (self.now() - since).total_seconds()))
 
     async def for_audit(self, stored: StoredTask, why: str) -> float:

@@ -58,7 +58,7 @@ class Workspace:
             used = self.used_bytes()
         except InvalidInput as error:
             return f"workspace {self.name}: {error}; {remedy}"
-        except PermissionError:  # a program could hide its files so
+        except PermissionError:  # a program could hide its files in a folder that is closed to the operator
             return f"workspace {self.name}: a folder is closed to the operator, so its size is not known; {remedy}"
         if used > self.size:
             return f"workspace {self.name} has {used} bytes, and {self.size} are allowed; {remedy}, or allow more"

@@ -39,7 +39,7 @@ class WorkspaceWatch:
     async def __aexit__(self, *_: object) -> None:
         if self._task:
             self._task.cancel()
-            # Not awaited: a measurement on a disk that hangs would hold the end of the attempt up.
+            # Not awaited: a measurement on a disk that hangs would delay the end of the attempt.
 
     def conclude(self, outcome: Outcome) -> Outcome:
         """`outcome`, or if this watch ended the attempt, that it did. A retry would find the same files, so none
@@ -68,7 +68,7 @@ class WorkspaceWatch:
             try:
                 if excess := workspace.excess():
                     return excess
-            except FileNotFoundError:  # somebody removed it
+            except FileNotFoundError:  # another process removed the file
                 continue
             except OSError as error:
                 log.warning("a workspace could not be measured", path=str(workspace.data), error=str(error))

@@ -70,9 +70,9 @@ class Access:
         files = [] if in_pod else _kubeconfigs(kubeconfig)
         if len(files) == 1 and (login := static_login(files[0], context)):
             return cls(**login)
-        if home() == NO_HOME:  # the client looks for one when it is imported
+        if home() == NO_HOME:  # the client library determines the home directory when it is imported
             os.environ["HOME"] = str(NO_HOME)
-        # Imported here: it takes longer than most commands run, and few of them need it.
+        # Imported here, because the import takes longer than most commands run, and few of them need it.
         from kubernetes.aio import client, config
 
         configuration = client.Configuration()
@@ -83,7 +83,7 @@ class Access:
                 namespace = pod_namespace()
             else:
                 _check(files)
-                # Said, because the library looks at the environment when it is imported and never again.
+                # Passed explicitly, because the library reads the environment only when it is imported.
                 file = os.pathsep.join(map(str, files))
                 contexts, active = config.list_kube_config_contexts(file)
                 chosen = next((item for item in contexts if item["name"] == context), None) if context else active
@@ -105,7 +105,7 @@ class Access:
             KeyError,
             AttributeError,
             RecursionError,
-        ):  # it checks little
+        ):  # the library validates little
             raise RemitError(
                 f"{kubeconfig or os.environ.get('KUBECONFIG', '~/.kube/config')} is not a kubeconfig; "
                 "mend it, or name another one with --kubeconfig"
@@ -132,16 +132,16 @@ class Access:
         try:
             context = ssl.create_default_context(cafile=self.ca_file, cadata=self.ca_data)
             if self.ca_file or self.ca_data:
-                # Python 3.13 became strict by default: it rejects an authority without keyUsage and a certificate
-                # without key identifiers, which some clusters have. Go accepts both. Go also accepts as an anchor
-                # whatever the file holds, self-signed or not, which Python did not before 3.13.
+                # Python 3.13 is strict by default: it rejects an authority without keyUsage and a certificate without
+                # key identifiers, which some clusters have. Go accepts both. Go also accepts any certificate in the
+                # file as a trust anchor, self-signed or not; Python before 3.13 did not.
                 context.verify_flags &= ~ssl.VERIFY_X509_STRICT
                 context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
             if self.cert_file:
                 context.load_cert_chain(self.cert_file, self.key_file)
             elif self.login_data:
                 _load_login(context, self.login_data)
-        except OSError as error:  # ssl's own errors are among them
+        except OSError as error:  # includes ssl.SSLError
             why = getattr(error, "reason", None) or error.strerror or error
             raise RemitError(
                 f"the certificates for {self.server} in the kubeconfig cannot be used: {why}; take a new kubeconfig"
@@ -175,7 +175,7 @@ def impersonation_of(files: Sequence[Path], user: object) -> tuple[tuple[str, st
     for path in files:
         for document in safeyaml.load_all(path.read_bytes()):
             for entry in document.get("users") or []:
-                if entry["name"] == user:  # the first file that has it, as for kubectl
+                if entry["name"] == user:  # the first file that has the user is used, as in kubectl
                     return tuple(_impersonation(entry.get("user") or {}))
     return ()
 

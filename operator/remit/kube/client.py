@@ -116,7 +116,8 @@ class Kube:
         if method != "GET":
             self._before_write()
         content = orjson.dumps(body) if body is not None else b""
-        data = io.BytesIO(content) if len(content) > _LARGE else content or None  # aiohttp warns of that many bytes
+        # Aiohttp warns about large bytes objects.
+        data = io.BytesIO(content) if len(content) > _LARGE else content or None
         url = self.access.server.rstrip("/") + path
         started, code = time.monotonic(), _NO_ANSWER
         try:
@@ -382,7 +383,7 @@ def _event(line: bytes, server: str) -> tuple[str, Object]:
         type_, obj = str(event["type"]), dict(event["object"])
         if type_ != "ERROR":
             dict(obj["metadata"])
-    except (KeyError, TypeError, ValueError):  # orjson's are among them
+    except (KeyError, TypeError, ValueError):  # includes orjson.JSONDecodeError
         message = f"{server} does not answer a watch as an API server does"
         raise ApiError(message, status=_BAD_GATEWAY, reason="BadEvent") from None
     return type_, obj

@@ -71,7 +71,7 @@ def _event(regarding: Object, type_: str, reason: str, message: str, instance: s
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {
-            # As client-go does: names that rise with time keep events of one second in order.
+            # As in client-go: increasing names keep Events of the same second in order.
             "name": f"{metadata['name'][:230]}.{time.time_ns():x}",
             "namespace": metadata["namespace"],
         },

@@ -125,7 +125,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _write(path: Path, document: dict[str, Any]) -> None:
     """Write the file atomically, and readable by its owner only."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)  # its name can be guessed, and somebody else may write to the folder
+    temporary.unlink(missing_ok=True)  # the name can be guessed, and another user may be able to write to the folder
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         yaml.dump(document, file, safeyaml.Dumper, sort_keys=False)

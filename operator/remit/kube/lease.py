@@ -159,7 +159,7 @@ class LeaderElector:
         finally:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
-            ended = await asyncio.to_thread(self.end_work)  # nothing may be left when another one begins
+            ended = await asyncio.to_thread(self.end_work)  # all work must have ended before another operator begins
             self._master_status(0)
             if self.release_on_cancel and ended and not lost and leadership.may_be_released(self.clock()):
                 await self._release()
@@ -180,7 +180,7 @@ class LeaderElector:
             try:
                 self.leadership = await self._try_in_time()
             except LeaseLost:
-                continue  # the answer came too late to count
+                continue  # the answer arrived too late to hold the lease
             except ApiError as error:
                 if error.status == _CONFLICT:
                     pause = self.retry_period
@@ -289,8 +289,8 @@ class LeaderElector:
         now = micro_time()
         record = {"holderIdentity": self.identity, "leaseDurationSeconds": self.lease_duration, "renewTime": now}
         leadership, lease = self.leadership, self._lease
-        if leadership and lease:  # the fast path: nobody else has written
-            self._lease = None  # read again unless this is written
+        if leadership and lease:  # the fast path: no other client has written the lease
+            self._lease = None  # read the lease again unless this write succeeds
             await self._update(lease, record)
             return leadership
         try:
@@ -329,7 +329,7 @@ class LeaderElector:
             self._asked = acquired(transitions + 1, released=_was_released(record), **times)
         elif not self._asked or self._asked.transitions != transitions:
             self._asked = resumed(transitions, earlier_work_ends=_earlier_work_ends(lease), **times)
-        return self._asked  # perhaps we have it since then, and heard nothing of it
+        return self._asked  # an earlier request may have succeeded although its answer was lost
 
     def _created(self) -> Leadership:
         """What it means to make the Lease. Others may have held it after we last saw it."""
@@ -379,7 +379,7 @@ class LeaderElector:
     async def _update(self, lease: Object, record: Object) -> None:
         annotations = _annotations(lease) | self._noted()
         if not self.leadership and (self.sole_replica or annotations.get(CANDIDATE) == self.identity):
-            annotations.pop(CANDIDATE, None)  # whoever still waits says so again
+            annotations.pop(CANDIDATE, None)  # a candidate that still waits sets it again
         body = lease | {
             "metadata": lease["metadata"] | {"annotations": annotations},
             "spec": (lease.get("spec") or {}) | record,

@@ -257,7 +257,8 @@ class Reflector:
             return None
         if self._moments[uid].after(seen):
             return self._moments[uid]
-        if seen.version is not None:  # else it is not proven, and the next list must be able to bring it back
+        # Otherwise the deletion is not proven, and the next list must be able to restore the object.
+        if seen.version is not None:
             self._bury(namesake, seen)
         self._remove(uid, how=_Deletion.VANISHED)
         return None
@@ -376,7 +377,7 @@ def _call(
                 handler.on_delete(before)
         elif before is not None and after is not None:
             handler.on_update(before, after)
-    except Exception:  # a mistake in one handler must not keep the change from the others
+    except Exception:  # an error in one handler must not keep the change from the others
         log.exception("a handler of events failed")
 
 

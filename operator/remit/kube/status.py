@@ -36,7 +36,7 @@ def _compact(value: Any) -> Any:
 
 
 def _replacing(old: Any, new: Any) -> Any:
-    # A merge patch merges objects, however deep; fields that are to go must be named.
+    # A merge patch merges objects at any depth, so fields to remove must be named.
     if isinstance(old, dict) and isinstance(new, dict):
         gone = {name: None for name in old if name not in new}
         return {name: _replacing(old.get(name), value) for name, value in new.items()} | gone
@@ -80,7 +80,7 @@ class StatusWriter:
         self._written = written
         self._metrics.api_writes.labels("patch", self._kind).inc()
         self._reflector.observe(written)
-        if metadata["uid"] not in self._reflector.objects:  # the watch told of its deletion before the answer came
+        if metadata["uid"] not in self._reflector.objects:  # the watch reported the deletion before the answer arrived
             raise Outdated
         return written
 

@@ -138,7 +138,7 @@ class WorkQueue:
         """The next key, as soon as there is one. The caller has to call `done` with it. Raises `ShutDown`."""
         await self._available.acquire()
         if not len(self):
-            self._available.release()  # for the next one that waits
+            self._available.release()  # wakes the next waiter
             raise ShutDown
         key, _ = self._ready[self._next_priority()].popitem(last=False)
         added, now = self._added.pop(key), self.clock()
@@ -250,7 +250,7 @@ async def _work(queue: WorkQueue, reconcile: Reconcile, on_error: Callable[[str,
                 queue.add_after(key, after)
         finally:
             queue.done(key)
-        # A reconciliation that finds nothing to do never waits, and thousands of them would hold up the event loop.
+        # A reconciliation that finds nothing to do never waits, and thousands of them would block the event loop.
         await asyncio.sleep(0)
 
 
@@ -261,5 +261,5 @@ async def _reconciled(reconcile: Reconcile, key: str) -> float | None:
         worker = asyncio.current_task()
         if worker is None or worker.cancelling():
             raise
-        # Not the worker was cancelled, but something that the reconciliation waited for: the worker goes on.
+        # What was cancelled is not the worker but something that the reconciliation awaited, so the worker continues.
         raise RuntimeError("what it waited for was cancelled") from None

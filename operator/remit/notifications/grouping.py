@@ -102,7 +102,7 @@ class Groups:
         return list(due.values())
 
     def delivered(self, notification: Notification, now: datetime.datetime) -> None:
-        group = self._groups.setdefault(notification.group, _Group())  # all of it may be over since
+        group = self._groups.setdefault(notification.group, _Group())  # all alerts of the group may have ended since
         group.told = {alert.key: alert.ends_at is None for alert in notification.firing}
         group.told_at, group.failures, group.not_before = now, 0, None
         self._sent[notification.group.receiver].append(now)
@@ -129,7 +129,7 @@ class Groups:
             due = now >= group.told_at + self._seconds("group_interval")
         else:
             due = now >= group.told_at + self._seconds("repeat_interval")
-        # The operator's own alerts are few, and no storm in a namespace may hold them up.
+        # The operator's own alerts are few, and a namespace with many alerts must not delay them.
         return due and (not key.namespace or self._within_rate(key.receiver, now))
 
     def _within_rate(self, receiver: str, now: datetime.datetime) -> bool:

@@ -123,7 +123,7 @@ class Notifier:
     async def _deliver(self, name: str, delivery: Awaitable[None]) -> None:
         try:
             await delivery
-        except Exception as error:  # of a receiver, or of what somebody wrote; the text may hold a token
+        except Exception as error:  # an error of a receiver or of its configuration, whose text may contain a token
             self._metrics.notifications.labels(name, "failed").inc()
             self._metrics.notifications_failing.labels(name).set(1)
             known = isinstance(error, RemitError)

@@ -78,7 +78,7 @@ class Apprise:
             ]
         except InvalidInput as error:
             raise DeliveryFailed(str(error)) from None
-        except Exception as error:  # of any of its services, and the text may hold the URL
+        except Exception as error:  # an error of any service, whose text may contain the URL
             raise DeliveryFailed(f"Apprise failed with a {type(error).__name__}") from None
         if failed:
             names = ", ".join(sorted({str(server.service_name) for server in failed}))
@@ -104,7 +104,7 @@ def _load(urls: Sequence[str]) -> Any:
     """Apprise's servers. Raises `InvalidInput`."""
     import apprise
 
-    # Apprise logs what servers answer and which addresses it asks, and those have tokens.
+    # Apprise logs responses and addresses, which can contain tokens.
     logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
     asset = apprise.AppriseAsset(app_id="Remit", app_desc="Remit", app_url="", async_mode=False)
     loaded = apprise.Apprise(asset=asset)

@@ -67,7 +67,7 @@ class ActiveAlerts:
             self._set(AlertName.TASK_UNUSUAL, namespace, f"task/{name}", unusual, ended, task, until)
         if kind == "ExecutionTask":
             self._run_ended(task, owner, failed=phase in _FAILED, ended=ended)
-        elif kind != "Deployment" and phase in _FAILED and until > now:  # a release tells of its hooks itself
+        elif kind != "Deployment" and phase in _FAILED and until > now:  # a release itself reports its failed hooks
             self._set(AlertName.TASK_FAILED, namespace, f"task/{name}", _why(status), ended, task, until)
 
     def forget_task(self, task: Object) -> None:

@@ -26,7 +26,7 @@ def executors(
     No operation reaches into `state_dir`, which is the operator's own. Supervised processes may also read
     `read_only_paths`. Without an `engine` there is no `container` operation.
     """
-    # Imported here because the drivers take long to import, and callers that only judge by policy do not need them.
+    # Imported here because the drivers take long to import, and callers that only evaluate policies do not need them.
     from remit.operations.container.executor import ContainerExecutor
     from remit.operations.database.postgres import PostgresExecutor
     from remit.operations.database.redis import RedisExecutor

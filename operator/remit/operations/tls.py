@@ -44,7 +44,7 @@ class TlsMaterial:
         except (ssl.SSLError, ValueError):
             raise _invalid(f"{self.where}.caFrom: what it refers to is no certificate in PEM form") from None
         if self.authority is not None:
-            # As libpq and curl have it: Python 3.13 asks for extensions that authorities of one's own often lack.
+            # As in libpq and curl: Python 3.13 requires extensions that private authorities often lack.
             context.verify_flags &= ~ssl.VERIFY_X509_STRICT
             context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         if self.certificate is not None and self.key is not None:
@@ -73,7 +73,8 @@ def _value(request: OperationRequest, name: str) -> bytes | None:
     if getattr(request.subject, name) is None:
         return None
     value = next((value for path, value in request.values.items() if path.startswith(f"{info.alias}.")), None)
-    if value is None:  # optional, and not there: to go on without it would be to trust others
+    # The reference is optional and does not exist; without the value, other authorities would be trusted.
+    if value is None:
         raise _invalid(f"{_field(request)}.{info.alias}: what it refers to is not there")
     return value
 

@@ -21,15 +21,15 @@ _METADATA: Final = frozenset(
     map(
         ipaddress.ip_address,
         (
-            "169.254.169.254",  # nearly every cloud
+            "169.254.169.254",  # almost every cloud
             "169.254.170.2",  # credentials of AWS containers
-            "169.254.170.23",  # and of EKS pods
+            "169.254.170.23",  # credentials of EKS pods
             "fd00:ec2::254",  # AWS
             "fd00:ec2::23",  # EKS
             "fd20:ce::254",  # Google
             "fd00:42::42",  # Scaleway
             "100.100.100.200",  # Alibaba
-            "168.63.129.16",  # Azure's host, an address that otherwise looks public
+            "168.63.129.16",  # Azure's host; the address otherwise looks public
             "192.0.0.192",  # Oracle
         ),
     )

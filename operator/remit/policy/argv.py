@@ -20,9 +20,9 @@ from remit.errors import InvalidInput
 MAX_CHARACTERS: Final = 64 * 1024
 """Limit of all arguments together. Every rule reads all of them, and other decisions wait meanwhile."""
 _REFUSED: Final = regex.compile(
-    # The general categories of controls, formats, surrogates and separators; the property of what is to be shown as
-    # nothing (https://www.unicode.org/reports/tr44/#Default_Ignorable_Code_Point), which letters and marks have, too;
-    # and two symbols that are drawn as a blank.
+    # The general categories of controls, formats, surrogates and separators; the property Default_Ignorable_Code_Point
+    # (https://www.unicode.org/reports/tr44/#Default_Ignorable_Code_Point), which some letters and marks also have; and
+    # two symbols that are drawn as a blank.
     r"(?V1)[[\p{Cc}\p{Cf}\p{Cs}\p{Z}\p{Default_Ignorable_Code_Point}\p{Noncharacter_Code_Point}"
     r"\N{BRAILLE PATTERN BLANK}\N{MUSICAL SYMBOL NULL NOTEHEAD}]--[\ ]]"
 )

@@ -126,7 +126,7 @@ def description(values: Sequence[str]) -> str | None:
     start = _TO_BOUNDARY.match(_common_start(values))
     prefix = start[0] if start else ""
     if "=" not in prefix and any(value.startswith("-") for value in values):
-        return None  # each option does something else
+        return None  # options have different effects, so they are not generalized
     rests = [value[len(prefix) :] for value in values]
     end = _FROM_BOUNDARY.search(_common_start([rest[::-1] for rest in rests])[::-1])
     suffix = end[0] if end else ""
@@ -135,7 +135,7 @@ def description(values: Sequence[str]) -> str | None:
     if not parts or any("" in each for each in parts):
         return None
     if any(part[0] == "." or (part[0] == "-" and not prefix) for each in parts for part in each):
-        return None  # a character that any part may begin with: `..` would be one, and `-e` a value
+        return None  # any part could then begin with this character and become `..` or an option such as `-e`
     firsts = _kinds(part[0] for each in parts for part in each)
     rest = _kinds(character for each in parts for part in each for character in part[1:])
     longest = max(len(part) for each in parts for part in each)

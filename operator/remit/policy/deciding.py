@@ -101,7 +101,7 @@ def decide(
         message = f"{command.program!r} is not a program of the operator's PATH; install it or write an absolute path"
         return _denied(request, Denial(Reason.EXECUTABLE_NOT_FOUND, message, chosen.key), audited)
     name = _name(request, chosen.key)
-    # The egress rules of an Audit policy count all the same, because `network: restricted` means nothing without rules.
+    # The egress rules of an Audit policy apply too, because `network: restricted` is meaningless without rules.
     terms = {policy.key: policy for policy in (chosen, *(each.policy for each in _enforced(ceiling_verdicts)))}.values()
     binding = [policy for policy in terms if policy.enforced]
     return Decision(

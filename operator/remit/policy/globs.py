@@ -62,7 +62,7 @@ def _next(one: Sequence[str], at: int, other: Sequence[str], to: int) -> list[tu
         ours = (1, 3) if here == OPTIONAL else (0,)
         theirs = (1, 3) if there == OPTIONAL else (0,)
         return [(at + skipped, to + passed) for skipped in ours for passed in theirs]
-    if here in {"*", ACROSS}:  # it stands for nothing more
+    if here in {"*", ACROSS}:  # the wildcard matches no more characters
         found.append((at + 1, to))
     if there in {"*", ACROSS}:
         found.append((at, to + 1))

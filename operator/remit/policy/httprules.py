@@ -27,7 +27,7 @@ class UrlPathPattern:
     @classmethod
     def parse(cls, text: str) -> UrlPathPattern:
         """Raises `BadUrl` for a glob that matches no canonical path, and `BadPattern`."""
-        pieces = _WILDCARD.split(text)  # text and wildcards in turn
+        pieces = _WILDCARD.split(text)  # literal text and wildcards alternate
         canonical_path("x".join(pieces[::2]))
         pieces[::2] = map(encode_path, pieces[::2])
         source = "".join(pieces)

@@ -39,7 +39,7 @@ _MORE_IN_A_NAME: Final = frozenset("*.")
 
 def exactly(text: str) -> str:
     """The RE2 pattern that matches `text` alone, with as few backslashes as that takes."""
-    return "[…]" if text == "…" else _SPECIAL.sub(r"\\\1", text)  # the bare ellipsis stands for any arguments
+    return "[…]" if text == "…" else _SPECIAL.sub(r"\\\1", text)  # a bare ellipsis would stand for any arguments
 
 
 def command(argv: Sequence[str]) -> Part | None:
@@ -49,7 +49,7 @@ def command(argv: Sequence[str]) -> Part | None:
     in_bounds = len(patterns) <= MOST_ARGUMENTS and all(len(pattern) <= MOST_PATTERN for pattern in patterns)
     if in_bounds and (program.startswith("/") or "/" not in program):
         return {"commands": {"allow": [{"executable": program, "args": patterns}]}}
-    pattern = exactly(canonical(argv))  # also for a path that begins in an image's working directory
+    pattern = exactly(canonical(argv))  # also for a program whose path is relative to an image's working directory
     return {"commands": {"allow": [{"pattern": pattern}]}} if len(pattern) <= MOST_PATTERN else None
 
 

@@ -155,7 +155,7 @@ def _range(regexp: Any) -> tuple[bytes, bytes]:
     """All that matches lies between these, in the order of bytes."""
     try:
         least, most = regexp.possiblematchrange(_RANGE_BYTES)
-    except re2.error:  # it may begin with anything
+    except re2.error:  # a match may begin with any byte
         return b"", b"\xff"
     return least, most
 
@@ -170,7 +170,7 @@ def _column(source: str, what: str, fragment: str) -> int:
     if not fragment:
         return max(1, len(source))
     position = source.find(fragment)
-    while position >= 0:  # the same piece may stand earlier, in order: take the one after which RE2 gives up
+    while position >= 0:  # the fragment may occur earlier, so use the occurrence after which RE2 reports the error
         if _error(source[: position + len(fragment)]).startswith(what):
             return position + 1
         position = source.find(fragment, position + 1)

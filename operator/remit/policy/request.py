@@ -170,7 +170,7 @@ def request_for(
     looked up; `environment` has the variables that `env` and `envFrom` come to, once they are read."""
     spec = task.spec
     backend, image = installation.placed(task)
-    if not spec.image:  # it was the installation's own when its attempt was started
+    if not spec.image:  # the installation's own image was used when the attempt was started
         installation = replace(installation, image=image or "")
     inside = spec.container.env if spec.container else []
     return PolicyRequest(

@@ -85,7 +85,8 @@ def code_of(sql: str) -> Code:
             case "name":
                 if not text.replace("$", "_").isidentifier():
                     raise UnreadableStatement(f"the name {text!r} has characters that belong into double quotes")
-                tokens.append(text.translate(_ASCII_LOWER))  # as the server, which leaves other letters as they are
+                # As in the server, which leaves letters outside ASCII unchanged.
+                tokens.append(text.translate(_ASCII_LOWER))
             case "quoted" | "number" | "parameter" | "other":
                 tokens.append(text)
         if text == '"':

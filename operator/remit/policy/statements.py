@@ -189,7 +189,7 @@ def _kinds(tokens: Sequence[str]) -> frozenset[str]:
         start = next((at for at, token in enumerate(tokens) if token in _EXPLAINED_WORDS), None)
         if start is None:
             raise UnreadableStatement("what EXPLAIN explains cannot be told")
-        return frozenset({"explain"}) | _kinds(tokens[start:])  # ANALYZE performs it
+        return frozenset({"explain"}) | _kinds(tokens[start:])  # ANALYZE performs the statement
     changes = _changes(tokens) if first in _HOLDS_STATEMENTS or _creates_table(tokens) else {}
     found = set(changes.values())
     if first in {"create", "drop", "alter"} and tokens[1:2] and tokens[1] in _OUTSIDE:
@@ -234,7 +234,7 @@ def _verbs(tokens: Sequence[str], changes: Collection[int]) -> tuple[str, bool]:
         match token:
             case "(":
                 verbs.append("")
-            case ")" if len(verbs) > 1:  # what is explained may seem to begin among the options of EXPLAIN
+            case ")" if len(verbs) > 1:  # the explained statement may appear to begin inside the options of EXPLAIN
                 verbs.pop()
             case "into":
                 creates |= not (verbs[-1] in _FOLLOWED_BY_INTO and tokens[at - 1] in _FOLLOWED_BY_INTO)
@@ -386,7 +386,7 @@ def _add_columns(
         at += 2
     at += tokens[at : at + 1] == ["as"]
     names = [function]
-    if at < len(tokens) and _is_name(tokens[at]):  # or a reserved word, which nothing refers to
+    if at < len(tokens) and _is_name(tokens[at]):  # or a reserved word, to which nothing refers
         names.append(tokens[at])
         at += 1
     if tokens[at : at + 1] == ["("]:

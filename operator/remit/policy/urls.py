@@ -120,7 +120,8 @@ def canonical_path(text: str) -> str:
         raise BadUrl("the path has a backslash, which some servers read as a slash")
     if _TWICE_ENCODED.search(path):
         raise BadUrl("the path is percent-encoded twice, and servers differ in how often they decode it")
-    # Some servers fold compatibility characters, Java servers cut off what follows a semicolon, Windows a final space.
+    # Some servers normalize compatibility characters, Java servers remove what follows a semicolon, and Windows removes
+    # a final space.
     for segment in unicodedata.normalize("NFKC", decoded).split("/"):
         name, semicolon, _ = segment.partition(";")
         if name.strip() in {".", ".."}:

@@ -20,7 +20,7 @@ def observe_spec(desired: Desired, observed: ObservedState, state: PipelineState
     changed = desired.key != state.key
     if changed:
         state = replace(state, key=desired.key, settled=False, pin=None, rollback_to=None)
-    # What was edited away and back was not followed in between, nor were the replicas that came with it.
+    # If a spec was changed and changed back, neither it nor a changed replica count was applied meanwhile.
     returns = changed and desired.spec.rollback_to is None and state.live is not None and is_live(desired, state.live)
     if desired.replicas == state.replicas and not returns:
         return state
@@ -108,7 +108,7 @@ def begin(
     if (obstacle := desired.obstacles.get(back.revision)) is not None:
         why = f"spec.rollbackTo: revision {back.revision} cannot be returned to: {obstacle.message}"
         return Wait(obstacle.reason, why, held=obstacle.retryable)
-    # What was never live has proven nothing: it takes the whole way, hooks and all.
+    # A revision that was never live is not proven, so it goes through all stages, including hooks.
     record = state.record(back.revision)
     proven = record is None or record.promoted_at is not None
     return _start(desired, observed, state, desired.revisions[back.revision], now, rollback=proven)

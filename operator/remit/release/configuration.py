@@ -118,8 +118,8 @@ class _Reading:
         version = SourceVersion("Secret" if secret else "ConfigMap", name, digest)
         self.versions[secret, name] = self.unkeyed[secret, name] = version
         if secret and found:
-            # Status tells the digest of this. Without a key, whoever reads status could try values until one fits. The
-            # uid is random, and known only to those who may read the Secret.
+            # Status contains a digest of this. Without a key, a reader of status could try values until one matches.
+            # The uid is random, and only users who may read the Secret know it.
             key = self._objects.secret_uid(name).encode()
             keyed = hmac.new(key, content, hashlib.sha256).hexdigest()[:16]
             self.versions[secret, name] = replace(version, version=keyed)

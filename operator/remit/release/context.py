@@ -119,7 +119,7 @@ class Context:
         new = self.new
         if new.requests is None or new.revision != self.release.revision:
             return None
-        if new.requests < before:  # another proxy took its place, and counts anew
+        if new.requests < before:  # another proxy replaced the previous one and counts from 0
             return new.requests, new.failed_requests
         return new.requests - before, max(0, new.failed_requests - failed)
 

@@ -152,7 +152,8 @@ class ReleaseDriver:
         if report is not None:
             status = reported(status, report)
         if isinstance(decision.step, Finish):
-            await self._record(decision, material)  # once status says that it is over, no later look would
+            # Recorded before status says that the release is over, because later steps would not record it.
+            await self._record(decision, material)
         await self.store.write_status(status)
         await self._answer(desired.request, decision.state.answer)
         if isinstance(decision.step, Wait):
@@ -244,7 +245,8 @@ class ReleaseDriver:
         before, failed = self._error, step_error(step, error)
         self._error = failed
         self.store.step_failed(error)
-        if before is None or (before.reason, before.revision) != (failed.reason, failed.revision):  # else it was told
+        # Otherwise it was reported already.
+        if before is None or (before.reason, before.revision) != (failed.reason, failed.revision):
             self.store.record_event("Warning", failed.reason, str(error))
             log.warning("a step of a release failed", step=type(step).__name__, reason=failed.reason, error=str(error))
 

@@ -78,7 +78,7 @@ def _history(
     def after(record: RevisionStatus) -> RevisionStatus:
         if record.revision == release.revision:
             if release.rollback and outcome != "Promoted":
-                return record  # that it could not be returned to does not undo that it was good
+                return record  # a failed return to the revision does not change the outcome of its own release
             return replace(
                 record,
                 outcome=outcome,
@@ -130,7 +130,7 @@ def last_good(state: PipelineState) -> int | None:
 
 def _close_stage(release: Release, name: str, message: str, now: datetime.datetime) -> Release:
     def closed(record: StageStatus) -> StageStatus:
-        if record.name != name or record.state != "Running":  # one that was never entered did not fail
+        if record.name != name or record.state != "Running":  # a stage that was never entered did not fail
             return record
         return replace(record, state="Failed", finished_at=now, message=message)
 

@@ -65,7 +65,7 @@ class FolderStore:
     _running: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        # The folder's name on disk is older than the name of what it holds.
+        # The folder's name on disk is from an earlier version and is kept for compatibility.
         self._requests = LocalRevisions(self.folder / "wishes")
         self._file = self.folder / "status.json"
 

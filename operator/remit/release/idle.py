@@ -39,10 +39,11 @@ def clean_up_idle(
         if until is not None and now < until:
             return Decision(Wait("ScaleDownDelay", f"{slot} is kept until {until:%H:%M:%S} UTC", until), state)
         if live is not None and (troubled := _troubled(observed, state)):
-            # Where it is left to people to go back, there has to be something to go back to.
+            # If a rollback is left to users, there must be a side to return to.
             return Decision(Wait("LiveUnhealthy", f"{slot} is kept, because {troubled}"), state)
         step = clear(desired, observed, state, slot, now)
-        if isinstance(step, Retire):  # nothing of it runs any more, so it is one of those that are kept for a rollback
+        # No instance of it runs any more, so it now counts as one of the revisions that are kept for a rollback.
+        if isinstance(step, Retire):
             state = trim(desired, observed.without(slot), state)
         return Decision(step, retiring(draining(state, step, now), now))
     return None

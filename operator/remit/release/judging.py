@@ -52,7 +52,8 @@ class Judge:
         for task in tasks:
             verdict = self._decide(task, deployment, material)
             if isinstance(verdict, Refused):
-                message = verdict.finish.message.replace("spec.http.url", "spec.artifact.archive")  # as it was written
+                # Names the field that the user wrote.
+                message = verdict.finish.message.replace("spec.http.url", "spec.artifact.archive")
                 reason = verdict.finish.reason
                 redacted = Redactor(material.secrets).redact(message)
                 return SpecProblem(reason, redacted, retryable=reason != Reason.INVALID_REQUEST)
@@ -102,7 +103,8 @@ class Judge:
     def _decide(self, task: ExecutionTask, deployment: Deployment, material: Material) -> Admitted | Refused:
         admission = self.admission
         if deployment.spec.target.process is None:
-            # A target may have containers where tasks have none, and room of its own: the host's says nothing of it.
+            # A target may support containers where tasks do not, and has its own capacity, so the host's limits do not
+            # apply.
             admission = replace(admission, performed=admission.performed | {"container"}, defaults=Limits())
         return admission.decide(task, self.policies(), material.env, _place(deployment, self.engine))
 

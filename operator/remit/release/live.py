@@ -29,7 +29,7 @@ def maintain_previous(ctx: Context) -> Step | None:
         return None
     replicas, view = strategy.old_replicas(ctx), ctx.old
     if ctx.switched:
-        # Kept for the way back; when it is gone by itself, the way back brings it up again.
+        # The old side is kept for a rollback. If it is removed by other means, a rollback starts it again.
         return Scale(live.slot, replicas) if view.revision == live.revision and view.wanted != replicas else None
     if observed.live is None:
         return Switch(live.slot)

@@ -31,7 +31,7 @@ from remit.release.steps import Decision, Drain, Finish, Retire, Step, Switch, W
 
 def next_step(desired: Desired, observed: ObservedState, state: PipelineState, now: datetime.datetime) -> Decision:
     """The next step, and what to remember before it is taken."""
-    now = now.replace(microsecond=0)  # as status keeps it, so that a restarted operator remembers just the same
+    now = now.replace(microsecond=0)  # status has whole seconds, so that a restarted operator computes the same
     state = not_before(state, now)
     if desired.deleted and (ended := _let_go(desired, observed, state, now)) is not None:
         return ended
@@ -140,7 +140,8 @@ def _between_releases(
     """Begin what is due; otherwise keep the live side as it should be, and tidy up the other one."""
     live = state.live
     if live is not None and (observed.share or observed.failover or observed.live not in {None, live.slot}):
-        # Whoever moved the requests, it was no release: nothing begins from there. What was released stands by itself.
+        # The requests were moved by something other than a release. Nothing begins from that state; the side that was
+        # released gets the requests back.
         return Decision(Switch(live.slot), state)
     begun = begin(desired, observed, state, now)
     blocked = begun if isinstance(begun, Wait) else None

@@ -153,7 +153,7 @@ class Places:
 
     def of(self, deployment: Deployment) -> Place:
         """The place of this Deployment. Raises DeploymentError for a target that this operator does not have."""
-        deleted = deployment.metadata.deletion_timestamp is not None  # and then nothing is started any more
+        deleted = deployment.metadata.deletion_timestamp is not None  # nothing is started for a deleted Deployment
         if deployment.spec.target.docker is not None and not deleted:
             check_supported(deployment.spec)
         key = deployment.key

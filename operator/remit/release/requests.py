@@ -60,7 +60,7 @@ class _Asked:
 
 def _promote(ask: _Asked) -> tuple[PipelineState, str]:
     release = ask.ongoing()
-    # On a side that is live already, what is left to skip is the bake.
+    # If the side is live already, the only stage left to skip is the bake.
     full = release.full or ask.request.full or release.promoted_at is not None
     release = replace(release, go_ahead=True, full=full)
     return replace(ask.state, release=release), f"revision {release.revision} goes on"
@@ -74,7 +74,7 @@ def _abort(ask: _Asked) -> tuple[PipelineState, str]:
 def _rollback(ask: _Asked) -> tuple[PipelineState, str]:
     desired, state, release = ask.desired, ask.state, ask.state.releasing
     if release is not None and release.failure is None and release.rollback and ask.request.revision is None:
-        # Asked for twice in a hurry, it must not lead back to what one wants to get away from.
+        # A second request in quick succession must not return to the revision that the user wants to leave.
         raise RequestRefused(f"the rollback to revision {release.revision} goes on already")
     number = ask.request.revision or _last_good(state)
     if number is None:
@@ -100,7 +100,7 @@ def _retry(ask: _Asked) -> tuple[PipelineState, str]:
     if state.releasing is not None:
         raise RequestRefused("a release goes on; abort it first")
     if last is not None and live is not None and last.outcome == "Failed" and last.revision == live.revision:
-        # It failed and is live all the same: it is released once more, to the other side.
+        # The release failed, but its side is live nevertheless. It is released once more, to the other side.
         live = replace(live, spec_hash="")
     return replace(state, live=live, settled=False, pin=None, rollback_to=None), "what the spec declares is released"
 

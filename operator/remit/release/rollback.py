@@ -50,7 +50,7 @@ def restore(ctx: Context, live: LiveSide) -> Step | None:
     ready = observed.ready(live.revision, live.slot, live.replicas)
     if observed.live != live.slot and ready:
         return Switch(live.slot)
-    # A side that this release never touched is as good as it was; any other has to be seen whole again.
+    # A side that this release did not change is as good as before; any other side must be observed as complete first.
     if not ready and (observed.live != live.slot or STRATEGIES[ctx.release.strategy].moves_replicas):
         return Wait("Restoring", f"{view.healthy} of {live.replicas} instances of the old side are healthy")
     return None if observed.converged else Wait("Converging", "requests still reach the failed side")

@@ -41,7 +41,7 @@ def provision(ctx: Context) -> Verdict:
         return Provision(ctx.slot, revision, replicas)
     if ctx.new.wanted != replicas:
         return Scale(ctx.slot, replicas)
-    # Nobody is to look at what was seen before; a rollback makes no detours.
+    # A revision that was live before needs no preview, and a rollback skips it.
     shown = ctx.release.rollback or ctx.switched or ctx.observed.preview == ctx.slot
     return None if shown else Preview(ctx.slot)
 

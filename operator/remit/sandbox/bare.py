@@ -109,7 +109,7 @@ class BareLaunch:
 
     def release(self) -> None:
         """Let the command go."""
-        with contextlib.suppress(BrokenPipeError):  # it is dead already, and its end says why
+        with contextlib.suppress(BrokenPipeError):  # the process has ended, and its exit status says why
             os.write(self._go, b"1")
         self._close(self._go)
 

@@ -111,7 +111,7 @@ def _openat2(root: int, relative: str, how: bytes) -> int:
         if descriptor >= 0:
             return descriptor
         number = ctypes.get_errno()
-        if number not in {errno.EAGAIN, errno.EINTR}:  # EAGAIN: something was renamed meanwhile, so look again
+        if number not in {errno.EAGAIN, errno.EINTR}:  # EAGAIN: a path was renamed meanwhile, so try again
             raise OSError(number, os.strerror(number), relative)
 
 

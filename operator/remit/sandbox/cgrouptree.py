@@ -104,7 +104,7 @@ def make_room() -> None:
     membership = parse_membership(Path("/proc/self/cgroup").read_text())
     for mount in parse_mounts(Path("/proc/self/mountinfo").read_text()):
         if mount.version == 2:
-            with contextlib.suppress(OSError):  # the operator says why it has no cgroups
+            with contextlib.suppress(OSError):  # the operator reports later why it has no cgroups
                 _make_room_in(_own_v2(mount, membership))
 
 
@@ -153,7 +153,7 @@ def _prepare_v2(own: Path, mount: Mount, reasons: list[str]) -> Path | None:
 
 def _step_aside(top: Path) -> None:
     """A v2 cgroup gives controllers to children only while no process is in it: move this one to a leaf beside them."""
-    if not (top / "cgroup.type").exists():  # the real root is free of the rule
+    if not (top / "cgroup.type").exists():  # the real root is exempt from the rule
         return
     members = set((top / "cgroup.procs").read_text().split())
     if members - {str(os.getpid())}:
@@ -206,7 +206,7 @@ def _lock(base: Path) -> Path | None:
             return None
         if base.exists():
             _locks[base] = descriptor
-        else:  # another operator's sweep was quicker
+        else:  # another operator removed it first
             os.close(descriptor)
     return base
 

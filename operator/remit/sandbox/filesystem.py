@@ -77,7 +77,7 @@ def private_mounts(disk_bytes: int) -> list[str]:
     size = str(disk_bytes)
     return [
         *("--proc", "/proc"),
-        # The namespace's init tells the exit code and is of the same user: nobody is to get at its memory.
+        # The namespace's init reports the exit code and runs as the same user, so its memory must not be accessible.
         *("--perms", "0555", "--size", "4096", "--tmpfs", "/proc/1", "--remount-ro", "/proc/1"),
         *("--dev", "/dev"),
         *("--perms", "1777", "--size", size, "--tmpfs", "/dev/shm"),  # noqa: S108  # the attempt's own

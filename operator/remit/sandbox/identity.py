@@ -14,7 +14,7 @@ from pathlib import Path
 
 from remit.sandbox.model import Host, Identities
 
-# Above systemd's container range (524288–1879048191) and below 2^31: assigned to nobody (systemd, UIDS-GIDS).
+# Above systemd's container range (524288–1879048191) and below 2^31, which is not assigned (systemd, UIDS-GIDS).
 _FIRST_UNASSIGNED = 1_879_048_192
 _NOBODY = 65_534
 _COUNT = 1 << 16
@@ -23,7 +23,7 @@ _READERS = _SERVICE + 1
 _CAP_SYS_ADMIN = 21
 _OTHERS_MAY_ENTER = stat.S_IXOTH
 
-# One for every kind of launch, and begun anywhere: operators on one host should not meet on a user.
+# Shared by all launchers. Starts at a random offset, so that two operators on one host rarely choose the same UID.
 slots = itertools.count(secrets.randbelow(_COUNT))
 
 
@@ -103,8 +103,8 @@ def reachable(binary: Path) -> Path:
             if folder.is_dir():
                 shutil.copytree(folder, fresh / folder.relative_to(package.parent))
         try:
-            fresh.rename(copy)  # whole or not at all
-        except OSError:  # another operator was quicker
+            fresh.rename(copy)  # the rename makes the copy appear completely or not at all
+        except OSError:  # another operator created it first
             shutil.rmtree(fresh)
     return copy / binary.relative_to(package.parent)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 
-TYPE_CHECKING = False  # typing itself would be copied by every fork
+TYPE_CHECKING = False  # every fork would copy an imported typing module
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 

@@ -15,7 +15,7 @@ import os
 import stat
 import struct
 
-TYPE_CHECKING = False  # typing itself would be copied by every fork
+TYPE_CHECKING = False  # every fork would copy an imported typing module
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -31,10 +31,10 @@ WRITE = 1 << 1 | 1 << 14 | READ
 EVERYTHING = (1 << 16) - 1
 """Every right to files that version 6 knows: also to make, remove, rename and link them."""
 
-_ON_FILES = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 14 | 1 << 15  # those that mean something for what is not a folder
-_TCP = 1 << 0 | 1 << 1  # to bind and to connect
+_ON_FILES = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 14 | 1 << 15  # the rights that apply to files other than folders
+_TCP = 1 << 0 | 1 << 1  # bind and connect
 
-_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # on every architecture
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same numbers on every architecture
 _ASK_VERSION = 1
 _PATH_BENEATH = 1
 _SCOPE_ABSTRACT_UNIX_SOCKET = 1 << 0

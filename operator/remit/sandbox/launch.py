@@ -20,7 +20,7 @@ from remit.sandbox.mounts import Mounts
 from remit.sandbox.mountuser import User
 from remit.sandbox.rlimits import RESOURCES
 
-_MOST_VARIABLES = 1500  # bubblewrap takes 9000 arguments in all, and a file is five of them
+_MOST_VARIABLES = 1500  # bubblewrap accepts 9000 arguments in total, and a file takes five of them
 _LIMIT_SECONDS = 10.0
 _FILE_ROOTS = ("/workspace/", "/tmp/", "/run/")  # noqa: S108  # paths inside the sandbox
 
@@ -78,10 +78,12 @@ class Launch:
             self.status_fd, status_write = self._pipe()
             user = mounts.user if mounts else _next_user(bubblewrap.identities)
             early = dict(rlimits)
-            # What others run as the same user does not count in the attempt's own user namespace.
+            # Other processes of the same user do not count in the attempt's own user namespace, so this limit is set
+            # later.
             self._late = early.pop("nproc", None) if user is None or user.shared else None
             block_read, self._block = self._pipe()
-            # The sandbox holds a writing end, too: the end of the operator must not look like its word to go on.
+            # The sandbox also holds a writing end, so that the end of the operator is not taken for its signal to
+            # continue.
             sync = self._keep(os.dup(self._block))
             self._system = encode(released(network=network, read_only_paths=read_only_paths))
             self._steps: list[tuple[object, ...]] = []
@@ -131,7 +133,7 @@ class Launch:
 
     def release(self) -> None:
         """Let it go on. Written in one piece into an empty pipe: an operator that dies here writes all or nothing."""
-        with contextlib.suppress(BrokenPipeError):  # it is dead already, and its exit says why
+        with contextlib.suppress(BrokenPipeError):  # the process has ended, and its exit status says why
             os.write(self._go, self._system)
         self._close(self._go)
 
@@ -143,8 +145,8 @@ class Launch:
         try:
             resource.prlimit(init, resource.RLIMIT_NPROC, (self._late, self._late))
         except ProcessLookupError:
-            return  # it is dead already, and its exit says why
-        except PermissionError:  # root without CAP_SYS_RESOURCE may not do it for others
+            return  # the process has ended, and its exit status says why
+        except PermissionError:  # root without CAP_SYS_RESOURCE may not set limits of other processes
             if self._user is None:
                 raise
             job = Restrict(init, self._user.uid, self._user.gid, resource.RLIMIT_NPROC, self._late)
@@ -196,7 +198,7 @@ def check(
         raise InvalidInput("a variable's name may not be empty or hold '='", field="env")
     if not working_dir.startswith("/"):
         raise InvalidInput("must be an absolute path", field="workingDir")
-    if ".." in working_dir.split("/"):  # bubblewrap makes it while it can still see the host
+    if ".." in working_dir.split("/"):  # bubblewrap creates it while the host's file system is still visible
         raise InvalidInput("may not hold '..'", field="workingDir")
     for path in files:
         if _takes_a_detour(path) or (not path.startswith(_FILE_ROOTS) and _is_own(path)):
@@ -239,7 +241,7 @@ def _next_user(identities: Identities | None) -> User | None:
 
 def _is_own(path: str) -> bool:
     """Whether nothing may be mounted over it."""
-    from remit.api.volumes import OWN_PATHS  # here, because supervisors of processes do without models
+    from remit.api.volumes import OWN_PATHS  # imported here, because supervisors of processes do not import the models
 
     return re.search(OWN_PATHS, path) is not None
 

@@ -181,7 +181,7 @@ class Mounts:
             if isinstance(each.mount, EmptyMount):
                 words += ["--perms", "0700", "--size", str(self._size(each.mount)), "--tmpfs", path]
                 continue
-            # It would make what lies within read-only, too. What is staged is read-only already.
+            # A read-only bind would make the mounts inside it read-only too. Staged mounts are read-only already.
             kind = "--ro-bind" if each.mount.read_only and number not in outer else "--bind"
             if self._stages:
                 words += [kind, staged(numbers[number]), path]

@@ -38,7 +38,7 @@ def give(folder: int, uid: int, gid: int) -> None:
 
 def _given(folder: int, uid: int, gid: int) -> list[str]:
     """Change the owner of what is in `folder`, and return the folders among it."""
-    names = os.listdir(folder)  # by descriptor
+    names = os.listdir(folder)  # pathlib cannot list a descriptor
     for name in names:
         os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=False)
     return [name for name in names if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)]

@@ -177,9 +177,9 @@ def _filters(bubblewrap: Bubblewrap, system_call_filter: bytes) -> str:
         return status.stderr.decode(errors="replace").strip() or f"exit code {status.returncode}"
     if "Seccomp:\t2" not in status.stdout.decode().splitlines():
         return "the kernel took the filter and does not apply it"
-    refused = ("setarch", "--addr-no-randomize", "true")  # personality(2), which needs no privilege
+    refused = ("setarch", "--addr-no-randomize", "true")  # personality(2), which needs no privileges
     if shutil.which(refused[0], path=_PATH) is None or _run(bubblewrap, *refused).returncode != 0:
-        return ""  # this one cannot tell: it fails by itself
+        return ""  # the program fails for another reason, so it cannot show whether the filter works
     if _run(bubblewrap, *refused, system_call_filter=system_call_filter).returncode == 0:
         return "a call that the filter refuses went through"
     return ""
@@ -269,7 +269,7 @@ def _run(
         launch.begun()
         process.wait(_TIMEOUT_SECONDS, start=True)
         launch.release()
-        launch.enter()  # nothing here outlasts this process, and so need not be on record
+        launch.enter()  # no process started here outlives this process, so none needs a record
         process.wait(_TIMEOUT_SECONDS)
         said = [os.pread(file.fileno(), _MOST_SAID, 0) for file in (stdout, stderr)]
         return subprocess.CompletedProcess(argv, 1 if process.returncode is None else process.returncode, *said)

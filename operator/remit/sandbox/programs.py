@@ -49,7 +49,8 @@ def _candidates(program: str) -> Iterator[Path]:
     if "/" in program:
         yield Path(os.path.normpath(program)) if program.startswith("/") else Path("/nonexistent")
         return
-    for folder in sorted(_folders(), key=lambda folder: folder.name == "shims"):  # which start something else
+    # Shims last, because they start another program.
+    for folder in sorted(_folders(), key=lambda folder: folder.name == "shims"):
         yield folder / program
 
 
@@ -61,14 +62,14 @@ def _folders() -> Iterator[Path]:
     home = Path(os.path.expanduser("~"))  # noqa: PTH111  # as it is where there is none
     for top, patterns in ((home, _BELOW_HOME), (Path("/"), [pattern[1:] for pattern in _ELSEWHERE])):
         for pattern in patterns:
-            # The newest version first, as far as names tell.
+            # In descending order of names, so that the newest version usually comes first.
             yield from sorted(top.glob(pattern), reverse=True)
 
 
 def _is_program(path: Path) -> bool:
     try:
         return path.is_file() and os.access(path, os.X_OK)
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # not a valid file name
         return False
 
 

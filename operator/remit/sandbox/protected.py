@@ -78,7 +78,7 @@ class Protected:
                 found = _id(os.fstat(here))
                 if found in self._themselves:
                     return self._themselves[found]
-                if found == before == root:  # not `/` as it is mounted elsewhere, too
+                if found == before == root:  # excludes `/` that is also mounted elsewhere
                     return None
                 before = found
                 above = _above(here)

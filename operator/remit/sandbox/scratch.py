@@ -13,7 +13,8 @@ from pathlib import Path
 from remit.errors import OutcomeUnknown
 
 _PREFIX = "remit-scratch-"
-_ENTER_ONLY = 0o711  # another user, which attempts of root's are, must get to a folder whose name it knows
+# Attempts run as other users if the operator is root; they must be able to enter a folder whose name they know.
+_ENTER_ONLY = 0o711
 
 
 @functools.cache
@@ -28,7 +29,7 @@ def scratch() -> Path:
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
     folder.chmod(_ENTER_ONLY)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)  # held open until this process ends, however it ends
+    fcntl.flock(descriptor, fcntl.LOCK_EX)  # held until this process ends, however it ends
     return folder
 
 
@@ -77,7 +78,7 @@ def _empty(top: int) -> None:
             try:
                 for each in os.listdir(inner):  # noqa: PTH208  # by descriptor
                     if _is_folder(inner, each):
-                        os.chmod(each, stat.S_IRWXU, dir_fd=inner)  # to move a folder is to write its `..`
+                        os.chmod(each, stat.S_IRWXU, dir_fd=inner)  # moving a folder writes its entry `..`
                         moved += 1
                         os.rename(each, f".remit-moved-{os.getpid()}-{moved}", src_dir_fd=inner, dst_dir_fd=top)
                     else:

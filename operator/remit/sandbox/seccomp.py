@@ -42,12 +42,13 @@ _AUDIT_ARCHITECTURES = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}
 _X32_BIT = 0x4000_0000
 _NO_CALL = 0xFFFF_FFFF
 
-_NEW_TIME_NAMESPACE = 0x80  # in clone's flags this is part of the signal
+_NEW_TIME_NAMESPACE = 0x80  # in the flags of clone this bit is part of the signal
 _NEW_NAMESPACES = 0x7E02_0000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 _REFUSED_REQUESTS = {"TIOCSTI": 0x5412, "TIOCLINUX": 0x541C, "TIOCSETD": 0x5423}
-_PERSONALITIES = (0, 0x0008, 0x2_0000, 0x2_0008, 0xFFFF_FFFF)  # LINUX, LINUX32, with UNAME26; the last one asks
+# LINUX and LINUX32, each also with UNAME26; the last value only queries.
+_PERSONALITIES = (0, 0x0008, 0x2_0000, 0x2_0008, 0xFFFF_FFFF)
 _ALL = 0xFFFF_FFFF
-_TYPE_MASK = 0xF  # the rest are SOCK_CLOEXEC and SOCK_NONBLOCK
+_TYPE_MASK = 0xF  # the other bits are SOCK_CLOEXEC and SOCK_NONBLOCK
 _NETLINK_ROUTE = 0
 _ITSELF, _PRIO_PROCESS, _IOPRIO_WHO_PROCESS = 0, 0, 1
 _INET_PROTOCOLS = (0, socket.IPPROTO_ICMP, socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_ICMPV6)
@@ -91,7 +92,7 @@ def compile_shared_filter(machine: str, *, own_user: bool) -> bytes:
         judged[calls[name]] = _only((0, _ALL, (kind,)), (1, _ALL, (_ITSELF,)))
     refused = {**REFUSED, **REFUSED_ON_A_SHARED_HOST}
     if not own_user:
-        judged[calls["utimensat"]] = _only_null(1)  # which is futimens(3)
+        judged[calls["utimensat"]] = _only_null(1)  # this is futimens(3)
         refused |= REFUSED_TO_THE_SAME_USER
     return _compile(machine, judged, refused)
 
@@ -168,7 +169,7 @@ def _only(*allowed: tuple[int, int, Sequence[int]]) -> _Program:
     program: _Program = []
     for index, mask, values in allowed:
         program += [_load_argument(index), (_AND, 0, 0, mask)]
-        # each jumps over the values after it and the refusal
+        # Each comparison jumps over the following values and the refusal.
         program += [(_IF_EQUAL, len(values) - place, 0, value) for place, value in enumerate(values)]
         program.append(_refuse(errno.EPERM))
     return [*program, _end(_ALLOW)]

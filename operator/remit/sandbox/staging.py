@@ -46,7 +46,7 @@ def is_offered() -> bool:
     try:
         call("syscall", _MOUNT_SETATTR, -1, _empty(), 0, 0, 0)
     except OSError as error:
-        return error.errno not in {errno.ENOSYS, errno.EPERM}  # the latter by a filter of system calls
+        return error.errno not in {errno.ENOSYS, errno.EPERM}  # a filter of system calls returns EPERM
     return True
 
 
@@ -163,7 +163,7 @@ def _beneath(staged_at: str, path: str) -> int:
             try:
                 return call("syscall", _OPENAT2, outer, ctypes.addressof(name), ctypes.addressof(held), len(how))
             except OSError as error:
-                if error.errno != errno.EAGAIN:  # something was renamed meanwhile, so look again
+                if error.errno != errno.EAGAIN:  # EAGAIN: a path was renamed meanwhile, so try again
                     raise OSError(error.errno, f"{path}: {os.strerror(error.errno or 0)}") from None
     finally:
         os.close(outer)

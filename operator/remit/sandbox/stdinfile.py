@@ -24,7 +24,8 @@ from remit.sandbox.mountuser import Owned, choose_user, user_of
 
 _ROOT: Final = 0
 _FIND: Final = os.O_PATH | os.O_CLOEXEC
-_READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK  # of a lease that somebody holds
+# O_NONBLOCK: do not wait for another process's lease on the file.
+_READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
 
 def open_stdin_file(file: HostMount, identities: Identities | None, protected: Iterable[str]) -> int:
@@ -69,7 +70,7 @@ def _as_reader(
     choice = choose_user([Owned(volume, status.st_uid, status.st_gid)], identities, os.geteuid())
     if identities is None:
         return contextlib.nullcontext()
-    if volume.own and status.st_uid != _ROOT:  # its files change hands with it
+    if volume.own and status.st_uid != _ROOT:  # the files of the volume change their owner together with it
         return acting_as(status.st_uid, status.st_gid)
     if choice is None:
         slot = identities.uid(next(slots))

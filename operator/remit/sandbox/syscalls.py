@@ -91,7 +91,7 @@ _MACHINE = {
     "modify_ldt": (154, _ABSENT),
 }
 _WITH_A_FALLBACK = {
-    "clone3": (435, 435),  # its flags are behind a pointer, where no filter can look; libc falls back to clone
+    "clone3": (435, 435),  # the flags are behind a pointer, which a filter cannot read; libc falls back to clone
     "io_uring_setup": (425, 425),
     "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427),

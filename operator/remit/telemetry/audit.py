@@ -130,7 +130,7 @@ class AuditLog:
             self._closing = True
             self._wake.notify()
         self._writer.join(HANG_SECONDS)
-        if self._writer.is_alive():  # its file cannot be closed under it
+        if self._writer.is_alive():  # the file cannot be closed while the writer uses it
             log.error("the audit trail was not closed: its disk hangs", path=str(self.path), records=len(self._waiting))
         else:
             os.close(self._descriptor)
@@ -195,7 +195,8 @@ class AuditLog:
         for event, future in batch:
             try:
                 line, head = encode(event, head, self._clock(), self._redactor)
-            except Exception as error:  # also of an event that is nested too deeply, or too large for the memory left
+            # Also for an event that is nested too deeply, or too large for the available memory.
+            except Exception as error:
                 why = str(error) or type(error).__name__
                 future.set_exception(AuditUnavailable(f"an event cannot be recorded: {why}"))
             else:
@@ -260,7 +261,7 @@ class AuditLog:
         self._check_untouched()
         try:
             _write_fully(self._descriptor, data)
-        except BaseException as error:  # a full disk can be cleared: take back what was half written and stay usable
+        except BaseException as error:  # a full disk can be freed: remove the partial line and stay usable
             try:
                 os.ftruncate(self._descriptor, self._size)
             except OSError:
@@ -268,7 +269,8 @@ class AuditLog:
             raise
         try:
             os.fsync(self._descriptor)
-        except BaseException as error:  # after a failed fsync nobody knows what is on disk, so there is no carrying on
+        # After a failed fsync the content of the disk is unknown, so the trail cannot continue.
+        except BaseException as error:
             self._broken = f"{self._where}: sync failed: {error}; restart to recover"
             raise AuditUnavailable(self._broken) from error
         self._size += len(data)
@@ -316,7 +318,7 @@ def _open(path: Path) -> int:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not os.path.samestat(os.fstat(descriptor), path.stat()):
-            raise BlockingIOError  # its holder began the next file meanwhile
+            raise BlockingIOError  # the holder of the lock began the next file meanwhile
         _sync_directory(path.parent)
     except OSError as error:
         os.close(descriptor)
@@ -359,7 +361,7 @@ def _recover(descriptor: int, path: Path) -> tuple[Anchor, int, int]:
     dropped = 0
     if not tail.endswith(b"\n"):
         with contextlib.suppress(ValueError):
-            if parse_line(tail)[1]:  # all but its newline was written
+            if parse_line(tail)[1]:  # the line was written except for its newline
                 _write_fully(descriptor, b"\n")
                 os.fsync(descriptor)
                 return _anchor(tail), size + 1, 0

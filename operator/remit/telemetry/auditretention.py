@@ -43,7 +43,7 @@ def remove(path: Path, files: Sequence[Path], why: str, append: Callable[[AuditE
     heads = [(each, last_record(each)) for each in oldest]
     append(AuditEvent(kind="retention", removed=[f"{each.name} {head}" for each, head in heads], message=why))
     gone = []
-    for each, _ in heads:  # oldest first: the trail has no gap, whenever this ends
+    for each, _ in heads:  # oldest first, so that the trail has no gap if this is interrupted
         each.unlink(missing_ok=True)
         gone.append(each)
     with contextlib.suppress(OSError):

@@ -60,13 +60,13 @@ def encodings(value: str | bytes) -> frozenset[bytes]:
     with contextlib.suppress(UnicodeDecodeError):
         text = raw.decode()
     if text and "\n" in text:
-        # Without its indentation and "\r": programs print such lines without them.
+        # Also each line without its indentation and "\r", because programs print lines in this form.
         lines = (line.strip() for line in text.split("\n"))
         forms.update(line.encode() for line in lines if len(line) >= _MIN_LINE_LENGTH)
     if len(raw) <= PIECE:
         forms.update(_base64_cores(raw), _base64_lines(raw), (raw.hex().encode(), raw.hex().upper().encode()))
         if text:
-            in_quotes = shlex.quote(f" {text}")[2:-1]  # also in the middle of a longer word
+            in_quotes = shlex.quote(f" {text}")[2:-1]  # the value may also be quoted in the middle of a longer word
             quoted = repr(text)[1:-1], json.dumps(text)[1:-1], quote(text, safe=""), in_quotes
             forms.update(form.encode() for form in quoted)
     return frozenset(piece for form in forms for piece in _pieces(form))

@@ -29,8 +29,8 @@ _OURS: Final = frozenset({"level", "timestamp"})
 _FIRST: Final = ("timestamp", "level", "logger", "message")
 _QUIET: Final = {"aiohttp.access": "warning", "asyncio": "warning", "docker": "info", "urllib3": "info"}
 
-# What a terminal, a pager or a log shipper may take for a command or a line's end: controls, line and paragraph
-# separators, and the marks that reorder text.
+# Characters that a terminal, a pager or a log shipper may interpret as a command or as the end of a line: controls,
+# line and paragraph separators, and marks that reorder text.
 _UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -179,7 +179,7 @@ def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
         line = orjson.dumps(event).decode()
     except TypeError:  # a lone surrogate or an integer beyond 64 bits
         line = orjson.dumps(_plain(event)).decode()
-    # JSON has escaped the first 32 itself; the rest can only stand inside strings.
+    # JSON has escaped the first 32 characters; the others can occur only inside strings.
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", line)
 
 

@@ -47,7 +47,7 @@ class Metrics:
 
         self.words: Final = Words()
 
-        # Tasks. Gauges of what there is are read from the informer's cache at each scrape.
+        # Tasks. Gauges of existing objects are computed from the informer's cache at each scrape.
         self.tasks: Final = self._gauge("remit_tasks", "Tasks that exist, by their phase.", "phase")
         self.task_finished: Final = self._counter(
             "remit_task_finished_total",
@@ -60,7 +60,8 @@ class Metrics:
         self.task_unusual: Final = self._counter(
             "remit_task_unusual_total", "Quantities of runs that differ much from the runs before.", "quantity"
         )
-        for quantity in ("Duration", "Memory", "Cpu"):  # so that the first one is seen as an increase
+        # Initialized, so that the first increment is visible as an increase.
+        for quantity in ("Duration", "Memory", "Cpu"):
             self.task_unusual.labels(quantity)
         self.task_queue: Final = self._histogram(
             "remit_task_queue_seconds", "From a task's admission to its first start.", _DELAYS
@@ -68,7 +69,7 @@ class Metrics:
         self.tasks_running: Final = self._gauge("remit_tasks_running", "Attempts that are running.", "backend")
         self.tasks_queued: Final = self._gauge("remit_tasks_queued", "Tasks that wait for their turn.", "reason")
 
-        # Attempts, each counted once: when status tells how it ended.
+        # Attempts, each counted once, when status has its outcome.
         ran = ("operation", "backend")
         self.task_retries: Final = self._counter(
             "remit_task_retries_total", "Attempts that failed and are followed by another one.", *ran, "reason"
@@ -198,7 +199,7 @@ class Metrics:
         self.circuit_trips: Final = self._counter(
             "remit_circuit_trips_total", "How often a circuit was opened.", "operation"
         )
-        # The names are those of client-go, which dashboards and alerts for controllers know.
+        # The names are those of client-go, which common dashboards and alerts for controllers use.
         self.workqueue_depth: Final = self._gauge("workqueue_depth", "Keys that wait for a worker.", "name")
         self.workqueue_adds: Final = self._counter(
             "workqueue_adds_total", "Keys added; a key that waits already is not counted.", "name"

@@ -16,7 +16,7 @@ from typing import Final
 from remit.telemetry.encodings import MIN_LENGTH, PIECE
 
 _FEW: Final = 64
-# Allowed work, in steps of about 50 ns: 65,536, plus one for each byte of the text.
+# Maximum work, in steps of about 50 ns: 65,536, plus one for each byte of the text.
 _ALLOWED: Final = 1 << 16
 _FIND_FOR_EACH_BYTE: Final = 1 / 8
 _LOOK_UP: Final = 8
@@ -72,7 +72,8 @@ class MultiPattern:
             for position in range(max(0, len(data) - self._longest + 1), len(data)):
                 if data[position : position + MIN_LENGTH] in self._starts or position > len(data) - MIN_LENGTH:
                     rest = data[position:]
-                    after = bisect_right(self._ordered, rest)  # what begins with it comes right after it
+                    # Patterns that begin with `rest` follow it directly in the order.
+                    after = bisect_right(self._ordered, rest)
                     if after < len(self._ordered) and self._ordered[after].startswith(rest):
                         return position
             return len(data)
@@ -102,8 +103,8 @@ class MultiPattern:
                     return
                 if same == len(before):
                     yield position, position + same
-                    break  # the longest that begins here
-                window = window[:same]  # a longer one would stand between `before` and this
+                    break  # the longest pattern that begins here
+                window = window[:same]  # a longer match would be between `before` and this one in the order
 
 
 def _alike(one: bytes, other: bytes) -> int:

@@ -133,5 +133,5 @@ def _secrets(environ: Mapping[str, str]) -> list[str]:
 def _is_installed() -> bool:
     try:
         return importlib.util.find_spec(_PACKAGE) is not None
-    except ModuleNotFoundError:  # of a package around it
+    except ModuleNotFoundError:  # a parent package is missing
         return False

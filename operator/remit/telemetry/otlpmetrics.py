@@ -127,7 +127,7 @@ class _Series:
     def point(self, labels: _Labels, began: int, now: int) -> HistogramDataPoint:
         own = [count - below for below, count in zip([0, *self.counts], self.counts, strict=False)]
         total = self.counts[-1]
-        # The smallest and the largest value are not known, and optional in the protocol, though not in the SDK's types.
+        # Minimum and maximum are not known. They are optional in the protocol, but not in the SDK's types.
         extremes: dict[str, float] = {"min": None, "max": None}  # type: ignore[dict-item]
         return HistogramDataPoint(
             dict(labels), began, now, total, self.sum, own, self.bounds, **extremes, exemplars=self.examples

@@ -61,7 +61,7 @@ class _Exporter(SpanExporter):
         return result
 
     def shutdown(self) -> None:
-        if not self._is_shut_down:  # the SDK logs a second time as a mistake
+        if not self._is_shut_down:  # the SDK logs a second shutdown as an error
             self._is_shut_down = True
             self._exporter.shutdown()  # type: ignore[no-untyped-call]
 

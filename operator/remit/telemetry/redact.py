@@ -59,7 +59,7 @@ class Redactor:
         redacted = self.redact_bytes(text.encode(errors="surrogatepass"), scope)
         try:
             return redacted.decode(errors="surrogatepass")
-        except UnicodeDecodeError:  # of a secret that is no text, in the middle of a character
+        except UnicodeDecodeError:  # part of a secret that is not text, cut inside a character
             return redacted.decode(errors="replace")
 
     def redact_cut(self, text: str) -> str:
@@ -98,7 +98,7 @@ class Redactor:
             patterns.add(forms)
 
     def _remove(self, scope: str, forms: Iterable[bytes]) -> None:
-        scoped = self._scopes.get(scope, MultiPattern())  # gone if it held nothing
+        scoped = self._scopes.get(scope, MultiPattern())  # missing if the scope had no secrets
         for patterns in (self._all, scoped):
             patterns.remove(forms)
         if scope != _EVERYWHERE and not scoped:
@@ -116,7 +116,7 @@ class RedactedStream:
         """How many masks were put into what was shown so far."""
         self._patterns = patterns
         self._held = b""
-        self._covered = 0  # how much of what is held belongs to a secret whose mask is already out
+        self._covered = 0  # number of held bytes that belong to a secret whose mask was written already
 
     def feed(self, chunk: bytes) -> bytes:
         """What can be shown after `chunk`."""

@@ -52,7 +52,7 @@ def opened(path: Path, stop: threading.Event | None = None) -> Iterator[TrailFil
     `OSError`; `FileNotFoundError` when there is not one.
     """
     with ExitStack() as stack:
-        # Held open first: should it be closed under a number now, it is still read, and only once.
+        # Opened first: if it is renamed to a numbered segment now, it is still read, and only once.
         newest = stack.enter_context(open_regular(path)) if path.exists() else None
         held = os.fstat(newest.fileno()) if newest else None
         closed = segments(path)

@@ -20,7 +20,7 @@ _MOST_SPANS: Final = 200
 """Limit of one line. Beyond it the text has no colours, because browsers are slow with many elements."""
 _MOST_CODES: Final = 64
 _SEQUENCE: Final = re.compile(
-    r"\x1b\[([0-9:;]*)m"  # colours and the like
+    r"\x1b\[([0-9:;]*)m"  # colours and other attributes
     r"|\x1b\[[0-?]{0,64}[ -/]{0,8}[@-~]"
     r"|\x1b[\]PX^_][^\x07\x1b]{0,4096}(?:\x07|\x1b\\)"
     r"|\x1b[ -/]{0,4}[0-~]"
@@ -129,7 +129,7 @@ def _colour(codes: list[int]) -> int | None:
         red, green, blue = codes[:3]
         del codes[:3]
         return _nearest(min(red, 255), min(green, 255), min(blue, 255))
-    codes.clear()  # what is left of it is no code of its own
+    codes.clear()  # the rest of an incomplete sequence is not a code
     return None
 
 

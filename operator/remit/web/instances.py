@@ -65,7 +65,7 @@ def folders(state_dirs: Sequence[Path], key: str) -> Find:
 def pods(kube: Kube, deployment: Object) -> Find:
     """The pods of a Deployment whose target is Kubernetes."""
 
-    begin = f"{deployment['metadata']['name']}-"  # what is left begins with the side
+    begin = f"{deployment['metadata']['name']}-"  # the rest of the name begins with the side
 
     def read(name: str, pod: Object) -> Callable[[], AsyncGenerator[LogChunk, None]]:
         wanted = Wanted(streams=("stdout",), tail=_TAIL_LINES)

@@ -61,7 +61,7 @@ class Streams:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # this is one
         self._open.add(task)
-        session.streams += 1  # before anything is awaited, so that requests of one moment are counted
+        session.streams += 1  # incremented before the first await, so that concurrent requests are counted
         session.viewer.streams += 1
         try:
             return await self._serve(request, session, show, events)
@@ -74,7 +74,7 @@ class Streams:
         self, request: web.Request, session: Session, show: Show, events: Callable[[], Events] | None
     ) -> web.StreamResponse:
         await session.viewer.open()
-        await self._rendered(request, session, show)  # what is wrong from the start is an answer of its own
+        await self._rendered(request, session, show)  # an error here gets its own response
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no"}
         )
@@ -87,7 +87,7 @@ class Streams:
         except TimeoutError:
             if request.transport is not None:
                 request.transport.abort()
-        except Exception as error:  # no other answer can be given any more
+        except Exception as error:  # the response has begun, so its status cannot change
             is_gone = isinstance(error, web.HTTPNotFound) or (isinstance(error, ApiError) and error.status == 404)
             if not is_gone and not isinstance(error, RemitError):
                 log.exception("a live page broke off", path=request[PATH])
@@ -103,7 +103,7 @@ class Streams:
         events: Callable[[], Events] | None,
         response: web.StreamResponse,
     ) -> None:
-        turn = asyncio.Lock()  # events of two sources are not written into each other
+        turn = asyncio.Lock()  # events of two sources must not be interleaved
 
         async def send(name: str, data: Any) -> None:
             packet = b"event: " + name.encode() + b"\ndata: " + orjson.dumps(data) + b"\n\n"
@@ -146,7 +146,7 @@ class Streams:
             if feeding.done() and (error := feeding.exception()) is not None:
                 log.debug("what a page follows broke off", error=repr(error))
                 await send("broken", str(error) if isinstance(error, RemitError) else "what is followed here broke off")
-                feeding = asyncio.get_running_loop().create_future()  # told once
+                feeding = asyncio.get_running_loop().create_future()  # completed once
             await asyncio.sleep(_APART_SECONDS)
             await viewer.changed(version, every - _APART_SECONDS)
 

@@ -151,7 +151,7 @@ async def _batches(chunks: AsyncGenerator[P, None]) -> AsyncGenerator[list[P], N
             yield batch
             if last:
                 break
-        await filling  # raises what went wrong
+        await filling  # raises the reader's error
     finally:
         filling.cancel()
         await asyncio.gather(filling, return_exceptions=True)
@@ -209,7 +209,7 @@ async def download(
     """All that is kept of one stream of one attempt. Raises `RemitError`."""
     chunks = TaskLogs(viewer.state_dirs, Wanted(streams=(stream,))).once(task, number)
     async with contextlib.aclosing(chunks):
-        first = await anext(chunks, None)  # what is wrong is told before the answer begins
+        first = await anext(chunks, None)  # raises errors before the response begins
         name = f"{task.metadata.name}-{number}-{stream}.log"
         response = web.StreamResponse(
             headers={

@@ -81,7 +81,7 @@ class TrafficMeter:
             try:
                 async with asyncio.timeout(_LOOK_SECONDS):
                     return await live_proxy(state_dir / "traffic", key)
-            except (OSError, DeploymentError):  # a timeout is an OSError
+            except (OSError, DeploymentError):  # TimeoutError is a subclass of OSError
                 continue
         return None
 

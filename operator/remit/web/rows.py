@@ -144,7 +144,8 @@ def moment(text: object) -> float | None:
         time = datetime.datetime.fromisoformat(text) if isinstance(text, str) else None
     except ValueError:
         return None
-    if time is None or time.tzinfo is None or not 1 < time.year < datetime.MAXYEAR:  # no zone leads beyond
+    # Times at the limits cannot be converted to other time zones.
+    if time is None or time.tzinfo is None or not 1 < time.year < datetime.MAXYEAR:
         return None
     return time.timestamp()
 

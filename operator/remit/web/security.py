@@ -31,8 +31,8 @@ HEADERS: Final = {
     ),
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
-    # Another port is another origin, and must not get the base. With no-referrer, browsers send `Origin: null` with
-    # forms.
+    # Another port is another origin and must not receive the base path. With no-referrer, browsers send `Origin: null`
+    # with forms.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -84,8 +84,8 @@ def _refusal(request: web.Request) -> web.Response | None:
         return web.Response(status=421, text="this page is served at 127.0.0.1 and localhost alone")
     site = request.headers.get("Sec-Fetch-Site", "none")
     if request.method in {"GET", "HEAD"}:
-        # A page may be linked to, and no more: what others load here, also from other ports of this host, would take
-        # notices away that are shown once, and streams and searches cost something.
+        # Other sites may link to a page, but must not load anything: such requests, also from other ports of this host,
+        # would consume notices that are shown once, and streams and searches are expensive.
         linked = request.headers.get("Sec-Fetch-Dest") == "document" and not _STREAMS.fullmatch(request.path)
         if site not in {"none", "same-origin"} and not linked:
             return web.Response(status=403, text="another site asked for this")

@@ -162,7 +162,8 @@ class PageServer:
             token = request.query.get("token", "")
         purpose = request.headers.get("Sec-Purpose", request.headers.get("Purpose", ""))
         if token and (request.method == "HEAD" or "prefetch" in purpose):
-            raise web.HTTPServiceUnavailable(text="this link is for its user")  # what failed is not kept for later
+            # Browsers do not keep a failed response for later use.
+            raise web.HTTPServiceUnavailable(text="this link is for its user")
         if token and self._logins.redeem(token):
             await self._viewer.open()
             response = web.HTTPSeeOther(f"{self.base}/")
@@ -171,7 +172,8 @@ class PageServer:
             )
             raise response
         if token:
-            raise web.HTTPSeeOther("/login?refused")  # it is of no use any more, and need not stay in the address
+            # The token cannot be used any more and should not stay in the address bar.
+            raise web.HTTPSeeOther("/login?refused")
         context = {"refused": "refused" in request.query, "of_up": self._viewer.reads_files}
         view = rendering.View("login.html", "Log in", "", context)
         return self._rendered(request, view, None)

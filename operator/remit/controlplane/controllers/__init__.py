@@ -41,7 +41,7 @@ class Controllers:
         self._namespaces.resync()
         self._garbage.resync()
         self._cluster.store.listen(self._on_change)
-        with contextlib.suppress(WriteAbandoned):  # the work is taken up again
+        with contextlib.suppress(WriteAbandoned):  # the reconciliation is repeated
             await self._cluster.store.durable()
         self._awake.set()
         self._tasks = [asyncio.create_task(self._work()), asyncio.create_task(self._expire())]
@@ -54,7 +54,8 @@ class Controllers:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _on_change(self, change: Change) -> None:
-        self._crds.on_change(change)  # at once: what a CRD declares is served when its create is answered
+        # Synchronously, so that a CRD is served when the request that created it is answered.
+        self._crds.on_change(change)
         self._namespaces.on_change(change)
         self._garbage.on_change(change)
         self._awake.set()
@@ -71,7 +72,7 @@ class Controllers:
                     self._retrying = loop.call_later(RETRY_SECONDS, self._retry)
                 if any(len(controller.due) for controller in controllers):
                     self._awake.set()
-                    await asyncio.sleep(0)  # requests have their turn
+                    await asyncio.sleep(0)  # let requests run
 
     def _retry(self) -> None:
         self._retrying = None

@@ -34,7 +34,7 @@ class CrdController:
             for record in records:
                 try:
                     step(record)
-                except Exception as error:  # one bad CRD keeps neither the others nor the server from starting
+                except Exception as error:  # one invalid CRD must not keep the others or the server from starting
                     log.exception("crd_not_served", crd=record.name, error=str(error))
 
     def on_change(self, change: Change) -> None:
@@ -94,20 +94,20 @@ class CrdController:
         if self._served.get(name) == served:
             return
         try:
-            _SCHEMA.decode(crd)  # what is stored may be from a version that checked less
+            _SCHEMA.decode(crd)  # a stored CRD may be from a version that validated less
             resources = resources_of(crd)
         except (schema.Invalid, schema.Undecodable) as error:
             log.warning("crd_not_served", crd=name, error=str(error), exc_info=False)
             return
         self._served[name] = served
         self._cluster.registry.replace(spec["group"], spec["names"]["plural"], resources)
-        # Compiled schemas have many objects and no cycles, and are freed by their last reference. A garbage collection
-        # that goes over those of a hundred large CRDs would hold up the event loop for a quarter of a second.
+        # Compiled schemas consist of many objects without cycles and are freed by reference counting. A garbage
+        # collection that traverses those of a hundred large CRDs would block the event loop for a quarter of a second.
         gc.freeze()
 
     def _withdraw(self, name: str) -> None:
         self._served.pop(name, None)
-        plural, _, group = name.partition(".")  # a CRD is named so: validation sees to it
+        plural, _, group = name.partition(".")  # validation ensures that a CRD has this form of name
         self._cluster.registry.replace(group, plural, [])
 
     def _empty(self, stored_as: str) -> bool:
@@ -117,6 +117,6 @@ class CrdController:
         for record in store.latest_all(stored_as):
             if resource is not None:
                 delete_record(self._cluster, resource, record, DeleteOptions())
-            else:  # the CRD was never served: nobody could release a finalizer
+            else:  # the CRD was never served, so no client could remove a finalizer
                 store.remove(stored_as, record.load())
         return not store.latest_all(stored_as)

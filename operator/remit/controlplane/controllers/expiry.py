@@ -19,7 +19,7 @@ def expire_events(cluster: Cluster, life: timedelta = EVENT_LIFE) -> int:
         try:
             old = _last_seen(event) < limit
         except (AttributeError, KeyError, TypeError, ValueError):
-            old = True  # nobody can say how old it is, and no server would take it today
+            old = True  # the age cannot be determined, and the server would refuse such an Event today
         if old and cluster.store.latest("events", record.namespace, record.name) is record:
             cluster.store.remove("events", event)
             expired += 1

@@ -94,7 +94,8 @@ def json_mistake(error: orjson.JSONDecodeError, body: bytes) -> str:
     """What Go's decoder says of the same text."""
     if error.pos >= len(body.decode("utf-8", "replace").rstrip()):
         return "unexpected end of JSON input"
-    character = error.doc[error.pos : error.pos + 1] or body[:1].decode("latin-1")  # no text at all has no position
+    # A document that is empty has no position.
+    character = error.doc[error.pos : error.pos + 1] or body[:1].decode("latin-1")
     return f"invalid character '{character}' looking for beginning of value"
 
 
@@ -142,4 +143,4 @@ def load_yaml(body: bytes) -> Any:
     except yaml.YAMLError as error:
         text = re.sub(r"\s+", " ", str(error))
         raise ValueError(f"yaml: {text}") from None
-    return _as_read_by_go(loaded, _INTEGERS - 1)  # Go makes JSON of it first
+    return _as_read_by_go(loaded, _INTEGERS - 1)  # Go converts YAML to JSON first

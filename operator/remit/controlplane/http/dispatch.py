@@ -86,7 +86,7 @@ class Dispatcher:
         try:
             return await self._write(path, target, request, accepted)
         except Failure:
-            await self._cluster.store.durable()  # the refusal may speak of a write that is still on its way
+            await self._cluster.store.durable()  # the refusal may be based on a write that is not yet durable
             raise
 
     def _document(self, request: ApiRequest) -> Answer:

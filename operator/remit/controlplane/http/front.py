@@ -65,7 +65,7 @@ class Front:
         else:
             response = _refuse(unauthorized(), http, None)
             self._metrics.refuse(response.status)
-        response.force_close()  # a connection is kept open for clients alone
+        response.force_close()  # connections are kept open only for authenticated clients
         return response
 
     async def _answer(self, http: web.BaseRequest, body: bytes | None = None) -> web.StreamResponse:
@@ -110,7 +110,7 @@ class Front:
         response = web.StreamResponse(headers={"Content-Type": JSON} | _UNCACHED | headers)
         response.enable_chunked_encoding()
         self._watches.add(watch)
-        if self._stopping:  # it was asked for before, and begins only now
+        if self._stopping:  # the server began to stop after the request arrived
             watch.stop()
         try:
             await response.prepare(http)

@@ -56,7 +56,7 @@ class Listener(web.Server):
 
     def __init__(self, handler: Any, tls: ssl.SSLContext, *, descriptors: int) -> None:
         logger = RequestLogger(__name__, lambda: self._log_limited("malformed_request"))
-        # Compressed bodies are not unpacked, as in kube-apiserver.
+        # Compressed bodies are not decompressed, as in kube-apiserver.
         super().__init__(handler, access_log=None, keepalive_timeout=IDLE_SECONDS, auto_decompress=False, logger=logger)
         self._tls = tls
         self._most = max(16, min(MOST_CONNECTIONS, descriptors // 2))
@@ -118,7 +118,7 @@ class Listener(web.Server):
                 await asyncio.sleep(_ACCEPT_PAUSE)
                 continue
             if len(self._unauthenticated) >= self._most_unauthenticated:
-                await asyncio.sleep(_FULL_PAUSE)  # many clients at once finish their handshakes meanwhile
+                await asyncio.sleep(_FULL_PAUSE)  # other clients finish their handshakes meanwhile
             self._admit(_Connection(sock))
 
     def _admit(self, connection: _Connection) -> None:
@@ -148,7 +148,7 @@ class Listener(web.Server):
     def _on_handshake_done(self, connection: _Connection, task: asyncio.Task[None]) -> None:
         if task.cancelled() or task.exception() is not None:
             self._release(connection)
-            asyncio.get_running_loop().call_soon(connection.sock.close)  # after its transport, if it had one
+            asyncio.get_running_loop().call_soon(connection.sock.close)  # after the transport, if there was one
 
     def _expire(self, connection: _Connection) -> None:
         if connection in self._unauthenticated:

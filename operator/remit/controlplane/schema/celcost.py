@@ -117,7 +117,7 @@ def size_of(value: Any) -> int:
     """Bytes of JSON."""
     try:
         return len(orjson.dumps(value))
-    except TypeError:  # nested too deeply, or no JSON
+    except TypeError:  # nested too deeply, or not JSON
         return _MANY
 
 

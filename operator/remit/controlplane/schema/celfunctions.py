@@ -157,7 +157,7 @@ def _format(template: str, values: list[Any]) -> str | None:
         value = next(rest)
         if match[1]:
             if len(match[1]) > 2:
-                raise ValueError(match[0])  # no number has a thousand digits worth showing
+                raise ValueError(match[0])  # longer numbers are not useful to show
             return f"{float(value):.{match[1]}{match[2]}}"
         return _FORMATS[match[2]](value)
 

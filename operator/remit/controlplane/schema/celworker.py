@@ -84,7 +84,7 @@ def evaluate(evaluation: Evaluation, expression: Expression, message: Expression
             return Outcome(holds=True)
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # a panic of the library is no Exception
+    except BaseException as error:  # a panic of the library is not a subclass of Exception
         return Outcome(error=str(error) or type(error).__name__)
     return Outcome(message=_message(message, variables))
 
@@ -196,14 +196,14 @@ _compiled: Final = functools.lru_cache(maxsize=200)(compile_expression)
 
 def main() -> None:
     """Answer requests until the server closes the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches only the server, which ends this process
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     _send(answers, b"")
     while head := requests.read(_LENGTH.size):
         evaluation = Evaluation(*pickle.loads(requests.read(_LENGTH.unpack(head)[0])))  # noqa: S301 - from the server
-        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)  # its signal ends the process
+        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)  # the timer's signal ends the process
         started = time.process_time()
         message = evaluation.message_source
         outcome = evaluate(evaluation, _compiled(evaluation.source), _compiled(message) if message else None)

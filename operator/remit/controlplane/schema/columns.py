@@ -45,7 +45,7 @@ class Columns:
             else [_custom(c, find) for c, find in _readable(source or [_AGE])]
         )
         name = _path(".metadata.name")
-        # An Event is read for what happened: its name comes last, and only in the wide form.
+        # For Events, what happened matters most, so the name is the last column and shown only in the wide form.
         columns = [*declared, ({**_NAME, "priority": 1}, name)] if source == "Event" else [(_NAME, name), *declared]
         self.definitions: list[dict[str, Any]] = [definition for definition, _ in columns]
         self._cells = [cell for _, cell in columns]

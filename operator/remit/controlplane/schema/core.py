@@ -198,7 +198,7 @@ class CoreSchema(Schema):
 
     def validate(self, obj: Raw, old: Raw | None = None, budget: Budget | None = None) -> list[Cause]:
         causes = super().validate(obj, old, budget)
-        if self._of_crds:  # what is missing is empty to Go, and named further in by the rules of CRDs
+        if self._of_crds:  # Go takes a missing field as empty, and the rules for CRDs report it at a deeper path
             causes = [cause for cause in causes if cause.reason != "FieldValueRequired"]
         return causes if causes or self._rules is None else self._rules(obj, old)
 

@@ -96,7 +96,7 @@ def _items(value: list[Any], rules: SchemaDict) -> dict[str, Child] | None:
     elements = [item_element(item, rules) for item in value]
     if None in elements:
         return None
-    # Of an item that is there twice the first is looked at, as the schema forbids it anyway.
+    # If an item occurs twice, the first one is used; the schema does not allow duplicates anyway.
     found: dict[str, Child] = {}
     for element, item in zip(elements, value, strict=True):
         found.setdefault(str(element), Child(item, rules.get("items")))

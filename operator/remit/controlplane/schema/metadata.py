@@ -81,7 +81,7 @@ def _names(metadata: dict[str, Any], rule: Callable[[str], list[str]]) -> list[C
     name, prefix = metadata.get("name") or "", metadata.get("generateName") or ""
     causes = []
     if prefix:
-        # More follows, so a dash at the end of the prefix is not at the end of the name.
+        # A suffix is appended, so a dash at the end of the prefix is not at the end of the name.
         causes += _each("metadata.generateName", prefix, rule(prefix[:-1] + "a" if prefix[-1] == "-" else prefix))
     if not name:
         return [*causes, required("metadata.name", "name or generateName is required")]
@@ -108,7 +108,7 @@ def _labels(labels: dict[str, str]) -> list[Cause]:
 def _annotations(annotations: dict[str, str]) -> list[Cause]:
     causes: list[Cause] = []
     for key in annotations:
-        # Annotations may have a prefix in upper case, unlike labels.
+        # The prefix of an annotation may contain upper case letters, unlike that of a label.
         causes += _each("metadata.annotations", key, naming.qualified_name(key.lower()))
     if sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items()) > _ANNOTATIONS_LIMIT:
         causes.append(too_long("metadata.annotations", f"may not be more than {_ANNOTATIONS_LIMIT} bytes"))
@@ -131,7 +131,7 @@ def _owners(references: list[dict[str, Any]]) -> list[Cause]:
         if reference.get("controller") is True:
             controllers.append(f"{reference.get('kind')}/{reference.get('name')}")
     if len(controllers) > 1:
-        # Two are named however many there are: the first, and the one that is too many.
+        # The message names two references, however many there are: the first and the superfluous one.
         for extra in controllers[1:]:
             why = (
                 'Only one reference can have Controller set to true. Found "true" in references for '

@@ -47,7 +47,7 @@ def label_name(text: str) -> list[str]:
     """DNS-1123 label: the rule for namespaces."""
     mistakes = [] if len(text) <= 63 else ["must be no more than 63 characters"]
     if not _IS_LABEL(text):
-        # A subdomain is the likely slip, and a shorter text says what to take out of it.
+        # The most likely mistake is a subdomain, and this shorter message says what to remove.
         mistakes.append("must not contain dots" if _IS_SUBDOMAIN(text) else _BAD_LABEL)
     return mistakes
 

@@ -188,7 +188,7 @@ def decode_protobuf(body: bytes) -> dict[str, Any]:
     envelope = _decode(body[len(_MAGIC) :], _UNKNOWN)
     named = envelope.get("typeMeta", {})
     api_version, kind = named.get("apiVersion", ""), named.get("kind", "")
-    # Every API group has DeleteOptions of its own that are all the same.
+    # Every API group has its own DeleteOptions, and all of them have the same fields.
     message = _DELETE_OPTIONS if kind == "DeleteOptions" else _KINDS.get((api_version, kind))
     if message is None:
         raise ValueError(f'no kind "{kind}" of version "{api_version}" is read from protobuf; send JSON')

@@ -76,7 +76,7 @@ def _merge_list(live: list[Any], name: str, patch: dict[str, Any], key: str) -> 
         if not isinstance(item, dict):
             raise _malformed(f"expected an object with the merge key {key}, found {item!r}")
     if any(item.get(_PATCH) == "replace" for item in items):
-        # One such item makes the whole list be replaced by the others.
+        # One such item replaces the whole list by the other items.
         return [_plain(item) for item in items if item.get(_PATCH) != "replace"]
     merged = _merge_items(live, items, key)
     named = [item.get(key) for item in (items if order is None else order)]

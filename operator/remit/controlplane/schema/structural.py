@@ -80,7 +80,7 @@ def _node(schema: dict[str, Any], path: str, causes: list[Cause], *, resource: b
     if isinstance(additional, dict):
         node.additional = _node(additional, f"{path}.additionalProperties", causes)
     elif additional is not None:
-        node.additional = Node(raw={})  # any key, and nothing is known of what objects have: as kube-apiserver does it
+        node.additional = Node(raw={})  # any key is allowed and values are not described, as in kube-apiserver
     if isinstance(schema.get("items"), dict):
         node.items = _node(schema["items"], f"{path}.items", causes)
     node.defaults = tuple(

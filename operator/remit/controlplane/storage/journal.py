@@ -167,7 +167,7 @@ class Journal:
                 if not deleted:
                     self._check(resource, obj)
                 record = _record(obj, revision, namespace, name)
-            except Exception as error:  # whatever is wrong with one object keeps no other from being served
+            except Exception as error:  # one faulty object must not keep the others from being served
                 newest.pop(key, None)
                 yield Unreadable(resource, namespace, name, revision, bool(deleted), str(error) or type(error).__name__)
                 continue

@@ -156,7 +156,7 @@ class Store:
         change = self._uncommitted.get((resource, key))
         if change is not None:
             return None if change.deleted else change.record
-        collection = self._collections.get(resource)  # without making one: threads read here too
+        collection = self._collections.get(resource)  # does not create a collection, because threads read here too
         return collection.records.get(key) if collection is not None else None
 
     def is_unreadable(self, resource: str, namespace: str, name: str) -> bool:
@@ -268,7 +268,7 @@ class Store:
             for change in batch.changes:
                 try:
                     self._commit(change)
-                except Exception:  # it is on the disk: a restart shows it
+                except Exception:  # the write is on the disk, and a restart will show it
                     log.exception("commit_not_applied", resource=change.resource, object=change.record.key)
             batch.done.set_result(None)
             if len(self._superseded) >= COMPACT_EVERY:

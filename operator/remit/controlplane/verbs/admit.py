@@ -168,7 +168,7 @@ def keep_system_metadata(obj: Object, old: Object) -> None:
     metadata.pop("selfLink", None)
     for field in _SYSTEM_METADATA:
         if field == "uid" and metadata.get("uid"):
-            continue  # another uid than the object's is a mistake, and validation says so
+            continue  # validation refuses a uid that differs from the object's
         if field in before:
             metadata[field] = before[field]
         else:

@@ -69,7 +69,7 @@ def view(resource: ServedResource, record: Record) -> bytes:
     if not resource.custom:
         return record.raw if resource.conversion is None else orjson.dumps(convert(resource, record.load()))
     schema = resource.stored_schema or resource.schema
-    remembered = record.shown  # which a thread that knows another schema may replace meanwhile
+    remembered = record.shown  # read once, because a thread with another schema may replace it meanwhile
     if remembered is not None and remembered[0] is schema:
         shown = remembered[1]
     else:

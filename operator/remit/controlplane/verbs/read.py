@@ -48,11 +48,11 @@ def list_objects(cluster: Cluster, target: RequestInfo, request: ApiRequest, acc
     asked, match = check_list_revision(request)
     selection = select(target, request.text("labelSelector"), request.text("fieldSelector"))
     limit = request.number("limit") or 0
-    request.number("timeoutSeconds")  # which a list has no use for, but refuses when it is no number
+    request.number("timeoutSeconds")  # a list does not use it, but refuses a value that is not a number
     token = request.text("continue")
     revision, start = Continue.decode(token) if token else (store.revision, "")
     require_reached(store, asked)
-    require_reached(store, revision)  # a token of another server's, or none of anybody's
+    require_reached(store, revision)  # the token may be from another server or forged
     if match == "Exact" or (asked and limit and not match and not token):
         revision = asked
     if revision < store.floor:
@@ -144,5 +144,5 @@ def join_list(resource: ServedResource, records: list[Record], metadata: dict[st
 def _without_type(resource: ServedResource, item: bytes) -> bytes:
     if item.startswith(resource.prefix):
         return b"{" + item[len(resource.prefix) :]
-    obj = orjson.loads(item)  # not written by this server
+    obj = orjson.loads(item)  # this server did not write the object, so its encoding may differ
     return orjson.dumps({key: value for key, value in obj.items() if key not in ("apiVersion", "kind")})

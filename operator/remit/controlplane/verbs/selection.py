@@ -61,7 +61,7 @@ def select(target: RequestInfo, labels: str, fields: str) -> Selection:
 
 def _field(obj: Object, path: str) -> str:
     """A field as selectors compare it; empty when the object has none."""
-    if path == "source":  # the Event's, which is an object
+    if path == "source":  # an Event's `source` is an object
         return (obj.get("source") or {}).get("component") or obj.get("reportingComponent") or ""
     value: Any = obj
     for part in path.split("."):

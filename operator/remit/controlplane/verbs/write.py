@@ -57,7 +57,7 @@ def _create(
     generated = not obj["metadata"].get("name")
     if resource.status:
         obj.pop("status", None)
-    admit.check_size(orjson.dumps(obj))  # before the work that grows with the object
+    admit.check_size(orjson.dumps(obj))  # before the work whose cost grows with the object
     resource.schema.default(obj)
     admit.set_new_metadata(cluster, obj)
     if resource.has_generation:
@@ -129,7 +129,7 @@ def replace(
     if metadata.get("deletionTimestamp") and not _held(obj):
         if not request.dry_run:
             cluster.store.remove(resource.stored_as, to_storage(resource, old))
-        return Written(200, obj)  # with the version it had: the deletion's own is seen by watches only
+        return Written(200, obj)  # the response has the previous resourceVersion; only watches see that of the deletion
     return Written(200, _put(cluster, resource, obj, request))
 
 
@@ -244,7 +244,8 @@ def _spec(resource: ServedResource, obj: Object) -> Object:
 def _same(obj: Object, old: Object) -> bool:
     """Whether nothing changed but the times in managedFields: such a write keeps the resourceVersion."""
     new, earlier = _timeless(obj), _timeless(old)
-    return new == earlier and same(new, earlier)  # Python's own equality takes true for 1, but is quick to see a change
+    # Python's equality treats True and 1 as equal, but finds most differences quickly.
+    return new == earlier and same(new, earlier)
 
 
 def _timeless(obj: Object) -> Object:
@@ -255,7 +256,7 @@ def _timeless(obj: Object) -> Object:
 
 def _track(cluster: Writer, target: RequestInfo, old: Object | None, obj: Object, request: ApiRequest) -> None:
     if target.resource.status and not target.subresource:
-        # The main endpoint does not own status, not even what its default put there. Metadata stays shared.
+        # The main endpoint does not own status, including its defaults. Metadata is shared with the status endpoint.
         old = old and _without_status(old)
         obj = _without_status(obj)
     track_update(
@@ -279,11 +280,12 @@ def _put(cluster: Writer, resource: ServedResource, obj: Object, request: ApiReq
     stored = to_storage(resource, obj)
     encoded = orjson.dumps(stored)
     admit.check_size(encoded)
-    if resource.custom and resource.version != resource.storage_version:  # shown is what can be read again
+    # Return the object as it will be read again, after conversion.
+    if resource.custom and resource.version != resource.storage_version:
         obj = convert(resource, orjson.loads(encoded)) | {"metadata": obj["metadata"]}
     if request.dry_run:
         return obj
     record = cluster.store.put(resource.stored_as, stored)
     if resource.version == resource.storage_version:
-        record.remember_shown(resource.schema, record.raw)  # it has just been pruned and defaulted
+        record.remember_shown(resource.schema, record.raw)  # the object was just pruned and defaulted
     return obj

@@ -103,12 +103,12 @@ def _kept(
                 retryable=False,
             )
         _check_name(where, found.path)
-        if found.size > left:  # a sparse file is not even read
+        if found.size > left:  # a sparse file that is too large is not even read
             raise too_large
         try:
             with found.open() as source:
                 stored = contents.put(found.path, source, executable=found.executable, most=left)
-        except TooLarge:  # it has grown since
+        except TooLarge:  # the file grew since its size was read
             raise too_large from None
         files.append(stored)
         left -= stored.size

@@ -37,7 +37,7 @@ class FolderStore:
         self.root = root
         self._blobs = root / "blobs"
         for folder in (root, self._blobs):
-            folder.mkdir(mode=0o711, parents=True, exist_ok=True)  # as those of the trees
+            folder.mkdir(mode=0o711, parents=True, exist_ok=True)  # the same mode as the folders of the trees
         self._trees = Trees(root / "trees", self._link)
         self._records = Records(root, elapsed or ElapsedTime())
         self._holding = Holding()
@@ -100,7 +100,7 @@ class FolderStore:
         return Kept(most_bytes, older_than, self._records.is_over, _blob_name)
 
     def _surplus(self, kept: Kept) -> Iterator[tuple[Record, Surplus]]:
-        for record in self._records.staged():  # first, as they become the others
+        for record in self._records.staged():  # staged records first, because they become kept records meanwhile
             kept.keep(record)
         yield from kept.surplus(self._records.all())
 
@@ -109,7 +109,9 @@ class FolderStore:
         try:
             os.link(blob, target)
         except OSError as error:
-            if error.errno != errno.EMLINK:  # the filesystem counts no more names of one file, such as an empty one
+            # The file system allows no more hard links to one file, which happens to common content such as the empty
+            # file.
+            if error.errno != errno.EMLINK:
                 raise
             shutil.copyfile(blob, target)
             target.chmod(0o555 if file.executable else 0o444)
@@ -140,7 +142,7 @@ class BlobWriter:
             self._hold(blob)
             if _size(blob) == size:
                 temporary.unlink()
-            else:  # there is none, or it was damaged by a machine that went down
+            else:  # there is no blob, or a crash of the machine damaged it
                 blob.parent.mkdir(mode=0o711, exist_ok=True)
                 temporary.rename(blob)
                 self._new.append(blob)

@@ -125,7 +125,7 @@ class Records:
         for levels in (2, 1):
             for folder in _inside([self._tasks], levels=levels):
                 with self._guard, contextlib.suppress(OSError):
-                    folder.rmdir()  # where it is empty
+                    folder.rmdir()  # succeeds only for an empty folder
 
     def _find(self, namespace: str, uid: str) -> Path | None:
         """The record of a task. Looks at all records once; from then on it is known which there are."""

@@ -56,7 +56,8 @@ def _write(store: ArtifactReader, file: StoredFile, top: Path, path: PurePosixPa
         try:
             with os.fdopen(descriptor, "wb") as destination, store.open(file) as source:
                 shutil.copyfileobj(source, destination, _CHUNK)
-            os.replace(temporary, path.name, src_dir_fd=parent, dst_dir_fd=parent)  # by descriptor
+            # Pathlib cannot rename relative to descriptors.
+            os.replace(temporary, path.name, src_dir_fd=parent, dst_dir_fd=parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary, dir_fd=parent)

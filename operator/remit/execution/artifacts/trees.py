@@ -21,7 +21,7 @@ class Trees:
 
     def __init__(self, root: Path, place: Place) -> None:
         self.root = root
-        # Tasks that mount an artifact are of other users: they may pass, but not look around.
+        # Tasks that mount an artifact run as other users. They may enter the folder, but not list it.
         root.mkdir(mode=0o711, parents=True, exist_ok=True)
         self._place = place
         self._guard = threading.Lock()
@@ -48,7 +48,7 @@ class Trees:
                 self._place(file, target)
             try:
                 fresh.rename(folder)
-            except OSError:  # somebody else was quicker
+            except OSError:  # another process created the folder first
                 if not folder.is_dir():
                     raise
         finally:

@@ -61,11 +61,11 @@ def creation(request: OperationRequest, container: ContainerOperation, env: Mapp
                 name: [{"HostIp": port.host_address, "HostPort": str(port.host_port)}] for name, port in ports.items()
             },
             "RestartPolicy": {"Name": _RESTART[options.restart_policy or "Never"]},
-            # From its log an operator that was restarted takes up the output of a container that is waited for.
+            # An operator that was restarted continues to read the output of a container with `wait` from this log.
             **({"LogConfig": dict(LOG)} if container.wait else {}),
         },
     }
-    if options.privileged:  # the engine takes no list of capabilities beside it
+    if options.privileged:  # the engine does not accept a list of capabilities for a privileged container
         config["HostConfig"] |= {"CapDrop": [], "CapAdd": []}
     if container.argv:
         config |= {"Entrypoint": container.argv[:1], "Cmd": container.argv[1:]}
@@ -81,7 +81,7 @@ def environment(container: ContainerOperation, request: OperationRequest) -> dic
             continue
         start = f"env[{index}].valueFrom."
         found = next((value for path, value in request.values.items() if path.startswith(start)), None)
-        if found is not None:  # an optional one may not be there
+        if found is not None:  # an optional object may not exist
             try:
                 env[variable.name] = found.decode()
             except UnicodeDecodeError:

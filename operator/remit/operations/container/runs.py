@@ -102,7 +102,7 @@ class Runs:
         except OutcomeUnknown:
             raise
         except BaseException:
-            await self._remove(id_)  # the engine may have done what it did not answer
+            await self._remove(id_)  # the engine may have carried out a request that it did not answer
             raise
         return await self._concluded(request, name, carried, ended)
 
@@ -119,7 +119,7 @@ class Runs:
         found = await self._engine.patiently(lambda client: client.inspect_container(name))
         if found is None or _labels(found).get(STARTED_BY) != request.id:
             return None
-        if found["State"]["Status"] == "created":  # it never ran
+        if found["State"]["Status"] == "created":  # the container never ran
             await self._remove(found["Id"])
             return None
         request.effect.begin(_may_run(name))
@@ -142,7 +142,7 @@ class Runs:
         except OperationFailed as error:
             if error.retryable:
                 raise
-            return False  # it is gone, or ends at this moment
+            return False  # the container is gone or is ending now
         return bool(found["State"]["Running"])
 
     async def _create(self, request: OperationRequest, container: ContainerOperation, name: str) -> str:
@@ -224,7 +224,7 @@ class Runs:
             except OperationFailed as error:
                 if error.reason != "Conflict":
                     raise
-                await asyncio.sleep(_RETRY_SECONDS)  # somebody else is removing it
+                await asyncio.sleep(_RETRY_SECONDS)  # another client is removing the container
                 continue
             return
 

@@ -55,7 +55,7 @@ def target(request: OperationRequest, schemes: Set[str], options: Set[str]) -> D
     name = f"{request.namespace}/{operation.connection.name}/{operation.connection.key}"
     tls = TlsMaterial.of(request)
     if not tls.is_empty:
-        tls.context()  # what is wrong with it is told before anything is connected to
+        tls.context()  # raises for invalid certificates before connecting
     return DatabaseServer(name, url, tls)
 
 

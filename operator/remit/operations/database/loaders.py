@@ -73,7 +73,7 @@ _LOADERS: Final[dict[str, type[Loader]]] = {
 
 def _exact() -> AdaptersMap:
     adapters = AdaptersMap(psycopg.adapters)
-    adapters.register_loader(0, _TextLoader)  # of types that psycopg does not know
+    adapters.register_loader(0, _TextLoader)  # the loader for types that psycopg does not know
     for info in psycopg.adapters.types:
         if info.name not in _OWN_LOADERS:
             adapters.register_loader(info.oid, _LOADERS.get(info.name, _TextLoader))

@@ -38,7 +38,7 @@ class _Meter:
         return self._counted(await self._stream.readline())
 
     async def readexactly(self, size: int) -> bytes:
-        if size > self.left:  # before a byte of it is held
+        if size > self.left:  # checked before any byte of it is kept
             raise _too_large()
         return self._counted(await self._stream.readexactly(size))
 
@@ -64,7 +64,8 @@ class _ErrorReplies:
     @classmethod
     def parse_error(cls, response: str) -> Exception:
         known: Exception = super().parse_error(response)  # type: ignore[misc]
-        if isinstance(known, AuthenticationWrongNumberOfArgsError):  # the driver's own business, when it connects
+        # The driver handles this error itself when it connects.
+        if isinstance(known, AuthenticationWrongNumberOfArgsError):
             return known
         return ErrorReply(response)
 

@@ -106,7 +106,7 @@ class Pools(Generic[P]):
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self.close_one(pool)
-        except Exception as error:  # nobody waits for it; its sockets close when nothing refers to it any more
+        except Exception as error:  # its result is not awaited; its sockets are closed when it is garbage-collected
             log.warning("connections to a database were not closed in order", reason=type(error).__name__)
 
     async def close(self) -> None:

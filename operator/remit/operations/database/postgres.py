@@ -32,7 +32,7 @@ from remit.policy.statements import read_statement
 _OPTIONS = frozenset({"sslmode", "application_name", "connect_timeout", "target_session_attrs"})
 _CONNECT_SECONDS = 10.0
 _CLIENT_SECONDS = 5
-# libpq reads passwords, certificates and services from the operator's home unless it is told otherwise.
+# libpq would otherwise read passwords, certificates and services from the operator's home directory.
 _OWN = {"passfile": "/dev/null", "gssencmode": "disable", "client_encoding": "UTF8"}
 _UNSET = {
     "min_protocol_version": "3.0",
@@ -43,7 +43,7 @@ _UNSET = {
 _NO_FILE = "/dev/null/none"
 """A path where nothing can be."""
 _VERIFIED = frozenset({"verify-ca", "verify-full"})
-# Under other rules a statement would not be what policy read.
+# With other settings, the server would read a statement differently from the policy check.
 _READ_BY = {"standard_conforming_strings": "on", "client_encoding": "UTF8"}
 _RETRYABLE = ("08", "40", "53", "55006", "55P03", "57P01", "57P02", "57P03", "57P05", "58000", "58030")
 """SQLSTATEs, or classes of them, after which the same statement may succeed: a connection to elsewhere, a conflict with
@@ -139,7 +139,7 @@ def _conninfo(wanted: DatabaseServer, files: contextlib.ExitStack) -> str:
 
     What the URL does not say has libpq's own default, and never what the operator's environment or home says.
     """
-    if "PGSERVICE" in os.environ:  # the one that cannot be overruled
+    if "PGSERVICE" in os.environ:  # this is the one variable that parameters cannot override
         message = "the operator's environment has PGSERVICE, which every connection would follow; start it without that"
         raise OperationFailed("ConnectFailed", message, retryable=False)
     try:
@@ -192,7 +192,7 @@ async def _pool(conninfo: str) -> Pool:
             "context": ADAPTERS,
             "cursor_factory": _Cursor,
             "connect_timeout": int(_CONNECT_SECONDS),
-            # DISCARD ALL deallocates the statements that the driver would prepare on its own, and it does not notice.
+            # The driver would prepare statements and would not notice that DISCARD ALL deallocates them.
             "prepare_threshold": None,
         },
     )
@@ -273,7 +273,7 @@ async def _set(connection: Connection, request: OperationRequest, *, local: bool
     settings = {
         **SETTINGS,
         "standard_conforming_strings": "on",
-        # The server's own clock, so that a statement ends there too when it ends here.
+        # Set on the server too, so that a statement also ends there when it times out here.
         "statement_timeout": str(max(1, int(request.timeout_seconds * 1000))),
     }
     if read_only:
@@ -337,7 +337,7 @@ async def _statement(connection: Connection, index: int, statement: SqlStatement
 async def _change(connection: Connection, statement: SqlStatement) -> dict[str, Any]:
     async with connection.cursor() as cursor:
         await cursor.execute(statement.sql.encode(), statement.parameters, binary=True)
-        count = max(0, cursor.rowcount)  # -1: of nothing that is counted
+        count = max(0, cursor.rowcount)  # -1 if the command does not count rows
         return {"status": cursor.statusmessage, "rowCount": count, "rows": []}
 
 
@@ -349,7 +349,7 @@ async def _query(connection: Connection, statement: SqlStatement, budget: _Budge
                 names = names or _names(cursor.pgresult)
                 rows.add(names, record)
         except psycopg.ProgrammingError as error:
-            # psycopg streams rows only; a statement that gives none has been performed all the same.
+            # psycopg streams only rows; a statement without rows was performed nevertheless.
             if error.sqlstate is not None or _NO_ROWS not in str(error):
                 raise
     return {"rowCount": rows.count, "truncated": rows.truncated, "rows": rows.told()}
@@ -357,7 +357,7 @@ async def _query(connection: Connection, statement: SqlStatement, budget: _Budge
 
 async def _copy(connection: Connection, statement: SqlStatement, budget: _Budget) -> dict[str, Any]:
     """What `COPY … TO STDOUT` gives: the server sends a message a row."""
-    if statement.parameters:  # the driver would write them into the statement, after policy has read it
+    if statement.parameters:  # the driver would insert them into the statement after the policy check has read it
         raise OperationFailed("StatementFailed", "COPY takes no parameters", retryable=False)
     kept, messages, truncated = bytearray(), 0, False
     async with connection.cursor() as cursor:
@@ -406,7 +406,7 @@ def _failure(error: psycopg.Error | PoolTimeout) -> OperationFailed:
     state = error.sqlstate
     if state is None and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return OperationFailed("ConnectionLost", f"{where}the connection to the server was lost")
-    if state is None:  # the driver refuses what it was given
+    if state is None:  # the driver refuses the arguments
         return OperationFailed("StatementFailed", f"{where}{error}", retryable=False)
     message = f"{where}{error.diag.message_primary} (SQLSTATE {state})"
     if state == "57014":

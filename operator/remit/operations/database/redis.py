@@ -88,7 +88,7 @@ async def _transact(pool: Pool, operation: RedisOperation, request: OperationReq
             request.effect.begin("whether the commands took place is not known")
         replies = await _execute(connection, operation, request.effect)
     except BaseException as error:
-        # What more comes on it, or in which state it is, is not known.
+        # The connection's state is unknown, and further replies may follow.
         await connection.disconnect(nowait=True)
         if isinstance(error, ConnectionError | TimeoutError):
             message = "the connection to the server was lost"
@@ -105,17 +105,17 @@ async def _begin(connection: Any, operation: RedisOperation) -> None:
     """Begin a transaction, on a server that is there: what fails here has not taken place."""
     asked: list[tuple[str, ...]] = [("PING",), ("MULTI",)]
     if operation.read_only:
-        # The server itself knows which commands only read, those of its modules too. One that has subcommands is asked
-        # about by both words.
+        # The server itself knows which commands only read, including those of its modules. For commands with
+        # subcommands, both words are queried.
         names = [name for words in operation.commands for name in (words[0], "|".join(words[:2]))]
         asked.insert(1, ("COMMAND", "INFO", *names))
     try:
         replies = await _ask(connection, asked)
-    except (ConnectionError, TimeoutError):  # it had nothing to do for a while, and was closed
+    except (ConnectionError, TimeoutError):  # the server closed the idle connection
         replies = await _ask(await _reconnected(connection), asked)
     pong, *told, begun = replies
     for refusal in (pong, begun, *told):
-        # A user who may not PING is answered too.
+        # A user without permission for PING also gets an answer.
         if isinstance(refusal, ErrorReply) and not (refusal is pong and refusal.code == "NOPERM"):
             raise _refusal(refusal, "")
     for info in told:
@@ -126,7 +126,7 @@ async def _execute(connection: Any, operation: RedisOperation, effect: Effect) -
     *queued, replies = await _ask(connection, [*operation.commands, ("EXEC",)])
     if isinstance(replies, list):
         return replies
-    effect.settle()  # one that cannot be queued, or a refusal of EXEC: nothing was performed
+    effect.settle()  # a command could not be queued, or EXEC was refused: nothing was performed
     for index, answer in enumerate(queued):
         if isinstance(answer, ErrorReply):
             raise _refusal(answer, f"spec.redis.commands[{index}]: ")
@@ -191,7 +191,8 @@ def _why(error: BaseException | None) -> str:
     """What the system said, somewhere beneath; the driver's own words may have the connection's in them."""
     while error is not None:
         if isinstance(error, OSError) and error.errno:
-            said = os.strerror(error.errno) if error.errno > 0 else str(error.strerror)  # below 0: of names
+            # Negative numbers are errors of name resolution.
+            said = os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
             return said.lower()
         error = error.__cause__ or error.__context__
     return "it does not answer"
@@ -210,7 +211,7 @@ def _must_only_read(info: Any, operation: RedisOperation) -> None:
 
 
 def _flags(info: Any) -> set[str]:
-    return {_text(flag).lower() for flag in info[2]} if info else set()  # name, arity, flags …
+    return {_text(flag).lower() for flag in info[2]} if info else set()  # the reply is: name, arity, flags …
 
 
 def _tell(operation: RedisOperation, replies: list[Any], output: OutputSink) -> OperationFailed | None:
@@ -249,7 +250,7 @@ def _json(reply: Any, level: int = 0) -> Any:
             return reply if math.isfinite(reply) else str(reply)
         case dict():
             pairs = [(_json(key, level + 1), _json(value, level + 1)) for key, value in reply.items()]
-            # Keys that are no text could be alike in JSON, such as 1 and "1".
+            # Keys that are not text could become equal in JSON, such as 1 and "1".
             texts = all(isinstance(key, bytes) for key in reply) and all(isinstance(key, str) for key, _ in pairs)
             return dict(pairs) if texts else pairs
         case list():
@@ -267,7 +268,7 @@ def _text(value: Any) -> str:
 
 def _refusal(reply: ErrorReply, where: str) -> OperationFailed:
     """Why the server performed nothing."""
-    # Redis 7 says of a transaction what the reason was, and says EXECABORT first.
+    # Redis 7 gives the reason for an aborted transaction after EXECABORT.
     said = ErrorReply(str(reply).partition("Transaction discarded because of: ")[2].rstrip(".") or str(reply))
     message = f"{where}{_words(said)}; nothing was performed"
     if said.code in _FOR_NOW:

@@ -106,7 +106,8 @@ class Access:
         self.check_folder(path)
         if path != written:
             subject = self.file.model_copy(update={"path": path, "destination": None})
-            if not written:  # what a glob matches, and no glob itself
+            # `path` was matched by the task's glob, so the request to the policy is about this path alone.
+            if not written:
                 subject = subject.model_copy(update={"glob": None, "older_than": None})
             decision = self.grant.ask(subject)
             if not decision.allowed:

@@ -363,7 +363,7 @@ _TYPES = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
 
 def _described(at: Place, info: os.stat_result) -> dict[str, Any]:
     return {
-        "path": os.fsencode(at.path).decode(errors="backslashreplace"),  # JSON holds no other bytes
+        "path": os.fsencode(at.path).decode(errors="backslashreplace"),  # JSON cannot contain other bytes
         "type": _TYPES.get(stat.S_IFMT(info.st_mode), "other"),
         "size": info.st_size,
         "mode": f"{stat.S_IMODE(info.st_mode):04o}",

@@ -90,7 +90,7 @@ def move(job: Job) -> str:
             _must_be_outside(source, target)
             _must_all_be_allowed(job, source, target)
         if not _renamed(job, source, target):
-            _copied(job, source, target)  # another file system
+            _copied(job, source, target)  # the target is on another file system
             info = source.lstat()
             if stat.S_ISDIR(info.st_mode):
                 walk(job.access, source, remove)

@@ -42,7 +42,8 @@ class FileExecutor:
 
     def __init__(self, protected: Sequence[Path] = (), download: Download | None = None) -> None:
         self._download = download
-        # Of its own: each may wait long for a disk or a server, and the loop's own few threads serve everybody.
+        # A separate pool, because each operation may wait long for a disk or a server, and the event loop's few threads
+        # serve everything else.
         self._threads = DaemonThreadPool(_THREADS, thread_name_prefix="file")
         self._protected = [str(path.resolve()) for path in protected]
 
@@ -55,7 +56,7 @@ class FileExecutor:
         async def write(chunk: bytes) -> None:
             output.write("stdout", chunk)
 
-        def emit(chunk: bytes) -> None:  # one at a time: a file larger than memory is never queued
+        def emit(chunk: bytes) -> None:  # waits for each chunk, so that a file larger than memory is never queued
             asyncio.run_coroutine_threadsafe(write(chunk), loop).result()
 
         pulled = self._pulled(request, file, loop)
@@ -80,7 +81,7 @@ class FileExecutor:
             with contextlib.suppress(Stopped):
                 done = await doing
                 if isinstance(error, asyncio.CancelledError):
-                    return done  # it was done before it heard
+                    return done  # the operation completed before the cancellation reached it
             raise
         finally:
             if pulled is not None:

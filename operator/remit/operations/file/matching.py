@@ -85,5 +85,5 @@ def is_older(info: os.stat_result, modified_before: float | None) -> bool:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir(follow_symlinks=False)
-    except OSError:  # it is gone
+    except OSError:  # the file is gone
         return False

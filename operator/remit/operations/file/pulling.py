@@ -39,7 +39,7 @@ class Pulled:
         """Let go of the connection. Nobody may be iterating any more."""
         close = getattr(self._pieces, "aclose", None)
         if close is not None:
-            with contextlib.suppress(RuntimeError):  # its last piece is just being given up
+            with contextlib.suppress(RuntimeError):  # the iterator is still yielding its last piece
                 await close()
 
     def _wait(self) -> bytes | None:

@@ -79,7 +79,8 @@ class ReportedOutput:
         outcome = replace(outcome, exit_code=None)
         if report is None:
             return self._unreported(outcome)
-        if not report.reason and not report.stopped:  # also where it was done before it heard
+        # Also if the operation completed before the cancellation reached it.
+        if not report.reason and not report.stopped:
             return replace(outcome, reason=ExitReason.COMPLETED, message=f"{report.message}{lost}")
         if report.stopped and outcome.reason in {ExitReason.EXIT_CODE, ExitReason.SIGNALED}:
             outcome = replace(outcome, reason=ExitReason.INTERRUPTED, message=_INTERRUPTED)

@@ -85,23 +85,25 @@ class JudgedClient:
 async def _response(
     transport: JudgedTransport, exchange: Exchange
 ) -> AsyncIterator[tuple[httpx.Response, float, float]]:
-    # The task's own timeout bounds the whole; these bound a silence.
+    # The task's own timeout limits the whole request; these timeouts limit a time without data.
     timeout = httpx.Timeout(None, connect=_CONNECT_SECONDS)
     started = time.monotonic()
     async with transport:
-        # No Accept-Encoding: what comes is what is counted, and a small body cannot unfold into a large one.
+        # No Accept-Encoding: the bytes that arrive are those that are counted, and a small body cannot decompress into
+        # a large one.
         headers = httpx.Headers([("accept", "*/*"), ("user-agent", "remit"), ("accept-encoding", "identity")])
         headers.update(httpx.Headers([(name.encode(), value.encode()) for name, value in exchange.headers]))
         if cookies := exchange.cookies.header(exchange.url):
             headers["cookie"] = "; ".join([*headers.get_list("cookie"), cookies])
         headers["host"] = exchange.url.authority
-        # What policy has judged, and not what the library makes of it.
+        # Send the target that the policy check has read, not the one that the library would derive.
         extensions = {"target": exchange.url.target.encode("ascii"), "timeout": timeout.as_dict()}
         request = httpx.Request(
             exchange.method, str(exchange.url), headers=headers, content=exchange.body, extensions=extensions
         )
         sent = time.monotonic()
-        # Not by httpx's client, which prepares to follow a redirect on its own, and fails at what it cannot follow.
+        # Bypasses httpx's client, which prepares to follow redirects itself and raises for redirects that it cannot
+        # follow.
         response = await transport.handle_async_request(request)
         response.request = request
         exchange.cookies.keep(exchange.url, response)

@@ -53,7 +53,7 @@ class HttpExecutor:
             onward = following(exchange, response.status_code, location)
             if onward is None:
                 if exchange is first and response.status_code in _LATER:
-                    request.effect.settle()  # the server has not acted on it
+                    request.effect.settle()  # the server did not act on the request
                 output.write("stdout", body)
                 await _judge(http, expected, exchange, response, body)
                 return f"{exchange.description}: {response.status_code}, {len(body)} bytes"
@@ -97,7 +97,7 @@ def _first(http: HttpOperation, request: OperationRequest) -> Exchange:
         if header.value_from is not None:
             found = next((v for path, v in request.values.items() if path.startswith(f"headers[{index}].")), None)
             if found is None:
-                continue  # optional, and not there
+                continue  # the object is optional and does not exist
             value = found.decode(errors="surrogateescape").strip()
             secret.add(header.name.lower())
         if _NO_VALUE.search(value):

@@ -19,6 +19,6 @@ def retry_after(response: httpx.Response) -> float:
         until = parsedate_to_datetime(said)
     except (ValueError, OverflowError):
         return 0.0
-    if until.tzinfo is None:  # an old form of dates, which are in UTC all the same
+    if until.tzinfo is None:  # an obsolete date format, which is also in UTC
         until = until.replace(tzinfo=UTC)
     return max(0.0, (until - datetime.now(UTC)).total_seconds())

@@ -12,7 +12,7 @@ import sys
 
 def main() -> None:
     if os.fork():
-        os._exit(0)  # the operator has no child to wait for, and its end is not ours
+        os._exit(0)  # the operator has no child to wait for, and this process survives the operator
     os.umask(0o077)
     if sys.argv[1] not in sys.path:
         sys.path.insert(0, sys.argv[1])

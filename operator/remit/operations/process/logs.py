@@ -78,7 +78,7 @@ class RotatingOutput:
         if times is None or inode != status.st_ino:
             path = _index(self._folder, stream, status.st_ino)
             if not status.st_size:
-                path.unlink(missing_ok=True)  # of an earlier file with this inode
+                path.unlink(missing_ok=True)  # left by an earlier file with the same inode
             times = OutputTimes(path)
             self._times[stream] = status.st_ino, times
         times.note(status.st_size, begins=begins)
@@ -116,7 +116,7 @@ class RotatingReader:
     def read(self, limit: int = 1 << 20) -> bytes:
         """What has come since the last call, at most `limit` bytes. Empty: nothing (yet)."""
         while True:
-            # Looked for before reading: a file is complete once there is a later one.
+            # Checked before the read: a file is complete once a later one exists.
             files = [] if self._is_in_last() else _opened(self.folder, self.stream)
             try:
                 data = self._read(limit)
@@ -190,7 +190,8 @@ class NoPreviousRun(RemitError):
 
 def _opened(folder: Path, stream: Stream) -> list[BinaryIO]:
     """A stream's files, the older one first."""
-    newer = _try_open(folder / f"{stream}.log")  # first: should it be renamed now, it is found twice and not never
+    # Opened first: if it is renamed meanwhile, it is found twice instead of never.
+    newer = _try_open(folder / f"{stream}.log")
     older = _try_open(folder / f"{stream}.log.1")
     if newer and older and os.path.sameopenfile(newer.fileno(), older.fileno()):
         newer.close()

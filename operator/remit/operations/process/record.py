@@ -62,7 +62,7 @@ class ProcessIdentity:
             handle = ProcessHandle(self.pid)
         except (ProcessLookupError, OSError):
             return None
-        if start_time(self.pid) == self.start_time:  # asked after the pidfd is held, which keeps to one process
+        if start_time(self.pid) == self.start_time:  # checked while the pidfd is held, so it refers to the same process
             return handle
         handle.close()
         return None

@@ -87,7 +87,7 @@ class Supervision:
             SandboxUnavailable: this host cannot confine it as it is to be.
             OperationFailed: another one of that name runs, or the supervisor ended.
         """
-        plan(wanted.request.confinement, self._host)  # refused here and now, where the task shows it
+        plan(wanted.request.confinement, self._host)  # refuse here, where the error is shown in the task
         folder = self._folder(wanted.namespace, wanted.name)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         specification = self._specification(wanted)
@@ -189,7 +189,7 @@ class Supervision:
         """The state from its supervisor if that lives, which first waits until a start has succeeded or failed."""
         folder = self._existing(namespace, name)
         if supervised(folder):
-            with contextlib.suppress(OperationFailed):  # it ended just now
+            with contextlib.suppress(OperationFailed):  # the process ended meanwhile
                 return await _ask(folder, {"do": "status"}, _START_SECONDS)
         return _known(folder)
 
@@ -240,7 +240,7 @@ def _known(folder: Path) -> State:
     state = read_state(folder)
     if not supervised(folder):
         _reap(state)
-        state = read_state(folder)  # it may have ended just now
+        state = read_state(folder)  # the process may have ended meanwhile
         if state.get("phase") in _ALIVE or not state:
             return {**{key: value for key, value in state.items() if key != "process"}, "phase": "Lost"}
     return state
@@ -283,7 +283,7 @@ async def _begin(
                 child.kill()
             kill_session(child.pid, started, (str(_PROGRAM), _PACKAGES, label))
         if await _is_dead(folder):
-            effect.settle()  # as of a command that was cancelled, nothing of it is alive
+            effect.settle()  # nothing of the process is alive, as after a cancelled command
         if isinstance(error, asyncio.CancelledError):
             raise
         message = f"the supervisor of {label} did not get it started within {_START_SECONDS:g} s, and was ended"
@@ -387,7 +387,7 @@ async def _connected(folder: Path, seconds: float) -> tuple[asyncio.StreamReader
         async with asyncio.timeout(seconds):
             while True:
                 try:
-                    # Through the descriptor: a socket's path may only have 107 bytes.
+                    # Connects through the descriptor, because the path of a socket is limited to 107 bytes.
                     return await asyncio.open_unix_connection(f"/proc/self/fd/{directory}/{SOCKET}", limit=_LINE_BYTES)
                 except (FileNotFoundError, ConnectionRefusedError):
                     if not supervised(folder):

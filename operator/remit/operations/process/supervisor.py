@@ -103,7 +103,8 @@ class Supervisor:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._end)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(SOCKET)  # noqa: PTH108  # as below
-        # By its relative name: a socket's path may only have 107 bytes, and this is the folder we are in.
+        # Uses a relative name, because the path of a socket is limited to 107 bytes, and this folder is the current
+        # directory.
         server = await asyncio.start_unix_server(self._serve, SOCKET)
         watching = asyncio.ensure_future(self._watch())
         telling = asyncio.ensure_future(self._tell())
@@ -115,7 +116,7 @@ class Supervisor:
             watching.cancel()
             await telling
             server.close()
-            await asyncio.sleep(0.2)  # whoever asked to stop gets the answer
+            await asyncio.sleep(0.2)  # gives the client that asked to stop time to receive the answer
             if self._cgroups:
                 for path in {*self._cgroups.parents.values()}:
                     with contextlib.suppress(OSError):
@@ -127,7 +128,7 @@ class Supervisor:
         while True:
             self._say(phase="Starting", process=None, nextRestartTime=None)
             began = time.monotonic()
-            with contextlib.suppress(OSError):  # of a full disk, which is no reason not to start it
+            with contextlib.suppress(OSError):  # an error such as a full disk is no reason not to start the process
                 self._output.begin()
             succeeded = await self._once(number)
             self._output.flush()
@@ -179,7 +180,7 @@ class Supervisor:
         return outcome.exit_code == 0 and not because
 
     async def _look_for_main(self, outer: int) -> None:
-        # Nothing tells of an exec; /proc has to be asked.
+        # There is no notification of an exec, so /proc is polled.
         while (pid := main_pid(outer, self._bubblewrap)) is None:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         self._main = ProcessIdentity.of(pid)
@@ -224,7 +225,7 @@ class Supervisor:
             async with asyncio.timeout(_PEER_SECONDS):
                 await writer.drain()
         except (orjson.JSONDecodeError, OSError, ValueError):
-            pass  # the peer is gone, or is no operator
+            pass  # the peer closed the connection, or it is not an operator
         finally:
             writer.close()
 
@@ -286,10 +287,11 @@ class Supervisor:
 
     def _say(self, **news: Any) -> None:
         self._state = {key: value for key, value in {**self._state, **news}.items() if value is not None}
-        with contextlib.suppress(OSError):  # the folder is gone or the disk full; the socket still knows
+        # The folder is gone or the disk is full; clients of the socket still get the state.
+        with contextlib.suppress(OSError):
             write_state(self.folder, self._state)
         for each in self._watchers:
-            if each.transport.get_write_buffer_size() == 0:  # who does not read has news already
+            if each.transport.get_write_buffer_size() == 0:  # a client that does not read has unread news already
                 each.write(b"\n")
 
 

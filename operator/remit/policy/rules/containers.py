@@ -61,7 +61,8 @@ def unacceptable(request: PolicyRequest) -> str | None:
         return None
     if wrong := unacceptable_path(folder):
         return f"{_WORKING_DIR}: {wrong}"
-    # Container runtimes have leaked descriptors of the host's folders, by which a program would start outside.
+    # Container runtimes have leaked descriptors of folders of the host, through which a program would start outside the
+    # container.
     if any(f"{folder}/".startswith(f"{place}/") for place in _DESCRIPTORS):
         return f"{_WORKING_DIR}: {folder} leads to folders that a process has open; name a folder of the container"
     return None

@@ -88,7 +88,8 @@ def judge_redis(policy: CompiledPolicy, request: PolicyRequest) -> str | Denial:
     allowed = {name.upper() for name in rule.commands} if rule else set()
     for index, words in enumerate(redis.commands):
         name, where = words[0].upper() if words[0].isascii() else words[0], f"spec.redis.commands[{index}]"
-        if not name.isascii() or refused_character(words[0]):  # in capitals, other letters turn into those of ASCII
+        # The server upper-cases names, and some letters outside ASCII become ASCII letters.
+        if not name.isascii() or refused_character(words[0]):
             message = f"{where}: the name of a command has plain letters only"
             return Denial(Reason.NOT_ALLOWED, message, policy.key)
         if name in NEVER:

@@ -16,9 +16,9 @@ from remit.policy.urls import BadUrl, Url, display_url
 from remit.policy.verdict import Denial, Reason
 
 _RESERVED_HEADER: Final = re.compile(
-    # These say where the request goes, or where it ends.
+    # These headers determine the destination or the end of the request.
     r"host|content-length|transfer-encoding|connection|keep-alive|upgrade|http2-settings|expect|te|trailer|proxy-.*"
-    # By these, proxies and frameworks replace the host, path or method that policy has judged.
+    # With these headers, proxies and frameworks replace the host, path or method that the policy check has read.
     r"|forwarded|x-forwarded-(host|server|method|path|prefix|uri|url)|x-original-(host|method|path|uri|url)"
     r"|x-(rewrite|override)-(path|uri|url)|x-envoy-original-path|x-host|x-http-method|(x-)?script-name"
     r"|(x-)?(http-)?(host|method|path|uri|url)-override",
@@ -35,7 +35,8 @@ def unacceptable(request: PolicyRequest) -> str | None:
     except BadUrl as error:
         return f"spec.http.url: {error}"
     for index, header in enumerate(http.headers):
-        if _RESERVED_HEADER.fullmatch(header.name.replace("_", "-")):  # CGI and WSGI know no difference
+        # CGI and WSGI do not distinguish the two characters.
+        if _RESERVED_HEADER.fullmatch(header.name.replace("_", "-")):
             return (
                 f"spec.http.headers[{index}]: {header.name} is Remit's own, as it says where the request goes or ends"
             )

@@ -34,7 +34,7 @@ def groups_of(needs: Sequence[Need], current: CurrentPolicies) -> list[list[Need
         else:
             alike.append([need])
     groups = [group for key in sorted(found, key=lambda key: (len(key), key)) for group in found[key]]
-    for at, group in enumerate(groups):  # what another one allows anyway needs none of its own
+    for at, group in enumerate(groups):  # a need that another group's rule covers gets no rule of its own
         larger = [(other, current.compiled(each)) for other in groups[at + 1 :] for each in _specs(other)]
         for need in list(group):
             if other := next((other for other, policy in larger if _allows(policy, need)), None):

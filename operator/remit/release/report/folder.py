@@ -41,7 +41,8 @@ def write(where: Path, report: Report) -> Path:
         "html": page(report).encode(),
     }
     for each in (where.parent.parent, where.parent, where):
-        each.mkdir(mode=0o700, parents=True, exist_ok=True)  # of parents, mkdir would make ordinary ones
+        # Mkdir applies the mode only to the last folder, so each parent is created separately.
+        each.mkdir(mode=0o700, parents=True, exist_ok=True)
     for form, content in forms.items():
         write_private(file(where, report.revision, form), content)
     return file(where, report.revision, "html")

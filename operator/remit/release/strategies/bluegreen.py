@@ -22,7 +22,8 @@ class BlueGreenTakeover:
         if (few := _preview_replicas(ctx)) is not None:
             return _gate(ctx) if ctx.ready(few) else awaiting_health(ctx, few)
         verdict = switch_over(ctx, ctx.release.replicas)
-        # The gate matters only to a side that could be switched to: one that broke while it waited cannot be promoted.
+        # The gate matters only for a side that could be switched to; a side that broke while it waited cannot be
+        # promoted.
         return (_gate(ctx) or verdict) if isinstance(verdict, Switch) else verdict
 
 
@@ -38,7 +39,7 @@ def _preview_replicas(ctx: Context) -> int | None:
 
 def _gate(ctx: Context) -> Wait | None:
     release, settings = ctx.release, ctx.strategy.blue_green or BlueGreen()
-    # There is nothing to compare a first release with, and nobody to keep waiting for a rollback.
+    # A first release has no previous side to compare with, and a rollback must not wait.
     if release.go_ahead or release.rollback or ctx.live is None:
         return None
     if not settings.auto_promote:

@@ -11,7 +11,7 @@ class RecreateTakeover:
     moves_replicas = True
 
     def old_replicas(self, ctx: Context) -> int:
-        # Kept until the artifact is at hand: an image that does not exist must not stop what runs.
+        # The old side runs until the artifact is available, so that an image that does not exist does not stop it.
         at_hand = ctx.release.stage_record("Prepare").state == "Done"
         return 0 if at_hand or ctx.live is None else ctx.live.replicas
 

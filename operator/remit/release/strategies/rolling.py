@@ -24,9 +24,9 @@ class RollingTakeover:
             return ctx.live.replicas
         surge, unavailable = _allowance(ctx)
         if ctx.release.stage != "Promote":
-            # Nothing replaces it yet: it makes room only where there is none to begin with.
+            # The new side does not replace instances yet. The old side gives up instances only if no surge is allowed.
             return min(ctx.old.wanted, max(0, ctx.live.replicas - (0 if surge else unavailable)))
-        # Requests go first, instances follow.
+        # Requests are moved first, then instances.
         replaced = _replaced(ctx) if ctx.observed.share >= _share(ctx) else 0.0
         return min(ctx.old.wanted, max(0, math.ceil(ctx.live.replicas * (1 - replaced)) - unavailable))
 

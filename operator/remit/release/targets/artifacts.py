@@ -99,7 +99,7 @@ async def obtain(
         await asyncio.to_thread(copy.make_room)
         if artifact.path is not None:
             return await asyncio.to_thread(_copied, reading(), artifact.path, copy)
-        # A copy of it, in which nobody changes what was checked.
+        # The archive is unpacked from a copy, so that nothing changes after it was checked.
         with tempfile.TemporaryFile(dir=copy.place.parent) as file:
             if artifact.address is not None:
                 await _save(download(artifact.address), file)

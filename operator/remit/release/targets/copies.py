@@ -204,7 +204,7 @@ class Copies:
         return True
 
     def _alike(self, copy: Copy) -> Path | None:
-        if copy.digest is None:  # the source may have changed since an earlier version copied it
+        if copy.digest is None:  # the copy is from an earlier version, and its source may have changed since
             there = (folder / copy.place.name for folder in self._folders)
             return next((each for each in there if each.is_dir()), None)
         alike = [number for number, digest in self.digests().items() if digest == copy.digest]

@@ -175,7 +175,8 @@ def port_of(port: int | str, ports: Mapping[str, int], moved: Mapping[int, int] 
 
 
 async def _http(url: str) -> str:
-    connector = aiohttp.TCPConnector(ssl=False, force_close=True)  # an address has no certificate
+    # The check connects to an address, for which there is no certificate.
+    connector = aiohttp.TCPConnector(ssl=False, force_close=True)
     try:
         async with (
             aiohttp.ClientSession(connector=connector) as session,

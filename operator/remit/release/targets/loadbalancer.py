@@ -117,7 +117,7 @@ def route_of(name: str, desired: DesiredState) -> Route | None:
     """The proxy's route; None if nothing is published."""
     entries: dict[int, Entry] = {}
     published = {port.port for side in desired.sides.values() for port in side.published}
-    # Where both sides publish a port, the live side decides its protocol.
+    # If both sides publish a port, the live side determines its protocol.
     ordered = sorted(desired.sides.items(), key=lambda each: each[0] == desired.live)
     for _, side in ordered:
         for port in side.published:
@@ -126,11 +126,11 @@ def route_of(name: str, desired: DesiredState) -> Route | None:
             entries[port.port] = Entry.of(
                 port.port, addresses, desired.weights(), failover=desired.failover, protocol=protocol
             )
-            # A preview never takes a port that a side publishes.
+            # A preview never uses a port that a side publishes.
             if side.preview is not None and side.preview not in published and port == side.published[0]:
                 weights: dict[Slot, int] = {slot: 100 if slot == desired.preview else 0 for slot in SLOTS}
                 entries[side.preview] = Entry.of(side.preview, addresses, weights, protocol=protocol)
-    # Sorted, because a route with another order would replace the proxy.
+    # Sorted, because a route with a different order would replace the proxy.
     longest = max((side.max_header_bytes for side in desired.sides.values()), default=0)
     return Route(name, tuple(entries[port] for port in sorted(entries)), longest) if entries else None
 

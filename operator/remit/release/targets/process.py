@@ -173,7 +173,7 @@ class ProcessTarget:
     async def retire(self, slot: Slot) -> None:
         """See `Target.retire`."""
         desired = self._balancer.desired()
-        if held := desired.sides.get(slot):  # first, or what is being stopped would be started again
+        if held := desired.sides.get(slot):  # saved first, because instances that stop would otherwise be started again
             desired = desired.having(slot, replace(held, wanted=0, draining=True))
             self._balancer.save(desired)
         await self._stop(slot, 0)
@@ -267,7 +267,7 @@ class ProcessTarget:
                 and "maxRestarts" in state
                 and state.get("phase") in _KEPT
             ):
-                with contextlib.suppress(OperationFailed):  # it ended meanwhile, which the next look finds
+                with contextlib.suppress(OperationFailed):  # the process ended meanwhile, which the next look finds
                     await self._supervision.lift_limit(self._name, name)
 
     async def _revive(self, slot: Slot, side: DesiredSide, *, live: bool) -> DesiredSide:
@@ -286,7 +286,8 @@ class ProcessTarget:
             return side
         try:
             revision, material = await self._load(side.revision)
-            if await self._copies.repair(revision, material):  # nobody has to wait out what failed without it
+            # After a repair, instances that failed without the artifact are restarted immediately.
+            if await self._copies.repair(revision, material):
                 await self._stop_those(f"{slot}-{index}" for index in down)
                 gone = down
             if gone:
@@ -339,7 +340,7 @@ class ProcessTarget:
             if side.revision not in self._specs:
                 try:
                     self._specs[side.revision] = (await self._load(side.revision))[0].snapshot.spec
-                except DeploymentError:  # nobody knows how to check it, see `_found`; it goes on all the same
+                except DeploymentError:  # the check is not known, see `_found`; the instance continues to run
                     continue
             spec = self._specs[side.revision]
             for index in range(side.wanted):
@@ -349,7 +350,7 @@ class ProcessTarget:
                 key = slot, index, incarnation
                 if spec.health_check is not None:
                     due[key] = spec.health_check, self._check(spec.health_check, slot, side, index)
-                if spec.liveness_check is not None and not side.draining:  # what drains ends anyway
+                if spec.liveness_check is not None and not side.draining:  # a draining side ends anyway
                     check = self._check(spec.liveness_check, slot, side, index)
                     restart = partial(self._restart, f"{slot}-{index}", int(state.get("restarts", 0)))
                     lively[key] = Due(spec.liveness_check, check, restart)
@@ -358,7 +359,8 @@ class ProcessTarget:
 
     def _check(self, check: HealthCheck, slot: Slot, side: DesiredSide, index: int) -> Check:
         named, argv = side.ports[index], check.command.argv if check.command else []
-        # What is published at a port's own number leads to whoever is live.
+        # The port's own number may be published and would then lead to the live side, so it is mapped to the instance's
+        # port.
         ports = self._specs[side.revision].ports
         moved = {port.container_port: named[port.name] for port in ports if port.name in named}
         return check_of(check, LOOPBACK, named, partial(self._ask, slot, side, index, argv), moved)
@@ -419,7 +421,8 @@ async def _started(supervision: Supervision, wanted: Wanted) -> None:
     except OperationFailed as error:
         if error.reason != "AlreadyExists":
             raise failed(error) from error
-        await supervision.stop(wanted.namespace, wanted.name)  # of a revision before, left by a killed operator
+        # An earlier revision's process, left by an operator that was killed.
+        await supervision.stop(wanted.namespace, wanted.name)
         await supervision.start(wanted)
     except RemitError as error:
         raise failed(error) from error

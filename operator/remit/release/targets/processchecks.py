@@ -24,7 +24,8 @@ async def run_check(backend: Backend, request: AttemptRequest, secrets: Iterable
     """Why it is not healthy; empty where the command ended with 0. `secrets` are not shown. Raises RemitError where the
     command cannot run."""
     said = _LastWords()
-    request = replace(request, id=f"{request.id}-{uuid.uuid4().hex[:8]}")  # one that was cut off may still be ending
+    # A check that was interrupted may still be ending.
+    request = replace(request, id=f"{request.id}-{uuid.uuid4().hex[:8]}")
     outcome = await backend.run(request, said, cancel=asyncio.Event())
     if outcome.exit_code == 0:
         return ""

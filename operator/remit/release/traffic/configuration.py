@@ -45,7 +45,7 @@ class Process:
 
 
 def render(route: Route, process: Process) -> str:
-    # The socket has a name of its own, because a proxy that takes over sockets takes all that are named alike.
+    # The socket has a name of its own, because a proxy that takes over sockets takes all sockets with the same name.
     socket = f"global\n  stats socket unix@{digest(route, process)} mode 600 level admin expose-fd listeners\n"
     backends = [_backend(entry, pool) for entry in route.entries for pool in POOLS]
     return "".join([socket, frame(route, process), *backends])
@@ -95,11 +95,11 @@ def added(address: str, pool: Pool, *, backup: bool) -> str:
 
 
 def _settings(process: Process, max_header_bytes: int) -> str:
-    # noreuseport: a second proxy must not get a share of the first one's connections in silence.
-    # idle-close-on-response: a kept connection is closed after its next answer, not under its next request.
-    # bufsize: a request's head has to fit in, with what the proxy adds to it.
-    # stats timeout: how long somebody may listen to changes without hearing of one.
-    # redispatch 1, and retries for failed connects only (the default): a request that a replica may have seen is
+    # noreuseport: a second proxy must not silently get a share of the first one's connections.
+    # idle-close-on-response: an idle connection is closed after its next response, not during its next request.
+    # bufsize: the headers of a request must fit, with those that the proxy adds.
+    # stats timeout: how long a client may wait for changes without receiving one.
+    # redispatch 1, and retries for failed connects only (the default): a request that a replica may have received is
     # never sent twice.
     user = "" if process.uid is None else f"  uid {process.uid}\n  gid {process.uid}\n  chroot empty\n"
     return (
@@ -188,7 +188,7 @@ def _backend(entry: Entry, pool: Pool) -> str:
     servers = [
         f"  server {server(each, backup=backup)} {added(each, pool, backup=backup)}\n" for each, backup in members
     ]
-    # A log of a frontend would have a line for each request.
+    # The log of a frontend would have a line for each request.
     name = backend(entry.port, pool)
     lines = [f"backend {name}\n  log ring@{CHANGES} local0 notice\n", "  option allbackups\n" if pool.failover else ""]
     if entry.protocol == "tcp":

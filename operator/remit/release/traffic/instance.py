@@ -74,7 +74,7 @@ class Instance:
         except (ConnectionRefusedError, FileNotFoundError):
             return None
         except DeploymentError:
-            lock = await self._lock()  # it may just have died
+            lock = await self._lock()  # the process may have ended just now
             if lock is None:
                 raise
             os.close(lock)
@@ -97,7 +97,7 @@ class Instance:
             raise _failed(f"a traffic proxy in {self.folder} neither answers nor ends; end it by hand")
         taking = (
             ("-x", f"../{predecessor.folder.name}/{socket_of(predecessor.folder)}") if predecessor else ()
-        )  # beside us
+        )  # the predecessor's folder is a sibling of this one
         try:
             child = await start_subprocess(
                 *(program, "-D", *taking, "-f", _CONFIGURATION),
@@ -171,7 +171,7 @@ class Instance:
             name = f"{_LEAVING}{seen.pid}-{start_time(seen.pid) or 0}-{self.folder.name}"
             self.folder = self.folder.rename(self.folder.with_name(name))
         configuration = (self.folder / _CONFIGURATION).read_text()
-        # In this order: what it relays must not come back to it.
+        # The frontends are shut down first, so that relayed requests do not come back to them.
         await ask(self.folder, *(f"shutdown frontend {port}" for port in seen.ports))
         relaying = [port for port in seen.ports if f"backend {relay(port)}\n" in configuration]
         await self._tell([f"set map {WEIGHTS} {port} {RELAYED}" for port in relaying])
@@ -228,7 +228,7 @@ class Instance:
         if not self.leaves:
             raise ProcessLookupError(pid)
         with ProcessHandle(int(pid)) as handle:
-            if start_time(int(pid)) != int(started):  # its pid is another one's by now
+            if start_time(int(pid)) != int(started):  # another process has this pid now
                 raise ProcessLookupError(pid)
             handle.reap()
             yield handle

@@ -95,7 +95,7 @@ class Probe:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._running
             await asyncio.gather(*self._open)
-        finally:  # also where this is cancelled while requests are on their way
+        finally:  # also if this task is cancelled while requests are in progress
             await self._session.close()
 
     def switching(self, *, to: Slot) -> None:

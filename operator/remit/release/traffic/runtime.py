@@ -179,7 +179,7 @@ async def changes(folder: Path) -> AsyncGenerator[None, None]:
     async with _connected(folder) as (reader, writer):
         writer.write(f"show events {CHANGES} -w\n".encode())
         with contextlib.suppress(ConnectionError):
-            # One that is to end would go on for as long as somebody listens.
+            # A proxy that is stopping would otherwise keep running as long as a client listens.
             while (line := await reader.readline()) and not _STOPPED.match(line):
                 if _TURN.match(line):
                     yield
@@ -198,7 +198,7 @@ async def listens(folder: Path) -> bool:
 async def _connected(folder: Path) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     directory = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        # Through the descriptor, because a socket's path may only have 107 bytes.
+        # Connects through the descriptor, because the path of a socket is limited to 107 bytes.
         path = f"/proc/self/fd/{directory}/{socket_of(folder)}"
         async with asyncio.timeout(_PATIENCE):
             reader, writer = await asyncio.open_unix_connection(path, limit=_LINE_BYTES)
@@ -254,7 +254,7 @@ def _pool(name: str, rows: Sequence[Mapping[str, str]]) -> SideStatus:
 
 def _server(row: Mapping[str, str]) -> Server:
     up, leaving = (row["status"].startswith(word) for word in ("UP", "MAINT"))
-    # The result of a check may be from before it was told to be down until the next one.
+    # The result of a check may be from before the server was set to down, which lasts until the next check.
     checked = row["check_status"] not in ({_NEVER_CHECKED} if up else {_NEVER_CHECKED, _WELL})
     return Server(
         row["addr"],

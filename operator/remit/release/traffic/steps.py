@@ -47,7 +47,7 @@ def _bring_members(result: Steps, entry: Entry, pool: Pool, there: Iterable[Serv
             result.join.append(f"add server {name} {added(address, pool, backup=backup)} weight 0")
             result.join.append(f"enable health {name}")
         if before is None or before.leaving:
-            # To be ready means to be up. It can be said to be down only then, so till then it has no weight.
+            # `state ready` sets the server up, and only then can it be set down. Until then its weight is 0.
             words = ("state ready", "health down", "weight 1")
             result.join.extend(f"set server {name} {word}" for word in words)
     for (address, backup), each in known.items():

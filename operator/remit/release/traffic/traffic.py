@@ -110,7 +110,7 @@ class Traffic:
             async with contextlib.aclosing(changes(live.folder)) as turns:
                 async for _ in turns:
                     yield
-        except OSError:  # a look finds that out, too
+        except OSError:  # the next look reports the error
             return
         if await live.look() is None:
             yield
@@ -238,13 +238,13 @@ def _link(home: Path, instance: Instance) -> None:
 async def _leave(folder: Path) -> None:
     instance = Instance(folder)
     await instance.leave()
-    if not instance.leaves:  # it was dead
+    if not instance.leaves:  # the proxy had ended
         _remove(folder)
 
 
 async def _left(instance: Instance, addresses: Collection[str]) -> Mapping[str, int]:
     """The connections of one that leaves. One that has ended leaves nothing."""
-    await instance.leave()  # an operator may have been killed before it said so
+    await instance.leave()  # an operator that was killed may not have told the proxy to leave
     left = await asyncio.to_thread(instance.left, addresses)
     if left is None:
         _remove(instance.folder)

@@ -5,7 +5,7 @@ import types
 
 _FOLDERS = [__file__.rsplit("/", depth)[0] for depth in (1, 2, 3)]
 
-# The packages above by name only: what their __init__ import would be copied by every fork.
+# The parent packages are registered without being executed: every fork would copy what their __init__ imports.
 for name, folder in zip(("remit.sandbox.forkserver", "remit.sandbox", "remit"), _FOLDERS, strict=True):
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [folder]

@@ -72,5 +72,5 @@ def _least(value: int, hard: int) -> int:
 
 
 def _set_limit(number: int, soft: int, hard: int) -> None:
-    with contextlib.suppress(OSError, ValueError):  # ValueError is Python's word for EPERM
+    with contextlib.suppress(OSError, ValueError):  # Python raises ValueError for EPERM
         resource.setrlimit(number, (soft, hard))

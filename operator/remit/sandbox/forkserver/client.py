@@ -342,7 +342,7 @@ class ForkServer:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the operator, which then stops its attempts in order
+                start_new_session=True,  # Ctrl-C reaches only the operator, which then stops its attempts in order
             )
             undo.pop_all()
         if fence.deadline < math.inf:
@@ -382,17 +382,18 @@ class ForkServer:
             spares = self._spares[kind]
             process = spares.popleft() if spares else self._order(kind)
             try:
-                if not _give(process, job):  # it was killed meanwhile
+                if not _give(process, job):  # the spare process was killed meanwhile
                     process.close()
                     process = self._order(kind)
                     _give(process, job)
                 if not process.pid:
-                    with contextlib.suppress(BlockingIOError):  # earlier ones, which it has not read yet, are enough
+                    # An earlier wake-up that the server has not read yet is sufficient.
+                    with contextlib.suppress(BlockingIOError):
                         self._control.send(b"!", socket.MSG_DONTWAIT)
             except BaseException:
                 process.close()
                 raise
-            with contextlib.suppress(OSError):  # told to whoever asks next
+            with contextlib.suppress(OSError):  # the next call reports the error
                 while job.is_frequent and len(spares) < SPARES:
                     spares.append(self._order(kind))
         return process
@@ -400,14 +401,14 @@ class ForkServer:
     def close(self) -> bool:
         """End it, and every process that it started. False if it had to be killed: then they may be dying still."""
         ours = self.owner == os.getpid()
-        if not ours:  # inherited by a fork of ours: somebody else's child, and news for somebody else
+        if not ours:  # inherited by a fork of the operator, for which the fork server is not a child
             self._process.returncode = 0
         self._control.close()
         self._orders.close()
         in_time = True
         try:
             self._process.wait(_LAST_SECONDS)
-        except subprocess.TimeoutExpired:  # it hangs; what it started dies with it
+        except subprocess.TimeoutExpired:  # the server hangs; its children end with it
             in_time = False
             self.kill()
         for spare in itertools.chain(*self._spares.values()):

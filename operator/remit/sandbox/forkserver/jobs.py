@@ -31,7 +31,7 @@ from remit.sandbox.joining import enter_cgroups, join_cgroups, write_files
 from remit.sandbox.landlock import enclose, restrict
 from remit.sandbox.staging import stage
 
-TYPE_CHECKING = False  # typing itself, like dataclasses, would be half a megabyte that each fork copies
+TYPE_CHECKING = False  # importing typing or dataclasses would take half a megabyte, which each fork copies
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
@@ -44,10 +44,10 @@ _CLONE_NEWUSER = 0x1000_0000
 _CLONE_NEWNET = 0x4000_0000
 _CAPABILITY_VERSION_3 = 0x2008_0522
 _IP_FREEBIND = 15
-_OOM_SCORE_ADJ_MAX = b"1000"  # as the kubelet has it for pods of the class BestEffort
+_OOM_SCORE_ADJ_MAX = b"1000"  # as set by the kubelet for pods of the class BestEffort
 _NS_GET_USERNS = 0xB701  # ioctl_nsfs(2)
 _OWN = {signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD}
-# What is ignored is inherited: a shell that started the operator in the background had it ignore SIGQUIT.
+# Ignored signals are inherited: a shell that starts the operator in the background lets it ignore SIGQUIT.
 _RESET = _OWN | {number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN}
 
 
@@ -108,7 +108,7 @@ def limit(rlimits: Mapping[int, int]) -> None:
     for number, value in rlimits.items():
         try:
             resource.setrlimit(number, (value, value))
-        except ValueError as error:  # Python's word for EPERM
+        except ValueError as error:  # Python raises ValueError for EPERM
             raise PermissionError(errno.EPERM, f"limit {number}: {error}") from None
 
 
@@ -158,7 +158,7 @@ def execute(channel: socket.socket, descriptors: Sequence[int], data: dict[str, 
     parent = os.getppid()
     os.setsid()
     take(data["steps"])
-    die_with(parent)  # a change of user clears it, so it comes after
+    die_with(parent)  # a change of user clears the setting, so it comes after that
     os.execve(data["argv"][0], data["argv"], {})  # noqa: S606  # never a shell
 
 
@@ -181,7 +181,7 @@ def listen(channel: socket.socket, descriptors: Sequence[int], data: dict[str, A
     call("setns", network, _CLONE_NEWNET)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)  # its loopback interface may not be up yet
+        listener.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)  # the namespace's loopback interface may not be up yet
         listener.bind(("127.0.0.1", data["port"]))
         listener.listen(data["backlog"])
         send(channel, ("result", listener.getsockname()[1]), [listener.fileno()])
@@ -193,7 +193,7 @@ def _is_ours(namespace: int, kind: str) -> bool:
 
 def try_scopes(channel: socket.socket, descriptors: Sequence[int], data: dict[str, Any]) -> None:
     """Enter a Landlock domain with these scopes, and send back whether its parent is then out of its reach."""
-    os.kill(os.getppid(), 0)  # within reach so far
+    os.kill(os.getppid(), 0)  # the parent can still be signalled here
     restrict(data["scoped"])
     os.kill(os.getpid(), 0)
     try:

@@ -52,7 +52,7 @@ from remit.sandbox.forkserver.wire import (
 from remit.sandbox.joining import enter_cgroups
 from remit.sandbox.landlock import abi_version
 
-TYPE_CHECKING = False  # typing itself, like dataclasses, would be half a megabyte that each fork copies
+TYPE_CHECKING = False  # importing typing or dataclasses would take half a megabyte, which each fork copies
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
@@ -84,12 +84,13 @@ class _Child:
 
 def main(control_fd: int, orders_fd: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # meant for the operator, whose end is ours
+        # These signals are meant for the operator, whose end also ends this process.
+        signal.signal(number, signal.SIG_IGN)
     take_known_values()
     become_subreaper()
     server = _Server(_channel(control_fd), _channel(orders_fd))
     gc.collect()
-    gc.freeze()  # so that a collection in a child touches, and copies, nothing of this
+    gc.freeze()  # so that a garbage collection in a child does not write to, and thereby copy, these objects
     server.serve()
 
 
@@ -115,7 +116,7 @@ class _Server:
         self._operator = os.pidfd_open(os.getppid())
         self._deadline: int | None = None
         self._listing = -1
-        with contextlib.suppress(FileNotFoundError):  # a kernel without it
+        with contextlib.suppress(FileNotFoundError):  # a kernel without this file
             self._listing = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY | os.O_CLOEXEC)
         self._poller = select.epoll()
         for descriptor in (control.fileno(), self._wake.fileno(), self._operator):
@@ -162,7 +163,7 @@ class _Server:
             self._deadline = call("timerfd_create", _CLOCK_BOOTTIME, _TFD_NONBLOCK | _TFD_CLOEXEC)
             self._poller.register(self._deadline, select.EPOLLIN)
         whole = max(0, int(seconds))
-        nanoseconds = max(1, int((seconds - whole) * 1e9))  # nothing at all would disarm it
+        nanoseconds = max(1, int((seconds - whole) * 1e9))  # a value of 0 would disarm the timer
         setting = ctypes.create_string_buffer(struct.pack("@llll", 0, 0, whole, nanoseconds))
         call("timerfd_settime", self._deadline, _TFD_TIMER_ABSTIME, ctypes.addressof(setting), 0)
 
@@ -204,7 +205,8 @@ class _Server:
         with contextlib.suppress(BlockingIOError):
             while received := receive(self._orders, socket.MSG_DONTWAIT):
                 order, descriptors = received
-                if descriptors:  # else none could be received, and the operator sees its channel end
+                # Without them, no descriptor could be received, and the operator sees its channel closed.
+                if descriptors:
                     self._ordered[descriptors[0]] = _Child(_channel(descriptors[0]), *order)
                     self._poller.register(descriptors[0], select.EPOLLIN)
 
@@ -236,7 +238,7 @@ class _Server:
         """Nobody waits for it any more, or needs its cgroups to say what it used."""
         del self._by_channel[child.channel.fileno()]
         self._poller.unregister(child.channel.fileno())
-        if self._children.get(child.pid) is child:  # another one may have its number by now
+        if self._children.get(child.pid) is child:  # another child may have this pid by now
             os.kill(child.pid, child.stop)
         else:
             self._part(child)
@@ -252,9 +254,9 @@ class _Server:
 
     def _reap(self) -> None:
         """Collect whatever ended: our children, and orphans of theirs."""
-        self._collect()  # somebody waits to hear of it
+        self._collect()  # collects a child that a waiting caller is interested in
         self._wake.recv(4096)
-        self._collect()  # what ended since, and gave no sign of its own
+        self._collect()  # collects children that ended since then, whose signal may have been merged
 
     def _collect(self) -> None:
         with contextlib.suppress(ChildProcessError):
@@ -340,11 +342,11 @@ def _become(server: int, child: _Child) -> None:
         data = marshal.loads(_contents(given.pop()) if request["data"] is None else request["data"])  # noqa: S302
         places = data.get("places", ())
         descriptor, *others = place(given[: len(places)], places, [channel.fileno(), *given[len(places) :]])
-        channel.detach()  # what has its number now is not it
+        channel.detach()  # its number now belongs to another descriptor
         channel = _channel(descriptor)
         _JOBS[request["job"]](channel, others, data)
         os._exit(0)
-    except BaseException as error:  # there is nobody above to hear of it
+    except BaseException as error:  # there is no caller to handle the error
         number = error.errno if isinstance(error, OSError) and error.errno else errno.EIO
         _send(channel, ("refused", number, (getattr(error, "strerror", None) or repr(error))[:1000]))
     finally:
@@ -368,13 +370,14 @@ def _rehearse() -> None:
 
 
 def _channel(descriptor: int) -> socket.socket:
-    return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, descriptor)  # said, it is not asked for
+    # All arguments are given, so that Python need not query them.
+    return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, descriptor)
 
 
 def _job(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
     received = receive(channel)
     if received is None:
-        os._exit(0)  # there will be none
+        os._exit(0)  # the channel was closed, so no job will follow
     request, given = received
     if len(given) != request["descriptors"]:
         raise OSError(errno.EMFILE, "the fork server: Too many open files")
@@ -382,7 +385,7 @@ def _job(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 
 def _send(channel: socket.socket, message: tuple[Any, ...], *descriptors: int) -> None:
-    with contextlib.suppress(OSError):  # nobody listens any more
+    with contextlib.suppress(OSError):  # the channel has no reader any more
         send(channel, message, descriptors, socket.MSG_DONTWAIT)
 
 

@@ -78,7 +78,7 @@ def _become_the_command(supervisor: int, environment: int, tell: int, data: dict
     except OSError as error:
         missing = error
     take(data["steps"])
-    die_with(supervisor)  # a change of user clears it, so it comes after
+    die_with(supervisor)  # a change of user clears the setting, so it comes after that
     take(data["last_steps"])
     try:
         if missing:
@@ -94,7 +94,7 @@ def _watch(pid: int, heard: set[signal.Signals]) -> int | None:
     while True:
         match signal.sigwaitinfo(heard).si_signo:
             case signal.SIGTERM:
-                for number in (signal.SIGTERM, signal.SIGCONT):  # a stopped one hears nothing otherwise
+                for number in (signal.SIGTERM, signal.SIGCONT):  # a stopped process handles SIGTERM only after SIGCONT
                     with contextlib.suppress(ProcessLookupError, PermissionError):
                         os.killpg(pid, number)
             case signal.SIGCHLD:

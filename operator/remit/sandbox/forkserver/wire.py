@@ -10,7 +10,7 @@ import marshal
 import select
 import socket
 
-TYPE_CHECKING = False  # typing itself, like dataclasses, would be half a megabyte that each fork copies
+TYPE_CHECKING = False  # importing typing or dataclasses would take half a megabyte, which each fork copies
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
@@ -25,7 +25,7 @@ DEATH_SECONDS = 10.0
 """How long everything may take to die after that: more than a busy disk needs."""
 KILL_GRACE_SECONDS = STOP_SECONDS + EXIT_SECONDS + DEATH_SECONDS
 """How long after a deadline the fork server works at the end of all that it started."""
-_MOST_DESCRIPTORS = 253  # in one message: SCM_MAX_FD of the kernel
+_MOST_DESCRIPTORS = 253  # maximum in one message: SCM_MAX_FD of the kernel
 _MOST_BYTES = 1 << 16
 _MORE: Any = None
 """The message of descriptors that belong to the next."""
@@ -51,7 +51,7 @@ def receive(source: socket.socket, flags: int = 0) -> tuple[Any, list[int]] | No
                 received.frombytes(content[: len(content) - len(content) % received.itemsize])
         if not data:
             return None
-        # From the other half of this program, over a socket that nobody else holds.
+        # The data comes from the other half of this program, over a socket that no other process has.
         if (message := marshal.loads(data)) is not _MORE:  # noqa: S302
             return message, list(received)
 

@@ -102,7 +102,7 @@ async def in_turn(work: Callable[[threading.Event], T]) -> T:
 def _end_turn(reading: asyncio.Future[Any]) -> None:
     _reading.release()
     if not reading.cancelled():
-        reading.exception()  # the reader that went away does not ask for it
+        reading.exception()  # the client that disconnected does not retrieve the exception
 
 
 def _filter(asked: Mapping[str, str]) -> Filter:
@@ -120,7 +120,7 @@ def _filter(asked: Mapping[str, str]) -> Filter:
 
 def _record(record: Mapping[str, Any]) -> dict[str, Any]:
     argv, verdict = record.get("argv"), str(record.get("verdict", ""))
-    failed = bool(record.get("category")) and kind_of(verdict) == "off"  # the many ways to fail are words of their own
+    failed = bool(record.get("category")) and kind_of(verdict) == "off"  # each way to fail has a verdict of its own
     return {
         "seq": record.get("seq"),
         "at": moment(record.get("time")),

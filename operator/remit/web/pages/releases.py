@@ -154,7 +154,7 @@ async def act(request: web.Request, session: Session) -> str:
     async def look() -> Deployment:
         return Deployment.parse(await viewer.kube.get(DEPLOYMENTS, namespace, name))
 
-    deployment = await look()  # an error of its own where it is not there
+    deployment = await look()  # raises its own error if the object does not exist
     try:
         answer = await ask(viewer.kube, deployment, {verb: terms}, look, _PATIENCE)
     except ApiError:

@@ -164,7 +164,8 @@ async def why(request: web.Request, session: Session) -> View:
     viewer = session.viewer
     obj = await viewer.fetch(TASKS, namespace, name)
     refused = any((each.get("network") or {}).get("denied") for each in (obj.get("status") or {}).get("attempts") or [])
-    # The trail says where a task wanted to connect. It is long, so it is read only where that is asked.
+    # The audit trail has the destinations of a task. It is long, so it is read only if a connection was denied and the
+    # viewer may read it.
     trail = viewer.trail if refused and await viewer.may("get", audit.TRAIL, None) else None
     reached = await audit.in_turn(lambda stop: observedruns.reached_by(trail, namespace, stop)) if trail else None
     connection = Connection(viewer.kube, namespace, viewer.state_dirs)

@@ -95,7 +95,7 @@ class Bucket:
         def following() -> Any:
             nonlocal pages
             begun = pages or iter(obstore.list(self._client, folder, offset=last, chunk_size=_LISTED_AT_ONCE))
-            pages = None  # one that failed says at the next question that there is no more
+            pages = None  # after a failure, this iterator would report the end of the list at the next call
             page = next(begun, None)
             pages = begun
             return page
@@ -121,7 +121,7 @@ class Bucket:
                     return missing["missing"]
             except (BaseError, OSError) as error:
                 found = failure(str(error))
-            except InvalidInput as error:  # of files that were replaced
+            except InvalidInput as error:  # the files with the credentials were replaced
                 found = Failure(str(error), lasting=True)
             if found.lasting or attempt == self._tries:
                 break

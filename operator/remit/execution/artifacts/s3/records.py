@@ -75,7 +75,7 @@ class S3Records:
             if content is None:
                 continue
             if any(each.uid == uid and each.written > entry.time for each in others):
-                continue  # that was put off, and a later attempt was quicker; or it was done before
+                continue  # a later attempt finished first, or the work was done before
             moment = max(time.time_ns() // 1000, others[0].moment + 1 if others else 0)
             self._bucket.put(f"tasks/{namespace}/{task}/{uid}.{moment:016}.json", content)
             self._bucket.delete([each.key for each in others if each.uid == uid])
@@ -143,7 +143,7 @@ class S3Records:
             return False
         seconds, stale = self._elapsed.seconds(read_mark(content))
         if stale:
-            with contextlib.suppress(StoreUnavailable):  # of one who may only read
+            with contextlib.suppress(StoreUnavailable):  # this operator may only have read access
                 self._bucket.put(mark, orjson.dumps(self._elapsed.mark(seconds)))
         return all(seconds >= each.retain_seconds for each in record.artifacts)
 

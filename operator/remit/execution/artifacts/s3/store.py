@@ -64,7 +64,7 @@ class S3Reader:
         return Kept(most_bytes, older_than, self._records.is_over, lambda file: file.sha256)
 
     def _surplus(self, kept: Kept) -> Iterator[tuple[Record, Surplus]]:
-        for record in self._records.staged():  # first, as they become the others
+        for record in self._records.staged():  # staged records first, because they become kept records meanwhile
             kept.keep(record)
         for record, surplus in kept.surplus(self._records.all()):
             yield record, Surplus(f"{self._bucket.where}/{surplus.name}", surplus.size, surplus.time, surplus.reason)
@@ -167,7 +167,7 @@ class S3Store(S3Reader):
                 self._bucket.delete([key])
         if kept != content or key not in listed:
             raise self._odd("what was written there is not found")
-        self._bucket.delete([key])  # again, and this time it may fail
+        self._bucket.delete([key])  # repeated because the first deletion ignores errors, which must be reported here
         if self._bucket.get(key) is not None:
             raise self._odd("what was removed there is still found")
 

@@ -10,7 +10,7 @@ import os
 import sys
 import types
 
-# The packages above by name only: importing what they offer takes longer than unpacking.
+# The parent packages are registered without being executed, because importing them takes longer than unpacking.
 for _depth, _name in enumerate(("remit", "remit.release", "remit.release.targets", "remit.release.targets.archive")):
     sys.modules[_name] = types.ModuleType(_name)
     sys.modules[_name].__path__ = ["/".join([sys.argv[1], *_name.split(".")])]
@@ -36,7 +36,7 @@ def main(root: int, max_bytes: int, max_members: int) -> dict[str, object] | Non
     except OSError as error:
         if error.errno is not None:
             return {"message": error.strerror or str(error), "errno": error.errno}
-        return _damaged(error)  # how gzip and bz2 say it
+        return _damaged(error)  # gzip and bz2 raise this for damaged data
     except MALFORMED as error:
         return _damaged(error)
     return None

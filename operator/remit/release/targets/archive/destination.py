@@ -140,7 +140,7 @@ class Destination:
                     f"{_shown('/'.join(parts))} goes through {_shown(part)}, which is no folder"
                 ) from None
         else:
-            self._members += 1  # one that no member names takes room as well
+            self._members += 1  # a folder that no member names also counts, because it takes space as well
         return os.open(part, _DIRECTORY, dir_fd=parent)
 
 

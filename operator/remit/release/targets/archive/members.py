@@ -39,7 +39,7 @@ MALFORMED = (
     EOFError,
     ValueError,
     OverflowError,
-    RuntimeError,  # NotImplementedError, and what zipfile says of encrypted members
+    RuntimeError,  # includes NotImplementedError, and zipfile raises it for encrypted members
 )
 """What the readers raise for an archive that is damaged, or has what they do not know."""
 
@@ -123,7 +123,7 @@ def _unpack_tar(destination: Destination, stream: IO[bytes]) -> None:
             _add_tar_member(destination, tar, member)
             tar.members.clear()  # type: ignore[attr-defined]  # it would keep every header
     while bounded.read(_CHUNK):
-        pass  # the checksum of compressed data is at its end
+        pass  # read to the end, where the checksum of compressed data is verified
 
 
 def _add_tar_member(destination: Destination, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:

@@ -134,7 +134,7 @@ class Containers:
             with contextlib.suppress(OperationFailed):
                 await engine.call(lambda client: client.remove_container(id_, v=True, force=True))
             if isinstance(error, OperationFailed) and error.reason == "NotFound":
-                # Its network or its image was removed at this very moment.
+                # The network or the image was removed at the same time.
                 raise OperationFailed("Gone", str(error), category=error.category) from None
             raise
 
@@ -147,7 +147,7 @@ class Containers:
         """Ask its program to end, and kill it if it has not within its time. It is there then, and stopped: the engine
         does not start it again. Raises OperationFailed."""
         engine, signal = await self._engine(), str(container.inspected["Config"].get("StopSignal") or "SIGTERM")
-        with _unless("Conflict"):  # it does not run any more
+        with _unless("Conflict"):  # the container does not run any more
             await engine.call(lambda client: client.kill(container.id, signal))
             await asyncio.sleep(container.grace)
             now = Container(await engine.call(lambda client: client.inspect_container(container.id)))
@@ -194,7 +194,7 @@ class Containers:
             )
         except OperationFailed:
             return None
-        # In the order of time: all since the start before that which it runs from, the last one.
+        # Events are in order of time. Take those since the previous start, of which the last `die` has the exit code.
         starts = [place for place, event in enumerate(events) if event["status"] == "start"]
         since = events[starts[-2] + 1 if len(starts) > 1 else 0 :]
         codes = [event["Actor"]["Attributes"].get("exitCode", "") for event in since if event["status"] == "die"]
@@ -216,7 +216,7 @@ class Containers:
     def _inspected(self, client: docker.APIClient) -> list[dict[str, Any]]:
         found = []
         for each in client.containers(all=True, filters={"label": self._mark}):
-            with contextlib.suppress(NotFound):  # it went meanwhile
+            with contextlib.suppress(NotFound):  # the container was removed meanwhile
                 found.append(client.inspect_container(each["Id"]))
         return found
 
@@ -227,9 +227,10 @@ async def _remove(engine: Engine, container: Container) -> None:
     try:
         await engine.call(lambda client: client.remove_container(container.id, v=True, force=True))
     except OperationFailed as error:
-        if error.reason == "Conflict":  # somebody does so already, and keeps its name until it is gone
+        # Another client is removing the container, whose name stays in use until it is gone.
+        if error.reason == "Conflict":
             with _unless("NotFound"):
-                await engine.call(  # the SDK itself would wait for ever
+                await engine.call(  # the SDK itself would wait without a limit
                     lambda client: client.wait(container.id, timeout=ANSWER_SECONDS, condition="removed")
                 )
         elif error.reason != "NotFound":

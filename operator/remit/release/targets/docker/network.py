@@ -44,7 +44,8 @@ async def ensured(engine: Engine, owner: Owner) -> Network:
     if not found:
         made = await _made(engine, owner)
         found = await _all(engine, owner)
-        if [each["Name"] for each in found][:1] != [made]:  # another operator, or Deployment, made one too
+        # Another operator or Deployment created one at the same time.
+        if [each["Name"] for each in found][:1] != [made]:
             await _remove(engine, made)
     if not found:
         raise OperationFailed("NetworkGone", f"the network of {owner.namespace} was removed as soon as it was made")
@@ -114,7 +115,7 @@ async def _made(engine: Engine, owner: Owner) -> str:
     marks = {labels.NETWORK_OF: owner.namespace}
     try:
         await engine.call(lambda client: client.create_network(name, driver="bridge", ipam=ipam, labels=marks))
-    except OperationFailed as error:  # somebody else took the subnet meanwhile
+    except OperationFailed as error:  # another client took the subnet meanwhile
         raise OperationFailed("NetworkFailed", f"a network cannot be made: {error}", category=error.category) from None
     return name
 

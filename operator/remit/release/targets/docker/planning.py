@@ -120,7 +120,7 @@ def creation(
         "HostConfig": {
             "NetworkMode": replica.network,
             "PortBindings": dict.fromkeys(ports, published) if reach.host else {},
-            # What is live outlives the operator and comes back with the engine, unless it was asked to stop.
+            # The live side outlives the operator and restarts with the engine, unless it was asked to stop.
             "RestartPolicy": {"Name": "unless-stopped"}
             if replica.live
             else {"Name": ON_TRIAL, "MaximumRetryCount": _MOST_RESTARTS},
@@ -130,7 +130,7 @@ def creation(
             **limited(limits),
             "PidsLimit": (limits.pids or _PIDS) + init,
             "Mounts": _volumes(material.files),
-            # An init passes signals on: the first process of a container ignores what it has no handler for.
+            # The init forwards signals: the first process of a container ignores signals without a handler.
             "Init": init,
             "LogConfig": {"Type": "local", "Config": {"max-size": "20m", "max-file": "5", "compress": "false"}},
         },

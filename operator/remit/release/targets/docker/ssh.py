@@ -40,7 +40,7 @@ class Tunnel:
     async def open(self) -> str:
         """The address of the socket, for the SDK. Raises OperationFailed where there is no `ssh`."""
         if self._server is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="remit-ssh-"))  # a socket's path has to be short
+            self._folder = Path(tempfile.mkdtemp(prefix="remit-ssh-"))  # the path of a socket must be short
             arguments = _arguments(self._address)
             path = self._folder / "docker.sock"
             self._server = await asyncio.start_unix_server(lambda *pair: self._serve(arguments, *pair), path)
@@ -65,7 +65,7 @@ class Tunnel:
         self._going.add(task)
         try:
             await self._carry(arguments, reader, writer)
-        except (OSError, asyncio.CancelledError) as error:  # nobody waits for us: the connection just ends
+        except (OSError, asyncio.CancelledError) as error:  # there is no caller; the connection just ends
             self.said = str(error) if isinstance(error, OSError) else self.said
         finally:
             writer.close()
@@ -100,7 +100,7 @@ async def _end(child: asyncio.subprocess.Process) -> None:
         try:
             async with asyncio.timeout(_END_SECONDS):
                 await child.wait()
-        except TimeoutError:  # it hangs; the loop reaps it when it is dead
+        except TimeoutError:  # the process hangs; the event loop reaps it when it has ended
             child.kill()
 
 

@@ -167,7 +167,7 @@ class DockerTarget:
         """See `Measured.usage`."""
         with ordering():
             there = {key: each for key, each in (await self._containers.all()).items() if each.status == "running"}
-            # One at a time: an engine that is slow to tell must have hands free for what matters.
+            # One request at a time, so that a slow engine can still serve more important requests.
             counted = {key: await self._containers.stats(each) for key, each in there.items()}
         return {
             slot: used(stats for (on, _), stats in counted.items() if on == slot)
@@ -245,7 +245,8 @@ class DockerTarget:
                     revision, material = await self._revision(desired.sides[slot].revision)
                     over = [each for index in indexes if (each := there.get((slot, index))) and each.status in OVER]
                     await self._replicas.run(slot, indexes, revision, material, there, live=slot == desired.live)
-                    self._started.update({each.id: 1 + each.restarts for each in over})  # the engine counts anew
+                    # The engine counts from 0 again.
+                    self._started.update({each.id: 1 + each.restarts for each in over})
                 except RemitError as error:
                     if self._refused.get(slot) != str(error):
                         log.warning("an instance cannot be started again", slot=slot, error=str(error))
@@ -258,7 +259,8 @@ class DockerTarget:
         """Have the engine restart what is live for ever, also while no operator runs."""
         for (slot, _), container in there.items():
             if slot == live and container.restart_policy == ON_TRIAL:
-                with contextlib.suppress(OperationFailed):  # it went meanwhile, which the next look finds
+                # The container was removed meanwhile, which the next look finds.
+                with contextlib.suppress(OperationFailed):
                     await self._containers.restart_always(container)
 
     async def _with_addresses(self, desired: DesiredState, there: Mapping[Key, Container]) -> DesiredState:
@@ -285,7 +287,7 @@ class DockerTarget:
                 key, check = container.incarnation, spec.health_check
                 if check is not None and check.command is None:
                     due[key] = check, check_of(check, side.host(index), named, _by_engine, moved)
-                if spec.liveness_check is not None and not side.draining:  # what drains ends anyway
+                if spec.liveness_check is not None and not side.draining:  # a draining side ends anyway
                     lives = check_of(spec.liveness_check, side.host(index), named, _by_engine, moved)
                     restart = partial(self._end_run, container)
                     if spec.liveness_check.command is None:

@@ -55,7 +55,7 @@ class ClusterRevisions:
                 old = await found(self._cluster, resource, identity.place, name)
                 if old is not None and not identity.owns(old):
                     raise name_taken(resource.plural, identity.place, name)
-                if old is not None:  # of a keeping that was cut short; it cannot be changed
+                if old is not None:  # left by an interrupted write; the object is immutable
                     await gone(self._cluster, resource, identity.place, name)
                 await self._cluster.apply(resource, identity.place, name, body, manager=MANAGER, force=True)
         self._known = None

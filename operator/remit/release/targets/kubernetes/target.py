@@ -87,7 +87,7 @@ class KubernetesTarget:
     async def provision(self, slot: Slot, revision: Revision, replicas: int, material: Material) -> None:
         """See `Target.provision`."""
         limits, identity = self._admit(revision, material), self._identity
-        # First, so that a name which is somebody else's stops the release before anything runs.
+        # Services first, so that a name that belongs to another object stops the release before anything runs.
         if await self._own(SERVICES, identity.service) is None:
             await self._route(revision.snapshot.spec, None, 0)
         await self._own(SERVICES, identity.preview)
@@ -117,7 +117,7 @@ class KubernetesTarget:
 
     async def drain(self, slot: Slot) -> None:
         """See `Target.drain`. The Service has let go of it; how many connections it still has, nobody can tell."""
-        with contextlib.suppress(DeploymentError):  # it is empty
+        with contextlib.suppress(DeploymentError):  # the side is empty
             await self._change(slot, {"metadata": {"annotations": {DRAINING: "true"}}})
 
     async def retire(self, slot: Slot) -> None:
