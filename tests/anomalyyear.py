@@ -1,4 +1,5 @@
-"""A year of scheduled runs, made up: how often a usual run is called unusual, and how many unusual ones are found.
+"""Simulates a year of scheduled runs: how often a usual run is reported as unusual, and how many unusual runs are
+found.
 
 `PYTHONPATH=tests python tests/anomalyyear.py [SEEDS]` prints the table of docs/anomalies.md.
 """
@@ -23,19 +24,21 @@ HOURLY, DAILY = 8760, 365
 
 @dataclass(frozen=True)
 class Family:
-    """`level` gives the factor by which a run takes longer, by the hour of the year and by chance."""
+    """A schedule's runs. `level` returns the factor by which a run takes longer, from the hour of the year and
+    chance."""
 
     name: str
     runs: int
     noise: float
-    """Of the logarithm of the duration; processor time has two thirds of it, and memory a fifth."""
+    """Standard deviation of the logarithm of the duration; processor time varies by two thirds of it, memory by a
+    fifth."""
     level: Callable[[float, random.Random], float] = lambda hour, chance: 1.0
     seconds: float = 60.0
     memory_level: Callable[[float], float] = lambda hour: 1.0
 
 
 def _day_and_night(hour: float, chance: random.Random) -> float:
-    """Twice as long at the busiest hour as at the quietest, and at weekends as at night."""
+    """Returns a factor that is twice as high at the busiest hour as at the quietest; weekends are like nights."""
     weekend = int(hour // 24) % 7 >= 5
     return 1.0 if weekend else 1.5 + 0.5 * math.sin(hour % 24 / 24 * 2 * math.pi)
 
@@ -66,12 +69,12 @@ def families(runs: int) -> list[Family]:
 
 @dataclass
 class Year:
-    """What was seen of one family."""
+    """The results of one simulated year of one family."""
 
     injected: Counter[str] = field(default_factory=Counter)
     found: Counter[str] = field(default_factory=Counter)
     false: list[int] = field(default_factory=list)
-    """The numbers of usual runs that were called unusual."""
+    """Numbers of usual runs that were reported as unusual."""
 
 
 OUTLIERS = {"5× duration": (5.0, 1.0, 1.0), "10× duration": (10.0, 1.0, 1.0), "5× CPU": (1.0, 5.0, 1.0)} | {
@@ -82,7 +85,7 @@ _LOOKED_FOR = {"5× CPU": "Cpu", "2× memory": "Memory"}
 
 
 def year(family: Family, seed: int) -> Year:
-    """One in 73 runs is an outlier of some kind, each year another one."""
+    """Simulates one year. One in 73 runs is an outlier, at different times each year."""
     chance, seen, before = random.Random(f"{family.name} {seed}"), Year(), list[RecentRun]()
     for number in range(family.runs):
         kind = chance.choice(list(OUTLIERS)) if chance.random() < 1 / 73 else ""
@@ -110,7 +113,7 @@ def _run(family: Family, number: int, chance: random.Random, time: float, cpu: f
 
 
 def total(family: Family, seeds: int) -> Year:
-    """Several years in one."""
+    """Returns the results of several years, added up."""
     whole = Year()
     for each in (year(family, seed) for seed in range(seeds)):
         whole.injected += each.injected
@@ -120,8 +123,8 @@ def total(family: Family, seeds: int) -> Year:
 
 
 def rows(seeds: int = 5, often: str = "") -> Iterator[str]:
-    """Of the table in docs/anomalies.md: `seeds` years of each family that runs each hour, and ten times as many of
-    those that run each day. `often` chooses `hourly` or `daily`."""
+    """Yields the rows of the table in docs/anomalies.md: `seeds` years of each hourly family, and ten times as many of
+    each daily family. `often` selects `hourly` or `daily`."""
     for word, runs, years in (("hourly", HOURLY, seeds), ("daily", DAILY, 10 * seeds)):
         for family in families(runs) if often in ("", word) else ():
             seen = total(family, years)

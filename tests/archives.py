@@ -1,4 +1,4 @@
-"""A web server with archives for tests, some of which have moved."""
+"""A web server for tests that serves archives and redirects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from webserver import answering
 
 @dataclass
 class Archives:
-    """`/moved/NAME` leads to `/moved/here/NAME`; `/moved/out.tgz` to `/outside`, which no policy of a test allows."""
+    """The server. `/moved/NAME` redirects to `/moved/here/NAME`, and `/moved/out.tgz` to `/outside`, which no test
+    policy allows."""
 
     port: int = 0
     asked: list[str] = field(default_factory=list)
@@ -28,7 +29,7 @@ class Archives:
         return f"http://127.0.0.1:{self.port}"
 
     def have(self, folder: Path) -> str:
-        """Hold it under its name, with `.tgz`; its SHA-256."""
+        """Serves `folder` as an archive under its name with `.tgz`, and returns the archive's SHA-256."""
         made = io.BytesIO()
         with tarfile.open(fileobj=made, mode="w:gz") as tar:
             tar.add(folder, ".")

@@ -1,4 +1,4 @@
-"""Artifacts of tasks for tests, as an attempt leaves them."""
+"""Stores artifacts of tasks for tests, as an attempt does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from remit.execution.artifacts.stored import StoredArtifact
 
 
 def record(store: ArtifactStore, namespace: str, task: str, uid: str, artifacts: Sequence[StoredArtifact]) -> None:
-    """What the task has now, after an attempt whose end is on record."""
+    """Records the artifacts of a task as after an attempt whose end is recorded."""
     attempt = f"{uid}-1"
     store.stage(namespace, task, attempt, artifacts)
     store.commit(uid, attempt)
@@ -19,7 +19,7 @@ def record(store: ArtifactStore, namespace: str, task: str, uid: str, artifacts:
 
 @contextmanager
 def pruning(store: ArtifactStore) -> Iterator[None]:
-    """What nobody has is removed again and again meanwhile. Raises what that raised."""
+    """Prunes unreferenced artifacts repeatedly while the block runs. Raises the pruning's exception at the end."""
     stop, failures = threading.Event(), list[BaseException]()
 
     def prune() -> None:

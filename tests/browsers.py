@@ -1,4 +1,4 @@
-"""A browser without a screen: Debian's Chromium, which Playwright steers and axe looks through."""
+"""A headless browser for tests: Debian's Chromium, controlled by Playwright and checked with axe."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ARGUMENTS: Final = (
 )
 _AXE: Final = next(Path(axe_playwright_python.__file__).parent.rglob("axe.min.js"))
 SECONDS: Final = 60_000
-"""Milliseconds that a busy machine may take for anything."""
+"""Timeout of browser operations in milliseconds, long enough for a busy machine."""
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def browser() -> Iterator[Browser]:
 
 
 class Tab:
-    """A page of the browser, which says what went wrong in it."""
+    """A tab of the browser, which records errors of its pages."""
 
     def __init__(self, browser: Browser, link: str, **options: Any) -> None:
         self.origin = link.partition("/login")[0]
@@ -44,21 +44,21 @@ class Tab:
         self._context.set_default_timeout(SECONDS)
         self.problems: list[str] = []
         self.outside: list[str] = []
-        """Requests to anywhere else."""
+        """Requests to other hosts."""
         self._context.on("request", lambda request: self._asked(request.url))
         self.page: Page = self._context.new_page()
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self.page.on("console", lambda told: self.problems.append(told.text) if told.type == "error" else None)
         self.page.goto(link)
         self.base = re.sub(r"^(/s-[^/]+)?/.*$", r"\1", urlsplit(self.page.url).path)
-        """Beneath which the views are."""
+        """Path prefix of the views."""
 
     def _asked(self, url: str) -> None:
         if not url.startswith((self.origin, "data:", "blob:", "about:")):
             self.outside.append(url)
 
     def go(self, path: str) -> Page:
-        """To a view."""
+        """Opens a view."""
         self.page.goto(self.origin + self.base + path)
         return self.page
 
@@ -67,7 +67,7 @@ class Tab:
 
 
 def links(page: Page) -> list[str]:
-    """Whole addresses of all that a page leads to or loads."""
+    """Returns the absolute addresses of everything that a page links to or loads."""
     found: list[str] = page.evaluate(
         """() => [...document.querySelectorAll("[href], [src], [action], [formaction]")].flatMap(each =>
             ["href", "src", "action", "formaction"].filter(name => each.hasAttribute(name))
@@ -77,8 +77,9 @@ def links(page: Page) -> list[str]:
 
 
 def axe(page: Page) -> list[str]:
-    """What axe finds serious or critical, each with where it is."""
-    page.evaluate(_AXE.read_text())  # not as an element: the page's policy would not let it run
+    """Returns the serious and critical findings of axe, each with its place."""
+    # Evaluated and not added as an element, which the page's content security policy would block.
+    page.evaluate(_AXE.read_text())
     found = page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
     return [
         f"{each['id']} ({each['impact']}): {' '.join(node['html'].split())[:160]} {node['failureSummary'][:300]}"

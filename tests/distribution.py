@@ -1,4 +1,4 @@
-"""Which tests go to one worker together, and in which order they are started."""
+"""Assigns tests to workers and determines the order in which they start."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
 TOGETHER = ("tests/conformance/",)
-"""Folders whose files share something that takes long to start."""
+"""Folders whose files share a fixture that is slow to start."""
 COMPUTING = "tests/unit/"
-"""The folder whose tests wait for nothing."""
+"""The folder whose tests are CPU-bound."""
 SLOW_SECONDS = 20.0
-"""About, of a test marked `slow`."""
+"""Approximate duration of a test marked `slow`, in seconds."""
 
 
 class Distribution(LoadScopeScheduling):
-    """A file goes to one worker, for the sake of its module's fixtures, and so does a folder of TOGETHER.
+    """Assigns each file to one worker, so that its module fixtures are shared, and likewise each folder of TOGETHER.
 
-    The first worker begins with what computes, which fills the time in which the tests of the others wait.
+    The first worker begins with CPU-bound tests, which run while the tests of the other workers wait.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -48,7 +48,8 @@ def computes(nodeid: str) -> bool:
 
 
 def longest_first(items: Sequence[pytest.Item]) -> list[pytest.Item]:
-    """By what files and folders of TOGETHER take, so that none of them is left alone at the end."""
+    """Sorts tests by the duration of their file or folder of TOGETHER, longest first, so that none of these runs alone
+    at the end."""
     seconds = Counter[str]()
     for item in items:
         seconds[scope(item.nodeid)] += SLOW_SECONDS if item.get_closest_marker("slow") else weight(item.nodeid)

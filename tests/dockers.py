@@ -1,4 +1,5 @@
-"""A Docker engine for tests: the one that runs here, images made on the spot, and engines of our own to break."""
+"""Docker for tests: the engine of this machine, images that are built on the spot, and separate engines that tests can
+break."""
 
 from __future__ import annotations
 
@@ -63,7 +64,7 @@ def docker(*arguments: str, host: str = SHARED, **options: object) -> subprocess
 
 
 def needs_docker() -> None:
-    """Skip where no engine answers."""
+    """Skips the test if no engine answers."""
     answers = shutil.which("docker") and docker("version").returncode == 0
     require("docker", answers, "install docker.io and start dockerd")
     require("docker", _busybox(), "install busybox-static")
@@ -71,7 +72,8 @@ def needs_docker() -> None:
 
 @contextlib.asynccontextmanager
 async def engine_to_itself() -> AsyncIterator[None]:
-    """One test at a time, in whatever process: Deployments of the same name would meet on the one engine."""
+    """Gives one test at a time, across processes, exclusive use of the engine, because Deployments with the same name
+    would conflict on it."""
     with (Path(tempfile.gettempdir()) / "remit-tests-on-docker.lock").open("a") as lock:
         await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
         await asyncio.to_thread(_remove_what_was_left)
@@ -79,7 +81,8 @@ async def engine_to_itself() -> AsyncIterator[None]:
 
 
 def _remove_what_was_left() -> None:
-    """By tests that were killed. Never a user's own: the images of these tests bear a mark."""
+    """Removes containers and images of tests that were killed. It finds them by the label of test images, so it does
+    not touch those of users."""
     left = docker("ps", "-aq", "--filter", f"label={MARK}").stdout.decode().split()
     if left:
         docker("rm", "-fv", *left)
@@ -92,7 +95,7 @@ def make_image(
     links: Mapping[str, str] | None = None,
     folders: Mapping[str, int] | None = None,
 ) -> str:
-    """A tiny image with a shell in it, and `changes` in the words of a Dockerfile. Remove it with `remove_image`.
+    """Builds a tiny image with a shell, and `changes` as lines of a Dockerfile. Remove it with `remove_image`.
 
     `links` are more symbolic links, and what each leads to; `folders` are more folders, and the mode of each."""
     tag = f"remit-test:{uuid.uuid4().hex}"
@@ -103,7 +106,7 @@ def make_image(
 
 
 def remove_image(tag: str, host: str = SHARED) -> None:
-    """The image and every container of it."""
+    """Removes the image and all containers of it."""
     ids = docker("ps", "-aq", "--filter", f"ancestor={tag}", host=host).stdout.decode().split()
     if ids:
         docker("rm", "-fv", *ids, host=host)
@@ -118,7 +121,7 @@ _FOLDERS = {"tmp": 0o1777, **dict.fromkeys(("bin", "etc", "proc", "sys", "dev", 
 
 
 def tree(links: Mapping[str, str] = MappingProxyType({}), folders: Mapping[str, int] = MappingProxyType({})) -> bytes:
-    """The image as an archive."""
+    """Returns the file tree of the image as a tar archive."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for name, mode in {**_FOLDERS, **folders}.items():
@@ -139,13 +142,13 @@ def tree(links: Mapping[str, str] = MappingProxyType({}), folders: Mapping[str, 
 
 @dataclass
 class OwnEngine:
-    """A dockerd of the test's own, with nothing in common with the machine's; it can be killed and started again.
+    """A separate dockerd, which shares nothing with the machine's engine and can be killed and started again.
 
-    With a bridge of its own: `--bridge=none` takes away the `docker0` it finds, which is another's.
+    It has a bridge of its own, because `--bridge=none` would remove the `docker0` of the machine's engine.
     """
 
     folder: Path
-    """Short: a socket's path has at most 107 bytes."""
+    """A folder with a short path, because the path of a socket is limited to 107 bytes."""
     live_restore: bool = False
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _bridge: str = field(default_factory=lambda: f"rt{uuid.uuid4().hex[:8]}", init=False)
@@ -176,7 +179,7 @@ class OwnEngine:
             time.sleep(0.1)
 
     def hang(self) -> None:
-        """It takes connections and answers nothing; what runs goes on."""
+        """Stops the engine with SIGSTOP: it accepts connections and answers nothing, and containers continue to run."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
@@ -196,7 +199,8 @@ class OwnEngine:
 
 @contextlib.contextmanager
 def own_engine(*, live_restore: bool = False) -> Iterator[OwnEngine]:
-    """An engine that runs. Nothing is left of it, neither the mount that a dockerd makes of its data."""
+    """Starts an engine. At the end, nothing of it remains, not even the mount that a dockerd makes of its data
+    folder."""
     with tempfile.TemporaryDirectory(prefix="rd", ignore_cleanup_errors=True) as folder:
         engine = OwnEngine(Path(folder), live_restore)
         try:
@@ -214,7 +218,8 @@ def _ip(*arguments: str) -> None:
 
 
 async def during(doing: asyncio.Future[Any], condition: Coroutine[Any, Any, _T]) -> _T:
-    """What `condition` gives. Where `doing` ends first, or neither does, fails with what is known of it."""
+    """Returns the result of `condition`. If `doing` ends first, or the time is over, the test fails with the
+    details."""
     waiting = asyncio.ensure_future(condition)
     try:
         await asyncio.wait({doing, waiting}, timeout=_PATIENCE, return_when=asyncio.FIRST_COMPLETED)
@@ -229,7 +234,7 @@ async def during(doing: asyncio.Future[Any], condition: Coroutine[Any, Any, _T])
 
 @dataclass
 class Heard:
-    """What an attempt said, and what it was called."""
+    """The output of an attempt and its handle."""
 
     streams: dict[str, bytearray] = field(default_factory=lambda: {"stdout": bytearray(), "stderr": bytearray()})
     total: int = 0
@@ -244,7 +249,7 @@ class Heard:
         self.came.set()
 
     async def begun(self, doing: asyncio.Future[Any]) -> None:
-        """Until the first output of the attempt that is `doing`."""
+        """Waits for the first output of the attempt that `doing` runs."""
         await during(doing, self.came.wait())
 
     @property
@@ -258,14 +263,15 @@ class Heard:
 
 @pytest.fixture
 def sdk_leaves_sockets() -> Iterator[None]:
-    """It does not close the socket of a connection that fails: it goes with the exception."""
+    """Ignores unclosed sockets of the Docker SDK, which does not close the socket of a failed connection until the
+    exception is freed."""
     yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
 
 
-def LEAKING(test: Any) -> Any:  # stands where a mark does
-    """The sockets may also be collected while the test still runs."""
+def LEAKING(test: Any) -> Any:  # used like a mark
+    """Ignores warnings about such sockets while the test runs."""
     ignored = "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"
     return pytest.mark.usefixtures("sdk_leaves_sockets")(pytest.mark.filterwarnings(*ignored)(test))

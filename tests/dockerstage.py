@@ -1,4 +1,4 @@
-"""A Deployment on Docker for tests: the target, what it releases, and somebody who asks for it."""
+"""A Docker target for tests: the target, the revisions that it releases, and a client."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ exec httpd -f -p 8080 -h /tmp/www
 
 
 class Stage:
-    """A target, what it releases, and the means to make another one like it, as a restarted operator would."""
+    """A Docker target and its revisions, with a way to create an equal target, as a restarted operator would."""
 
     def __init__(self, folder: Path, image: str) -> None:
         self.folder, self.image = folder, image
@@ -98,14 +98,14 @@ class Stage:
         return observed
 
     async def live(self, number: int = 1, replicas: int = 1, **spec: Any) -> ObservedState:
-        """This revision on blue, healthy, with the requests."""
+        """Releases a revision to the blue side, waits until it is healthy, and switches requests to it."""
         await self.provision("blue", self.revision(number, **spec), replicas)
         await self.until(lambda observed: observed.ready(number, "blue", replicas))
         await self.target.switch("blue")
         return await self.target.observe()
 
     async def answer(self, port: int | None = None, path: str = "/") -> str:
-        """What a client hears."""
+        """Returns the response that a client gets."""
         reader, writer = await asyncio.open_connection("127.0.0.1", port or self.port)
         writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
         said = (await reader.read()).decode()
@@ -128,7 +128,7 @@ class Stage:
         return str(endpoint["IPAddress"])
 
     async def end(self) -> None:
-        """Take all of it away, and see that nothing is left."""
+        """Removes everything, and checks that nothing remains."""
         self.ended = True
         for slot in ("blue", "green"):
             await self.target.retire(slot)  # type: ignore[arg-type]

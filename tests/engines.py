@@ -1,4 +1,5 @@
-"""Ways to the machine's Docker engine, as a remote one is reached, that can be shut: a socket, TLS, and SSH."""
+"""Connections to the machine's Docker engine as to a remote one, through a Unix socket, TLS or SSH, that tests can
+interrupt."""
 
 from __future__ import annotations
 
@@ -22,10 +23,10 @@ _ENGINE = "/var/run/docker.sock"
 
 
 class Relay:
-    """Carries connections to the engine while it is open. With `shut`, those that there are end too."""
+    """Forwards connections to the engine while it is open. `shut` also ends existing connections."""
 
     def __init__(self, slow: bytes = b"") -> None:
-        """What is answered to a request that has the word `slow` comes a byte at a time, after the first piece."""
+        """The response to a request that contains `slow` is sent byte by byte after its first piece."""
         self._slow = slow
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -81,7 +82,7 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, slo
 
 
 class Authority:
-    """Makes certificates that are good for both ends of a connection on this host."""
+    """A certificate authority whose certificates are valid for both ends of a connection on this host."""
 
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -95,7 +96,7 @@ class Authority:
         )
 
     def secret(self, name: str = "client", address: str = "127.0.0.1") -> Mapping[str, bytes]:
-        """The data of a Secret: `ca.crt`, `tls.crt` and `tls.key`."""
+        """Returns the data of a Secret with `ca.crt`, `tls.crt` and `tls.key`."""
         key = ec.generate_private_key(ec.SECP256R1())
         purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         here = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
@@ -115,7 +116,7 @@ class Authority:
         }
 
     def context(self, folder: Path) -> ssl.SSLContext:
-        """Of an engine that asks its clients for a certificate."""
+        """Returns the TLS context of an engine that requires client certificates."""
         folder.mkdir()
         for name, content in self.secret("engine").items():
             (folder / name).write_bytes(content)
@@ -138,7 +139,7 @@ def _signing() -> x509.KeyUsage:
 
 @asynccontextmanager
 async def ssh_host(folder: Path, programs: Path) -> AsyncIterator[str]:
-    """A host behind SSH where `docker` can be run. Gives its address.
+    """Starts an SSH server on which `docker` can be run, and yields its address.
 
     Below `programs` is an `ssh` that reads its configuration, keys and known hosts from `folder` instead of a home.
     """

@@ -1,5 +1,5 @@
-"""Faults at each point where a coroutine waits, and at each line that it runs: one fault a run, one point after the
-other, until a run ends undisturbed."""
+"""Injects faults at each await of a coroutine and at each line that it runs: one fault per run, at successive points,
+until a run completes without a fault."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Overdue = Callable[[], None]
 
 @dataclass
 class Fault:
-    """Something that happens at the `point`-th wait, counted from 1: `error` is raised there once what is waited for
-    has come about. Without an error, `overdue` is called, and the cancellation that follows meets the wait before
-    (`instead`) or after that; `meanwhile` waits for no cancellation."""
+    """A fault at the `point`-th await, counted from 1. With `error`, it is raised there after the awaited operation has
+    completed. Without an error, `overdue` is called, and the resulting cancellation arrives before (`instead`) or after
+    the awaited operation; `meanwhile` does not wait for a cancellation."""
 
     point: int
     error: BaseException | None
@@ -33,18 +33,19 @@ class Fault:
 
 @dataclass
 class Tally:
-    """What became of the tasks whose first attempt met a fault."""
+    """Counts the outcomes of the tasks whose first attempt had a fault."""
 
     injected: int = 0
     retried: int = 0
     refused: int = 0
-    """Not retried, because the effect may have taken place."""
+    """Number of tasks that were not retried because the effect may have taken place."""
     took_place: int = 0
-    """Of the refused ones."""
+    """Number of the refused tasks whose effect did take place."""
     undisturbed: list[str] = field(default_factory=list)
 
     def was_refused(self, outcomes: list[Outcome], count: int, where: str) -> bool:
-        """Whether it was not retried. `outcomes` are those of its attempts; `count`: how often it took place."""
+        """Returns whether the task was not retried. `outcomes` are those of its attempts; `count` is how often the
+        effect took place."""
         last = outcomes[-1]
         assert count <= 1, f"{where}: it took place {count} times: {outcomes}"
         if last.reason == "Completed":
@@ -59,7 +60,7 @@ class Tally:
 
 @coroutine
 def disturbed(running: Coroutine[Any, Any, Any], fault: Fault, overdue: Overdue) -> Generator[Any, Any, Any]:
-    """What `running` gives, unless the fault keeps it from that."""
+    """Returns the result of `running`, unless the fault prevents it."""
     waits, error = 0, None
     while True:
         try:
@@ -87,7 +88,7 @@ def disturbed(running: Coroutine[Any, Any, Any], fault: Fault, overdue: Overdue)
 
 
 def _cancelled(overdue: Overdue) -> Generator[Any, Any, BaseException]:
-    """Wait for the cancellation that being overdue brings."""
+    """Waits for the cancellation that follows when the attempt is overdue."""
     never = asyncio.get_running_loop().create_future()
     overdue()
     try:
@@ -98,7 +99,7 @@ def _cancelled(overdue: Overdue) -> Generator[Any, Any, BaseException]:
 
 
 class Lines:
-    """Raises `RuntimeError` at the `point`-th line of the modules below `folder`, in whatever thread runs it."""
+    """Raises `RuntimeError` at the `point`-th executed line of the modules below `folder`, in any thread."""
 
     def __init__(self, folder: Path, point: int) -> None:
         self._start, self._left = f"{folder}/", point

@@ -1,4 +1,4 @@
-"""Control planes that are sent what tests make up, and what must be true of them whatever that is."""
+"""Sends generated requests to control planes, and checks what must hold for every response."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ EXPECTED_500 = (
     "failed to create typed patch object",
     "spec replicas field",
 )
-"""As kube-apiserver answers them: docs/control-plane.md names them. A bug has a message of its own."""
+"""Responses with status 500 that kube-apiserver also gives; docs/control-plane.md lists them. A response to a bug has
+another message."""
 
 
 def is_expected(status: int, answer: Any) -> bool:
-    """Whether a server without bugs may answer so."""
+    """Returns whether a server without bugs may give this response."""
     text = answer if isinstance(answer, str) else str(answer.get("message", ""))
     return status < 500 or (status == 500 and any(words in text for words in EXPECTED_500))
 
@@ -31,7 +32,7 @@ def is_expected(status: int, answer: Any) -> bool:
 def as_json(value: Any) -> bytes:
     try:
         return orjson.dumps(value)
-    except TypeError:  # an integer of more than 64 bits, or a text that is no Unicode
+    except TypeError:  # an integer of more than 64 bits, or text that is not valid Unicode
         return json.dumps(value).encode()
 
 
@@ -42,7 +43,7 @@ async def fuzzed(state: Path) -> AsyncIterator[Client]:
 
 
 async def resources(client: Client) -> list[str]:
-    """The path of every collection that can be listed, over all namespaces."""
+    """Returns the path of every collection that can be listed over all namespaces."""
     prefixes = ["/api/v1"]
     for group in (await client.get("/apis"))["groups"]:
         prefixes += [f"/apis/{version['groupVersion']}" for version in group["versions"]]
@@ -54,7 +55,8 @@ async def resources(client: Client) -> list[str]:
 
 
 async def answers(client: Client) -> dict[str, Any]:
-    """Every object by its collection, without those that are on their way out, and what is told of their kinds."""
+    """Returns every object by its collection, without objects that are being deleted, and the discovery documents of
+    their kinds."""
     told: dict[str, Any] = {}
     for path in await resources(client):
         items = (await client.get(path))["items"]

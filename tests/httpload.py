@@ -1,4 +1,4 @@
-"""An HTTP load generator of our own: a failed request is never retried, never hidden, and has its moment.
+"""An HTTP load generator that never retries or hides a failed request, and records the time of each request.
 
     python -m httpload HOST PORT {keep|new} RATE
 
@@ -31,7 +31,7 @@ class Answer:
 
 @dataclass
 class Load:
-    """What a generator did; complete when its block has ended."""
+    """The results of a load generator, complete when its block has ended."""
 
     answers: list[Answer] = field(default_factory=list)
 
@@ -46,7 +46,7 @@ class Load:
 
 @asynccontextmanager
 async def load(port: int, connections: str, rate: int = 100, host: str = "127.0.0.1") -> AsyncIterator[Load]:
-    """Load from a process of its own for as long as the block takes; it has begun when the block is entered."""
+    """Generates load from a separate process while the block runs. The load has begun when the block is entered."""
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, __file__, host, str(port), connections, str(rate)),
         cwd=Path(__file__).parent,
@@ -66,7 +66,7 @@ async def load(port: int, connections: str, rate: int = 100, host: str = "127.0.
 
 
 class Client:
-    """One connection at a time, kept or not."""
+    """A client with one connection at a time, which it keeps open or not."""
 
     def __init__(self, host: str, port: int, *, keep: bool) -> None:
         self._host, self._port = host, port
@@ -81,7 +81,7 @@ class Client:
             self._streams[1].close()
 
     async def get(self) -> str:
-        """The body of an answer 200; raises OSError, EOFError or ValueError for anything else."""
+        """Returns the body of a response with status 200. Raises OSError, EOFError or ValueError for anything else."""
         if self._streams is None:
             self._streams = await asyncio.open_connection(self._host, self._port)
         reader, writer = self._streams

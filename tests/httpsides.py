@@ -1,4 +1,4 @@
-"""A little HTTP backend in a process of its own, that answers with its name; fast enough not to be what is measured.
+"""A small HTTP backend in a separate process that answers with its name, fast enough not to affect measurements.
 
 `GET /slow` is answered only once the process has got SIGUSR1, and `/headers` shows the request's head.
 """
@@ -26,7 +26,7 @@ class Side:
         return f"127.0.0.1:{self.port}"
 
     def answer_slow(self) -> None:
-        """Answer the requests to `/slow`, those that are still to come included."""
+        """Answers waiting and future requests to `/slow`."""
         self.process.send_signal(signal.SIGUSR1)
 
     def kill(self) -> None:

@@ -1,4 +1,4 @@
-"""What the chart renders, for tests, and as the manifests for those who use no Helm: `make manifests`."""
+"""Renders the chart for tests and as the manifests for users without Helm (`make manifests`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 CHART = ROOT / "charts/remit"
 NAMESPACE = "remit-system"
 WITHOUT_HELM: dict[str, Any] = {"requestedBy": {"enabled": False}, "uninstall": {"enabled": False}}
-"""What such manifests leave out: admission policies that not every Kubernetes knows, and a hook of Helm's."""
+"""Values for manifests without Helm: without admission policies, which some versions of Kubernetes lack, and without
+Helm's uninstall hook."""
 _HEADER = "# Generated from charts/remit by `make manifests`. Do not edit.\n"
 _OF_HELM = ("helm.sh/chart", "app.kubernetes.io/managed-by")
 
@@ -23,7 +24,7 @@ Objects = list[dict[str, Any]]
 
 
 def render(values: dict[str, Any] | None = None, *, name: str = "remit", namespace: str = NAMESPACE) -> dict[str, str]:
-    """The text of each template by its file name, as Helm's own engine makes it. Raises `helm_python.HelmError`."""
+    """Returns the text of each template by file name, rendered by Helm's own engine. Raises `helm_python.HelmError`."""
     import helm_python
 
     with helm_python.Chart.load(str(CHART)) as chart:
@@ -32,7 +33,7 @@ def render(values: dict[str, Any] | None = None, *, name: str = "remit", namespa
 
 
 def objects(texts: dict[str, str]) -> Objects:
-    """The objects of all templates."""
+    """Returns the objects of all templates."""
     return [
         document
         for name, text in texts.items()
@@ -43,7 +44,7 @@ def objects(texts: dict[str, str]) -> Objects:
 
 
 def without_helm(obj: dict[str, Any]) -> dict[str, Any]:
-    """The object without what Helm alone has a use for."""
+    """Returns the object without fields that only Helm uses."""
     for metadata in _metadata(obj):
         for key in _OF_HELM:
             metadata.get("labels", {}).pop(key, None)
@@ -60,7 +61,7 @@ def _metadata(obj: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def install() -> Objects:
-    """All that an installation for every namespace takes, its namespace and the CRDs included."""
+    """Returns all objects of an installation for every namespace, including its namespace and the CRDs."""
     namespace = {
         "apiVersion": "v1",
         "kind": "Namespace",
@@ -73,12 +74,13 @@ def install() -> Objects:
 
 
 def operator() -> Objects:
-    """The same without the CRDs, of which the manifests need no copy."""
+    """Returns the same without the CRDs, of which the manifests need no copy."""
     return [obj for obj in install() if obj["kind"] != "CustomResourceDefinition"]
 
 
 def namespace_install() -> Objects:
-    """An installation for the namespace that it is applied to, which its manifests do not name, without CRDs."""
+    """Returns an installation for the namespace that it is applied to. Its manifests name no namespace and contain no
+    CRDs."""
     rendered = [without_helm(obj) for obj in objects(render(WITHOUT_HELM | {"namespaces": [NAMESPACE]}))]
     for obj in rendered:
         del obj["metadata"]["namespace"]
@@ -96,7 +98,7 @@ def namespace_install() -> Objects:
 
 
 def releases() -> Objects:
-    """What an installation for every namespace needs besides, to release to Kubernetes."""
+    """Returns the additional objects that an installation for every namespace needs for releases to Kubernetes."""
     usual, found = install(), objects(render(WITHOUT_HELM | {"releases": {"kubernetes": True}}))
     return [obj for obj in map(without_helm, found) if obj not in usual]
 
@@ -110,7 +112,7 @@ FILES = {
 
 
 def text(found: Objects) -> str:
-    """As YAML."""
+    """Returns the objects as YAML."""
     documents = (
         yaml.dump(obj, Dumper=safeyaml.Dumper, sort_keys=False, width=120, allow_unicode=True) for obj in found
     )

@@ -1,4 +1,4 @@
-"""An API server in memory with what Jobs need, which refuses, forgets and is meddled with as a test says."""
+"""An API server in memory with what Jobs need. Tests can make it refuse or forget requests, and change its objects."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from remit.kube.client import PODS, Kube, Object
 
 
 class JobServer(Kube):
-    """`before` is called with each request's method and path and may raise; `created` with each object that was made,
-    so that a test can do what a controller does, or a stranger."""
+    """The API server. `before` is called with each request's method and path and may raise. `created` is called with
+    each new object, so that a test can act as a controller or as another client."""
 
     def __init__(self) -> None:
         super().__init__(Access("http://jobs.invalid"))
@@ -26,10 +26,10 @@ class JobServer(Kube):
         self.before: Callable[[str, str], None] = lambda method, path: None
         self.created: Callable[[str, Object], None] = lambda path, obj: None
         self.deaf = False
-        """Whether the watch ends at once."""
+        """Whether watches end immediately."""
         self.requests: list[tuple[str, str]] = []
         self.partial: list[str] = []
-        """Of which objects only the metadata was read."""
+        """Paths of objects of which only the metadata was read."""
         self._numbers = itertools.count(1)
         self._watches: list[asyncio.Queue[tuple[str, Object]]] = []
 
@@ -67,7 +67,7 @@ class JobServer(Kube):
         return found
 
     def put(self, path: str, obj: Object) -> Object:
-        """As if it had been made or changed by anybody."""
+        """Stores an object as if another client had created or changed it."""
         if namespace := re.search("/namespaces/([^/]+)/", path):
             obj["metadata"]["namespace"] = namespace[1]
         made = self.objects[path] = self._stamped(obj)
@@ -76,7 +76,7 @@ class JobServer(Kube):
         return copy.deepcopy(made)
 
     def take(self, path: str) -> None:
-        """As if somebody had deleted it."""
+        """Removes an object as if another client had deleted it."""
         self._tell("DELETED", path)
         del self.objects[path]
 

@@ -1,4 +1,4 @@
-"""Kill operators while they start tasks, and look for what of the tasks goes on.
+"""Kills operators while they start tasks, and looks for processes of the tasks that remain.
 
     python tests/killloop.py [--rounds N] [--kill operator|both|any] [--user nobody|root]
 
@@ -35,28 +35,29 @@ STARTS = 12
 User = Literal["nobody", "root"]
 _IDS: dict[User, int] = {"nobody": 65_534, "root": 0}
 _SETTLED_SECONDS = 15.0
-_UNSWEPT_SECONDS = 1.0  # nothing more will end by itself where no fork server is left
+_UNSWEPT_SECONDS = 1.0  # after this time, no more processes end by themselves without a fork server
 _PATIENCE_SECONDS = 30.0
 _EARLIEST, _LATEST = 0.02, 0.25
 
 
 @dataclass(frozen=True)
 class Round:
-    """What was seen after one operator's death: pid and name of each process of a task."""
+    """Observations after the death of one operator: pid and name of each process of a task."""
 
     running: tuple[tuple[int, str], ...]
     left: tuple[tuple[int, str], ...]
 
 
 class Operators:
-    """Operators in turn, each a fork of one process that has imported everything."""
+    """Successive operators, each forked from one process that has imported all modules."""
 
     def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
         self._process = process
         self._folder = folder
 
     def dies(self, kill: str, after: float) -> Round:
-        """One starts its tasks, is killed `after` seconds, and another recovers what it left."""
+        """Starts an operator that starts its tasks, kills it after `after` seconds, and lets another operator
+        recover."""
         mark = f"mark-{uuid4()}"
         store = self._folder / mark
         try:
@@ -84,7 +85,7 @@ class Operators:
 
 @contextlib.contextmanager
 def operators(portable: Portable, folder: Path, user: User) -> Iterator[Operators]:
-    """Operators that are `user`, started from `portable`, which keep what they have in `folder`."""
+    """Yields operators that run as `user`, from the files of `portable`, with their state in `folder`."""
     shutil.chown(folder, _IDS[user], _IDS[user])
     repository = portable.folder / "repository"
     path = os.pathsep.join([portable.environment["PYTHONPATH"], str(repository / "operator")])
@@ -112,7 +113,7 @@ def delay() -> float:
 
 
 def marked(mark: str) -> tuple[tuple[int, str], ...]:
-    """Processes with `mark` among their arguments."""
+    """Returns the processes that have `mark` among their arguments."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
@@ -127,10 +128,10 @@ def _settled(mark: str, seconds: float) -> tuple[tuple[int, str], ...]:
 
 
 def _wait_until(condition: Callable[[], bool], seconds: float) -> None:
-    """Until it holds, or for this long: what does not hold then is the result."""
+    """Waits until the condition holds, for at most `seconds`. The caller evaluates what does not hold then."""
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
-        time.sleep(0.1)  # a look at all of /proc costs as much as a start
+        time.sleep(0.1)  # reading all of /proc costs as much as starting a task
 
 
 def _children(pid: int) -> list[int]:
@@ -138,7 +139,7 @@ def _children(pid: int) -> list[int]:
 
 
 def serve() -> None:
-    """In the process that operators are forks of: orders on stdin, answers on stdout."""
+    """Serves the process that operators are forked from: it reads orders from stdin and writes answers to stdout."""
     from remit.backends.process import ProcessBackend  # noqa: F401  # before the forks, each of which would import it
     from remit.execution.store import RunStore  # noqa: F401
     from remit.sandbox import Ability, Layer, probe_host
@@ -159,7 +160,7 @@ def serve() -> None:
             os._exit(0)
         os.close(writing)
         with os.fdopen(reading) as told:
-            told.read()  # until it is about to start its tasks, or until it has recovered everything
+            told.read()  # until it is about to start its tasks, or has recovered everything
         if order == "start":
             print(child, flush=True)
         _, status = os.waitpid(child, 0)

@@ -1,4 +1,4 @@
-"""An imitation of the part of a kubelet that an API server asks for logs, over TLS."""
+"""An imitation of the part of a kubelet from which an API server reads logs, over TLS."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ NODE = "imitation"
 
 
 class Kubelet:
-    """`logs` are what each container wrote, by pod: with `follow` also what is added while it is followed, until
-    `over` has the pod."""
+    """The kubelet. `logs` has the output of each container by pod. With `follow`, output that is added later is sent
+    too, until `over` contains the pod."""
 
     def __init__(self) -> None:
         self.logs: dict[str, bytes] = {}
         self.over: set[str] = set()
         self.asked: list[dict[str, str]] = []
-        """The requests for logs: their queries, and the container as `container`."""
+        """Received requests for logs: their queries, with the container as `container`."""
         self.port = 0
 
     @contextmanager
     def serving(self, folder: Path) -> Iterator[Kubelet]:
-        """In a thread of its own."""
+        """Serves in a separate thread."""
         folder.mkdir()
         tls = ensure_tls(folder, ["127.0.0.1"])
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -61,7 +61,7 @@ class Kubelet:
 
     @property
     def node(self) -> dict[str, Any]:
-        """The Node, with the status by which an API server finds it."""
+        """Returns the Node object with the status by which an API server finds the kubelet."""
         return {
             "apiVersion": "v1",
             "kind": "Node",

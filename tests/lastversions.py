@@ -1,4 +1,4 @@
-"""The version before this one, as the repository's history has it (tests/lastversion)."""
+"""The previous version of Remit, from the repository's history (tests/lastversion)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ _ROOT = Path(__file__).parents[1]
 
 
 def last_version(folder: Path) -> Path:
-    """Its files, in the folder; REMIT_TEST_LAST_VERSION names another commit than the file `commit` does."""
+    """Writes the files of the previous version to the folder. REMIT_TEST_LAST_VERSION overrides the commit that the
+    file `commit` names."""
     written = (_ROOT / "tests/lastversion/commit").read_text().strip()
     commit = os.environ.get("REMIT_TEST_LAST_VERSION", written)
     archive = subprocess.run(["git", "archive", commit], cwd=_ROOT, capture_output=True, timeout=60)

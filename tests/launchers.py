@@ -1,4 +1,4 @@
-"""The program that Jobs start with, built for tests, and what it says read as the operator reads it."""
+"""The launcher that Jobs start with, built for tests, and its output as the operator reads it."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from remit.backends.kubernetes.records import Ended, Records
 
 BUILD = Path(__file__).parents[1] / "operator/launcher/build.py"
 SECONDS = 60
-"""For a program that was started to end."""
+"""Timeout for a started program to end, in seconds."""
 
 
 @functools.cache
 def folder() -> Path:
-    """With the launcher for this machine, as the operator's image has it."""
+    """Returns a folder with the launcher for this machine, as in the operator's image."""
     require("cc", parts.static_cc(), "install gcc and libc6-dev")
     made = Path(tempfile.mkdtemp(prefix="remit-launchers-"))
-    made.chmod(0o755)  # they are also run as another user
+    made.chmod(0o755)  # tests also run the programs as another user
     atexit.register(shutil.rmtree, made)
     subprocess.run([sys.executable, BUILD, "--with=cc", f"--into={made}"], check=True, timeout=SECONDS)
     return made
 
 
 def launcher() -> str:
-    """Its path. REMIT_TEST_LAUNCHER names another one to test."""
+    """Returns the path of the launcher. REMIT_TEST_LAUNCHER overrides it."""
     if named := os.environ.get("REMIT_TEST_LAUNCHER"):
         return named
     architecture = Launcher.load(folder()).architecture
@@ -45,8 +45,8 @@ def launcher() -> str:
 
 
 def first_process(*argv: str) -> list[str]:
-    """The command as the first process of a container, whose user is an ordinary one."""
-    if os.geteuid() == 0:  # a namespace of root's would have root's files
+    """Returns a command that runs `argv` as the first process of a container with an unprivileged user."""
+    if os.geteuid() == 0:  # files in a user namespace of root's would belong to root
         user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
         return ["unshare", "--pid", "--fork", "--mount-proc", *user, *argv]
     sandbox = [str(bwrap_path()), "--unshare-user", "--unshare-pid", "--as-pid-1", "--bind", "/", "/"]
@@ -55,7 +55,7 @@ def first_process(*argv: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Log:
-    """What a launcher wrote: `raw`, and what the operator reads in it."""
+    """The output of a launcher: `raw`, and what the operator reads from it."""
 
     raw: bytes
     out: bytes
@@ -79,7 +79,7 @@ class Log:
 
 
 def launch(*argv: str, options: Sequence[str] = (), first: bool = False, **more: object) -> tuple[int, Log]:
-    """Its exit code and its log, of a program that ends by itself."""
+    """Runs a program that ends by itself, and returns its exit code and its log."""
     command = [launcher(), *options, "--", *argv]
     command = first_process(*command) if first else command
     done = subprocess.run(command, stdout=subprocess.PIPE, timeout=SECONDS, **{"stdin": subprocess.DEVNULL, **more})  # type: ignore[call-overload]

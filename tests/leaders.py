@@ -1,4 +1,5 @@
-"""Operators that compete for a lease, each a process with a way of its own to the API server, which can be shut.
+"""Operators that compete for a lease. Each is a process with its own connection to the API server, which tests can
+interrupt.
 
     python leaders.py KUBECONFIG STATE_DIR SETTINGS
 
@@ -39,15 +40,15 @@ from remit.sandbox import probe_host
 from remit.telemetry.logs import configure
 
 SHORT = {"lease_duration": 6, "renew_deadline": 3, "retry_period": 0.5}
-"""Three seconds between the end of work and the next holder: more than a busy machine keeps a process waiting."""
+"""There are three seconds between the end of work and the next holder, longer than a busy machine delays a process."""
 BEATS = (
     "exec 3<>/dev/tcp/127.0.0.1/PORT; "
     'beat() { while read -r up _ </proc/uptime && echo "$REMIT_TASK_NAMESPACE/$REMIT_TASK_NAME $REMIT_ATTEMPT $up" >&3;'
     " do read -rt 0.05 -u 3; (($? > 128 && --left)) || exit 0; done; }; "
     "export -f beat; left=0; setsid bash -c beat & if ((REMIT_ATTEMPT > TIMES)); then left=5; fi; beat"
 )
-"""A script of bash, for a task: it reports the time since boot again and again, and so does a process that it left to
-itself. It ends only after its first TIMES attempts."""
+"""A Bash script for a task: it reports the time since boot repeatedly, and so does a background process that it starts.
+It ends only after its first TIMES attempts."""
 JUMP_SECONDS = 3600
 _PATIENCE = 60
 _CONTAINED = ("unshare", "--pid", "--mount-proc", "--fork", "--kill-child")
@@ -56,7 +57,7 @@ _SOURCE = Path(__file__).parents[1] / "operator"
 
 @dataclass
 class Witness:
-    """`beats` has the times that each attempt of each task reported."""
+    """Receives reports. `beats` has the times that each attempt of each task reported."""
 
     port: int = 0
     beats: dict[str, dict[int, list[float]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
@@ -77,7 +78,8 @@ class Witness:
                 await asyncio.sleep(0.05)
 
     def one_at_a_time(self, task: str) -> None:
-        """Some attempts may have been killed before they reported anything."""
+        """Asserts that no two attempts of a task ran at the same time. Attempts may be killed before they report
+        anything."""
         seen = sorted((number, beats) for number, beats in self.beats[task].items() if beats)
         for (earlier, before), (later, after) in itertools.pairwise(seen):
             assert max(before) < min(after), f"{task}: attempts {earlier} and {later} overlap"
@@ -85,7 +87,7 @@ class Witness:
 
 @contextlib.asynccontextmanager
 async def witness() -> AsyncIterator[Witness]:
-    """One that listens."""
+    """Yields a witness that listens."""
     seen = Witness()
     server = await asyncio.start_server(seen.listen, "127.0.0.1", 0)
     seen.port = server.sockets[0].getsockname()[1]
@@ -100,7 +102,7 @@ def uptime() -> float:
 
 
 class Template:
-    """A process that has imported everything. Operators are forks of it, which begin at once."""
+    """A process that has imported all modules. Operators are forked from it and so start immediately."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -130,7 +132,7 @@ class Template:
                 self._forks[number].ended.set()
 
     async def close(self) -> None:
-        """End it, and what is left of its forks: also one that nobody waits for any more."""
+        """Ends the process and all forks that remain, including those that no test waits for any more."""
         self._closing = True
         for fork in self._forks.values():
             if fork.pid and fork.returncode is None:
@@ -142,7 +144,7 @@ class Template:
 
 @dataclass
 class Fork:
-    """As much of a subprocess as is needed."""
+    """The part of the interface of a subprocess that tests need."""
 
     pid: int = 0
     returncode: int | None = None
@@ -176,7 +178,7 @@ async def template() -> AsyncIterator[Template]:
 
 
 def fork_operators() -> None:
-    """The template's own part: each operator has a parent that says when it started, and how it ended."""
+    """Runs in the template's process: each operator has a parent that reports when it started and how it ended."""
     probe_host()
     load_drivers()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -207,14 +209,14 @@ class Leader:
     state_dir: Path
     settings: dict[str, Any]
     contained: bool = False
-    """The first process of a pid namespace, as in a container without an init."""
+    """Whether the operator is the first process of a pid namespace, as in a container without an init."""
     template: Template | None = None
-    """For one that is not contained."""
+    """The template that an operator is forked from if it is not contained."""
     metrics_port: int = field(default_factory=free_port)
     process: asyncio.subprocess.Process | Fork = field(init=False)
 
     async def start(self) -> None:
-        """Its log begins anew; that of the process before is kept beside it."""
+        """Starts the operator with a new log; the previous process's log is kept beside it."""
         if self.log.exists():
             self.log.rename(self.home / f"log.{self.process.pid}")
         settings = json.dumps({**SHORT, "health_port": self.metrics_port, **self.settings})
@@ -235,7 +237,7 @@ class Leader:
             )
 
     def signal(self, number: signal.Signals) -> None:
-        """To the operator itself, unless it has ended."""
+        """Sends a signal to the operator itself, unless it has ended."""
         with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
             for each in psutil.Process(self.process.pid).children() if self.contained else (self.process,):
                 os.kill(each.pid, number)
@@ -292,7 +294,7 @@ async def leader(
     template: Template | None = None,
     **settings: Any,
 ) -> AsyncIterator[Leader]:
-    """One at work or waiting; its files are in `home`."""
+    """Starts an operator, which leads or waits. Its files are in `home`."""
     home.mkdir(parents=True, exist_ok=True)
     login = yaml.safe_load(kubeconfig.read_text())
     cluster = login["clusters"][0]["cluster"]
@@ -309,7 +311,7 @@ async def leader(
 
 
 def make_clock_jump() -> None:
-    """As Remit reads it in this process, by signals."""
+    """Makes the wall clock that Remit reads in this process jump when a signal arrives."""
     real, ahead = datetime.datetime, 0.0
 
     class Like(type(real)):  # type: ignore[misc]

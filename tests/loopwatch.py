@@ -1,4 +1,4 @@
-"""How long the event loop stands still, told in CPU time, which other programs on the machine do not change."""
+"""Measures how long the event loop is blocked, in CPU time, which is independent of other programs on the machine."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ STALL_SECONDS = 0.25
 
 @dataclass
 class LoopWatch:
-    """The callback that took longest, and what it was. What the collector took of it does not count: it looks at all
-    that the test itself holds."""
+    """The callback that took longest, and what it ran. Time of the garbage collector is not counted, because it also
+    traverses the objects of the test."""
 
     cpu_seconds: float = 0.0
     callback: str = ""
@@ -29,10 +29,10 @@ class LoopWatch:
 
 @contextmanager
 def watch_loop() -> Iterator[LoopWatch]:
-    """Measure every callback that event loops run in the meantime."""
+    """Measures every callback of event loops while the block runs."""
     watch, run = LoopWatch(), asyncio.Handle._run
     collector = threading.local()
-    """What it took in each thread."""
+    """The collector's time in each thread."""
 
     def collecting(phase: str, _: object) -> None:
         now = time.thread_time()

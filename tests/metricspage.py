@@ -1,4 +1,4 @@
-"""docs/metrics.md, which is made from what the operator and the control plane declare: `make docs`."""
+"""Generates docs/metrics.md from the metrics that the operator and the control plane declare (`make docs`)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ labels are those of kube-apiserver. `resource` is one that is served, and empty 
 
 @dataclass(frozen=True)
 class Family:
-    """A metric as it is written on a page or in a query: a counter with its `_total`."""
+    """A metric as it is named on a page or in a query: a counter with its `_total`."""
 
     name: str
     type: str
@@ -49,14 +49,14 @@ class Family:
 
     @property
     def series(self) -> tuple[str, ...]:
-        """What a query may name."""
+        """The names that a query may use."""
         if self.type == "histogram":
             return tuple(self.name + suffix for suffix in ("_bucket", "_count", "_sum"))
         return (self.name,)
 
 
 def declared(registry: CollectorRegistry) -> Iterator[Family]:
-    """Of Remit's own, in the order in which they are declared."""
+    """Yields Remit's own metrics in the order in which they are declared."""
     for collector in registry._collector_to_names:
         if isinstance(collector, MetricWrapperBase):
             (family,) = collector.describe()

@@ -1,4 +1,4 @@
-"""A server in between, which lets a request reach the other server and keeps the answer back."""
+"""A proxy between client and server that lets a request through and keeps the response back."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from trickling import trickle
 
 @dataclass
 class Middleman:
-    """Forwards all that is said to the server at `target`, and what it answers, until somebody says `word`: that
-    reaches the server too, but the connection is then lost, or (`silent`) nothing more ever comes, or (`instead`)
-    that, and then a byte at a time."""
+    """Forwards all data between a client and the server at `target` until the client sends `word`. That request still
+    reaches the server, but then the connection is lost, or (`silent`) no more data arrives, or (`instead`) that text
+    arrives and then a byte at a time."""
 
     target: int
     word: bytes
@@ -22,9 +22,9 @@ class Middleman:
     instead: bytes = b""
     port: int = 0
     kept_back: int = 0
-    """How many answers were."""
+    """Number of responses that were kept back so far."""
     waiting: int = 0
-    """How many there are whose answer is kept back."""
+    """Number of clients that wait for such a response now."""
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, onward = await asyncio.open_connection("127.0.0.1", self.target)
@@ -45,7 +45,7 @@ class Middleman:
             writer.close()
 
     async def left(self) -> None:
-        """Wait until nobody waits for an answer that is kept back."""
+        """Waits until no client waits for a response that is kept back."""
         while self.waiting:
             await asyncio.sleep(0.01)
 
@@ -70,7 +70,7 @@ class Middleman:
 async def keeping_back(
     target: int, word: bytes, *, silent: bool = False, instead: bytes = b""
 ) -> AsyncIterator[Middleman]:
-    """On a port of 127.0.0.1 that was free, in front of the server at `target`."""
+    """Starts the proxy in front of the server at `target`, on a free port of 127.0.0.1."""
     middleman = Middleman(target, word, silent, instead)
     server = await asyncio.start_server(middleman.carry, "127.0.0.1", 0)
     middleman.port = server.sockets[0].getsockname()[1]
@@ -80,8 +80,8 @@ async def keeping_back(
 
 @dataclass
 class Gate:
-    """Forwards all that is said, both ways, while it is open. Shut, it keeps connections open and takes new ones, and
-    nothing comes through: requests hang. What was said meanwhile comes through when it is opened again."""
+    """Forwards data in both directions while it is open. While it is shut, connections stay open and new ones are
+    accepted, but no data passes, so requests hang. Data from that time passes when it is opened again."""
 
     target: int
     port: int = 0
@@ -107,7 +107,7 @@ class Gate:
 
 @contextlib.asynccontextmanager
 async def gate(target: int) -> AsyncIterator[Gate]:
-    """An open one, on a port of 127.0.0.1 that was free, in front of the server at `target`."""
+    """Starts an open gate in front of the server at `target`, on a free port of 127.0.0.1."""
     found = Gate(target)
     found.open.set()
     server = await asyncio.start_server(found.carry, "127.0.0.1", 0)

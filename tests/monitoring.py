@@ -1,4 +1,4 @@
-"""Prometheus and its Alertmanager for tests, as Debian has them."""
+"""Prometheus and Alertmanager for tests, from Debian's packages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from remitup import until
 
 @contextmanager
 def alertmanager(folder: Path) -> Iterator[str]:
-    """The URL of one that was started, and may not answer yet."""
+    """Starts an Alertmanager and yields its URL. It may not answer yet."""
     program = parts.alertmanager()
     require("alertmanager", program, "apt-get install prometheus-alertmanager")
     assert program
@@ -39,21 +39,22 @@ class Prometheus:
     url: str
 
     def get(self, path: str, **parameters: str) -> Any:
-        """The `data` of an answer. Raises `AssertionError` with what Prometheus says where it refuses."""
+        """Returns the `data` of a response. Raises `AssertionError` with Prometheus' message if it refuses the
+        request."""
         try:
             return get_json(f"{self.url}/api/v1/{path}", **parameters)["data"]
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{parameters}: {error.read().decode()}") from None
 
     def query(self, expression: str) -> list[float]:
-        """The values of what it finds, without those that are no number."""
+        """Returns the values of a query's result, without those that are not numbers."""
         values = [float(each["value"][1]) for each in self.get("query", query=expression)["result"]]
         return [value for value in values if not math.isnan(value)]
 
 
 @contextmanager
 def prometheus(folder: Path, config: Path) -> Iterator[Prometheus]:
-    """One that answers, and keeps exemplars."""
+    """Starts a Prometheus that keeps exemplars, and waits until it answers."""
     program = parts.prometheus()
     require("prometheus", program, "apt-get install --no-install-recommends prometheus")
     assert program

@@ -1,4 +1,4 @@
-"""Operators that are killed with SIGKILL at a chosen point of a release, one after the other, each a process.
+"""Successive operators, each a process, that are killed with SIGKILL at a chosen point of a release.
 
     python mortaloperator.py KUBECONFIG STATE_DIR [NAMESPACE]
 
@@ -40,11 +40,11 @@ _FORWARD = (
     *("RunHook before", "RunHook after", "Switch before", "Switch after", "RunHook before", "RunHook after"),
     "Baking before",
 )
-"""Of a release with a hook before and one after the switch, and a bake."""
+"""Points of a release with a hook before the switch, a hook after it, and a bake."""
 _AFTERWARDS = ("Finish before", "Drain before", "Drain after", "Retire amid")
-"""Of the same one, from the end of its bake."""
+"""Points of the same release after its bake."""
 _BACK = ("Provision after", "Switch after", "Switch before", "Switch after", "Finish before", "Retire before")
-"""Of one whose hook after the switch fails."""
+"""Points of a release whose hook after the switch fails."""
 
 
 def _hook(name: str, program: str) -> list[dict[str, Any]]:
@@ -52,7 +52,7 @@ def _hook(name: str, program: str) -> list[dict[str, Any]]:
 
 
 HOOKS = {"commands": {"allow": [{"executable": "true"}, {"executable": "false"}]}}
-"""What a policy has to allow."""
+"""Policy rules that the hooks need."""
 _GOOD = {"prePromotion": _hook("pre", "true"), "postPromotion": _hook("post", "true"), "bakeSeconds": 600}
 _BAD = {"postPromotion": _hook("post", "false"), "bakeSeconds": 0}
 
@@ -66,13 +66,13 @@ class Released(Protocol):
 
 
 class Mortals:
-    """From a test: operators in turn, each of which dies at its point."""
+    """The test's side: starts successive operators, each of which dies at its point."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
     async def dies(self, point: str) -> None:
-        """Return once an operator died at this point, for sure."""
+        """Returns when an operator has died at this point."""
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write(point.encode() + b"\n")
@@ -87,7 +87,8 @@ class Mortals:
 async def killed_at_every_stage(
     operators: Mortals, shop: Released, settled: Callable[[], Awaitable[dict[str, Any]]]
 ) -> tuple[list[str], list[str]]:
-    """Forward to a v2 that is good, and back from a v3 that is not. The outcomes in history, newest first, after each.
+    """Releases a good v2 and then a faulty v3, which is rolled back. Returns the outcomes in history, newest first,
+    after each release.
 
     `settled` has an operator live until v2 is, and gives the status.
     """
@@ -98,7 +99,7 @@ async def killed_at_every_stage(
     await shop.change("v2", stages=_GOOD)
     for point in _FORWARD:
         await operators.dies(point)
-    await shop.ask("promote")  # what is left of the bake is skipped
+    await shop.ask("promote")  # skips the rest of the bake
     for point in _AFTERWARDS:
         await operators.dies(point)
     forward = await outcomes()
@@ -110,7 +111,7 @@ async def killed_at_every_stage(
 
 @asynccontextmanager
 async def mortals(kubeconfig: Path, state: Path, *namespace: str) -> AsyncIterator[Mortals]:
-    """No operator runs before and after. They serve all namespaces, or but one."""
+    """Yields operators for all namespaces, or for one. No operator runs before and after."""
     source = Path(__file__).parents[1] / "operator"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, __file__, str(kubeconfig), str(state), *namespace),
@@ -128,7 +129,7 @@ async def mortals(kubeconfig: Path, state: Path, *namespace: str) -> AsyncIterat
 
 
 def main(kubeconfig: Path, settings: Settings) -> None:
-    """What takes long to import is imported once: each operator is a fork of this process, which has no threads."""
+    """Imports the modules once; each operator is forked from this process, which has no threads."""
     probe_host()
     for line in sys.stdin:
         point = line.strip()
@@ -147,8 +148,8 @@ _COLLECTING: dict[str, tuple[Any, str]] = {
     "Remove": (DockerBackend, "_surely_remove"),
     "Commit": (FolderStore, "commit"),
 }
-"""An archive is opened, the content of a file is put, all are on the disk, the record is made; the container is
-removed; and how the attempt ended is on record, with what it left."""
+"""Points of collecting artifacts: an archive is opened, the content of a file is stored, all content is on the disk,
+the record is made; the container is removed; and the outcome of the attempt is recorded with its artifacts."""
 
 
 def _die_of(owner: Any, name: str, when: str) -> None:

@@ -1,4 +1,4 @@
-"""JSON documents changed at random, mostly so that they get far into a server before they are refused."""
+"""Mutates JSON documents at random, mostly so that a server processes much of them before it refuses them."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ KEYS = [
 
 
 def places(value: Any) -> list[tuple[Any, Any]]:
-    """Each container in `value` with each of its keys or indices."""
+    """Returns each container in `value` with each of its keys or indices."""
     found: list[tuple[Any, Any]] = []
     left = [value]
     while left:
@@ -107,7 +107,7 @@ def mutate(rng: random.Random, document: Any, times: int) -> Any:
         match rng.randrange(7):
             case 0:
                 holder[key] = copy.deepcopy(rng.choice(JUNK))
-            case 1 | 2:  # of the same type, which gets further
+            case 1 | 2:  # of the same type, which passes more of the validation
                 same = [junk for junk in JUNK if type(junk) is type(holder[key])]
                 holder[key] = copy.deepcopy(rng.choice(same or JUNK))
             case 3:

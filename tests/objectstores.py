@@ -1,4 +1,4 @@
-"""A real object store for tests: OpenStack Swift, with its S3 API."""
+"""A real object store for tests: OpenStack Swift with its S3 API."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from servers import Server
 _SERVER = Path(__file__).with_name("swiftserver.py")
 SECRET = "testing"
 NO_GRACE = -60.0
-"""Seconds: a store's times are whole seconds, and may be of the next one."""
+"""Seconds. Negative, because the times of a store are whole seconds and may be rounded up."""
 
 
 @dataclass
@@ -34,11 +34,11 @@ class Swift:
     authority: Path
     credentials: Path
     guest: Path
-    """Those of a user who may do nothing."""
+    """Credentials of a user without permissions."""
     _buckets: Iterator[int] = field(default_factory=itertools.count)
 
     def bucket(self) -> S3Location:
-        """A new one."""
+        """Creates a new bucket."""
         where = S3Location(
             f"bucket-{next(self._buckets)}",
             "some/prefix",
@@ -52,7 +52,7 @@ class Swift:
         return replace(where, endpoint=f"https://{self.server.host}:{self.tls_port}", ca_file=self.authority)
 
     def client(self, where: S3Location) -> Client:
-        """Of the whole bucket, for what Remit does not do."""
+        """Returns a client for the whole bucket, for requests that Remit does not make."""
         return Client(
             where.bucket,
             config={
@@ -72,7 +72,7 @@ class Swift:
 
 @contextmanager
 def swift(folder: Path, host: str = "127.0.0.1") -> Iterator[Swift]:
-    """`host`: the address of this machine on which it listens."""
+    """Starts the store. `host` is the address of this machine on which it listens."""
     require("swift", importlib.util.find_spec("swift"), "pip install -e '.[test]' brings OpenStack Swift on Linux")
     authority = Authority()
     certificate, trusted = folder / "server.pem", folder / "authority.pem"
@@ -95,6 +95,6 @@ def swift(folder: Path, host: str = "127.0.0.1") -> Iterator[Swift]:
 
 
 def keys(swift: Swift, where: S3Location) -> set[str]:
-    """All that is in the bucket, below its prefix."""
+    """Returns all keys of the bucket below its prefix."""
     found = obstore.list(swift.client(where)).collect()
     return {each["path"].removeprefix(f"{where.prefix}/") for each in found}

@@ -1,4 +1,4 @@
-"""An image of the operator from this checkout or another one, made without a registry.
+"""Builds an image of the operator from this checkout or another one, without a registry.
 
 It holds what the Dockerfile's does: the wheel and its dependencies less what they never import and without symbols, the
 programs that Jobs start with, a user of its own and tini. Python is this machine's, and BusyBox stands for the programs
@@ -55,12 +55,12 @@ _CHANGES = (
 
 @functools.cache
 def operator_image() -> str:
-    """The image, on every node of the test's cluster; REMIT_TEST_OPERATOR_IMAGE names another one."""
+    """Loads the image on every node of the test's cluster. REMIT_TEST_OPERATOR_IMAGE overrides it."""
     return loaded(os.environ.get("REMIT_TEST_OPERATOR_IMAGE") or build())
 
 
 def build(checkout: Path = _ROOT, image: str = IMAGE) -> str:
-    """The image, in the machine's Docker engine; of any checkout with the libraries of this one."""
+    """Builds the image in the machine's Docker engine, from any checkout with the libraries of this one."""
     needs_docker()
     tini = shutil.which("tini") or shutil.which("docker-init")
     require("docker", tini, "install tini")
@@ -90,7 +90,7 @@ def _add_busybox(tar: tarfile.TarFile) -> None:
 
 
 def _add_file(tar: tarfile.TarFile, path: Path, name: str, folder: Path) -> None:
-    """Without symbols, which are a third of what is compiled."""
+    """Adds a file without symbols, which are a third of the size of binaries."""
     if ".so" in path.name and (strip := shutil.which("strip")):
         stripped = folder / "stripped"
         subprocess.run([strip, "--strip-unneeded", "-o", str(stripped), str(path)], check=True, timeout=60)
@@ -99,7 +99,7 @@ def _add_file(tar: tarfile.TarFile, path: Path, name: str, folder: Path) -> None
 
 
 def _add_python(tar: tarfile.TarFile, folder: Path) -> None:
-    """The interpreter, its library, and a virtual environment at HOME."""
+    """Adds the interpreter, its library, and a virtual environment at HOME."""
     python = os.path.realpath(sys.executable)
     library = Path(sysconfig.get_path("stdlib"))
     modules = list(_files(library))
@@ -124,7 +124,7 @@ def _files(library: Path) -> Iterator[Path]:
 
 
 def _libraries(programs: Iterable[Path]) -> set[str]:
-    """What they are linked with, outside the installed packages."""
+    """Returns the shared libraries of the programs that are outside the installed packages."""
     told = subprocess.run(["ldd", *map(str, programs)], capture_output=True, text=True, timeout=60).stdout
     found = set(re.findall(r"(?:=> |^\t)(/\S+) \(0x", told, re.MULTILINE))
     return {path for path in found if not path.startswith(sys.prefix)}
@@ -147,7 +147,7 @@ def _add_packages(tar: tarfile.TarFile, checkout: Path, folder: Path) -> None:
 
 
 def _closure(written: str, extras: frozenset[str] = frozenset(), found: set[str] | None = None) -> set[str]:
-    """The distribution and all that it requires here, by their names."""
+    """Returns the names of the distribution and all its installed requirements."""
     found, name = set() if found is None else found, canonicalize_name(written)
     found.add(name)
     for text in importlib.metadata.requires(name) or ():

@@ -1,4 +1,5 @@
-"""What tests of `network: restricted` have in common: a program's ways out, a host to reach, and where it is."""
+"""Shared parts of tests of `network: restricted`: the outgoing connections of a program, a host to reach, and its
+address."""
 
 from __future__ import annotations
 
@@ -36,22 +37,22 @@ def tries(*address, family=socket.AF_INET, kind=socket.SOCK_STREAM, protocol=0):
 
 _PATIENCE = 60
 _LISTENING = "0100007F:0C38 00000000:0000 0A"
-"""127.0.0.1:3128, as /proc/net/tcp has it."""
+"""The entry for 127.0.0.1:3128 in /proc/net/tcp."""
 
 
 async def local(name: str, port: int) -> Sequence[Address]:
-    """Every name is of this host."""
+    """Resolves every name to this host."""
     return [ipaddress.ip_address("127.0.0.1")]
 
 
 def egress(port: int, **rule: Any) -> Egress:
-    """Of a policy that lists `api.test`, which is here."""
+    """Returns the egress rules of a policy that lists `api.test`, which is this host."""
     rule = {"hosts": ["api.test"], "ports": [port], "addresses": ["127.0.0.0/8"]} | rule
     return policy(networks=["restricted"], egress={"allow": [rule]}).egress
 
 
 async def open_listener(holder: str) -> None:
-    """Wait until somebody listens where the proxy does, in the network of the container `holder`."""
+    """Waits until a listener exists at the proxy's address in the network of the container `holder`."""
     found = docker("inspect", "--format", "{{.State.Pid}}", holder)
     assert found.returncode == 0, found.stderr
     listening = Path(f"/proc/{found.stdout.decode().strip()}/net/tcp")
@@ -62,7 +63,8 @@ async def open_listener(holder: str) -> None:
 
 @contextlib.asynccontextmanager
 async def web_server() -> AsyncIterator[int]:
-    """On the host's loopback. It says what it was asked for, or as many bytes as its path says. Gives its port."""
+    """Starts a server on the host's loopback interface that returns the requested path, or as many bytes as the path
+    says. Yields its port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if line := (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[0]:

@@ -1,4 +1,4 @@
-"""What an attempt looks like from outside of its sandbox."""
+"""Observes an attempt from outside its sandbox."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from remit.backends.base import Handle
 
 
 def processes(pid: int) -> list[psutil.Process]:
-    """This process, and all below it."""
+    """Returns this process and all processes below it."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         return [process, *process.children(recursive=True)]
@@ -21,12 +21,12 @@ def processes(pid: int) -> list[psutil.Process]:
 
 
 def oom_scores(pid: int) -> list[int]:
-    """How readily the kernel kills each of them for memory, from -1000 to 1000."""
+    """Returns the OOM score of each process, from -1000 to 1000."""
     return [int(Path(f"/proc/{each.pid}/oom_score_adj").read_text()) for each in processes(pid)]
 
 
 async def until_processes(handles: Sequence[Handle], count: int) -> None:
-    """Wait until the attempt has `count` processes."""
+    """Waits until the attempt has `count` processes."""
     async with asyncio.timeout(30):
         while not handles or len(processes(handles[0].pid)) < count:
             await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""Rows of the page as tests want them."""
+"""Rows of the page in the form that tests need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of a `remit up`, as a browser without a screen asks for it."""
+"""A client of the page of `remit up`, without a browser."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ class Looker:
     client: httpx.Client
     origin: str
     base: str
-    """The path beneath which the views are."""
+    """Path prefix of the views."""
 
     def to(self, path: str) -> str:
-        """The address by which the page links to a view."""
+        """Returns the address by which the page links to a view."""
         return self.base + path
 
     def outside(self, path: str) -> httpx.Response:
-        """What is at a path that is not beneath the base."""
+        """Returns the response for a path that is not below the prefix."""
         return self.client.get(self.origin + path)
 
     def get(self, path: str, **headers: str) -> httpx.Response:
         return self.client.get(path, headers=headers)
 
     def post(self, path: str, **fields: str) -> httpx.Response:
-        """As the page's own forms do."""
+        """Sends a POST request like the page's own forms."""
         return self.client.post(path, data=fields, headers={"Origin": self.origin})
 
     @contextmanager
     def live(self, path: str) -> Iterator[Iterator[tuple[str, Any]]]:
-        """The events of a page's stream."""
+        """Yields the events of a stream of the page."""
         with self.client.stream("GET", f"/live{path}") as answer:
             assert answer.status_code == 200, answer.status_code
             yield _events(answer)
@@ -58,7 +58,7 @@ def _events(answer: httpx.Response) -> Iterator[tuple[str, Any]]:
 
 
 def regions(events: Iterator[tuple[str, Any]], *words: str) -> None:
-    """Until what comes has all of these words in it."""
+    """Waits until the received regions contain all of these words."""
     seen = ""
     while not all(word in seen for word in words):
         name, data = next(events)
@@ -66,7 +66,7 @@ def regions(events: Iterator[tuple[str, Any]], *words: str) -> None:
 
 
 def region(events: Iterator[tuple[str, Any]], called: str, pattern: str) -> None:
-    """Until this one comes like that."""
+    """Waits until the named region matches the pattern."""
     for name, data in events:
         if name == "region" and data["name"] == called and re.search(pattern, data["html"]):
             return
@@ -81,14 +81,14 @@ def login_link(up: RemitUp) -> str:
 
 @contextmanager
 def looking(up: RemitUp) -> Iterator[Looker]:
-    """Logged in."""
+    """Yields a session that is logged in."""
     with logged_in(login_link(up)) as looker:
         yield looker
 
 
 @contextmanager
 def logged_in(link: str) -> Iterator[Looker]:
-    """By that link, once what can be read was read."""
+    """Logs in with the link, after the server has read the state."""
     origin = link.partition("/login")[0]
     with httpx.Client(base_url=origin, timeout=TIMEOUT, trust_env=False) as client:
         answer = client.get(link)

@@ -1,4 +1,4 @@
-"""Pictures of the page for the documentation: `python tests/pageshots.py` writes docs/images.
+"""Takes screenshots of the page for the documentation: `python tests/pageshots.py` writes docs/images.
 
 A scene is played on a `remit up`: tasks that run, wait and fail, schedules, a release that waits to be promoted.
 """
@@ -31,7 +31,8 @@ SHOTS = (
 
 
 def play(up: RemitUp, folder: Path) -> threading.Event:
-    """Until everything is as the pictures want it. Requests go on until the event that is returned is set."""
+    """Creates what the screenshots show and waits until it has the state that they need. Requests continue until the
+    returned event is set."""
     port, preview, over = free_port(), free_port(), threading.Event()
     versions = [folder / f"shop-1.{number}" for number in (8, 9)]
     for each in versions:
@@ -72,7 +73,7 @@ def main() -> None:
             for name, path, scheme, viewport in SHOTS:
                 tab = Tab(opened, login_link(up), viewport=viewport, color_scheme=scheme)
                 page = tab.go(path)
-                page.wait_for_timeout(9000 if "release" in name else 2000)  # for some rates to be measured
+                page.wait_for_timeout(9000 if "release" in name else 2000)  # so that rates are measured
                 page.screenshot(path=IMAGES / f"{name}.png")
                 tab.close()
             over.set()

@@ -1,4 +1,4 @@
-"""The outside parts that tests need: which of them are here, and what is skipped where one is not."""
+"""The external programs that tests need: which of them are available, and which tests are skipped otherwise."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 @dataclass(frozen=True)
 class Part:
-    """`name` is what REMIT_REQUIRE calls it, and `uses` the tests that need it."""
+    """An external program. `name` is its name in REMIT_REQUIRE, and `uses` describes the tests that need it."""
 
     name: str
     uses: str
@@ -24,7 +24,7 @@ class Part:
 
 
 def report() -> Iterator[str]:
-    """One line of at most 80 columns for each part."""
+    """Yields one line of at most 80 columns for each part."""
     required = os.environ.get("REMIT_REQUIRE", "").split(",") if os.environ.get("CI") == "true" else []
     for part in PARTS:
         lacking = "which must not be" if part.name in required else f"skipping {part.uses}"
@@ -32,7 +32,7 @@ def report() -> Iterator[str]:
 
 
 def require(part: str, found: object, how: str) -> None:
-    """Skip the test when an outside part is missing, and say how to get it.
+    """Skips the test if an external part is missing, with a message on how to get it.
 
     Where CI=true and REMIT_REQUIRE names the part (separated by commas), a missing one is a failure instead: a test
     that silently stops running is no test.
@@ -46,13 +46,13 @@ def require(part: str, found: object, how: str) -> None:
 
 
 def kubectl() -> str | None:
-    """The newest kubectl: the wheel's, or else the first on PATH."""
+    """Returns the newest kubectl: that of the wheel, or else the first one on PATH."""
     beside = str(Path(sys.executable).parent)
     return shutil.which("kubectl", path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
 
 
 def promtool() -> str | None:
-    """Prometheus' own tool, which Debian has in its package prometheus."""
+    """Returns the path of promtool, which is in Debian's package prometheus."""
     return shutil.which("promtool")
 
 
@@ -61,12 +61,12 @@ def prometheus() -> str | None:
 
 
 def alertmanager() -> str | None:
-    """Prometheus' receiver of alerts, as Debian or the project calls it."""
+    """Returns the path of Alertmanager, under its name in Debian or in the project."""
     return shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
 
 
 def chromium() -> str | None:
-    """A browser, as Debian calls it."""
+    """Returns the path of Chromium, under its name in Debian."""
     return shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -83,7 +83,7 @@ def _kube_apiserver() -> bool:
 
 
 def static_cc() -> bool:
-    """Whether a C compiler is here, with the library for programs that need none."""
+    """Returns whether a C compiler and the libraries for static programs are available."""
     if not (cc := shutil.which("cc")):
         return False
     library = subprocess.check_output([cc, "-print-file-name=libc.a"], text=True, timeout=20).strip()

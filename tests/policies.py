@@ -1,4 +1,4 @@
-"""Makes compiled policies and requests for tests, in the words of the YAML."""
+"""Builds compiled policies and requests for tests, from fields named as in YAML."""
 
 from remit.api.commandpolicy import CommandPolicy
 from remit.policy.compile import CompiledPolicy, compile_policy
@@ -28,7 +28,7 @@ def request(*argv: str, resolved: str | None = "", real: str | None = None, **fi
 
 
 def reading(*paths: str, deny: str = "", protected: str = "") -> Reading:
-    """Leave to read artifacts at these paths."""
+    """Returns rules that allow reading artifacts at these paths."""
     denied = {"deny": [{"paths": [deny], "operations": ["read"]}]} if deny else {}
     given = policy(files={"allow": [{"paths": list(paths), "operations": ["read"]}], **denied})
     return Reading(

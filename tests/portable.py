@@ -1,4 +1,4 @@
-"""The suite where the interpreter and the repository cannot be reached: as another user, and in a container.
+"""Runs the hostile suite where the interpreter and the repository cannot be read: as another user, and in a container.
 
 Everything is put into one folder that anybody may read: by hard links where they will do, so it costs a second.
 """
@@ -22,14 +22,14 @@ from support import soaking
 REPOSITORY = Path(__file__).parents[1]
 SUITE = ("test_hostile_programs.py",)
 _ALIKE_EVERYWHERE = ("test_hostile_tasks.py", "test_hostile_scenarios.py")
-"""What neither the user nor the engine matters to: only `make soak` repeats it."""
+"""Files whose results depend neither on the user nor on the engine; only `make soak` repeats them."""
 _UNUSED = {"test", "idlelib", "site-packages", "ensurepip", "tkinter", "mypy", "ruff", "uv", "virtualenv", "pip"}
 _READABLE = stat.S_IROTH
 
 
 @dataclass(frozen=True)
 class Portable:
-    """A folder with all that the suite needs, and how to start it from there."""
+    """A folder with everything that the suite needs, and the command to start it from there."""
 
     folder: Path
 
@@ -49,7 +49,7 @@ class Portable:
         }
 
     def pytest(self, junit: Path, *more: str, also: Sequence[str] = ()) -> list[str]:
-        """The hostile suite, and `also` some of the integration tests."""
+        """Returns the command that runs the hostile suite, and `also` some of the integration tests."""
         integration = self.folder / "repository" / "tests" / "integration"
         suite = SUITE + (_ALIKE_EVERYWHERE if soaking() else ())
         options = (
@@ -68,7 +68,7 @@ class Portable:
 
 
 def carry(folder: Path) -> Portable:
-    """Fill `folder`, which every user must be able to enter."""
+    """Fills `folder`, which every user must be able to enter."""
     folder.chmod(0o755)
     base, version = Path(sys.base_prefix), f"python{sysconfig.get_python_version()}"
     (folder / "bin").mkdir()
@@ -93,7 +93,7 @@ def _tree(source: Path, target: Path) -> None:
 
 
 def _put(source: Path, target: Path) -> None:
-    """A hard link if that can be read by everybody, else a copy that can."""
+    """Makes a hard link if every user can read the file, or else a readable copy."""
     mode = source.stat().st_mode
     if mode & _READABLE:
         with contextlib.suppress(OSError):
@@ -104,19 +104,19 @@ def _put(source: Path, target: Path) -> None:
 
 
 def ends(junit: Path, among: Iterable[str] = ("refused", "confined")) -> Counter[str]:
-    """How the programs ended that were run inside: what `test_inside` recorded of each."""
+    """Counts the outcomes of the programs that were run inside, which `test_inside` recorded."""
     values = (found.get("value", "") for found in ET.parse(junit).iter("property") if found.get("name") == "end")
     return Counter(value for value in values if value in among)
 
 
 def passed(junit: Path) -> set[str]:
-    """The names of the tests that passed, rather than to be skipped."""
+    """Returns the names of the tests that passed and were not skipped."""
     cases = [case for case in ET.parse(junit).iter("testcase") if case.find("skipped") is None]
     return {str(case.get("name")) for case in cases} - {each.partition(": ")[0] for each in failures(junit)}
 
 
 def failures(junit: Path) -> list[str]:
-    """The names of the tests that failed, with the first line of why."""
+    """Returns the names of the failed tests, each with the first line of its message."""
     cases = ET.parse(junit).iter("testcase")
     return [
         f"{case.get('name')}: {(case.find(kind).get('message') or '').splitlines()[:1]}"  # type: ignore[union-attr]

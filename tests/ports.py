@@ -1,4 +1,4 @@
-"""Ports for servers of tests."""
+"""Allocates ports for servers of tests."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import random
 import socket
 
 _FIRST, _SHARE, _WORKERS = 12_000, 1_125, 16
-"""Below the ports that the kernel gives to outgoing connections and to whoever asks for any, and below Kubernetes' node
-ports, so that nobody else takes a port before the test's server does. Each worker of a test run has a share."""
+"""The range of ports. It is below the kernel's ephemeral ports and Kubernetes' node ports, so that no other program
+takes a port before the test's server does. Each worker of a test run has its own share."""
 _worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
 _numbers = itertools.count(random.randrange(_SHARE))
 
 
 def free_port() -> int:
-    """A TCP port on which nothing listens, on any address, and which this process is given once."""
+    """Returns a TCP port on which nothing listens on any address. This process returns each port once."""
     for number in itertools.islice(_numbers, _SHARE):
         port = _FIRST + _worker * _SHARE + number % _SHARE
         with contextlib.suppress(OSError), socket.create_server(("", port)):

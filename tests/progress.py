@@ -1,5 +1,5 @@
-"""What `make test` shows: which parts are here at the start, then how far the tests are, in lines of 80 columns. And
-what its workers tell for that, which is no more."""
+"""The progress display of `make test`: available parts at the start, then progress in lines of 80 columns, and the
+messages of workers that it needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xdist.remote import WorkerInteractor
 import parts
 
 LINE_SECONDS = 15.0
-"""Between two lines of a log. A terminal has one, which is written anew each second."""
+"""Time between two lines in a log, in seconds. On a terminal, one line is updated each second."""
 SECONDS_PER_TEST = {
     "tests/conformance": 0.9,
     "tests/e2e": 4.5,
@@ -27,7 +27,7 @@ SECONDS_PER_TEST = {
     "tests/integration/sandbox": 0.3,
     "tests/integration": 0.5,
 }
-"""About, to weigh tests by. Others, those of tests/unit before all, take OTHER_SECONDS."""
+"""Approximate duration of a test, by folder, which weights tests. Others, mostly in tests/unit, take OTHER_SECONDS."""
 OTHER_SECONDS = 0.05
 
 
@@ -37,7 +37,7 @@ def weight(nodeid: str) -> float:
 
 
 def line(done: int, total: int, share: float, elapsed: float) -> str:
-    """`share`: how much of the work is done, from 0 to 1."""
+    """Returns one line of the display. `share` is the completed part of the work, from 0 to 1."""
     left = f", about {_clock(elapsed / share - elapsed)} left" if 0.02 < share < 1 else ""
     return f"{share:4.0%}  {_clock(elapsed)} elapsed{left}  ({done:,} of {total:,} tests)"
 
@@ -47,7 +47,7 @@ def _clock(seconds: float) -> str:
 
 
 class Progress:
-    """A plugin for the process that reports. It takes the place of pytest's dots."""
+    """A plugin for the reporting process. It replaces pytest's dots."""
 
     def __init__(self, reporter: pytest.TerminalReporter) -> None:
         self._reporter = reporter
@@ -100,8 +100,8 @@ class Progress:
 
 
 def tell_what_is_shown(config: pytest.Config) -> None:
-    """In a worker: of a test that passes, `Progress` wants to know that it has, and when it is over. To tell more of
-    each takes as long as many a test."""
+    """Reduces reports of passed tests in a worker to the fields that `Progress` shows. Sending complete reports would
+    take as long as many tests do."""
     for plugin in config.pluginmanager.get_plugins():
         if isinstance(plugin, WorkerInteractor):
             plugin.sendevent = functools.partial(_send, plugin.sendevent)  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""Files of an image with Python in it: the interpreter of this machine and what it needs."""
+"""Files of an image with Python: this machine's interpreter and what it needs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ PYTHON = "/usr/bin/python3"
 
 
 def tree(files: Mapping[str, str] | None = None, programs: Sequence[str] = ()) -> bytes:
-    """An archive for `docker import`, with `files` by their paths beside it, and `programs` of this machine in
-    `/usr/bin` with what they are linked with. Skips where there is no Python."""
+    """Returns an archive for `docker import` with Python, with `files` by path, and with `programs` of this machine in
+    `/usr/bin` including their libraries. Skips the test if there is no Python."""
     archive = io.BytesIO(_interpreter())
     with tarfile.open(fileobj=archive, mode="a") as tar:
         known = set(tar.getnames())
@@ -56,7 +56,7 @@ def linked(program: str) -> Iterator[str]:
 
 
 def _files(python: str) -> Iterator[str]:
-    """The interpreter, what it is linked with, and the part of its library that a server needs."""
+    """Yields the paths of the interpreter, its libraries, and the modules that a server needs."""
     yield python
     yield from linked(python)
     library = Path(

@@ -1,4 +1,4 @@
-"""The codes that the source can raise, found in its syntax: what is passed wherever a `reason` is taken.
+"""Finds the codes that the source can raise, by static analysis of the values that are passed as `reason`.
 
 A code reaches users through a parameter or a field named `reason`, or as a value of an enum of reasons. So the scan
 collects everything in the package that takes a `reason`, follows what each call passes for it (constants, branches,
@@ -20,7 +20,8 @@ PARAMETERS = frozenset({"reason"})
 LOGGING = frozenset({"debug", "info", "warning", "error", "exception"})
 EVENT_TYPES = frozenset({"Normal", "Warning"})
 OTHERS = frozenset({"controlplane", "sandbox", "cli"})
-"""The control plane's reasons are Kubernetes' own; the others show what comes from elsewhere, or raise no reason."""
+"""Packages that are not scanned: the control plane's reasons are Kubernetes' own; the others show reasons of other
+packages, or raise none."""
 CODE = re.compile(r"[A-Z][A-Za-z]+")
 
 
@@ -34,12 +35,12 @@ class Module:
     values: dict[str, list[ast.expr]] = field(default_factory=lambda: defaultdict(list))
     imports: dict[str, str] = field(default_factory=dict)
     takers: dict[str, int | None] = field(default_factory=dict)
-    """The classes and functions of the module that take a reason, and where."""
+    """The classes and functions of the module that take a reason, and the position of the parameter."""
     methods: set[ast.AST] = field(default_factory=set)
 
     @cached_property
     def nodes(self) -> Sequence[ast.AST]:
-        """All of its tree. Walking takes long, so it is done once."""
+        """All nodes of the module's tree, cached because walking is slow."""
         return list(ast.walk(self.tree))
 
     @cached_property
@@ -57,7 +58,8 @@ Scope = Sequence[ast.FunctionDef | ast.AsyncFunctionDef]
 
 
 class Scan:
-    """One scan of the files below `root`. `codes` and `unknown` have what it found, `unknown` what it cannot follow."""
+    """A scan of the files below `root`. `codes` are the codes that it found, and `unknown` the places that it cannot
+    follow."""
 
     def __init__(self, root: Path = PACKAGE) -> None:
         paths = sorted(path for path in root.rglob("*.py") if path.relative_to(root).parts[0] not in OTHERS)
@@ -79,7 +81,7 @@ class Scan:
             self._families(module)
 
     def _walk(self, function: ast.FunctionDef | ast.AsyncFunctionDef) -> Sequence[ast.AST]:
-        """All of a function. Each of its variables is looked for in it."""
+        """Returns all nodes of a function, cached because each of its variables is looked up in it."""
         if function not in self._walked:
             self._walked[function] = list(ast.walk(function))
         return self._walked[function]
@@ -119,7 +121,7 @@ class Scan:
                 self._value(module, (), default, set())
 
     def _families(self, module: Module) -> None:
-        """The codes of exceptions that are raised without a reason of their own."""
+        """Adds the codes of exceptions that are raised without a reason of their own."""
         for node in module.nodes:
             match node:
                 case (
@@ -129,7 +131,7 @@ class Scan:
                     self._value(module, (), value, set())
 
     def _taken_by(self, module: Module, function: ast.expr) -> tuple[set[int | None], bool]:
-        """The positions of a reason among the arguments of a call, and whether that is certain."""
+        """Returns the positions of a reason among the arguments of a call, and whether they are certain."""
         if isinstance(function, ast.Attribute):
             inherits = isinstance(function.value, ast.Call) and _name(function.value.func) == "super"
             if inherits:
@@ -174,7 +176,7 @@ class Scan:
                 self._value(module, scope, value, set())
 
     def _value(self, module: Module, scope: Scope, node: ast.expr, seen: set[ast.AST], part: int | None = None) -> None:
-        """Add the codes that `node` may be; `part` of it, where it is unpacked."""
+        """Adds the codes that `node` may evaluate to. `part` is the index if the value is unpacked."""
         if node in seen:
             return
         seen.add(node)
@@ -184,7 +186,7 @@ class Scan:
                 if CODE.fullmatch(text) and text not in EVENT_TYPES:
                     self.codes.add(Found(text, str(module.path)))
             case ast.Constant() | ast.Attribute(attr="reason" | "code"):
-                pass  # none, or passed on
+                pass  # no reason, or one that is passed on
             case ast.Tuple(elts=elements) if part is not None:
                 self._value(module, scope, elements[part], seen)
             case ast.IfExp(body=body, orelse=orelse):
@@ -227,7 +229,7 @@ class Scan:
                     self._value(module, scope, value, seen, part)
                 return
             if any(isinstance(each, ast.MatchAs) and each.name == name for each in self._walk(function)):
-                return  # taken from a value that has its reason already
+                return  # read from a value that already has its reason
         origin = next((each for each in self.modules if each.name == module.imports.get(name)), None)
         if origin is not None and name in origin.values:
             module = origin
@@ -253,7 +255,7 @@ def _module(path: Path, root: Path) -> Module:
 
 
 def _taking(tree: ast.AST, scope: Scope = ()) -> Iterator[tuple[Scope, ast.Call | ast.Dict]]:
-    """The calls and dictionaries of a module, each with the functions around it."""
+    """Yields the calls and dictionaries of a module, each with its enclosing functions."""
     for child in ast.iter_child_nodes(tree):
         if isinstance(child, ast.Call | ast.Dict):
             yield scope, child
@@ -274,7 +276,8 @@ def _arguments(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.arg
 
 
 def _parameter(node: ast.AST) -> tuple[int | None] | None:
-    """Where the function takes a `reason`: its position without `self`, or None within where only by keyword."""
+    """Returns the position of a function's parameter `reason` without `self`; the position is None if the parameter is
+    keyword-only."""
     if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         return None
     names = [each.arg for each in (*node.args.posonlyargs, *node.args.args)]
@@ -290,7 +293,7 @@ def _is_init(node: ast.AST) -> bool:
 
 
 def _field(node: ast.ClassDef) -> int | None:
-    """Where a dataclass or a named tuple has its `reason`."""
+    """Returns the position of the field `reason` in a dataclass or a named tuple."""
     names = [
         each.target.id for each in node.body if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)
     ]
@@ -311,7 +314,7 @@ def _returned(function: Iterable[ast.AST]) -> Iterator[ast.expr]:
 
 
 def _assigned(function: Iterable[ast.AST], name: str) -> Iterator[tuple[ast.expr, int | None]]:
-    """What is assigned to the variable, and which part of that."""
+    """Yields the values that are assigned to the variable, and the index if they are unpacked."""
     for node in function:
         match node:
             case ast.Assign(targets=targets, value=value):

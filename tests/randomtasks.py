@@ -1,4 +1,4 @@
-"""Random tasks of every operation, for property tests: parts of `spec` in the words of its YAML."""
+"""Hypothesis strategies for tasks of every operation: parts of `spec`, with fields named as in YAML."""
 
 from hypothesis import strategies as st
 

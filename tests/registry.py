@@ -1,4 +1,4 @@
-"""An image registry for tests: one image, for whoever knows the password."""
+"""An image registry for tests, with one image and a password."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
 @asynccontextmanager
 async def registry(repository: str = "shop", tag: str = "v1") -> AsyncIterator[str]:
-    """Gives its address; `ADDRESS/shop:v1` can be pulled."""
+    """Starts the registry and yields its address; `ADDRESS/shop:v1` can be pulled."""
     layer = tree()
     packed = gzip.compress(layer)
     root = {"type": "layers", "diff_ids": [_digest(layer)]}

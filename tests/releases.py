@@ -1,4 +1,4 @@
-"""A simulated target for releases: one that obeys steps, loses instances, and can be made to do worse."""
+"""A simulated target for releases, which carries out steps, loses instances, and can be made to fail."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ EPOCH = datetime.datetime(2026, 1, 1, 12, 0, tzinfo=datetime.UTC)
 
 
 def spec(version: str = "v1", **changes: Any) -> DeploymentSpec:
-    """A spec for `shop:VERSION`, with two replicas; changes are in the words of YAML."""
+    """Returns a spec for `shop:VERSION` with two replicas. `changes` are fields named as in YAML."""
     return DeploymentSpec.model_validate(
         {"artifact": {"image": f"shop:{version}"}, "target": {"docker": {}}, "replicas": 2, **changes}
     )
@@ -55,7 +55,7 @@ def hook(name: str = "smoke") -> dict[str, Any]:
 
 
 def snapshot(wish: DeploymentSpec, secret: str = "", former: str = "") -> Snapshot:
-    """What the wish comes to while a Secret that it refers to has this version."""
+    """Returns the snapshot of a spec with a Secret of this version."""
     image = str(wish.artifact.image)
     return Snapshot(image, wish, f"{image}/{secret}", former_hash=former and f"{former}/{image}/{secret}")
 
@@ -71,7 +71,7 @@ class Sim:
     wish: DeploymentSpec = field(default_factory=spec)
     secret: str = ""
     former: str = ""
-    """Of what `former_hash` begins with; empty: there is none."""
+    """Prefix of `former_hash`. Empty: there is none."""
     now: datetime.datetime = EPOCH
     observed: ObservedState = field(default_factory=ObservedState)
     state: PipelineState = field(default_factory=PipelineState)
@@ -88,10 +88,10 @@ class Sim:
     requests: int = 0
     runs: int = 0
     terse: bool = False
-    """Write status only when there is something new to remember."""
+    """Whether to write status only if the pipeline's state changed."""
     status: DeploymentStatus = field(default_factory=DeploymentStatus)
     specs: list[DeploymentSpec] = field(default_factory=list)
-    """Each that was declared, one after the other."""
+    """All specs that were declared, in order."""
 
     @property
     def generation(self) -> int:
@@ -101,7 +101,7 @@ class Sim:
 
     @property
     def object(self) -> dict[str, Any]:
-        """As the API server has it."""
+        """Returns the object as the API server stores it."""
         ended = {"deletionTimestamp": "2026-01-01T13:00:00Z"} if self.deleted else {}
         return {
             "metadata": {"generation": self.generation, **ended},
@@ -134,7 +134,8 @@ class Sim:
         return next_step(self.desired, self.observed, self.state, self.now)
 
     def step(self, *, kill: str = "") -> Step:
-        """Decide and do. kill: `before` anything is written, `between` writing and doing, or "" for neither."""
+        """Observes, decides and carries out one step. `kill`: the operator dies `before` writing, `between` writing and
+        acting, or not at all ("")."""
         decision = self.decide()
         if kill == "before":
             return decision.step
@@ -145,7 +146,7 @@ class Sim:
         return decision.step
 
     def write(self, decision: Decision) -> None:
-        """Keep the state as the API server keeps it: as JSON in status."""
+        """Stores the state as the API server does, as JSON in status."""
         if self.terse and decision.state == self.state:
             return
         desired, before = self.desired, self.status
@@ -205,12 +206,12 @@ class Sim:
         self.observed = replace(self.observed, **{slot: view})
 
     def version(self, slot: str) -> str:
-        """The version on a slot, such as `v1`; empty for none."""
+        """Returns the version on a slot, such as `v1`. Empty: none."""
         number = getattr(self.observed, slot).revision
         return "" if number is None else str(self.revisions[number].snapshot.artifact).partition(":")[2]
 
     def breathe(self, seconds: float = 1) -> None:
-        """Time goes by: instances start and become what their version makes of them, hooks end, requests drain."""
+        """Advances the time: instances start and behave as their version determines, hooks end, and requests drain."""
         self.now += datetime.timedelta(seconds=seconds)
         self.observed = replace(self.observed, converged=True)
         for slot in ("blue", "green"):
@@ -227,7 +228,7 @@ class Sim:
         self.observed = replace(self.observed, hooks=hooks)
 
     def aged(self, instance: InstanceView | None, fate: str, *, healthy: bool) -> InstanceView:
-        """An instance a moment later: started, or started again."""
+        """Returns an instance a moment later, started or restarted."""
         before = instance or InstanceView()
         restarts = before.restarts + (fate == "crashing")
         goes_on = before.incarnation and fate != "crashing"
@@ -238,7 +239,7 @@ class Sim:
         return f"run {self.runs}"
 
     def crash(self, slot: str, name: str = "0", *, back: bool = True) -> None:
-        """An instance ends; if it is `back`, it runs again and is healthy before anybody looks."""
+        """Ends an instance. With `back`, it runs again and is healthy before the next observation."""
         view = self.observed.slot(slot)
         again = InstanceView(self.run() if back else "", back, view.instances[name].restarts + 1)
         lost = 0 if back else 1
@@ -260,7 +261,7 @@ class Sim:
         return replace(view, state="Failed", message="exit code 1") if fails else replace(view, state="Succeeded")
 
     def until(self, *kinds: type, seconds: float = 1, bound: int = 3000) -> Step:
-        """Go on until a step of one of these kinds was taken."""
+        """Runs steps until one of these types was taken."""
         for _ in range(bound):
             step = self.step()
             if isinstance(step, kinds):
@@ -269,7 +270,7 @@ class Sim:
         raise AssertionError(f"none of {kinds} within {bound} steps; last: {self.steps[-3:]}")
 
     def waits_for(self, reason: str, bound: int = 3000) -> Wait:
-        """Go on until it waits for this."""
+        """Runs steps until the pipeline waits for this reason."""
         for _ in range(bound):
             step = self.step()
             if isinstance(step, Wait) and step.reason == reason:
@@ -288,7 +289,7 @@ class Sim:
 
     @property
     def serving(self) -> str:
-        """The version that requests go to."""
+        """Returns the version that requests go to."""
         return self.version(self.observed.live) if self.observed.live else ""
 
     @property
@@ -302,7 +303,7 @@ class Sim:
 
 
 def live(version: str = "v1", **changes: Any) -> Sim:
-    """A target on which this version is live, and nothing else is there."""
+    """Returns a target on which only this version exists, and is live."""
     sim = Sim(wish=spec(version, **changes))
     assert sim.finish().outcome == "Promoted"
     sim.settle().steps.clear()

@@ -1,4 +1,4 @@
-"""`remit page` of a cluster, as users have it: a process of its own, with a browser without a screen."""
+"""Runs `remit page` for a cluster as users do, as a separate process, with a client without a browser."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ class RemitPage:
     process: subprocess.Popen[bytes]
     link: str
     log: Path
-    """What it wrote to standard error."""
+    """File with its standard error."""
 
     @property
     def origin(self) -> str:
         return self.link.partition("/login")[0]
 
     def end(self) -> int:
-        """As Ctrl-C does. Its exit code."""
+        """Ends it like Ctrl-C does, and returns its exit code."""
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(60)
 
     @contextmanager
     def looking(self) -> Iterator[Looker]:
-        """Logged in, once what can be read was read."""
+        """Yields a session that is logged in, after the server has read the state."""
         with logged_in(self.link) as looker:
             yield looker
 
 
 @contextmanager
 def remit_page(folder: Path, *arguments: str, **env: str) -> Iterator[RemitPage]:
-    """`folder` is a new one, and its home."""
+    """Runs `remit page`. `folder` is a new folder, which becomes its home directory."""
     folder.mkdir()
     out, log = folder / "out", folder / "log"
     with out.open("wb") as stdout, log.open("wb") as stderr:

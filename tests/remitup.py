@@ -1,4 +1,4 @@
-"""`remit up` as users have it: a process of its own, with kubectl and the CLI talking to it."""
+"""Runs `remit up` as users do, as a separate process, with kubectl and the CLI as its clients."""
 
 from __future__ import annotations
 
@@ -35,14 +35,15 @@ START_SECONDS = 60
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """This process's environment without what would lead to another API server, or hide the size of a terminal."""
+    """Returns this process's environment without variables that would select another API server or hide the terminal's
+    size."""
     left_out = ("KUBE", "REMIT_STATE", "COLUMNS", "LINES")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
     return {**kept, "PYTHONPATH": str(SOURCE), "NO_COLOR": "1", **extra}
 
 
 def until(reached: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-    """Wait until `reached` gives something true, and give that."""
+    """Waits until `reached` returns a true value, and returns it."""
     end, pause = time.monotonic() + seconds, pauses()
     while not (found := reached()):
         assert time.monotonic() < end, f"in vain waited for {what}"
@@ -52,7 +53,7 @@ def until(reached: Callable[[], Any], what: str, seconds: float = 60) -> Any:
 
 @dataclass(frozen=True)
 class Running:
-    """A command in the background and what it says."""
+    """A command in the background and its output."""
 
     process: subprocess.Popen[str]
     stdout: IO[str]
@@ -61,26 +62,26 @@ class Running:
 
 @dataclass
 class Terminal:
-    """A command on a terminal, and what it wrote there since a key was last pressed."""
+    """A command on a terminal, and its output since a key was last pressed."""
 
     process: subprocess.Popen[bytes]
     descriptor: int
     written: bytes = b""
 
     def read(self) -> bytes:
-        """What it wrote so far."""
+        """Returns the output so far."""
         with suppress(BlockingIOError):
             while chunk := os.read(self.descriptor, 65536):
                 self.written += chunk
         return self.written
 
     def frames(self) -> list[list[str]]:
-        """The lines of the drawings so far, each of which took the place of the one before."""
+        """Returns the lines of each screen so far; each screen replaced the one before."""
         drawings = re.split(r"(?:\x1b\[1A|\x1b\[2K)+", self.read().decode(errors="replace").replace("\r", ""))
         return [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawing).split("\n") for drawing in drawings]
 
     def until(self, *words: bytes) -> bytes:
-        """Wait until it has written all of this, and give all that it wrote."""
+        """Waits until the output contains all of these words, and returns it."""
         try:
             until(lambda: all(word in self.read() for word in words), f"{words}")
         except AssertionError as late:
@@ -92,7 +93,7 @@ class Terminal:
         os.write(self.descriptor, keys)
 
     def end(self) -> int:
-        """Its exit code, once it has ended and all is read."""
+        """Waits until it has ended and its output is read, and returns its exit code."""
         until(lambda: (self.read(), self.process.poll())[1] is not None, f"its end: {self.process.args!r}")
         self.read()
         return self.process.wait()
@@ -100,13 +101,13 @@ class Terminal:
 
 @dataclass
 class RemitUp:
-    """Use as a context manager; `kill` and `start` may be called in between."""
+    """A running `remit up`, as a context manager. `kill` and `start` may be called inside the block."""
 
     state_dir: Path
     kubectl_path: str
     options: tuple[str, ...] = ()
     program: tuple[str, ...] = ()
-    """What stands for `remit`, where it is to be another than usual."""
+    """The command to use instead of the usual `remit`."""
     process: subprocess.Popen[bytes] = field(init=False)
 
     @property
@@ -129,7 +130,7 @@ class RemitUp:
         assert self.process.poll() is None, self.log.read_text()
 
     def begin(self) -> None:
-        """Start it without waiting until it is ready."""
+        """Starts it without waiting until it is ready."""
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [*(self.program or REMIT), "up", "--state-dir", str(self.state_dir), "--port", "0", *self.options],
@@ -140,7 +141,7 @@ class RemitUp:
             )
 
     def worker(self, role: str) -> psutil.Process | None:
-        """The process that is the `control-plane` or the `operator` now."""
+        """Returns the process that is the `control-plane` or the `operator` now."""
         for process in psutil.Process(self.process.pid).children():
             with suppress(psutil.Error):
                 if role in process.cmdline():
@@ -179,7 +180,8 @@ class RemitUp:
         )
 
     def on_a_terminal(self, *arguments: str, **env: str) -> bytes:
-        """What a terminal gets of a command that must succeed. A variable that is empty in `env` is not set."""
+        """Runs a command that must succeed on a terminal, and returns its output. An empty value in `env` removes the
+        variable."""
         ours, theirs = pty.openpty()
         with os.fdopen(ours, "rb", buffering=0) as screen:
             done = subprocess.run(
@@ -191,7 +193,7 @@ class RemitUp:
             try:
                 while chunk := screen.read(4096):
                     seen += chunk
-            except OSError:  # how Linux tells that the other end is closed
+            except OSError:  # Linux reports this way that the other end is closed
                 pass
         return seen
 
@@ -199,7 +201,8 @@ class RemitUp:
     def spawn_on_a_terminal(
         self, *arguments: str, lines: int = 24, columns: int = 80, **env: str
     ) -> Iterator[Terminal]:
-        """As `spawn`, on a terminal of that size, which the command leaves as it was. `env`: as `on_a_terminal`."""
+        """Like `spawn`, on a terminal of that size, whose settings the command must restore. `env` is as in
+        `on_a_terminal`."""
         ours, theirs = pty.openpty()
         try:
             termios.tcsetwinsize(theirs, (lines, columns))
@@ -226,7 +229,8 @@ class RemitUp:
         return {key: value for key, value in (self.env | env).items() if value}
 
     def shell(self, folder: Path) -> Callable[[str], str]:
-        """A prompt in `folder`, where `remit` and `kubectl` are found: what a command prints, also if it fails."""
+        """Returns a function that runs a shell command in `folder` with `remit` and `kubectl` on PATH, and returns its
+        output even if it fails."""
         programs = self.state_dir.with_name("bin")
         programs.mkdir()
         for name, words in {"remit": REMIT, "kubectl": (self.kubectl_path,)}.items():
@@ -250,9 +254,9 @@ class RemitUp:
         return run
 
     def remit_here(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """As `remit`, in this process, which takes a second of CPU less: for tests of many commands."""
+        """Like `remit`, in this process, which takes a second less CPU time. For tests with many commands."""
         with warnings.catch_warnings():
-            # A command leaves its connections to the end of its process. Here they are collected.
+            # A command keeps its connections until its process ends. Here the garbage collector closes them.
             warnings.simplefilter("ignore", ResourceWarning)
             completed = self._invoke(arguments)
             gc.collect()
@@ -268,7 +272,7 @@ class RemitUp:
 
     @contextmanager
     def spawn(self, *arguments: str) -> Iterator[Running]:
-        """A command in the background; killed at the end of the block if it has not ended."""
+        """Starts a command in the background. It is killed at the end of the block if it has not ended."""
         with subprocess.Popen(
             [*_INTERRUPTED, *REMIT, *arguments],
             env=self.env,
@@ -298,7 +302,7 @@ class RemitUp:
         return done.stdout
 
     def read(self, plural: str, name: str = "", namespace: str = "default") -> dict[str, Any]:
-        """One of Remit's objects, or a list of them: for tests that look often, without a process for each look."""
+        """Reads one of Remit's objects, or a list of them, without a process. For tests that read often."""
         config = yaml.safe_load((self.state_dir / "kubeconfig").read_text())
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
         path = f"/apis/remit.dev/v1alpha1/namespaces/{namespace}/{plural}/{name}".rstrip("/")
@@ -318,4 +322,4 @@ class RemitUp:
 
 REMIT = (sys.executable, "-m", "remit.cli")
 _INTERRUPTED = ("/usr/bin/env", "--default-signal=INT")
-"""A shell's background jobs ignore SIGINT, and so would whatever they start."""
+"""Background jobs of a shell ignore SIGINT, and so would every process that they start."""

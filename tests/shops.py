@@ -1,4 +1,4 @@
-"""A Deployment under test: the program `shop`, its versions, and the kinds of targets that it goes live on.
+"""A Deployment under test: the program `shop`, its versions, and the kinds of targets that it is released to.
 
 What holds for every target is tested once, over `GROUNDS`: a target joins with an entry there.
 """
@@ -26,8 +26,8 @@ from remit.release.traffic.traffic import Traffic
 from support import pauses
 
 PATIENCE = 120
-# It ends at once when it is told to, as many programs do: whoever stops it has to see to it that nobody needs it. It
-# is the first process of its namespace, where SIGTERM does nothing without a handler.
+# The program ends immediately when asked to, as many programs do, so its supervisor must first move requests away. It
+# is the first process of its namespace, where SIGTERM has no effect without a handler.
 PROGRAM = """
 import asyncio, os, signal, sys
 VERSION = open("version").read().encode()
@@ -68,23 +68,24 @@ os.chdir("/tmp")
 for name, _, content in (each.partition("=") for each in sys.argv[1:]):
     open(name, "w").write(content)
 """
-"""Before it, where its files are arguments."""
+"""Prefix of the program that creates its files from arguments."""
 
 
 @dataclass(frozen=True)
 class Ground:
-    """A kind of target. `at` begins and ends with all that it needs, and gives what a spec says of one version."""
+    """A kind of target. `at` starts and stops what it needs, and yields a function that returns the spec of a
+    version."""
 
     name: str
     at: Callable[[Path, Path], AbstractAsyncContextManager[Spec]]
-    """From a folder for artifacts and the operator's state directory."""
+    """Arguments: a folder for artifacts, and the operator's state directory."""
     policy: Callable[[Path], dict[str, Any]]
-    """The spec of a CommandPolicy that allows it, from the folder for artifacts."""
+    """Returns the spec of a CommandPolicy that allows the target, from the folder for artifacts."""
 
 
 Spec = Callable[[str, Iterable[str]], dict[str, Any]]
-"""`artifact` and `target` for a version. Its marks are `sick`: its health check fails, `broken`: all else is
-answered with 500, and `crash`: it ends at once."""
+"""Returns `artifact` and `target` for a version and its marks. `sick`: the health check fails. `broken`: other requests
+are answered with 500. `crash`: the program ends immediately."""
 
 
 @asynccontextmanager
@@ -119,7 +120,7 @@ def _processes_allowed(folder: Path) -> dict[str, Any]:
 
 @asynccontextmanager
 async def _containers(folder: Path, state: Path) -> AsyncIterator[Spec]:
-    """Of one image under many names. What a version is like, its arguments say."""
+    """Uses one image under many names; the container's arguments determine how a version behaves."""
     needs_docker()
     async with engine_to_itself():
         name, given = f"remit-test-{uuid.uuid4().hex}", set()
@@ -168,7 +169,7 @@ on_every_ground = pytest.mark.parametrize("ground", GROUNDS, ids=lambda ground: 
 
 @dataclass
 class Shop:
-    """The Deployment `shop`, and a client of it."""
+    """The Deployment `shop` and a client of it."""
 
     kube: Kube
     spec_of: Spec
@@ -205,10 +206,11 @@ class Shop:
         await self._patch({"metadata": {"annotations": {"remit.dev/request": request}}})
 
     async def stuck(self, words: str) -> dict[str, Any]:
-        """Until it says these words of what holds a release up; then its deadline is over, and it ends."""
+        """Waits until the status says that these words hold the release up, then lets its deadline pass and waits for
+        its end."""
         await self.until(lambda status: words in status.get("message", ""), f"as to say {words}")
         revision = (await self.get())["status"]["history"][0]["revision"]
-        await self._patch({"spec": {"progressDeadlineSeconds": 1}})  # which releases nothing
+        await self._patch({"spec": {"progressDeadlineSeconds": 1}})  # this change starts no new release
 
         def failed(status: dict[str, Any]) -> bool:
             return (status["history"][0]["revision"], status["history"][0]["outcome"]) == (revision, "Failed")
@@ -219,7 +221,7 @@ class Shop:
         return await self.kube.get(DEPLOYMENTS, "default", "shop")
 
     async def until(self, condition: Callable[[dict[str, Any]], object], what: str = "") -> dict[str, Any]:
-        """Status as soon as `condition` holds of it."""
+        """Waits until `condition` holds for the status, and returns the status."""
         status: dict[str, Any] = {}
         pause = pauses()
         try:
@@ -231,7 +233,7 @@ class Shop:
         return status
 
     async def live(self, version: str) -> dict[str, Any]:
-        """Until this version is live and its release is over, but for what is retired."""
+        """Waits until this version is live and its release has ended, except for retiring the old side."""
 
         def done(status: dict[str, Any]) -> bool:
             wanted = f"{version} " in status.get("active", "").rpartition("/")[2].rpartition(":")[2]
@@ -240,11 +242,11 @@ class Shop:
         return await self.until(done, f"as to have {version} live")
 
     async def tidy(self) -> dict[str, Any]:
-        """Until nothing is left to retire."""
+        """Waits until nothing is left to retire."""
         return await self.until(lambda status: status["stages"][-1]["state"] in {"Done", "Skipped"})
 
     async def answer(self, headers: str = "") -> str:
-        """What a client hears that sends these headers, each with its line end."""
+        """Returns the response to a client that sends these headers, each with its line end."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(f"GET / HTTP/1.0\r\n{headers}\r\n".encode())
         said = (await reader.read()).decode()
@@ -252,14 +254,14 @@ class Shop:
         return said.rpartition("\r\n\r\n")[2]
 
     async def upgraded(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A connection that goes on, as a WebSocket does: what is written comes back."""
+        """Opens a connection that stays open like a WebSocket and echoes what is written to it."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(b"GET / HTTP/1.1\r\nHost: shop\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n")
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
         return reader, writer
 
     async def crash(self, state: Path, slot: str) -> None:
-        """End the program of every instance of a side; `state` is the operator's."""
+        """Ends the program of every instance of a side. `state` is the operator's state directory."""
         side = desiredstate.read(state / "releases" / "default" / "shop" / "told.json").sides[slot]  # type: ignore[index]
         for index, ports in enumerate(side.ports):
             reader, writer = await asyncio.open_connection(side.host(index), ports["http"])
@@ -274,7 +276,8 @@ class Shop:
 
 @asynccontextmanager
 async def open_shop(ground: Ground, kube: Kube, state: Path, folder: Path) -> AsyncIterator[Shop]:
-    """The shop on `ground`, allowed by policy, and not created yet. `state` is the operator's."""
+    """Yields the shop on `ground`, with a policy that allows it, before the Deployment is created. `state` is the
+    operator's state directory."""
     async with ground.at(folder, state) as spec_of:
         body = {
             "apiVersion": "remit.dev/v1alpha1",
@@ -287,5 +290,5 @@ async def open_shop(ground: Ground, kube: Kube, state: Path, folder: Path) -> As
 
 
 def truth(status: dict[str, Any], type_: str) -> str | None:
-    """The status of a condition."""
+    """Returns the status of a condition."""
     return next((found["status"] for found in status.get("conditions", []) if found["type"] == type_), None)

@@ -1,4 +1,4 @@
-"""An event loop whose clock moves to the next timer at once when there is nothing else to do."""
+"""An event loop whose clock jumps to the next timer when there is nothing else to do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class _Selector(selectors.SelectSelector):
 
 
 class SimulatedLoop(asyncio.SelectorEventLoop):
-    """Threads would take no time that it knows of, so what is meant for one is done at once."""
+    """Runs work for threads immediately in the loop, because its clock does not advance while a thread works."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -39,6 +39,6 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
 
 
 def simulate(scenario: Coroutine[Any, Any, Any]) -> Any:
-    """What `scenario` gives; its sleeps take no time."""
+    """Returns the result of `scenario`, whose sleeps take no real time."""
     with asyncio.Runner(loop_factory=SimulatedLoop) as runner:
         return runner.run(scenario)

@@ -1,4 +1,4 @@
-"""How tools read the status of an object: kstatus (Flux, Helm, kpt) and `kubectl wait`. Pure."""
+"""Reads the status of an object as kstatus (Flux, Helm, kpt) and `kubectl wait` do. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Status = Literal["Terminating", "InProgress", "Failed", "Current"]
 
 
 def kstatus(obj: Object) -> Status:
-    """`Compute` of sigs.k8s.io/cli-utils for a kind that it has no rules of its own for: `checkGenericProperties` and
+    """Implements `Compute` of sigs.k8s.io/cli-utils for a kind without rules of its own: `checkGenericProperties` and
     `checkGeneration` in pkg/kstatus/status/generic.go, then `checkReadyCondition` in core.go."""
     metadata, status = obj["metadata"], obj.get("status") or {}
     if metadata.get("deletionTimestamp"):
@@ -27,8 +27,8 @@ def kstatus(obj: Object) -> Status:
 
 
 def waits_for(obj: Object, condition: str, wanted: str = "True") -> bool:
-    """Whether `kubectl wait --for=condition=CONDITION` is met: `checkCondition` and `getObservedGeneration` of
-    k8s.io/kubectl/pkg/cmd/wait/condition.go."""
+    """Returns whether `kubectl wait --for=condition=CONDITION` is satisfied: `checkCondition` and
+    `getObservedGeneration` of k8s.io/kubectl/pkg/cmd/wait/condition.go."""
     status = obj.get("status") or {}
     for each in status.get("conditions", ()):
         if each["type"].lower() == condition.lower():

@@ -1,4 +1,4 @@
-"""Supervised processes that a test started: found by what is on disk of them, and ended."""
+"""Finds supervised processes that a test started by their files on disk, and ends them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _PATIENCE = 60
 
 
 def supervisors(root: Path) -> list[psutil.Process]:
-    """All below `root` that live."""
+    """Returns all living supervisors below `root`."""
     return [found for path in root.glob("*/*/state.json") if (found := _of(path)) is not None]
 
 
 async def end(root: Path) -> None:
-    """End all below `root`, and wait until they are gone."""
+    """Ends all supervisors below `root`, and waits until they are gone."""
     for supervisor in supervisors(root):
         supervisor.terminate()
     await ended(root)
 
 
 async def ended(root: Path) -> None:
-    """Until no supervisor lives any more: it answers before it goes."""
+    """Waits until no supervisor is alive. A supervisor answers before it exits."""
     pause = pauses()
     async with asyncio.timeout(_PATIENCE):
         while supervisors(root):

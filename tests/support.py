@@ -1,4 +1,4 @@
-"""Small tools that several test folders use."""
+"""Small helpers that several test folders use."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import pytest
 
 @dataclass(frozen=True)
 class Kubectl:
-    """kubectl as one user of one cluster. `given` goes to its standard input: a text as it is, anything else as JSON.
+    """Runs kubectl as one user of one cluster. `given` is its standard input: text unchanged, anything else as JSON.
 
-    What it remembers of a server's kinds stays beside the kubeconfig: another server may have had the same port.
+    Its discovery cache is beside the kubeconfig, because another server may have had the same port.
     """
 
     binary: str
@@ -37,20 +37,20 @@ class Kubectl:
         )
 
     def ok(self, *arguments: str, given: object = None) -> str:
-        """What it printed; it must have succeeded."""
+        """Returns the output of a command that must succeed."""
         done = self(*arguments, given=given)
         assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
         return done.stdout
 
     def refused(self, *arguments: str, given: object = None) -> str:
-        """What it complained of; it must have failed."""
+        """Returns the error output of a command that must fail."""
         done = self(*arguments, given=given)
         assert done.returncode != 0, f"kubectl {' '.join(arguments)}: {done.stdout}"
         return done.stderr
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
-    """Come back when `condition` holds; fail, naming `what` was awaited, when it does not in time."""
+    """Waits until `condition` holds. Fails with a message that names `what` if it does not hold in time."""
     deadline, pause = time.monotonic() + seconds, pauses()
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come about in {seconds} s"
@@ -58,8 +58,8 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 60) 
 
 
 def pauses() -> Iterator[float]:
-    """Seconds between looks at what is awaited, short ones first, and longer ones where a look takes long: it may be a
-    kubectl, or keep the operator from its work that is looked for."""
+    """Yields the seconds between polls: short at first, longer if a poll itself takes long, because it may be a kubectl
+    process, or keep the operator from the work that is awaited."""
     pause = least = 0.02
     while True:
         begun = time.monotonic()
@@ -70,18 +70,18 @@ def pauses() -> Iterator[float]:
 
 
 def soaking() -> bool:
-    """Whether everything is repeated for as long as it takes (`make soak`)."""
+    """Returns whether tests are repeated extensively (`make soak`)."""
     return os.environ.get("REMIT_SOAK") == "1"
 
 
 def repetitions(usual: int, soak: int) -> int:
-    """How often a test repeats what it does: `usual` times, or `soak` times where REMIT_SOAK=1 (`make soak`)."""
+    """Returns how often a test repeats its work: `usual` times, or `soak` times with REMIT_SOAK=1 (`make soak`)."""
     return soak if soaking() else usual
 
 
 @contextmanager
 def unmeasured(config: pytest.Config) -> Iterator[None]:
-    """What goes on meanwhile is not measured for coverage. It may be nested."""
+    """Suspends coverage measurement inside the block. It may be nested."""
     measuring = config.pluginmanager.getplugin("_cov")
     controller = measuring and measuring.cov_controller
     if not controller or not controller.started:

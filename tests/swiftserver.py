@@ -1,4 +1,4 @@
-"""OpenStack Swift with its S3 API, all its servers in one process.
+"""OpenStack Swift with its S3 API, with all its servers in one process.
 
     python swiftserver.py FOLDER HOST PORT TLS-PORT CERTIFICATE
 
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 class _Cache(dict[str, object]):
-    """In place of a memcached: without one Swift looks everything up for each request."""
+    """Replaces a memcached, without which Swift looks everything up for each request."""
 
     def get(self, key: str, *_: object, **__: object) -> object:
         return super().get(key)

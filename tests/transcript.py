@@ -1,4 +1,4 @@
-"""The terminal transcript of docs/demo.md: what `make demo` prints.
+"""The terminal transcript of docs/demo.md, which is the output of `make demo`.
 
 `python tests/transcript.py` runs the demo and writes what it printed into the page. A test compares the two, up to
 what is different each time: times, durations, ids, ports, folders, and the widths of columns, which follow from those.
@@ -16,7 +16,8 @@ COMMAND = "make demo"
 _PLACE = re.compile(
     r"(?P<before><!-- transcript:.*?-->\n```console\n)(?P<text>.*?)(?P<after>```\n<!-- end of transcript)", re.S
 )
-# Coverage is measured in the demo, and not in what it starts, which other tests measure: that takes half as long again.
+# Coverage is measured in the demo only. Measuring the programs that it starts, which other tests measure, would add
+# half of the time again.
 _DEMO = """
 import os, runpy
 os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
@@ -24,7 +25,7 @@ runpy.run_module("remit.cli", run_name="__main__", alter_sys=True)
 """
 _VARYING = (
     (re.compile(r"\x1b\[[0-9;]*m"), ""),
-    # kubectl's own log: now and then, when its wait is over, it warns that its watch was cancelled.
+    # kubectl's own log: it sometimes warns at the end of a wait that its watch was cancelled.
     (re.compile(r'^I\d{4} .* reflector\.go:\d+\] "Warning: watch ended with error" .*\n', re.M), ""),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?"), "<time>"),
     (re.compile(r"\b\d\d:\d\d:\d\d(\.\d+)?\b"), "<time>"),
@@ -41,14 +42,14 @@ _VARYING = (
 
 
 def normal(text: str) -> str:
-    """`text` with a word in the place of whatever varies from run to run."""
+    """Returns `text` with a placeholder for everything that varies from run to run."""
     for pattern, replacement in _VARYING:
         text = pattern.sub(replacement, text)
     return text.strip()
 
 
 def shown_in(page: str) -> str:
-    """The transcript that is in the page, without its first line, the command."""
+    """Returns the transcript in the page without its first line, which is the command."""
     match = _PLACE.search(page)
     if match is None:
         raise ValueError("the page has no place for the transcript")
@@ -56,13 +57,13 @@ def shown_in(page: str) -> str:
 
 
 def with_transcript(page: str, text: str) -> str:
-    """The page with `text` in that place."""
+    """Returns the page with `text` as its transcript."""
     block = f"$ {COMMAND}\n{text.strip()}\n"
     return _PLACE.sub(lambda match: match["before"] + block + match["after"], page, count=1)
 
 
 def play() -> str:
-    """Run the demo as a user without a terminal does. Raises `RuntimeError` with what it printed when it fails."""
+    """Runs the demo as a user without a terminal does. Raises `RuntimeError` with its output if it fails."""
     done = subprocess.run(
         [sys.executable, "-c", _DEMO, "demo"],
         stdout=subprocess.PIPE,

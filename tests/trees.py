@@ -1,4 +1,4 @@
-"""Tasks for `remit up`, their trees of processes, and the processes that `remit up` itself has."""
+"""Tasks for `remit up`, their process trees, and the processes of `remit up` itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import psutil
 from remitup import RemitUp, until
 
 TREE = "setsid sleep 70001 & exec sleep 70002"
-"""Two processes, one in a session of its own."""
+"""A shell command that starts two processes, one in a separate session."""
 
 
 def submit(up: RemitUp, name: str, script: str, **spec: Any) -> None:
@@ -25,7 +25,7 @@ def submit(up: RemitUp, name: str, script: str, **spec: Any) -> None:
 
 
 def below(up: RemitUp, *programs: str) -> list[psutil.Process]:
-    """Processes of tasks, by their whole command lines."""
+    """Returns the processes of tasks, by their complete command lines."""
     found = []
     for process in psutil.Process(up.process.pid).children(recursive=True):
         try:
@@ -41,13 +41,13 @@ def dead(processes: Iterable[psutil.Process]) -> bool:
 
 
 def worker(up: RemitUp, role: str, other_than: psutil.Process | None = None) -> psutil.Process:
-    """The process of that role; a new one, if asked."""
+    """Returns the process of that role; with `other_than`, waits for a new one."""
     found: psutil.Process = until(lambda: (now := up.worker(role)) != other_than and now, f"the {role}", 60)
     return found
 
 
 def ended(up: RemitUp, name: str) -> tuple[str, list[str]]:
-    """Phase and reasons of the attempts, once it has ended."""
+    """Waits until the task has ended, and returns its phase and the reasons of its attempts."""
     up.kubectl("wait", "--for=condition=Finished", f"executiontask/{name}", "--timeout=50s")
     status = up.task(name)["status"]
     return status["phase"], [attempt["reason"] for attempt in status["attempts"]]

@@ -1,4 +1,4 @@
-"""Servers that never come to an end of what they say: it comes piece by piece, for ever."""
+"""Servers whose response never ends: it arrives piece by piece."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ Begin = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bytes]]
 
 @dataclass
 class Trickling:
-    """`begun` counts the connections that there were, `going` those that a client has left open."""
+    """The server. `begun` counts all connections, `going` those that a client keeps open."""
 
     port: int = 0
     begun: int = 0
     going: int = 0
 
     async def left(self) -> None:
-        """Wait until nobody is connected."""
+        """Waits until no client is connected."""
         while self.going:
             await asyncio.sleep(0.01)
 
 
 async def trickle(writer: asyncio.StreamWriter, piece: bytes, pace: float) -> None:
-    """Until the other side is gone, or this is cancelled."""
+    """Sends pieces until the other side disconnects or this is cancelled."""
     while True:
         writer.write(piece)
         await writer.drain()
@@ -35,8 +35,8 @@ async def trickle(writer: asyncio.StreamWriter, piece: bytes, pace: float) -> No
 
 @contextlib.asynccontextmanager
 async def trickling(begin: Begin, pace: float = 0.02) -> AsyncIterator[Trickling]:
-    """On a port of 127.0.0.1 that was free. `begin` speaks as such a server does, and gives the piece that is then said
-    again and again."""
+    """Starts a server on a free port of 127.0.0.1. `begin` speaks the protocol's start and returns the piece that is
+    then sent repeatedly."""
     server, tasks = Trickling(), set[asyncio.Task[Any]]()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -64,7 +64,7 @@ async def trickling(begin: Begin, pace: float = 0.02) -> AsyncIterator[Trickling
 
 
 def answering(start: bytes, piece: bytes = b"1") -> Begin:
-    """A web server that answers so."""
+    """Returns a `begin` for a web server whose response starts like this."""
 
     async def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         await reader.readuntil(b"\r\n\r\n")
@@ -75,7 +75,7 @@ def answering(start: bytes, piece: bytes = b"1") -> Begin:
 
 
 def chunk(piece: bytes) -> bytes:
-    """As a chunked body has it."""
+    """Returns the piece as a chunk of a chunked body."""
     return b"%x\r\n%s\r\n" % (len(piece), piece)
 
 
@@ -88,4 +88,4 @@ BODIES = {
     "chunks": answering(CHUNKED, chunk(b"1")),
     "a refusal": answering(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 1000000\r\n\r\n"),
 }
-"""Web servers, by what of their answer has no end."""
+"""Web servers, by the part of their response that never ends."""

@@ -1,4 +1,4 @@
-"""docs/tutorial.md as a script: its files and its commands, in order.
+"""Runs docs/tutorial.md as a script: its files and its commands, in order.
 
 `python tests/tutorial.py` runs it and writes what the commands print into the page.
 """
@@ -15,16 +15,16 @@ from remitup import RemitUp
 
 PAGE = Path(__file__).parents[1] / "docs/tutorial.md"
 PORTS = ("8080", "8081")
-"""As the page has them; others are taken, because these may be in use."""
+"""The ports on the page. The script uses others, because these may be in use."""
 SHOP = "/home/me/shop"
-"""The folder, on the page."""
+"""The folder on the page."""
 _STEP = re.compile(
     r"<!-- file: (?P<file>\S+) -->\n```yaml\n(?P<text>.*?)```|<!-- tested -->\n```console\n(?P<shown>.*?)```", re.S
 )
 
 
 def played(page: str, folder: Path, kubectl: str) -> str:
-    """The page with what its commands print here. They run in a folder `shop` below `folder`."""
+    """Returns the page with the output that its commands have here. They run in a folder `shop` below `folder`."""
     shop = folder / "shop"
     shop.mkdir()
     own = {port: str(free_port()) for port in PORTS}

@@ -1,4 +1,4 @@
-"""An event loop with a virtual time: when everything waits, it jumps to the next timer."""
+"""An event loop with virtual time: when everything waits, the clock jumps to the next timer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ class _Selector(selectors.SelectSelector):
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """`time()` begins at 0. Only for code that waits for timers, not for threads, processes or sockets."""
+    """The event loop. `time()` begins at 0. Only for code that waits for timers, not for threads, processes or
+    sockets."""
 
     def __init__(self) -> None:
         self._virtual = _Selector()
@@ -29,7 +30,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return self._virtual.now
 
     def settle(self) -> None:
-        """Run whatever can run without time going on."""
+        """Runs everything that can run without advancing the time."""
         self.run_until_complete(self._turn(30))
 
     async def _turn(self, times: int) -> None:
@@ -37,7 +38,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             await asyncio.sleep(0)
 
     def advance(self, seconds: float) -> None:
-        """Let time go on by `seconds`, with everything that is due in them."""
+        """Advances the time by `seconds`, and runs what is due meanwhile."""
         self.run_until_complete(asyncio.sleep(seconds))
 
 

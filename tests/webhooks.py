@@ -1,4 +1,4 @@
-"""A web server that takes the messages of notifications."""
+"""A web server that receives the messages of notifications."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from aiohttp import web
 
 @dataclass
 class Hook:
-    """It takes messages while `status` is 200, and refuses them otherwise."""
+    """The server. It accepts messages while `status` is 200, and refuses them otherwise."""
 
     url: str = ""
-    """As Apprise has it."""
+    """The address in Apprise's notation."""
     status: int = 200
     taken: list[dict[str, Any]] = field(default_factory=list)
     refused: int = 0

@@ -1,4 +1,4 @@
-"""Web servers for tests, of one function."""
+"""Web servers for tests that consist of one function."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aiohttp import web
 async def answering(
     answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], context: ssl.SSLContext | None = None
 ) -> AsyncIterator[int]:
-    """On a port of 127.0.0.1 that was free."""
+    """Starts the server on a free port of 127.0.0.1, and yields the port."""
     runner = web.ServerRunner(web.Server(answer), shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()

@@ -1,4 +1,4 @@
-"""What integration tests of several parts have in common."""
+"""Fixtures that several folders of integration tests share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def image() -> Iterator[str]:
-    """A small image on the engine that runs here."""
+    """Provides a small image on the machine's Docker engine."""
     needs_docker()
     tag = make_image()
     yield tag
@@ -24,8 +24,8 @@ def image() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swift]:
-    """An object store. A test that stops it starts it again."""
-    import objectstores  # what it imports takes time
+    """Provides an object store. A test that stops it must start it again."""
+    import objectstores  # imported here, because the import is slow
 
     with objectstores.swift(tmp_path_factory.mktemp("swift")) as running:
         yield running

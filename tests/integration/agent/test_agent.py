@@ -1,4 +1,4 @@
-"""The Python API, with real programs in the real sandbox."""
+"""Tests the Python API with real programs in the real sandbox."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ OPTIONS_PASSED_ON = {
     "CommandRunner.__init__": lambda agent: CommandRunner([], time_out=1),
     "CommandRunner.run": lambda agent: CommandRunner([], state_dir=agent.state_dir).run("true", time_out=1),
 }
-"""A call with an option that does not exist, of each method that passes options on."""
+"""For each method that passes options on, a call with an option that does not exist."""
 
 
 @pytest.mark.parametrize("method", OPTIONS_PASSED_ON)
@@ -169,7 +169,7 @@ async def _begun(agent: ExecutionAgent) -> None:
 
 
 def _alive(marker: str) -> list[int]:
-    """Processes of this host, in whatever namespace, with `marker` among their arguments."""
+    """Returns the processes of this host, in any namespace, with `marker` among their arguments."""
     return [process.pid for process in psutil.process_iter(["cmdline"]) if marker in (process.info["cmdline"] or ())]
 
 
@@ -343,7 +343,7 @@ async def test_a_rate_and_a_bound_hold_here_too(tmp_path: Path) -> None:
         results = await asyncio.gather(*(agent.execute_command("echo hi") for _ in range(4)))
         took = asyncio.get_running_loop().time() - begun
     assert [result.stdout for result in results] == ["hi\n"] * 4
-    assert took > 0.8  # two of the burst, then one every half second
+    assert took > 0.8  # two executions start in the burst, then one every half second
 
 
 async def test_a_monitor_shows_what_runs_and_what_it_uses(agent: ExecutionAgent) -> None:

@@ -1,4 +1,4 @@
-"""Releases from a Python program, of a real server, without any API server."""
+"""Tests releases of a real server by a Python program, without an API server."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def _sandbox() -> None:
 
 
 class Production:
-    """A target by that name, and its client."""
+    """A target named `production`, and a client of it."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.state = folder / "app", folder / "remit/agents"  # as XDG has it below XDG_STATE_HOME
+        self.folder, self.state = folder / "app", folder / "remit/agents"  # the layout of XDG_STATE_HOME
         self.port = free_port()
 
     def version(self, name: str, *marks: str) -> None:
@@ -81,7 +81,7 @@ class Production:
         return ExecutionAgent(state_dir=self.state, **{"targets": {"production": self.target()}, **options})
 
     async def answer(self) -> str:
-        """What a client hears."""
+        """Returns the response that a client gets."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(b"GET / HTTP/1.0\r\n\r\n")
         said = (await reader.read()).decode()
@@ -118,12 +118,13 @@ async def test_the_deployment_lines_of_the_design(production: Production) -> Non
     with pytest.raises(DeploymentError, match=r"app:v2 is not live.* live is app:v1") as twice:
         await agent.rollback(deployment_id)
     assert twice.value.reason == "NotLive"
-    again = await agent.deploy("app:v2", "production")  # what was gone back from is released again when it is asked for
+    # A revision that was rolled back is released again when the caller asks for it.
+    again = await agent.deploy("app:v2", "production")
     assert again != deployment_id
     assert await production.answer() == "v2"
     await agent.aclose()
 
-    assert await production.answer() == "v2"  # what is live outlives the agent, and the next one finds it
+    assert await production.answer() == "v2"  # the live side outlives the agent, and the next agent finds it
     async with production.agent() as other:
         state = await other.health_check("production")
         assert (state.version, state.ready, state.wanted, state.deployment_id) == ("app:v2", 1, 1, again)
@@ -188,7 +189,7 @@ async def test_hooks_run_under_the_policy_of_the_agent(production: Production) -
     async with production.agent(**gate("echo", "fine")) as agent:
         await agent.deploy("app:v1", "production")
         assert [result.reason for result in agent.history()] == ["Completed"]
-    async with production.agent(**gate("rm", "-rf", "/")) as agent:  # which no policy of it allows
+    async with production.agent(**gate("rm", "-rf", "/")) as agent:  # none of its policies allows this command
         with pytest.raises(DeploymentError, match="gate") as failed:
             await agent.deploy("app:v2", "production")
         assert failed.value.reason == "HookFailed"

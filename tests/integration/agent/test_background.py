@@ -1,4 +1,4 @@
-"""The loop that executions live in, at the end of the process."""
+"""Tests the event loop of executions at the end of the process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from remit.agent.background import Background
 def test_what_comes_while_the_loop_ends_is_done_and_what_comes_later_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As when the interpreter collects an agent just then, which ends its engine."""
+    """This happens if the interpreter collects an agent during the shutdown, which ends its engine."""
     where, submitted = Background(), list[concurrent.futures.Future[str]]()
 
     async def work() -> str:

@@ -1,4 +1,4 @@
-"""The examples of docs/python-api.md run as they are written."""
+"""Runs the examples of docs/python-api.md as they are written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SAID = ["0 test\n\ndenied: NotAllowed\nkilled: Timeout\nFalse\nstdout live\n\n",
 
 
 def run(block: str, state: Path) -> tuple[str, str]:
-    """What it prints, and what it complains of."""
+    """Returns the output and the error output of an example."""
     environment = {"PYTHONPATH": str(ROOT / "operator"), "XDG_STATE_HOME": str(state)}
     done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, env=environment, timeout=120)
     return done.stdout, done.stderr

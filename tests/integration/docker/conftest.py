@@ -1,4 +1,5 @@
-"""An engine of a module's own, and an image there; the engine that runs here has its own fixtures a folder above."""
+"""Fixtures: a separate engine for each module and an image on it. The fixtures of the machine's engine are one folder
+above."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What attempts in containers leave is kept: from a real Docker engine, with the real store."""
+"""Tests that files of attempts in containers are kept, with a real Docker engine and the real store."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ Asking = Callable[..., AttemptRequest]
 
 @pytest.fixture
 def asking(image: str, store: ArtifactStore) -> Iterator[Asking]:
-    """Requests for `sh -c SCRIPT` of which `patterns` are kept. Nothing may be left on the engine in the end."""
+    """Provides requests for `sh -c SCRIPT` whose files that match `patterns` are kept. Asserts that nothing remains on
+    the engine."""
     ids: list[str] = []
     volumes = set(docker("volume", "ls", "-q").stdout.split())
 
@@ -231,7 +232,7 @@ async def test_the_same_is_found_as_by_descriptor(backend: DockerBackend, asking
 
 
 class Halting:
-    """Comes to a halt where so many files were found; goes on when nobody waits for it any more."""
+    """Blocks after a number of files was found, until no caller waits for it any more."""
 
     def __init__(self, tree: FileTree, steps: int, halted: Callable[[], None], go_on: threading.Event) -> None:
         self._tree, self._left, self._halted, self._go_on = tree, steps, halted, go_on
@@ -254,7 +255,7 @@ class Halting:
 async def test_what_an_operator_leaves_half_the_next_one_keeps(
     backend: DockerBackend, asking: Asking, store: ArtifactStore, steps: int | None
 ) -> None:
-    """None: while its program still ran."""
+    """`steps` None: the operator stops while the program still runs."""
     script = "echo ready; for f in 1 2 3; do head -c 2000000 /dev/zero > $f; done" + (
         "; sleep 2" if steps is None else ""
     )
@@ -292,7 +293,7 @@ async def test_what_an_operator_leaves_half_the_next_one_keeps(
 
 
 async def test_what_holds_it_is_gone(backend: DockerBackend, asking: Asking, store: ArtifactStore) -> None:
-    """As after a restart of the engine: what would be read then is an empty folder."""
+    """This happens after a restart of the engine: a read would then find an empty folder."""
     request, heard = asking("echo ready; echo x > x; while [ ! -e go ]; do sleep 0.1; done", "/workspace/*"), Heard()
     running = asyncio.create_task(backend.run(request, heard, cancel=asyncio.Event()))
     async with asyncio.timeout(PATIENCE):

@@ -1,4 +1,4 @@
-"""Attempts in containers of a real Docker engine."""
+"""Tests attempts in containers of a real Docker engine."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Asking = Callable[..., AttemptRequest]
 
 @pytest.fixture
 def asking(image: str) -> Iterator[Asking]:
-    """Requests for `sh -c SCRIPT`, of which nothing may be left in the end."""
+    """Provides requests for `sh -c SCRIPT`. Asserts that nothing of them remains on the engine."""
     ids: list[str] = []
 
     def request(script: str, limits: Limits = Limits(), **rest: Any) -> AttemptRequest:  # noqa: B008
@@ -122,10 +122,10 @@ async def test_private_files(backend: DockerBackend, asking: Asking, heard: Hear
 
 
 async def test_more_memory_than_it_may(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
-    # The container outlives the kill: the engine may not hear of one that ends it.
+    # The container continues after the OOM kill, because the engine may miss a kill that ends the container.
     command = "yes | tail -c 100000000 > /dev/null; code=$?; sleep 1; exit $code"
     outcome = await run(backend, asking(command, Limits(memory_bytes=16 << 20)), heard)
-    if outcome.exit_code == 0:  # the shell does not pass on what became of a pipe's first part
+    if outcome.exit_code == 0:  # the shell ignores the exit code of the first part of a pipe
         pytest.fail(f"nothing was killed: {outcome}")
     assert (outcome.reason, outcome.exit_code) == (ExitReason.OOM_KILLED, 137)
 
@@ -178,7 +178,7 @@ async def test_what_cannot_be_started(
 async def test_an_image_that_is_nowhere(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
     with pytest.raises(OperationFailed, match=r"127.0.0.1:1/nowhere:x cannot be pulled: .*refused") as caught:
         await run(backend, asking("true", image="127.0.0.1:1/nowhere:x"), heard)
-    assert caught.value.retryable  # its registry may be back in a minute
+    assert caught.value.retryable  # the registry may be available again in a minute
 
 
 async def test_what_cannot_be_given_is_refused(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
@@ -231,7 +231,7 @@ async def test_the_time_before_it_was_adopted_counts(backend: DockerBackend, ask
 async def test_the_time_of_day_is_not_what_counts(
     backend: DockerBackend, asking: Asking, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The operator's own clock says that its time is over."""
+    """The operator's own clock says that the attempt's time is over."""
     up, handles = [1000.0], list[Handle]()
     monkeypatch.setattr(backend, "_boot", lambda: up[0])
     request = asking("echo one; while true; do sleep 0.1; done", timeout_seconds=3600, grace_seconds=0)
@@ -268,7 +268,7 @@ async def test_what_the_engine_does_not_start_is_not_left(
     async def without_init() -> Any:
         return {**about, "InitBinary": ""}
 
-    monkeypatch.setattr(backend, "_about_engine", without_init)  # its init would report the failure itself
+    monkeypatch.setattr(backend, "_about_engine", without_init)  # the init of Docker would itself report the failure
     request = asking("")
     outcome = await run(backend, replace(request, command=replace(request.command, argv=("nosuch",))), heard)
     assert outcome.reason is ExitReason.START_FAILED
@@ -286,7 +286,8 @@ async def test_a_working_directory_is_not_made(backend: DockerBackend, asking: A
 
 @pytest.fixture
 async def silent_registry() -> AsyncIterator[tuple[str, asyncio.Event]]:
-    """Takes connections, and answers nothing. Gives the name of an image there, and what is set when it is asked."""
+    """Starts a registry that accepts connections and answers nothing. Yields the name of an image there, and an event
+    that is set when it is requested."""
     asked, writers = asyncio.Event(), list[asyncio.StreamWriter]()
 
     def take(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -306,7 +307,7 @@ async def silent_registry() -> AsyncIterator[tuple[str, asyncio.Event]]:
 async def test_a_pull_that_hangs_holds_nobody_up(
     asking: Asking, silent_registry: tuple[str, asyncio.Event], how: str
 ) -> None:
-    """The engine has an hour for its answer: who waits for that waits longer than this test."""
+    """The engine allows an hour for the response, so a caller that waited for it would exceed this test's timeout."""
     engine, (image, asked) = Engine(at_once=1, answer_seconds=3600), silent_registry
     request = asking("true", image=image, timeout_seconds=2 if how == "time is over" else 3600)
     cancel = asyncio.Event()

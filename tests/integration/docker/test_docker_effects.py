@@ -1,6 +1,6 @@
-"""A command in a container that may have run is not run again, whatever breaks and wherever: faults at each wait of an
-attempt and at each call of its engine, and an operator that goes at each wait. The effect is a line in a folder of the
-host. Nothing is left on the engine or in the operator."""
+"""Tests that a command in a container that may have run is not run again: with faults at each await of an attempt and
+at each call of its engine, and with an operator that stops at each await. The effect is a line in a folder of the host.
+Nothing may remain on the engine or in the operator."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ Running = Coroutine[Any, Any, Outcome]
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """Without tracebacks, which take most of the time."""
+    """Suppresses tracebacks, which take most of the time."""
     with structlog.testing.capture_logs():
         yield
 
 
 class Disturbed(Runner):
-    """Whose next attempt meets a fault."""
+    """A runner whose next attempt has a fault."""
 
     disturb: Callable[[Running], Running] | None = None
 
@@ -79,7 +79,8 @@ class Disturbed(Runner):
 
 
 class FaultyEngine(Engine):
-    """Fails in its `point`-th call from when that is set, `asked` or not."""
+    """An engine that fails in its `point`-th call after that is set, before or after (`asked`) the call reached the
+    engine."""
 
     point = 0
     asked = False
@@ -106,7 +107,7 @@ class Bench:
     network: Network
     backend: DockerBackend = field(init=False)
     faults: dict[int, str] = field(default_factory=dict)
-    """By number."""
+    """Faults by number."""
 
     def __post_init__(self) -> None:
         self.backend = DockerBackend(
@@ -118,11 +119,11 @@ class Bench:
         return path.read_text().count("x") if path.exists() else 0
 
     def may_end(self, number: int) -> None:
-        """What has taken place goes on until then."""
+        """Lets the operation of this number end."""
         (self.top / "effects" / f"{number}.end").touch()
 
     def request(self, id_: str, number: int) -> AttemptRequest:
-        """Of everything that takes a call of the engine."""
+        """Returns a request that needs every kind of call to the engine."""
         effects = str(self.top / "effects")
         return AttemptRequest(
             id_,
@@ -150,8 +151,9 @@ class Bench:
         then: Callable[[Disturbed, Callable[[], None], Callable[[], None]], None] = lambda *_: None,
         on_interruption: str = "Fail",
     ) -> list[Outcome]:
-        """The attempts of one task with `maxRetries: 3`. `first` disturbs its first attempt, by what interrupts it and
-        by what lets go of it, as an operator does that stops; `then` that of the next operator, which takes it up."""
+        """Runs the attempts of one task with `maxRetries: 3`. `first` disturbs the first attempt, with functions that
+        interrupt it and that release it as a stopping operator does; `then` disturbs the attempt of the next operator,
+        which adopts it."""
         ended, outcomes = asyncio.Event(), list[Outcome]()
         retry = {"maxRetries": ATTEMPTS - 1, "onInterruption": on_interruption}
         task = ExecutionTask.parse(
@@ -198,7 +200,7 @@ async def opened(own: OwnEngine, own_image: str, network: Network) -> AsyncItera
     top.chmod(0o755)
     (top / "effects").mkdir()
     os.chown(top / "effects", OWNER, OWNER)
-    fork_server()  # it stays
+    fork_server()  # the fork server is started here, because it remains
     before, engine = left_here(), FaultyEngine(own.host)
     try:
         yield (bench := Bench(engine, own_image, top, network))
@@ -221,11 +223,12 @@ async def opened(own: OwnEngine, own_image: str, network: Network) -> AsyncItera
 
 
 def left_here() -> Counter[str]:
-    """Descriptors and threads. Those of the event loop's own pool stay, and some that wait for blocking work."""
+    """Counts descriptors and threads, except those of the event loop's own pool and some that wait for blocking
+    work."""
     found = Counter(thread.name for thread in threading.enumerate() if not thread.name.startswith("asyncio_"))
     found["blocking"] -= len(blocking._idle)
     for path in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # the one by which they are listed
+        with contextlib.suppress(FileNotFoundError):  # the descriptor that lists the folder
             target = str(path.readlink())
             found[target.partition(":")[0] if target.startswith("socket:") else target] += 1
     return found
@@ -242,12 +245,13 @@ NETWORKS = ["none", pytest.param("restricted", marks=pytest.mark.soak)]
 
 
 def points(*some: int) -> Sequence[int]:
-    """All, until one is not met; usually `some` of them, before and after what takes place."""
+    """Returns the points to test: usually `some`, which are before and after the effect, and all of them in soak runs
+    until one is not reached."""
     return range(1, MOST_POINTS) if soaking() else some
 
 
 def at(names: Sequence[Fault_], index: int) -> Sequence[Fault_]:
-    """The faults at the point of that index: usually one of them."""
+    """Returns the faults for the point with that index: usually one of them."""
     return names if soaking() else [names[index % len(names)]]
 
 
@@ -260,7 +264,7 @@ def disturbing(name: str, fault: Fault) -> Callable[..., None]:
 
 
 def letting_go_once_it_took_place(bench: Bench, number: int) -> Callable[..., None]:
-    """The first operator goes then, and the next one finds it running."""
+    """Stops the first operator after the effect took place, so that the next one finds the container running."""
 
     def disturb(runner: Disturbed, interrupt: Callable[[], None], let_go: Callable[[], None]) -> None:
         async def wait_and_go(running: Running) -> Outcome:
@@ -286,7 +290,7 @@ def letting_go_once_it_took_place(bench: Bench, number: int) -> Callable[..., No
 async def at_each_wait(
     bench: Bench, attempts: Callable[..., Any], chosen: Sequence[int], faults: Sequence[str]
 ) -> Tally:
-    """`attempts` takes a number, and what disturbs."""
+    """Injects faults at each await. `attempts` takes a number and the function that disturbs."""
     tally, number = Tally(), 0
     for index, point in enumerate(chosen):
         met = False
@@ -352,7 +356,8 @@ async def test_no_call_that_fails_runs_it_again(
                 else:
                     bench.may_end(number)
                     outcomes = await bench.attempts(number, fail)
-                met, engine.point = engine.point <= 0, 0  # one that was not met must not meet the next
+                # A fault that was not reached must not affect the next attempt.
+                met, engine.point = engine.point <= 0, 0
                 bench.judge(number, outcomes, f"call {point}, {asked=}", tally)
             if not met:
                 assert [outcome.reason for outcome in outcomes] == ["Completed"], outcomes

@@ -1,4 +1,4 @@
-"""Folders of the host, empty ones and files, in containers of a real Docker engine."""
+"""Tests mounts of folders of the host, empty folders and files in containers of a real Docker engine."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def image() -> Iterator[str]:
 
 @pytest.fixture
 def top() -> Iterator[Path]:
-    """Where everybody may pass."""
+    """Provides a folder that every user may enter."""
     path = Path(tempfile.mkdtemp(prefix="remit-mounts-"))
     path.chmod(0o755)
     yield path
@@ -92,7 +92,7 @@ Asking = Callable[..., AttemptRequest]
 
 @pytest.fixture
 def asking(image: str) -> Iterator[Asking]:
-    """Requests for `sh -c SCRIPT`, of which nothing may be left in the end."""
+    """Provides requests for `sh -c SCRIPT`. Asserts that nothing of them remains on the engine."""
     ids: list[str] = []
     volumes = set(docker("volume", "ls", "-q").stdout.split())
 
@@ -136,7 +136,7 @@ async def test_files_are_read_and_written_as_their_owner(backend: DockerBackend,
 
 
 async def test_what_is_only_to_be_read_is_not_written(backend: DockerBackend, asking: Asking, src: Path) -> None:
-    """Nor what is mounted beneath it, of which an engine's own `ro` says nothing."""
+    """This also applies to mounts below the folder, which an engine's own `ro` does not make read-only."""
     (src / "disk").mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=1777", "none", src / "disk"], check=True)
     try:
@@ -178,7 +178,7 @@ async def test_folders_within_folders(backend: DockerBackend, asking: Asking, sr
 async def test_an_inner_mount_needs_a_place_in_a_mounted_folder(
     backend: DockerBackend, asking: Asking, src: Path, top: Path
 ) -> None:
-    """Whatever the image has at that path, such as the folder `/data/in`."""
+    """This does not depend on what the image has at that path, such as the folder `/data/in`."""
     (src / "way").symlink_to("sub")
     other = folder(top / "other")
     for place in ("/data/in", "/data/sub/in", "/data/file", "/data/way"):
@@ -196,7 +196,7 @@ async def test_an_image_makes_nothing_in_a_mounted_folder(backend: DockerBackend
 
 @pytest.fixture(scope="module")
 def linked() -> Iterator[str]:
-    """An image in which links lead into what a task mounts at `/src`."""
+    """Provides an image with links into the path where a task mounts `/src`."""
     needs_docker()
     links = {"link": "src", "to": "/src/made", "srv/deep": "../to", "var": "run", "mnt/volume": "/src/declared"}
     tag = make_image(changes=["VOLUME /mnt/volume"], links=links, folders={"srv": 0o755, "mnt": 0o755})
@@ -206,7 +206,7 @@ def linked() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def its_etc_is_a_link() -> Iterator[str]:
-    """An image of which an engine's own files would be made elsewhere."""
+    """Provides an image in which `/etc` is a link, so that the engine would create its own files elsewhere."""
     needs_docker()
     tag = make_image(links={"sbin": "/src/deep/sbin"})
     yield tag
@@ -252,7 +252,8 @@ async def test_links_that_lead_elsewhere_are_left_alone(
     assert await said(backend, asking("echo x > /var/app/x; cat /run/app/x", EmptyMount("/var/app"), image=linked)) == [
         "x"
     ]
-    with pytest.raises(InvalidInput, match="leads to /run/app"):  # into which an engine puts no file by the link
+    # An engine does not create a file in that folder through the link.
+    with pytest.raises(InvalidInput, match="leads to /run/app"):
         await run(backend, asking("true", files={"/var/app/key": b"1"}, image=linked))
 
 
@@ -273,7 +274,7 @@ async def test_a_link_leads_nowhere_that_was_not_opened(
 async def test_a_folder_that_is_swapped_meanwhile_is_never_another(
     backend: DockerBackend, asking: Asking, top: Path
 ) -> None:
-    """Whoever owns the folder on the way changes its names all the time."""
+    """The owner of the parent folder swaps names continuously."""
     way = folder(top / "way")
     folder(way / "real", {"file": "mine"})
     folder(top / "secret", {"file": "secret"}, owner=0)
@@ -354,7 +355,8 @@ async def test_files_of_configuration(backend: DockerBackend, asking: Asking, sr
 async def test_nothing_is_written_where_private_files_are(
     backend: DockerBackend, asking: Asking, src: Path, top: Path
 ) -> None:
-    """Whatever the image lets anybody write there: it is on the engine's disk, without a limit."""
+    """This also applies to folders of the image that every user may write to, because they are on the engine's disk,
+    without a limit."""
     image = make_image(folders={"etc/app": 0o777, "etc/app/cache": 0o1777, "etc/app/mine": 0o700})
     other = folder(top / "other", {"x": "other"})
     try:
@@ -472,7 +474,8 @@ async def test_a_cancelled_attempt_is_cleared_once_nothing_is_staged_for_it(
     await asyncio.to_thread(ended.wait, PATIENCE)
     assert stayed == [True]
     async with asyncio.timeout(PATIENCE):
-        while (top / "mounts").is_dir() and list((top / "mounts").iterdir()):  # nothing tells of it
+        # Polled, because there is no notification.
+        while (top / "mounts").is_dir() and list((top / "mounts").iterdir()):
             await asyncio.sleep(0.01)
 
 
@@ -485,7 +488,7 @@ def test_what_cannot_be_staged_leaves_nothing_open(top: Path, src: Path) -> None
     unstage(str(place))
     with pytest.raises(FileNotFoundError):
         stage_at(str(top / "gone"), [(_copy(src), -1, "", "")])
-    pipe, end = os.pipe()  # which nobody can mount
+    pipe, end = os.pipe()  # a pipe cannot be mounted
     with pytest.raises(OSError, match="Invalid argument"):
         copy_mount(pipe, True)
     os.close(pipe)

@@ -1,4 +1,4 @@
-"""Standard input of a container from a file of a volume, on a real Docker engine."""
+"""Tests standard input of a container from a file of a volume, on a real Docker engine."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def backend(image: str, src: Path) -> AsyncIterator[DockerBackend]:
 
 @pytest.fixture
 def asking(image: str, src: Path) -> Iterator[Asking]:
-    """Requests for `sh -c SCRIPT` that read `file`, of which nothing may be left in the end."""
+    """Provides requests for `sh -c SCRIPT` that read `file`. Asserts that nothing of them remains on the engine."""
     ids: list[str] = []
 
     def request(script: str, path: str = "file", **rest: Any) -> AttemptRequest:
@@ -107,7 +107,7 @@ async def heard_begin(heard: Heard, running: asyncio.Task[Any]) -> None:
 
 
 async def test_the_program_reads_the_file_and_an_end(backend: DockerBackend, asking: Asking, src: Path) -> None:
-    """As nobody: it has the bytes, and no right to whose they are."""
+    """The program runs as nobody: it receives the bytes without permissions on the file."""
     content = os.urandom(3 * MIB) + b"end"
     written(src / "file", content)
     handles: list[Handle] = []
@@ -141,7 +141,7 @@ async def test_what_is_refused_is_before_anything_runs(backend: DockerBackend, a
 
 
 async def test_a_program_that_does_not_read_is_cancelled(backend: DockerBackend, asking: Asking, src: Path) -> None:
-    """What it leaves stays on the disk: buffers between fill, and then nothing more is read."""
+    """The rest of the file is not read: the buffers in between are filled, and then reading stops."""
     written(src / "file", b"")
     os.truncate(src / "file", 64 * MIB)
     cancel, heard = asyncio.Event(), Heard()
@@ -180,7 +180,7 @@ async def test_a_file_that_becomes_shorter_fails_and_shows_no_end(
 
 
 async def test_one_that_is_let_go_of_half_fed_is_ended(backend: DockerBackend, asking: Asking, src: Path) -> None:
-    """Nobody can go on with its input, and an end of it would be a lie."""
+    """No later operator can continue its input, and closing the input would look like a regular end of the file."""
     written(src / "file", b"")
     os.truncate(src / "file", 64 * MIB)
     heard, handles = Heard(), []
@@ -216,7 +216,7 @@ async def test_who_adopts_goes_on_with_what_has_its_input_and_ends_the_rest(
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running
-        # The second is one whose operator was killed before it knew.
+        # The second container is one whose operator was killed before it recorded the handle.
         recorded = handles[0] if feeding else handles[-1]
         again, found = Heard(), []
         outcome = await backend.adopt(request, again, cancel=asyncio.Event(), on_found=found.append, recorded=recorded)

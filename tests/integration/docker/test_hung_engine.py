@@ -1,4 +1,5 @@
-"""A Docker engine that takes connections and answers nothing, as engines do: no attempt ends while it may be alive."""
+"""Tests a Docker engine that accepts connections and answers nothing: no attempt ends while its container may be
+running."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ PATIENCE = 60
 
 @pytest.fixture
 async def engine(own: OwnEngine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Engine]:
-    """One that is given up after two silences, and left alone for a second. See `hang` for how long a silence is."""
+    """Provides a client that gives up after two unanswered calls and then pauses for a second. `hang` sets how long a
+    call waits."""
     monkeypatch.setattr(breaker, "FAILURES", 2)
     monkeypatch.setattr(breaker, "OPEN_SECONDS", 1.0)
     engine = Engine(own.host)
@@ -48,8 +50,8 @@ async def engine(own: OwnEngine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 
 
 async def hang(own: OwnEngine, engine: Engine) -> None:
-    """From now on each call waits for a second. Until now an engine may take its time, as on a busy machine; what it is
-    being asked is waited for."""
+    """Stops the engine. From now on each call waits for a second only. Before, calls may take longer, as on a busy
+    machine; calls in progress are awaited first."""
     for _ in range(MOST_AT_ONCE):
         await engine._slots.acquire()
     hang_at_once(own, engine)
@@ -80,14 +82,14 @@ def asking(image: str, script: str, seconds: float = 60, network: Network = "non
 
 
 async def until_given_up(engine: Engine) -> None:
-    """Until so many calls had no answer that its circuit is open."""
+    """Waits until enough calls were unanswered that the circuit is open."""
     async with asyncio.timeout(PATIENCE):
         while not engine.breaker.open():
             await asyncio.sleep(0.05)
 
 
 async def until_dead(process: int) -> None:
-    """Until the process of that descriptor has ended."""
+    """Waits until the process of that descriptor has ended."""
     ended, _, _ = await asyncio.to_thread(select.select, [process], [], [], PATIENCE)
     assert ended
 
@@ -125,7 +127,7 @@ async def test_what_cannot_be_ended_has_not_ended(
     until_over, send = container.Container.until_over, container.Container.signal
 
     async def hanging(*arguments: Any, **options: Any) -> container.Ended:
-        """It has been started, and its time has not begun."""
+        """The container has been started, and its time has not begun."""
         await hang(own, engine)
         hung.set()
         return await until_over(*arguments, **options)
@@ -169,7 +171,8 @@ async def test_what_may_have_been_started_is_removed_first(
     error: type[RemitError],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The engine may start it as soon as it goes on: another attempt, beside it or after it, would be a second run."""
+    """The engine may still start the container when it continues. Another attempt beside or after it would be a second
+    run."""
     start, calls = docker_sdk.APIClient.start, itertools.count(1)
 
     def hanging(*arguments: Any) -> Any:
@@ -193,7 +196,7 @@ async def test_what_may_have_been_started_is_removed_first(
 
 @LEAKING
 async def test_what_was_left_is_not_called_dead(own: OwnEngine, engine: Engine, own_image: str) -> None:
-    """An operator that finds it, and may not adopt it, hears that it cannot be ended now."""
+    """An operator that finds the container, and may not adopt it, gets an error that it cannot be ended now."""
     heard, request = Heard(), asking(own_image, "echo begun; sleep 600", network="restricted")
     first = asyncio.create_task(DockerBackend(engine).run(request, heard, cancel=asyncio.Event()))
     await heard.begun(first)
@@ -229,7 +232,7 @@ async def test_a_container_operation_says_what_may_have_come_of_it(
     assert (caught.value.reason, caught.value.retryable) == ("EngineTimeout", True)
     go_on(own, engine)
     async with asyncio.timeout(PATIENCE):
-        while True:  # a retry takes up what came of it, and starts nothing twice
+        while True:  # a retry adopts the container and starts nothing twice
             try:
                 await executor.execute(replace(work, id="u-2"), Heard())
                 break

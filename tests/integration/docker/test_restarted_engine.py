@@ -1,4 +1,5 @@
-"""A Docker engine that leaves its containers running while it restarts (`live-restore`): their network goes on too."""
+"""Tests a Docker engine that keeps containers running while it restarts (`live-restore`); their network also
+continues."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ PATIENCE = 60
 
 
 async def until_missed(engine: Engine) -> None:
-    """Until so many calls failed that not only its usage was asked for."""
+    """Waits until more calls have failed than the one for resource usage."""
     while (missed := engine.breaker._circuits.get(engine.host)) is None or missed.failures < 3:
         await asyncio.sleep(0.05)
 

@@ -1,4 +1,4 @@
-"""Containers with `network: restricted`: the proxy is the only way out, and it is there from the start."""
+"""Tests containers with `network: restricted`: the proxy is the only way out, and it is available from the start."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def until(path):
     while not os.path.exists(path):
         time.sleep(0.02)
 """
-"""`until` somebody makes a file."""
+"""Defines `until`, which waits until a file exists."""
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def image() -> Iterator[str]:
 
 @contextlib.contextmanager
 def imported(*changes: str) -> Iterator[str]:
-    """An image with Python in it, and `changes` in the words of a Dockerfile."""
+    """Provides an image with Python, and `changes` as lines of a Dockerfile."""
     tag = f"remit-test:{uuid.uuid4().hex}"
     made = docker("import", *(f"--change={change}" for change in changes), "-", tag, input=pythonimage.tree())
     assert made.returncode == 0, made.stderr
@@ -67,7 +67,7 @@ async def port() -> AsyncIterator[int]:
 
 
 class Stage:
-    """An operator's backend, and what it is asked to run; of which nothing may be left."""
+    """An operator's backend and its requests. `left` finds what remains of them."""
 
     def __init__(self, image: str, port: int, folder: Path, engine: Engine) -> None:
         self.image, self.port, self.folder, self.engine = image, port, folder, engine
@@ -75,7 +75,7 @@ class Stage:
         self.backend = self.another()
 
     def another(self) -> DockerBackend:
-        """As an operator that comes after: it knows what is on disk and on the engine."""
+        """Returns the backend of a later operator, which has only the state on disk and on the engine."""
         self.listeners = EgressListeners(local)
         return DockerBackend(self.engine, self.listeners, UsageStore(self.folder / "egress"))
 
@@ -100,7 +100,7 @@ class Stage:
 
     @contextlib.asynccontextmanager
     async def running(self, request: AttemptRequest, cancel: asyncio.Event | None = None) -> AsyncIterator[Any]:
-        """While it runs, and has said something: (the run, what it says)."""
+        """Runs the request, and yields the run and its output once there is some."""
         heard = Heard()
         going = asyncio.create_task(self.run(request, heard, cancel))
         said = asyncio.create_task(heard.came.wait())
@@ -110,7 +110,7 @@ class Stage:
         yield going, heard
 
     async def let_go(self, request: AttemptRequest) -> None:
-        """As an operator does that stops."""
+        """Releases the attempt as a stopping operator does."""
         async with self.running(request) as (going, _):
             going.cancel()
             await asyncio.gather(going, return_exceptions=True)
@@ -122,11 +122,11 @@ class Stage:
             return await self.backend.adopt(request, heard, cancel=asyncio.Event(), on_found=heard.handles.append)
 
     def go(self, request: AttemptRequest) -> None:
-        """Make the file that the program waits for."""
+        """Creates the file that the program waits for."""
         assert docker("exec", "-u", "65534", f"remit-{request.id}", *_touch("/workspace/go")).returncode == 0
 
     def left(self) -> list[str]:
-        """Containers, volumes and records of all that was asked for."""
+        """Returns the containers, volumes and records that remain of all requests."""
         ids = ",".join(self.ids)
         containers = docker("ps", "-a", "--filter", "label=remit.dev/attempt", "--format", "{{.Names}}").stdout.decode()
         found = [name for name in containers.split() if name.removeprefix("remit-").removesuffix("-network") in ids]
@@ -143,7 +143,8 @@ def holder(request: AttemptRequest) -> dict[str, Any]:
 
 
 def bridge_address() -> str:
-    """The host's own on the engine's bridge. Not every engine tells a gateway in the bridge's configuration."""
+    """Returns the host's address on the engine's bridge. Not every engine reports a gateway in the bridge's
+    configuration."""
     (network,) = json.loads(docker("network", "inspect", "bridge").stdout)
     name = network["Options"]["com.docker.network.bridge.name"]
     return next(each.address for each in psutil.net_if_addrs()[name] if each.family == socket.AF_INET)
@@ -178,7 +179,8 @@ async def test_a_host_that_is_not_allowed_is_named_with_the_field_that_would(sta
 
 
 async def test_nothing_is_reached_without_the_proxy(stage: Stage) -> None:
-    """Neither the host's loopback nor its addresses, the engine's bridge, the Internet, a name server, nor a cloud."""
+    """Neither the host's loopback interface nor its addresses, the engine's bridge, the Internet, a name server or a
+    cloud's metadata can be reached."""
     own = socket.gethostbyname(socket.gethostname())
     bridge = bridge_address()
     with socket.create_server((bridge, 0)) as listening:
@@ -228,7 +230,7 @@ print(json.dumps([[name for _, name in socket.if_nameindex()], routes, listening
 
 
 async def test_the_proxy_cannot_be_taken_over(stage: Stage) -> None:
-    """Its port is taken before the program runs, and a task's own words about proxies do not count."""
+    """The proxy's port is occupied before the program runs, and proxy variables of the task have no effect."""
     outcome, said = await stage(
         f"""
 try:
@@ -245,7 +247,7 @@ print(json.dumps([bound, os.environ["http_proxy"], fetch("http://api.test:{stage
 
 
 async def test_the_holder_is_out_of_reach(stage: Stage) -> None:
-    """It is in another pid namespace, where there is nobody else to kill."""
+    """The holder is in a separate pid namespace, in which there is no other process to kill."""
     _, said = await stage(f"""
 import signal
 seen = [open(f"/proc/{{pid}}/cmdline").read() for pid in os.listdir("/proc") if pid.isdigit()]
@@ -293,7 +295,8 @@ async def test_an_odd_image_is_no_different(stage: Stage) -> None:
 
 
 async def test_a_limit_of_bandwidth(stage: Stage) -> None:
-    """What arrives before its time would be a limit that does not hold; how late it comes is the machine's affair."""
+    """Data that arrives too early would mean that the limit is not enforced. How late it arrives depends on the
+    machine."""
     outcome, said = await stage(
         f"""
 import time
@@ -364,7 +367,7 @@ print(json.dumps([len(first), fetch("http://api.test:{port}/2"), fetch("http://e
 
 
 async def test_a_new_operator_listens_again(stage: Stage) -> None:
-    """What went over before counts: one attempt, one account."""
+    """Data that was transferred before is included: there is one count for each attempt."""
     request = stage.asking(FETCH_TWICE.format(port=stage.port))
     await stage.let_go(request)
     assert len(stage.left()) == 3
@@ -397,7 +400,8 @@ async def test_what_ended_while_no_operator_was_there_tells_its_use(stage: Stage
 
 @pytest.mark.parametrize("how", ["holder gone", "port taken", "namespace of another"])
 async def test_what_cannot_be_taken_up_is_ended(stage: Stage, how: str) -> None:
-    """A listener in another namespace, or none, fails the attempt: it does not go on as if it had one."""
+    """If the listener is in another namespace, or there is none, the attempt fails instead of continuing without a
+    proxy."""
     request = stage.asking(
         """
 until("/tmp/take")
@@ -424,14 +428,14 @@ until("/workspace/go")
     heard = Heard()
     with pytest.raises(BackendError, match=says) as raised:
         await stage.adopt(request, heard)
-    # Nobody outside ended it: it was at work until a listener of ours could not be opened.
+    # Nothing outside ended the attempt: it was running until the operator could not open a listener.
     assert isinstance(raised.value, OutcomeUnknown) is (how == "port taken")
     assert heard.out.startswith(b"begun\n")
     assert stage.left() == []
 
 
 async def test_a_holder_alone_is_cleared_away(stage: Stage) -> None:
-    """An operator that was killed before it made the container itself."""
+    """This is the state after an operator was killed before it created the container itself."""
     request = stage.asking("until('/workspace/go')")
     await stage.let_go(request)
     docker("rm", "-fv", f"remit-{request.id}")
@@ -469,7 +473,7 @@ asyncio.run(main())
 
 
 def another_operator(stage: Stage, folder: Path, source: str, id_: str = "") -> list[str]:
-    """How to start one that runs `source`: a program of its own."""
+    """Returns the command of an operator that runs `source` as a separate program."""
     path = [str(Path(__file__).parent), str(Path(__file__).parents[2]), *(p for p in sys.path if p)]
     filled = ELSEWHERE.format(path=path, image=stage.image, port=stage.port, folder=str(folder), source=source, id=id_)
     return [sys.executable, "-c", filled]

@@ -1,4 +1,4 @@
-"""A Docker engine that never comes to an end of what it says: each call has its time, whatever comes byte by byte."""
+"""Tests a Docker engine whose responses never end: each call has a time limit, even if data arrives byte by byte."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ OPENINGS: dict[str, Callable[[Any], Any]] = {
 
 @contextlib.asynccontextmanager
 async def trickling(start: bytes) -> AsyncIterator[str]:
-    """It answers so, and then with a byte at a time. Gives its address. What it is, it says at once."""
+    """Starts an engine that responds with `start` and then with one byte at a time, and yields its address. It answers
+    queries about its version immediately."""
     going: set[asyncio.Task[Any]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -90,7 +91,7 @@ async def trickling(start: bytes) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def engine(start: bytes, at_once: int = 8, answer_seconds: int = 1) -> AsyncIterator[Engine]:
-    """Where what begins in time is left later, it may take its time to begin, as on a busy machine."""
+    """Provides a client. If a response may stop later, its start may take its time, as on a busy machine."""
     async with trickling(start) as address:
         engine = Engine(address, at_once=at_once, answer_seconds=answer_seconds)
         try:
@@ -101,7 +102,7 @@ async def engine(start: bytes, at_once: int = 8, answer_seconds: int = 1) -> Asy
 
 
 def kept_waiting(asked: asyncio.Task[Any]) -> bool:
-    """Not by an answer, and not for ever."""
+    """Returns whether the call waits, without a response and within its time limit."""
     error = asked.exception()
     return not (isinstance(error, OperationFailed) and error.reason == "EngineTimeout" and error.retryable)
 
@@ -143,7 +144,7 @@ async def test_a_pull_that_was_left_has_no_connection(kind: str) -> None:
         return [thread for thread in threading.enumerate() if thread.name == "docker stream"]
 
     async with engine(KINDS[kind], answer_seconds=PATIENCE) as asked, asyncio.timeout(PATIENCE):
-        await asked.call(lambda client: None)  # connected
+        await asked.call(lambda client: None)  # establishes the connection
         pulling = asyncio.create_task(asked.pull("i:t"))
         while not streams():
             await asyncio.sleep(0.01)
@@ -162,7 +163,7 @@ async def test_events_of_the_past_have_an_end() -> None:
 
 @LEAKING
 async def test_an_archive_is_left_in_the_middle() -> None:
-    """As it is when the time for what is kept is over."""
+    """This happens when the time for collecting artifacts is over."""
     async with trickling(KINDS["body"]) as address:
         asked = Engine(address, answer_seconds=PATIENCE)
         archives = EngineArchives(asked, "c", PATIENCE * 10)

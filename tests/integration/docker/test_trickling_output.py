@@ -1,4 +1,4 @@
-"""The output of a container that comes byte by byte from its engine: the attempt's own time ends it all the same."""
+"""Tests a container whose output arrives byte by byte from its engine: the attempt's own timeout still ends it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Objects that nobody means well with, sent to the embedded control plane."""
+"""Malicious objects that are sent to the embedded control plane."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All cases, by what they are about."""
+"""All cases, by their subject."""
 
 from __future__ import annotations
 

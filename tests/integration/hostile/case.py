@@ -1,4 +1,5 @@
-"""What a hostile case is: what the attacker wants, the control that stops it, and how we know that it was stopped.
+"""Types of hostile cases: what the attacker wants, the control that stops the attack, and how the test verifies that it
+was stopped.
 
 A `Program` is Python that runs inside the sandbox. It says `won(...)` where it got what it wanted, and its last line
 says that it was tried: a case whose program breaks down early, or that wins, fails. Where `outside` names a user, the
@@ -53,7 +54,7 @@ exec(re.sub("/workspace|/tmp", lambda found: os.environ[variables[found[0]]], sy
 
 
 EXITED = (ExitReason.COMPLETED, ExitReason.EXIT_CODE)
-"""It ended by itself."""
+"""The reasons of a program that ended by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +63,9 @@ class Case:
 
     name: str
     wants: str
-    """What the attacker is after, as `to …`."""
+    """What the attacker wants, as `to …`."""
     control: str
-    """What stops it."""
+    """What stops the attack."""
 
     def __str__(self) -> str:
         return self.name
@@ -72,7 +73,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Program(Case):
-    """An attack by a program that a policy let run.
+    """An attack by a program that a policy allowed to run.
 
     `stopped_by` are the errors, one of which it must have met (none: it must be tried without any effect). `ends` are
     the ways in which the attempt may end. `layer` is what has to be in force for the control to be there.
@@ -83,14 +84,14 @@ class Program(Case):
     outside: Literal["anybody", "root"] | None = None
     ends: tuple[ExitReason, ...] = EXITED
     exits: int = 0
-    """The exit code that must be told, where it ends by exiting."""
+    """The exit code that must be reported, if the program ends by exiting."""
     tried: bool = True
-    """Whether it lives to say so."""
+    """Whether the program survives long enough to report that it tried."""
     limits: Limits = SMALL
     timeout: float = 30
     layer: Layer | None = None
     bare_stopped_by: tuple[str, ...] = ()
-    """Errors that stop it, besides, where there are no namespaces: it is not hidden there but refused."""
+    """Additional errors that stop it without namespaces, where access is refused instead of hidden."""
     bare_ends: tuple[ExitReason, ...] = ()
 
     @property
@@ -99,11 +100,11 @@ class Program(Case):
         return f"{_PRELUDE}\ntry:\n{body}\nexcept OSError as error:\n    stopped(error)\nprint('TRIED', flush=True)\n"
 
     def arguments(self, scene: dict[str, Any]) -> tuple[str, ...]:
-        """For `python3`, isolated from anything around it."""
+        """Returns the arguments for `python3`, isolated from its environment."""
         return "-I", "-c", self.source, json.dumps(scene)
 
     def bare_arguments(self, scene: dict[str, Any]) -> tuple[str, ...]:
-        """The same where the private folders are elsewhere: an attacker would look that up, too."""
+        """Returns the same arguments with the private folders at other paths, which an attacker would find out, too."""
         return "-I", "-c", _FIND_FOLDERS, json.dumps(scene), self.source
 
 
@@ -118,12 +119,13 @@ class Task(Case):
 
 
 ECHO_AND_LIST: dict[str, Any] = {"commands": {"allow": [{"executable": "echo"}, {"executable": "ls"}]}}
-"""What the policy of a task says where the case does not."""
+"""The policy of a task if the case does not specify one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Command(Case):
-    """Attacks on the starter policy: every argument list must be denied, and `honest`, one like them, allowed."""
+    """Attacks on the starter policy. Every argument list must be denied, and `honest`, a similar one, must be
+    allowed."""
 
     attacks: tuple[tuple[str, ...], ...]
     honest: tuple[str, ...]
@@ -132,7 +134,8 @@ class Command(Case):
 
 @dataclass(frozen=True, kw_only=True)
 class Body(Case):
-    """An attack by a request: `body` must be refused with one of `codes`, and an ordinary one taken after it."""
+    """An attack by a request. `body` must be refused with one of `codes`, and an ordinary body must be accepted after
+    it."""
 
     body: Callable[[], dict[str, Any] | bytes]
     codes: tuple[int, ...] = (400, 422)
@@ -140,13 +143,13 @@ class Body(Case):
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario(Case):
-    """An attack that takes more than a program: the function does it, and asserts that it came to nothing."""
+    """An attack that needs more than a program. The function performs it and asserts that it had no effect."""
 
     play: Callable[..., Awaitable[None]]
 
 
 class Book:
-    """The cases of one module, in the order they are written."""
+    """The cases of one module, in the order in which they are written."""
 
     def __init__(self) -> None:
         self.cases: list[Scenario] = []

@@ -1,4 +1,4 @@
-"""Commands that try to pass for one that the starter policy allows. Asked of the real policy engine."""
+"""Commands that imitate those that the starter policy allows, evaluated by the real policy engine."""
 
 from __future__ import annotations
 

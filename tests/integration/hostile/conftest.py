@@ -1,4 +1,4 @@
-"""The scene of the crime: what an operator has lying about that nobody inside may get at."""
+"""The environment of the attacks: what an operator has on its host that no program in a sandbox may access."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ PYTHON = "/usr/bin/python3"
 
 @dataclass
 class Scene:
-    """A host with an operator on it. `canary` is in every place where something worth stealing may be."""
+    """A host with an operator. `canary` is in every place where a secret may be."""
 
     canary: str
     folder: Path
     facts: dict[str, Any] = field(default_factory=dict)
     visitors: list[bytes] = field(default_factory=list)
-    """What anyone said to one of the host's sockets."""
+    """Data that any client sent to one of the host's sockets."""
 
     def unharmed(self) -> bool:
-        """Whether the operator's file is as it was, nobody came to a socket, and the bystander lives."""
+        """Returns whether the operator's file is unchanged, no client connected to a socket, and the bystander process
+        is alive."""
         file = Path(self.facts["file"])
         return file.read_text() == self.canary and not self.visitors and Path(f"/proc/{self.facts['pid']}").exists()
 
@@ -56,12 +57,12 @@ ENGINES = {
     "rlimits": frozenset({Layer.NAMESPACES}),
     "bare": frozenset({Layer.LANDLOCK, Layer.SECCOMP, Layer.RLIMITS}),
 }
-"""What is used of this host, and what the policy requires."""
+"""The features of this host that are used, and the layers that the policy requires."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A backend, and the layers to ask it for."""
+    """A backend, and the layers to request from it."""
 
     name: str
     backend: ProcessBackend
@@ -70,7 +71,8 @@ class Engine:
 
 @pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest, host: Host) -> Engine:
-    """Once with this host's cgroups, once as on a host that has none, once as in a pod that allows no namespaces."""
+    """Provides backends with this host's cgroups, without cgroups, and without namespaces, as in a pod that does not
+    allow them."""
     if request.param == "cgroup":
         require("cgroup", host.cgroups, host.abilities[Layer.CGROUP].remedy)
     else:
@@ -89,11 +91,11 @@ def without(host: Host, layer: Layer) -> Host:
 
 @pytest.fixture(scope="session")
 def stage() -> Iterator[Scene]:
-    """Built once: a file, a process, sockets of every kind, shared memory, the operator's environment."""
+    """Provides the scene once: a file, a process, sockets of every kind, shared memory, the operator's environment."""
     canary = f"canary-{uuid4().hex}"
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="remit-hostile-")))
-        folder.chmod(0o755)  # not the folder's mode is to be the control
+        folder.chmod(0o755)  # so that the folder's mode is not what stops the attack
         scene = Scene(canary, folder)
         file = folder / "token"
         file.write_text(canary)
@@ -132,7 +134,7 @@ def stage() -> Iterator[Scene]:
 
 @pytest.fixture
 def scene(stage: Scene) -> Iterator[Scene]:
-    """The stage, with nobody having been there yet."""
+    """Provides the scene with no recorded visitors."""
     stage.visitors.clear()
     yield stage
     stage.visitors.clear()
@@ -163,7 +165,7 @@ def _datagrams(stack: contextlib.ExitStack, scene: Scene) -> int:
         with contextlib.suppress(OSError):
             while True:
                 said, sender = server.recvfrom(100)
-                if sender is None:  # shut down
+                if sender is None:  # the socket was shut down
                     return
                 scene.visitors.append(said)
                 server.sendto(scene.canary.encode(), sender)
@@ -185,7 +187,7 @@ def _background(stack: contextlib.ExitStack, serve: Any, server: socket.socket) 
 
 
 def _shared_memory(stack: contextlib.ExitStack, canary: str) -> int:
-    """A System V segment with the canary in it, for everyone to read."""
+    """Creates a System V segment with the canary that every user may read."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.shmat.restype = ctypes.c_void_p
     segment = libc.shmget(0, 4096, 0o1666)

@@ -1,4 +1,5 @@
-"""Attacks on what Remit performs itself and on the way out of a sandbox. Their tests stand beside those operations."""
+"""Attacks on operations that Remit performs itself and on network access. Their tests are beside those of these
+operations."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ _SANDBOX = "integration/sandbox/test_egress_sandbox.py"
 
 @dataclass(frozen=True, kw_only=True)
 class Elsewhere(Case):
-    """An attack whose test is `test` in the file `where`, below `tests`."""
+    """An attack whose test is the function `test` in the file `where`, below `tests`."""
 
     where: str
     test: str

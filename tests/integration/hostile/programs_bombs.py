@@ -1,4 +1,4 @@
-"""Programs that try to use the host up."""
+"""Programs that try to exhaust the resources of the host."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ CASES = [
         ends=(*EITHER, ExitReason.TIMED_OUT),
         timeout=5,
         tried=False,
-        # Half as many again as the cgroup holds. Where nothing counts them, all that more would use up is the machine.
+        # Half as many again as the cgroup's limit. Where nothing limits them, more would only exhaust the machine.
         attack="""
             print('TRIED', flush=True)
             for made in range(150_000):

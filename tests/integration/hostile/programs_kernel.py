@@ -1,4 +1,4 @@
-"""Programs that ask the kernel for more than they may have."""
+"""Programs that request more from the kernel than they may have."""
 
 from __future__ import annotations
 

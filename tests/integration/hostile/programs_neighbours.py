@@ -1,4 +1,4 @@
-"""Programs that would do something to the host's other processes, and to files that they may not open."""
+"""Programs that try to affect the host's other processes, and files that they may not open."""
 
 from __future__ import annotations
 

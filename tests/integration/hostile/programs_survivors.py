@@ -1,4 +1,4 @@
-"""Programs that try to be there after their attempt, or to end somebody else's."""
+"""Programs that try to outlive their attempt, or to end another attempt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ ENDED = (*EXITED, ExitReason.TIMED_OUT, ExitReason.SIGNALED)
 
 
 def survivor(name: str, attack: str, **changes: object) -> Program:
-    """`attack` leaves a descendant; the test looks for it outside by the folder's name, which is in its argv."""
+    """Declares an attack that leaves a descendant. The test searches for it outside by the folder's name, which is in
+    its argv."""
     return Program(
         name=name,
         wants="to go on running after the timeout",

@@ -1,4 +1,4 @@
-"""Programs that look for what is not theirs: the operator's environment, memory, files, sockets, other tasks."""
+"""Programs that search for data of others: the operator's environment, memory, files, sockets, other tasks."""
 
 from __future__ import annotations
 

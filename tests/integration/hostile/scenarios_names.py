@@ -1,4 +1,4 @@
-"""What reaches people: names, messages and output that would drive a terminal or forge a line."""
+"""Names, messages and output that try to control a terminal or to forge a line of output."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SCRIPT = "import sys; sys.stdout.write({text!r}); sys.stderr.write({text!r})"
 
 
 async def on_a_terminal(*arguments: str, folder: Path) -> str:
-    """What `remit …` writes to a terminal."""
+    """Returns what `remit …` writes to a terminal."""
 
     def run() -> bytes:
         master, terminal = pty.openpty()
@@ -51,7 +51,7 @@ async def on_a_terminal(*arguments: str, folder: Path) -> str:
             while chunk := os.read(master, 65536):
                 said += chunk
         except OSError:
-            pass  # a terminal ends with EIO
+            pass  # reading from a terminal ends with EIO
         finally:
             os.close(master)
         process.wait(60)

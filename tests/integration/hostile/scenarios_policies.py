@@ -1,4 +1,5 @@
-"""Policies that are an attack themselves: patterns that explode, and more than a policy may hold."""
+"""Policies that are themselves an attack: patterns with exponential run time, and more entries than a policy may
+have."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ async def apply(world: World, *patterns: str, name: str = "bomb") -> None:
 
 
 async def not_ready(world: World, *patterns: str) -> str:
-    """Apply a policy; it must say that it is not in force, and must allow nothing. Gives its message."""
+    """Applies a policy, and asserts that it is not in force and allows nothing. Returns its message."""
     await apply(world, *patterns, "echo .*")
     status = await world.until("bomb", lambda status: status.get("conditions"), POLICIES)
     (ready,) = (found for found in status["conditions"] if found["type"] == "Ready")
@@ -48,7 +49,7 @@ async def a_pattern_that_backtracks(world: World, folder: Path) -> None:
     try:
         subprocess.run([sys.executable, "-c", f"import re; re.match({SLOW!r}, {VICTIM!r})"], timeout=1)
     except subprocess.TimeoutExpired:
-        pass  # as it should: Python's own engine would be at it for hours
+        pass  # expected: Python's own regular expression engine would run for hours
     else:
         raise AssertionError("the pattern does not explode at all")
     async with world.operator(), asyncio.timeout(60):

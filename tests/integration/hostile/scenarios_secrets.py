@@ -1,4 +1,4 @@
-"""Programs that are given a secret and try to have it written where others read: status, Events, logs, files."""
+"""Programs that receive a secret and try to have it written where other users read: status, Events, logs, files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ say = lambda text, stream=1: os.write(stream, text.encode())
 
 @contextlib.contextmanager
 def listening(world: World) -> Iterator[io.StringIO]:
-    """What the operator logs, at its most talkative."""
+    """Captures the operator's logs at the most verbose level."""
     root, heard = logging.getLogger(), io.StringIO()
     before, level, settings = root.handlers[:], root.level, structlog.get_config()
     configure(format="json", level="debug", stream=heard, redactor=world.redactor)
@@ -57,7 +57,7 @@ def spellings(secret: str) -> set[bytes]:
 
 
 def leak(name: str, wants: str, program: str, **spec: object) -> None:
-    """Declares a case: `program` knows `secret`, and says it by `say`."""
+    """Declares a case whose `program` knows `secret` and outputs it with `say`."""
 
     @BOOK.scenario(name, wants=wants, control="redaction of all that Remit writes, by stream and before it is kept")
     async def play(world: World, folder: Path) -> None:
@@ -141,7 +141,7 @@ leak(
 
 @contextlib.asynccontextmanager
 async def held(world: World, *secrets: str) -> AsyncIterator[str]:
-    """A task in a namespace of its own that has the secrets and does not end."""
+    """Runs a task that has the secrets and does not end, in a namespace of its own."""
     await world.kube.create(
         NAMESPACES, None, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "hostile"}}
     )

@@ -1,4 +1,4 @@
-"""Tasks that bring along what steers an allowed program, or ask for more than their policy gives."""
+"""Tasks that bring configuration for an allowed program, or ask for more than their policy allows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""docs/hostile-suite.md lists the cases as they are declared. With REMIT_WRITE_PAGES=1 this writes it."""
+"""Tests that docs/hostile-suite.md lists the cases as they are declared. With REMIT_WRITE_PAGES=1 the test writes the
+page."""
 
 from __future__ import annotations
 

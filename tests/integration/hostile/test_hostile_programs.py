@@ -1,4 +1,4 @@
-"""Programs that try to get out, each under the real process backend."""
+"""Runs the hostile programs under the real process backend."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KEPT_BYTES = 64 << 10
 
 
 class Said:
-    """Keeps what was said as the operator does, and the end of each stream for the test."""
+    """Keeps output as the operator does, and the end of each stream for the test."""
 
     def __init__(self, keeper: OutputWriter) -> None:
         self.keeper = keeper
@@ -89,7 +89,7 @@ async def test_inside(
 
 
 def alive(mark: str) -> list[str]:
-    """What still runs of an attempt, anywhere on this machine."""
+    """Returns the processes of an attempt that still run anywhere on this machine."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -100,7 +100,7 @@ def alive(mark: str) -> list[str]:
 
 @pytest.mark.parametrize("case", [case for case in PROGRAMS if case.outside], ids=str)
 def test_outside(case: Program, scene: Scene) -> None:
-    """Without the sandbox the same program gets what it wants."""
+    """Without the sandbox the same program succeeds."""
     if case.outside == "root" and os.geteuid() != 0:
         pytest.skip("works for root only")
     done = subprocess.run([PYTHON, *case.arguments(scene.facts)], capture_output=True, text=True, timeout=60)

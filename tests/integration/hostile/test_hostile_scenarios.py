@@ -1,4 +1,4 @@
-"""Attacks that take several steps."""
+"""Runs attacks that take several steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks, commands and bodies that try to get more than a policy gives, under the real operator and API server."""
+"""Runs hostile tasks, commands and bodies under the real operator and API server."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ class Ends:
 
 @pytest.fixture(scope="module")
 def ends(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ends]:
-    """How the tasks of each case ended. One operator runs them all, each case in a namespace of its own."""
+    """Provides the outcomes of the tasks of each case. One operator runs them all, each case in a namespace of its
+    own."""
     return asyncio.run(run_all(installed, tmp_path_factory.mktemp("tasks")))
 
 
@@ -81,7 +82,7 @@ async def create_case(world: World, namespace: str, case: Task) -> None:
 
 
 async def finished(world: World) -> dict[tuple[str, str], dict[str, Any]]:
-    """The statuses of finished tasks, by namespace and name."""
+    """Returns the statuses of finished tasks, by namespace and name."""
     found = {(task["metadata"]["namespace"], task["metadata"]["name"]): task for task in await world.kube.list(TASKS)}
     statuses = {key: task.get("status", {}) for key, task in found.items()}
     return {key: status for key, status in statuses.items() if truth(status, "Finished") == "True"}
@@ -93,7 +94,7 @@ def test_task(case: Task, ends: dict[str, Ends]) -> None:
     reasons = [status["conditions"][0]["reason"] for status in (attack, honest)]
     assert attack["phase"] != "Succeeded"
     assert not attack.get("output", {}).get("stdoutTail")
-    if reasons[1] == "SandboxUnavailable":  # nothing can be run here at all
+    if reasons[1] == "SandboxUnavailable":  # this host cannot run any task
         assert not probe_host().abilities[Layer.NAMESPACES].available
         assert reasons[0] in {case.reason, "SandboxUnavailable"}
     else:

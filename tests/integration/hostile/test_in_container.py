@@ -1,4 +1,4 @@
-"""The suite in a container as Docker makes it: its seccomp profile, no CAP_SYS_ADMIN, as root and as nobody.
+"""Runs the suite in a container with Docker's defaults: its seccomp profile, no CAP_SYS_ADMIN, as root and as nobody.
 
 There bubblewrap cannot make a namespace. What nothing else can hold is refused, and nothing runs bare.
 """
@@ -58,12 +58,12 @@ class Container:
 
 
 def own_folders() -> list[str]:
-    """/lib and its kin where they are folders of their own, and not links into /usr."""
+    """Returns /lib and similar folders that are not links into /usr."""
     return [f"/{name}" for name in SYSTEM if Path(f"/{name}").is_dir() and not Path(f"/{name}").is_symlink()]
 
 
 def root_file_system() -> bytes:
-    """A tar archive of what /usr lacks to be a system."""
+    """Returns a tar archive of what a root file system needs in addition to /usr."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for name in ("usr", "etc", "proc", "sys", "dev", "tmp", "var", "var/tmp", "run", "root", *SYSTEM):
@@ -126,7 +126,7 @@ def test_nothing_runs_bare_in_a_container(container: Container, user: str) -> No
     print(seen)
 
     junit = container.results / f"{user}.xml"
-    # What works outside the sandbox does not in here: Docker has walls too.
+    # Attacks that succeed outside the sandbox may fail in here, because Docker also restricts them.
     done = container.run(user, *container.portable.pytest(junit, "--basetemp=/tmp/tests", "-k", "not test_outside"))
     assert done.returncode == 0, (failures(junit) if junit.exists() else [], done.stdout.decode()[-3000:], done.stderr)
     outcomes = ends(junit)

@@ -1,4 +1,4 @@
-"""The suite once more, as a user who is nobody."""
+"""Runs the suite as an unprivileged user."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ALSO = (
 
 @pytest.fixture(scope="module")
 def junit() -> Iterator[Path]:
-    """What JUnit would say of it. It is run once, for all that is asked of it below."""
+    """Provides the JUnit report of the suite, which is run once for all tests below."""
     if os.geteuid() != 0:
         pytest.skip("is run by an ordinary user already")
     setpriv = shutil.which("setpriv")

@@ -1,4 +1,4 @@
-"""An API server, or what stands in its place, that never comes to an end of what it says, or says what is nothing."""
+"""Tests API servers, or other servers in their place, whose responses never end or are invalid."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LINES = {
 
 @contextlib.asynccontextmanager
 async def kube(begin: Begin) -> AsyncIterator[tuple[Kube, Trickling]]:
-    """With a server that trickles. In the end nobody is connected to it."""
+    """Provides a client of a server whose response never ends. Asserts that no client remains connected to it."""
     async with trickling(begin) as server, asyncio.timeout(PATIENCE):
         async with Kube(Access(f"http://127.0.0.1:{server.port}")) as connected:
             yield connected, server

@@ -1,4 +1,4 @@
-"""The notifier with real peers: a web hook, and Debian's Alertmanager."""
+"""Tests the notifier with a real web hook and Debian's Alertmanager."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Stage:
         await self.notifier.settle()
 
     async def tell(self, message: str = "needs a person") -> None:
-        """A release waits, for as long as a group waits for others."""
+        """Reports a release that waits, long enough for the group's wait time."""
         self.notifier.active.observe_deployment(deployment("AwaitingPromotion", message), self.now)
         await self.after(seconds=0)
         await self.after(seconds=10)
@@ -102,7 +102,7 @@ async def test_what_is_not_delivered_is_tried_again_and_told_of_once(hook: Hook,
     await at.after(seconds=0)
     for _ in range(4):
         await at.after(seconds=10)
-    assert hook.refused == 2  # after 10 s, and 15 s later
+    assert hook.refused == 2  # attempts after 10 s and 15 s later
     assert at.told == [("r", "JSON did not take it (1 of 1 URLs)")]
     assert (at.counted("failed"), at.counted("delivered")) == (2, None)
     hook.status = 200

@@ -1,4 +1,4 @@
-"""A bucket of its own for each test."""
+"""Provides a separate bucket for each test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Object storage that is not there, or not as it should be: what is told, what is kept, and what is never told."""
+"""Tests object storage that is unavailable or faulty: what is reported, what is kept, and that no secrets are
+reported."""
 
 from __future__ import annotations
 
@@ -85,7 +86,7 @@ def test_a_store_behind_a_private_authority(swift: Swift, where: S3Location, tmp
 
 
 class Sts(BaseHTTPRequestHandler):
-    """What turns the token of a service account into credentials on EKS."""
+    """The service that exchanges the token of a service account for credentials on EKS."""
 
     asked: ClassVar[list[str]] = []
 
@@ -201,7 +202,8 @@ def test_an_end_that_cannot_be_told_now_is_told_later_by_whoever_comes(
         store.stage("data", "build", "uid-1", [left := StoredArtifact("files", (file,))])
     listing = Bucket(where, tries=2).list("blobs")
     swift.server.stop()
-    with pytest.raises(StoreUnavailable, match="nothing answers"):  # and not that nothing is there
+    # The message must not say that the object does not exist.
+    with pytest.raises(StoreUnavailable, match="nothing answers"):
         list(listing)
     store.commit("uid", "uid-1")
     with pytest.raises(StoreUnavailable, match="nothing answers"):

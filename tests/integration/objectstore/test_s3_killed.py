@@ -1,4 +1,5 @@
-"""An operator that is killed at any request to object storage has left what was there before, or all that is new."""
+"""Tests that an operator that is killed at any request to object storage leaves the previous objects, or all of the new
+ones."""
 
 from __future__ import annotations
 
@@ -73,7 +74,7 @@ def test_an_attempt_that_is_cut_off_at_any_request_has_left_nothing(
     assert number > 5
     assert contents(store) == OLD, "how it ended is not on record yet"
     assert keys(swift, where) > before
-    store.discard("uid-2")  # as the next operator does it, to which the attempt is lost
+    store.discard("uid-2")  # the next operator does this for a lost attempt
     store.prune(1 << 30)
     assert keys(swift, where) == before
 

@@ -1,5 +1,5 @@
-"""Artifacts in object storage, as a real store keeps them: what an attempt left is found whole, by every replica, or
-not at all, and nothing stays for ever."""
+"""Tests artifacts in a real object store: every replica finds either all of what an attempt left or nothing, and
+nothing remains without a limit."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ FILES = {"empty": b"", "bin/tool": b"#!/bin/sh\n", "sub/folder/large": LARGE, "w
 
 @pytest.fixture(autouse=True)
 def _smaller(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts, so that large contents take less time. `test_s3_killed.py` has whole ones."""
+    """Makes parts smaller, so that large contents take less time. `test_s3_killed.py` uses the usual size."""
     monkeypatch.setattr(s3_contents, "PART_BYTES", PART)
 
 

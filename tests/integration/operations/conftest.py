@@ -26,7 +26,7 @@ from servers import Server, valkey
 
 @dataclass
 class Kept:
-    """What an operation wrote."""
+    """The output of an operation."""
 
     stdout: bytes = b""
     stderr: bytes = b""
@@ -37,7 +37,7 @@ class Kept:
 
 @dataclass
 class Desk:
-    """One policy, and operations that ask for leave under it."""
+    """One policy, and an executor for operations that must be allowed by it."""
 
     executor: OperationExecutor
     policies: list[dict[str, Any]] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Desk:
         )
 
     async def do(self, values: dict[str, bytes] | None = None, **operation: Any) -> str:
-        """Decide, then perform. Raises `PolicyDenied` as a task would end Denied."""
+        """Decides on an operation and performs it. Raises `PolicyDenied` if a task with it would end as Denied."""
         work, self.output = self.work(values, **operation), Kept()
         decision = decide(work.grant.request, work.grant.policies, work.grant.ceilings)
         if not decision.allowed:
@@ -74,7 +74,7 @@ class Desk:
     async def attempt(
         self, values: dict[str, bytes] | None = None, *, seconds: float = 30, **operation: Any
     ) -> Outcome:
-        """How an attempt ends, as the state machine is told."""
+        """Returns the outcome of an attempt, as the state machine receives it."""
         work = replace(self.work(values, **operation), timeout_seconds=seconds)
         return await execute(self.executor, work, self.output, asyncio.Event())
 
@@ -93,7 +93,7 @@ def _compiled(spec: dict[str, Any], namespace: str, index: int) -> Any:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where file operations are allowed; what is beside it is not."""
+    """Provides a folder in which file operations are allowed. Files beside it are not."""
     place = tmp_path / "allowed"
     place.mkdir()
     return place

@@ -1,4 +1,4 @@
-"""A local HTTP server that does what a test needs: redirects, slow bodies, storms, TLS of a private authority."""
+"""A local HTTP server for tests: redirects, slow bodies, failures, and TLS with a private authority."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Server:
     port: int = 0
     seen: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
     failures: int = 0
-    """How many more requests to /storm answer 503."""
+    """Number of further requests to /storm that are answered with 503."""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
@@ -65,7 +65,7 @@ class Server:
 
 @contextlib.asynccontextmanager
 async def serving(context: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
-    """A server on a free port of 127.0.0.1."""
+    """Starts a server on a free port of 127.0.0.1."""
     server = Server()
     async with answering(server.handle, context) as server.port:
         yield server

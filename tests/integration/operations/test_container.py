@@ -1,4 +1,4 @@
-"""Container operations on a real Docker engine."""
+"""Tests container operations on a real Docker engine."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ async def test_exec(desk: Desk, image: str, name: str) -> None:
 async def test_exec_whose_output_comes_with_the_head_of_the_answer(
     desk: Desk, image: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As it does where the program is faster than whoever reads the answer."""
+    """This happens if the program is faster than the client that reads the response."""
     await run(desk, image, name, "sleep", "600")
     begin, size, late = http.client.HTTPResponse.begin, 20_000, []
 
@@ -171,7 +171,7 @@ async def test_exec_in_a_folder(desk: Desk, image: str, name: str) -> None:
     for folder, there in (("/data/in", b"/data/in\n"), ("/data/here", b"/data/in\n")):
         await act(desk, "exec", name, argv=["sh", "-c", "pwd -P"], workingDir=folder)
         assert desk.output.stdout == there
-    # The path is judged as it is written; the container's own links lead on, as they do for its programs.
+    # The path is checked as it is written; links inside the container are followed, as they are for its programs.
     await act(desk, "exec", name, argv=["sh", "-c", "pwd -P"], workingDir="/data/out")
     assert desk.output.stdout == b"/etc\n"
     with pytest.raises(PolicyDenied, match=r"spec\.container\.workingDir"):
@@ -204,7 +204,7 @@ async def test_a_program_that_was_not_started_is_told_from_one_that_failed(desk:
 
 
 async def test_what_goes_on_in_a_container_is_not_executed_again(desk: Desk, image: str, name: str) -> None:
-    """The engine cannot end it: a retry would be a second one beside it."""
+    """The engine cannot end the program, so a retry would run it a second time in parallel."""
     await run(desk, image, name, "sleep", "600")
     asked = {"action": "exec", "name": name, "argv": ["sh", "-c", "echo x >> /tmp/began; sleep 600"]}
     work = replace(desk.work(container=asked), timeout_seconds=2)

@@ -1,4 +1,4 @@
-"""Containers that `run` waits for, on a real Docker engine: their output and exit code are the task's."""
+"""Tests `run` with `wait` on a real Docker engine: the container's output and exit code are those of the task."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RELEASED = "while ! test -e /tmp/go; do sleep 0.05; done"
 
 @dataclass
 class Ward:
-    """A desk for containers of one name that are waited for."""
+    """Runs operations on containers with one name that are waited for."""
 
     desk: Desk
     image: str
@@ -76,7 +76,7 @@ class Ward:
 
     @asynccontextmanager
     async def going(self, work: OperationRequest) -> AsyncIterator[asyncio.Task[Outcome]]:
-        """One whose container says `begun`, which lets go of it in the end."""
+        """Starts a container that prints `begun`, and releases the attempt at the end."""
         task = asyncio.create_task(self.run(work))
         try:
             async with asyncio.timeout(60):
@@ -135,7 +135,7 @@ async def test_a_program_that_is_not_there_leaves_nothing(ward: Ward) -> None:
 
 @pytest.mark.parametrize("remove", [True, False])
 async def test_a_timeout_kills_it(ward: Ward, remove: bool) -> None:
-    """The program ignores SIGTERM, as the first process of a container does."""
+    """The program ignores SIGTERM, as the first process of a container does by default."""
     ward.seconds = 2
     ended = await ward.run(ward.work("echo begun; sleep 600", remove=remove))
     assert (ended.reason, ended.retryable) == (ExitReason.TIMED_OUT, True), "it is dead for sure"
@@ -213,7 +213,7 @@ async def test_the_time_that_it_had_is_counted_by_the_clock_that_nobody_sets(war
 
 
 async def test_what_another_made_is_not_taken_up(ward: Ward) -> None:
-    """Neither one that a user made under that name, nor one of an earlier attempt."""
+    """Neither a container that a user created under that name, nor one of an earlier attempt, is adopted."""
     work = ward.work("echo begun; sleep 600", remove=True)
     docker("run", "-d", "--network=none", "--name", ward.name, ward.image, "/bin/sleep", "600")
     assert await ward.adopt(work) is None
@@ -224,7 +224,7 @@ async def test_what_another_made_is_not_taken_up(ward: Ward) -> None:
 
 
 async def test_a_retry_begins_anew(ward: Ward) -> None:
-    """What the first attempt left in its container is none of the second's."""
+    """The second attempt does not see files that the first one left in its container."""
     script = "test -e /tmp/was && echo again; touch /tmp/was; exit 1"
     for attempt in (1, 2):
         assert (await ward.run(ward.work(script, attempt))).exit_code == 1
@@ -244,7 +244,7 @@ async def test_one_whose_task_is_gone_is_ended(ward: Ward) -> None:
 
 
 async def test_a_handle_never_ends_another_container(ward: Ward) -> None:
-    """A user may have removed it and made one of the same name."""
+    """A user may have removed the container and created another one with the same name."""
     async with ward.going(ward.work("echo begun; sleep 600", remove=True)):
         pass
     docker("rm", "-fv", ward.name)

@@ -1,4 +1,4 @@
-"""Databases over TLS: whom a task trusts is what it refers to, and nothing of the operator's home and environment."""
+"""Tests databases over TLS: a task trusts what it refers to, and nothing of the operator's home and environment."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ async def postgres_desk() -> AsyncIterator[Desk]:
 
 
 def references(**values: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Fields of an operation, and what they lead to."""
+    """Returns fields of an operation, and the values that they refer to."""
     fields = {name: {"secretKeyRef": {"name": "tls", "key": name}} for name in values}
     return fields, {f"{name}.secretKeyRef": value for name, value in values.items()}
 
@@ -167,7 +167,7 @@ async def test_nothing_of_the_operators_own_is_read(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each of these would change whom the connection is made to, as whom, or what it trusts."""
+    """Each of these settings would change the server, the user or the trusted authorities."""
     home = tmp_path / ".postgresql"
     home.mkdir()
     (home / "root.crt").write_bytes(certificates.other_authority)
@@ -197,11 +197,11 @@ async def test_nothing_of_the_operators_own_is_read(
 
 @contextlib.asynccontextmanager
 async def encrypted(port: int, certificates: Certificates) -> AsyncIterator[int]:
-    """TLS that asks for a client certificate, in front of the server at `port`."""
+    """Starts a TLS proxy that requires a client certificate, in front of the server at `port`."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=certificates.authority.decode())
     context.load_cert_chain(certificates.certificate, certificates.key)
     context.verify_mode = ssl.CERT_REQUIRED
-    context.maximum_version = ssl.TLSVersion.TLSv1_2  # in which the handshake says who is refused
+    context.maximum_version = ssl.TLSVersion.TLSv1_2  # in TLS 1.2 the handshake itself reports a refused client
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, onward = await asyncio.open_connection("127.0.0.1", port)

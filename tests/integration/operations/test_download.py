@@ -1,4 +1,4 @@
-"""Files whose content comes from an address: both the path and the address must be allowed."""
+"""Tests files whose content comes from an HTTP address: both the path and the address must be allowed."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What has taken place is not done again, whatever breaks and wherever: faults at each wait of each operation, against
-real servers, with the real decision about a retry. Each effect is counted where it happens."""
+"""Tests that effects are never repeated: with faults at each await of each operation, against real servers, with the
+real decision about retries. Each effect is counted where it happens."""
 
 from __future__ import annotations
 
@@ -68,16 +68,16 @@ class Case:
     executor: Callable[[], OperationExecutor]
     policy: dict[str, Any]
     work: Callable[[Desk, int], OperationRequest]
-    """That of the run of this number."""
+    """Returns the operation of the run with this number."""
     count: Callable[[int], Awaitable[int]]
-    """How often the run of this number took place."""
+    """Returns how often the run with this number took place."""
     undone_by_cancel: bool = False
-    """Whether what was cancelled is dead, so that a retry does it once more and does no harm."""
+    """Whether a cancelled run is certainly dead, so that a retry does no harm."""
 
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """Without tracebacks, which take most of the time."""
+    """Suppresses tracebacks, which take most of the time."""
     with structlog.testing.capture_logs():
         yield
 
@@ -220,7 +220,7 @@ async def of_signal(request: pytest.FixtureRequest, folder: Path) -> AsyncIterat
         return desk.work(process={"action": "signal", "name": "p", "signal": "SIGUSR1"})
 
     async def count(number: int) -> int:
-        """Once it has answered another signal, which it takes after all that came before."""
+        """Counts after the process answered another signal, which it handles after all earlier ones."""
         heard = said("y")
         await supervision.signal("ns", "p", signal.SIGUSR2, Effect())
         await until_said("y", heard + 1)
@@ -256,7 +256,7 @@ async def of_exec(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator
 
 
 def of_lives(action: str) -> Callable[..., contextlib.AbstractAsyncContextManager[Case]]:
-    """What starts a container: `run` another one each time, `restart` the same one."""
+    """Provides operations that start a container: `run` another one each time, `restart` the same one."""
 
     @contextlib.asynccontextmanager
     async def opened(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Case]:
@@ -291,7 +291,7 @@ def of_lives(action: str) -> Callable[..., contextlib.AbstractAsyncContextManage
 
 
 def nothing(path: Path) -> None:
-    """It is not there before."""
+    """Does nothing: the file must not exist before."""
 
 
 def make(path: Path) -> None:
@@ -300,7 +300,7 @@ def make(path: Path) -> None:
 
 
 def make_once(path: Path) -> None:
-    """For what removes it: a second attempt finds nothing."""
+    """Creates the file once, for an operation that removes it, so that a second attempt finds nothing."""
     if not (seen := path.with_name(f"{path.name}.moved")).exists():
         seen.touch()
         path.touch()
@@ -328,7 +328,7 @@ DEAR: dict[str, Opened] = {
 
 
 class Overdue:
-    """asyncio as `operations` sees it, whose wait ends when a fault says so."""
+    """Replaces asyncio in `operations`: its wait ends when a fault says so."""
 
     def __init__(self) -> None:
         self._over = asyncio.Event()
@@ -350,14 +350,14 @@ class Overdue:
 
 @dataclass
 class Disturbed:
-    """An executor for each attempt, because a fault may leave one without a connection to spare. The first one meets
-    the fault."""
+    """Creates an executor for each attempt, because a fault may leave one without a free connection. The first attempt
+    has the fault."""
 
     make: Callable[[], OperationExecutor]
     disturb: Callable[[Any], Awaitable[str]]
     made: list[OperationExecutor] = field(default_factory=list)
     collects: bool = False
-    """Whether what a fault in a clean-up has left open is collected before the next attempt."""
+    """Whether connections that a fault during clean-up left open are garbage-collected before the next attempt."""
     breaker: Breaker | None = None
 
     async def execute(self, work: OperationRequest, output: OutputSink) -> str:
@@ -373,7 +373,7 @@ class Disturbed:
 
 
 async def attempts(case: Case, root: Path, number: int, disturb: Callable[[Any], Awaitable[str]]) -> list[Outcome]:
-    """The attempts of one task with `maxRetries: 3`. The first one is disturbed."""
+    """Runs the attempts of one task with `maxRetries: 3`. The first one is disturbed."""
     outcomes: list[Outcome] = []
     ended = asyncio.Event()
     desk = Desk(Disturbed(case.executor, disturb, collects=case.undone_by_cancel), [case.policy])
@@ -421,9 +421,9 @@ FAULTS: dict[str, Callable[[int], Fault]] = {
     "overdue afterwards": lambda point: Fault(point, None, "after"),
 }
 UNDOING = ("timeout", "cancelled by itself", "overdue at once", "overdue afterwards")
-"""After these, what was started and can be ended has been ended."""
+"""Faults after which everything that was started and can be ended has been ended."""
 FEW = ("unexpected", "overdue at once")
-"""For operations whose every run starts programs."""
+"""The faults for operations whose every run starts programs."""
 
 
 async def at_each_wait(case: Case, root: Path, faults: dict[str, Callable[[int], Fault]], monkeypatch: Any) -> Tally:
@@ -446,7 +446,7 @@ async def at_each_wait(case: Case, root: Path, faults: dict[str, Callable[[int],
 
 
 LEAKS = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
-"""A fault may keep a connection from those who would have closed it."""
+"""Ignores unclosed connections, because a fault may prevent their clean-up."""
 
 
 @LEAKS
@@ -488,7 +488,7 @@ async def at_each_line(case: Case, root: Path) -> Tally:
 
 
 SOAKED = [pytest.mark.soak, pytest.mark.timeout(3600)]
-"""For operations whose every run takes a while: there are hundreds of lines."""
+"""Marks operations whose runs are slow: there are hundreds of lines to test."""
 
 
 @pytest.mark.no_cover

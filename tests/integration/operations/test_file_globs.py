@@ -1,4 +1,5 @@
-"""`list` and `delete` by glob: what is taken, what never is, and that nothing leads out of the folder."""
+"""Tests `list` and `delete` with a glob: which paths match, which never do, and that nothing leads out of the
+folder."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ DAY = 86400
 
 @pytest.fixture(params=["openat2", "by component"])
 def desk(folder: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    """With the kernel's resolution, and without it."""
+    """Provides an executor with the kernel's path resolution, and one without it."""
     if request.param == "by component":
         monkeypatch.setattr(beneath, "_has_openat2", lambda: False)
     return desk_for(folder, f"{folder}/**", closed=f"{folder}/closed/**")
@@ -204,7 +205,7 @@ def test_a_glob_that_cannot_be_within_what_is_allowed_is_denied(
 
 
 def test_judging_a_glob_takes_a_bounded_time(folder: Path) -> None:
-    """Both texts are their authors' choice."""
+    """The author of a task chooses the glob, and the author of a policy the patterns."""
     many = "*a" * 500
     desk = desk_for(folder, *(f"/{many}{index}b" for index in range(50)))
     before = os.times().user
@@ -267,7 +268,7 @@ async def test_the_operators_own_files_are_closed(folder: Path) -> None:
 async def test_a_directory_swapped_for_a_link_meanwhile_is_not_entered(
     desk: Desk, folder: Path, tmp_path: Path
 ) -> None:
-    """Between the look and the deletion, and within each, as fast as it can be swapped."""
+    """The swap happens between the look-up and the deletion, and within each, as fast as possible."""
     make(tmp_path, *(f"outside/{number}.log" for number in range(50)))
     over = threading.Event()
 
@@ -305,7 +306,7 @@ async def test_many_files_take_no_memory(folder: Path) -> None:
     os.close(descriptor)
     make(folder, "wide/one.log")
     desk = desk_for(folder, f"{folder}/**")
-    await do(desk, "list", folder, "*")  # what is imported and compiled once
+    await do(desk, "list", folder, "*")  # warms up imports and compiled patterns
     tracemalloc.start()
     try:
         await do(desk, "delete", wide, "*.log", dryRun=True)

@@ -1,4 +1,4 @@
-"""File operations by the program that a Job runs: what it is given, what it does, and what it tells."""
+"""Tests file operations by the program that a Job runs: its input, its effects, and its report."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def run(text: bytes, env: Mapping[str, str] | None = None) -> subprocess.Complet
 
 
 def ended(file: Any, done: subprocess.CompletedProcess[bytes]) -> tuple[Outcome, bytes]:
-    """As the operator understands it."""
+    """Returns the outcome and the output as the operator reads them."""
     kept = Kept()
     output = ReportedOutput(file, kept)
     output.write("stdout", done.stdout)

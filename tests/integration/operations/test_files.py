@@ -1,4 +1,4 @@
-"""File operations on a real file system: what they do, and that nothing leads out of what policy allows."""
+"""Tests file operations on a real file system: their effects, and that nothing leads out of what policies allow."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ EVERYTHING = [
 
 @pytest.fixture(params=["openat2", "by component"])
 def desk(folder: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    """With the kernel's resolution, and without it."""
+    """Provides an executor with the kernel's path resolution, and one without it."""
     if request.param == "by component":
         monkeypatch.setattr(beneath, "_has_openat2", lambda: False)
     allow = [{"paths": [f"{folder}/**"], "operations": EVERYTHING}]
@@ -177,7 +177,7 @@ async def test_a_link_leads_nowhere(desk: Desk, folder: Path, secret: Path, targ
         assert await reason(desk, operation, folder / "a", **rest) in {"SymbolicLink", "NotAFile"}
     assert secret.read_text() == "canary"
     assert b"canary" not in desk.output.stdout
-    await do(desk, "delete", folder / "a")  # the link itself
+    await do(desk, "delete", folder / "a")  # deletes the link itself
     assert secret.exists()
 
 
@@ -267,7 +267,7 @@ async def test_a_pipe_does_not_hang_it(desk: Desk, folder: Path, kind: str) -> N
                 stack.enter_context(socket.socket(socket.AF_UNIX)).bind(str(path))
             case "device":
                 try:
-                    os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5))  # as /dev/zero, which never ends
+                    os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5))  # like /dev/zero, which never ends
                 except PermissionError:
                     pytest.skip("making a device needs root")
         for operation, rest in {
@@ -281,7 +281,7 @@ async def test_a_pipe_does_not_hang_it(desk: Desk, folder: Path, kind: str) -> N
 
 @pytest.mark.no_cover
 async def test_a_file_that_becomes_a_pipe_does_not_hang_it(desk: Desk, folder: Path) -> None:
-    """A hostile neighbour puts a pipe, with nobody at its other end, where a file was."""
+    """A hostile process replaces a file by a pipe without a process at its other end."""
     (folder / "file").write_text("x")
     os.mkfifo(folder / "pipe")
     (folder / "d").write_text("x")
@@ -310,7 +310,7 @@ async def test_a_file_that_becomes_a_pipe_does_not_hang_it(desk: Desk, folder: P
 
 @pytest.mark.parametrize("way", ["/proc/self/root", "/proc/self/cwd", "/dev/fd", "/proc/thread-self/fd"])
 async def test_a_magic_link_leads_nowhere(folder: Path, way: str, secret: Path) -> None:
-    """Even where a policy allows every path."""
+    """The link must not be followed even if the policy allows every path."""
     desk = Desk(FileExecutor(), [{"files": {"allow": [{"paths": ["/**"], "operations": EVERYTHING}]}}])
     (folder / "way").symlink_to(way)
     with secret.open() as open_file:
@@ -337,7 +337,7 @@ async def test_a_name_that_is_no_text(desk: Desk, folder: Path) -> None:
     assert orjson.loads(desk.output.stdout)["path"] == f"{folder}/tree/\\xff"
     with pytest.raises(PolicyDenied, match=r"\\xff: the path has a byte that is not valid UTF-8") as caught:
         await do(desk, "move", folder / "tree", destination=f"{folder}/moved")
-    str(caught.value).encode()  # it can be written into status
+    str(caught.value).encode()  # the message can be written to status
 
 
 @pytest.mark.parametrize("name", [b"\xff", b"a\nb", b"\x1b[2J", "\u202e".encode()])
@@ -435,7 +435,7 @@ async def test_a_full_disk_changes_nothing(desk: Desk, folder: Path) -> None:
         assert [item.name for item in small.iterdir()] == ["a"]
         assert (folder / "big").stat().st_size == 200_000
         (folder / "little").write_text("moved")
-        await do(desk, "move", folder / "little", destination=str(small / "little"))  # another file system
+        await do(desk, "move", folder / "little", destination=str(small / "little"))  # to another file system
         assert (small / "little").read_text() == "moved"
         assert not (folder / "little").exists()
     finally:
@@ -454,7 +454,7 @@ async def test_content_of_a_secret(desk: Desk, folder: Path) -> None:
 
 @pytest.mark.no_cover
 async def test_a_swap_between_check_and_use_never_leads_out(desk: Desk, folder: Path, secret: Path) -> None:
-    """A hostile neighbour renames a directory and a link over each other as fast as it can."""
+    """A hostile process swaps a directory and a link as fast as possible."""
     inside, link = folder / "d", folder / "l"
     inside.mkdir()
     (inside / "secret").write_text("harmless")
@@ -487,7 +487,7 @@ async def test_a_swap_between_check_and_use_never_leads_out(desk: Desk, folder: 
 
 async def test_cancelling_a_long_copy_leaves_nothing(desk: Desk, folder: Path) -> None:
     with (folder / "big").open("wb") as file:
-        for extent in range(5000):  # each is copied by itself, which takes long
+        for extent in range(5000):  # each extent is copied separately, which takes long
             os.pwrite(file.fileno(), b"x", extent << 20)
     work = desk.work(file={"operation": "copy", "path": str(folder / "big"), "destination": str(folder / "b")})
     doing = asyncio.create_task(desk.executor.execute(work, desk.output))
@@ -509,7 +509,7 @@ async def test_a_long_list_is_whole(desk: Desk, folder: Path) -> None:
 
 
 def _is_writing_in(folder: Path) -> bool:
-    """Whether a file without a name is open there, or one with a name for the time being."""
+    """Returns whether a file without a name, or with a temporary name, is open there."""
     opened = []
     for link in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
@@ -520,7 +520,7 @@ def _is_writing_in(folder: Path) -> bool:
 
 @pytest.mark.parametrize("operation", ["create", "write", "copy"])
 def test_an_operator_that_is_killed_leaves_nothing_behind(folder: Path, operation: str) -> None:
-    """Not even a file that nobody would ever remove."""
+    """Not even a temporary file may remain, because nothing would ever remove it."""
     (folder / "a").write_text("before")
     action = "exclusive=True" if operation == "create" else "exclusive=False"
     name = "new" if operation == "create" else "a"
@@ -538,7 +538,7 @@ with place({str(folder)!r}, {str(folder / name)!r}) as at, replacing(at, 0o644, 
 
 
 async def test_where_a_file_must_have_a_name(desk: Desk, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on NFS."""
+    """Some file systems, such as NFS, do not support files without a name."""
     opening = os.open
 
     def without_tmpfile(path: Any, flags: int, *rest: Any, **options: Any) -> int:
@@ -620,8 +620,8 @@ LONG = "n" * 255
 
 @pytest.fixture
 def hazards(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A tree of what cannot be worked on and what can, the names `a` and `z` among it in each sense. Its folder has an
-    entry that vanishes while it is walked."""
+    """Provides a tree with paths that cannot be processed and paths that can, including the names `a` and `z` of each
+    kind. An entry vanishes while the tree is walked."""
     (tree := folder / "tree").mkdir()
     for name in ("a", "z", LONG):
         (tree / name).write_text(name[0])

@@ -1,4 +1,4 @@
-"""HTTP requests against a real server, under policy."""
+"""Tests HTTP requests to a real server, under policies."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def server() -> AsyncIterator[Server]:
 
 
 class Names:
-    """A name server that a test is in charge of."""
+    """A name server that a test controls."""
 
     def __init__(self) -> None:
         self.answers: dict[str, list[str]] = {"api.test": ["127.0.0.1"], "other.test": ["127.0.0.1"]}
@@ -216,7 +216,8 @@ async def test_a_name_that_leads_inside_is_denied(desk: Desk, server: Server, na
 
 
 async def test_a_name_is_resolved_once(desk: Desk, server: Server, names: Names) -> None:
-    """What was judged is what is connected to: a second answer changes nothing."""
+    """The address that the policy checked is the one that is connected to; a second response of the name server has no
+    effect."""
     await send(desk, server)
     assert names.asked == 1
 
@@ -283,7 +284,7 @@ async def test_a_header_may_be_in_any_language(desk: Desk, server: Server) -> No
     ],
 )
 async def test_the_host_and_the_framing_are_remits_own(desk: Desk, server: Server, name: str) -> None:
-    """A Host of its own would reach another site of the server than the one that policy judged."""
+    """A Host header of the task would reach another site of the server than the one that the policy checked."""
     with pytest.raises(PolicyDenied, match=r"headers\[0\]: .* is Remit's own"):
         await send(desk, server, headers=[{"name": name, "value": "internal.test"}])
     assert server.seen == []
@@ -305,7 +306,7 @@ async def test_a_body_that_drips_ends_with_the_task(desk: Desk, server: Server) 
 
 
 async def test_a_compressed_body_is_not_unfolded(desk: Desk, server: Server) -> None:
-    """Ten megabytes in ten kilobytes, sent although it was not asked for."""
+    """The server sends ten megabytes as ten kilobytes although compression was not requested."""
     await send(desk, server, "/bomb", maxResponseBytes="64Ki")
     assert len(desk.output.stdout) < 64 << 10
     assert desk.output.stdout[:2] == b"\x1f\x8b"
@@ -330,7 +331,7 @@ async def test_a_storm_opens_the_circuit(desk: Desk, server: Server, monkeypatch
     opened = await failure(desk, server, "/storm")
     assert (opened.reason, opened.retryable, len(server.seen)) == ("CircuitOpen", True, breaker.FAILURES)
     assert executor.breaker.open() == [f"ns/api.test:{server.port}"]
-    await send(desk, server, "/open/x", host="other.test")  # the others are not held up
+    await send(desk, server, "/open/x", host="other.test")  # other hosts are not delayed
     monkeypatch.setattr(breaker, "OPEN_SECONDS", 0.0)
     await send(desk, server, "/storm")
     assert executor.breaker.open() == []
@@ -360,7 +361,7 @@ async def test_tls_of_a_private_authority(tmp_path: Path, names: Names) -> None:
 async def test_a_name_server_that_does_not_answer_holds_a_share_of_the_threads_only(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who gives up waiting does not give the thread back that asks."""
+    """Cancelling the wait does not free the thread that resolves the name."""
     asked, answered = 0, asyncio.Event()
 
     async def slow(name: str, port: int) -> list[Address]:

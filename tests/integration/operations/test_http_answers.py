@@ -1,4 +1,4 @@
-"""What a server asks of its clients: to come back later, and to bring cookies along."""
+"""Tests what a server asks of its clients: to retry later, and to send cookies."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 @dataclass
 class Site:
-    """Two names of one server, and what each request to it brought along."""
+    """Two names of one server, and the headers of each request to it."""
 
     desk: Desk
     port: int = 0
@@ -78,7 +78,7 @@ async def test_cookies_are_kept_for_their_origin_while_a_request_is_redirected(s
     ]
     site.cookies.clear()
     site.answer = lambda _: web.Response()
-    await site.get("/in")  # another request begins without
+    await site.get("/in")  # another request starts without cookies
     assert site.cookies == [("/in", "")]
 
 

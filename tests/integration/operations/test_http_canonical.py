@@ -1,4 +1,5 @@
-"""What policy judged is what a server receives, byte by byte; each hop of a redirect is judged as it is sent."""
+"""Tests that a server receives exactly the request that the policy checked, and that each hop of a redirect is checked
+as it is sent."""
 
 from __future__ import annotations
 
@@ -59,12 +60,12 @@ DETOURS = [
 
 @dataclass
 class RawServer:
-    """Records the request line and the Host header of each request as they came over the wire."""
+    """Records the request line and the Host header of each request as they arrived."""
 
     port: int = 0
     seen: list[tuple[str, str]] = field(default_factory=list)
     location: str = ""
-    """Where requests for /v1/redirect are sent next."""
+    """The redirect target of requests for /v1/redirect."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -122,11 +123,11 @@ async def test_a_detour_is_refused_in_every_spelling(desk: Desk, server: RawServ
 
 @pytest.mark.parametrize("path", DETOURS)
 async def test_a_detour_is_refused_in_a_redirect(desk: Desk, server: RawServer, path: str) -> None:
-    """A relative redirect may be resolved, as RFC 3986 says, but what comes of it is judged."""
+    """A relative redirect may be resolved as RFC 3986 says, but its result is checked."""
     server.location = f"http://api.test:{server.port}{path}"
     for location in (server.location, path):
         server.seen.clear()
-        server.location = location.replace("\n", "\\")  # a header has one line
+        server.location = location.replace("\n", "\\")  # a header consists of one line
         with pytest.raises((PolicyDenied, OperationFailed)):
             await desk.do(http={"url": f"http://api.test:{server.port}/v1/redirect"})
         assert [line for line, _ in server.seen] == ["GET /v1/redirect HTTP/1.1"]
@@ -192,7 +193,7 @@ TEXT = st.text(
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(paths=st.lists(TEXT, min_size=1, max_size=8))
 def test_whatever_is_asked_the_server_receives_what_was_judged(paths: list[str]) -> None:
-    """The path that policy judged is the whole path of the request line, for any text that is allowed at all."""
+    """The path that the policy checked is the whole path of the request line, for any path that is allowed."""
 
     async def ask() -> None:
         async with raw_server() as server:

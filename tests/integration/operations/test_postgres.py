@@ -1,4 +1,4 @@
-"""Statements on a real PostgreSQL server."""
+"""Tests statements on a real PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def test_a_failure_undoes_everything(desk: Desk, url: str) -> None:
 
 
 async def test_too_few_parameters_are_no_trouble_of_the_server(desk: Desk, url: str) -> None:
-    """It says so in words that stand for broken connections."""
+    """The server reports this error with a code that otherwise means a broken connection."""
     for _ in range(FAILURES + 1):
         with pytest.raises(OperationFailed, match=r"statements\[0\]: .*as many parameters") as caught:
             await run(desk, url, ("SELECT $1::int, $2::int", ["1"]))
@@ -114,10 +114,10 @@ async def test_rows_and_bytes_are_capped(desk: Desk, url: str) -> None:
 
 
 async def test_a_large_row_is_not_held(desk: Desk, url: str) -> None:
-    """Four words of a statement would otherwise have the operator hold gigabytes."""
+    """Otherwise a statement of four words would make the operator hold gigabytes in memory."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     insert = "INSERT INTO t VALUES (1, 'undone')"
-    for size in (10_000_000, 100_000_000):  # the next one has a connection that is whole
+    for size in (10_000_000, 100_000_000):  # the second statement gets an intact connection
         with pytest.raises(OperationFailed, match="nothing was committed") as caught:
             await run(desk, url, insert, f"SELECT repeat('x', {size})", "SELECT 1")
         assert (caught.value.reason, caught.value.retryable) == ("RowTooLarge", False)
@@ -173,7 +173,7 @@ async def test_read_only_cannot_be_talked_out_of(desk: Desk, url: str, setting: 
 
 
 async def test_nothing_of_a_session_is_left_for_the_next_task(desk: Desk, url: str) -> None:
-    """The connection is the same one; its settings, locks and temporary tables are not."""
+    """The connection is reused; its settings, locks and temporary tables are not."""
     (before,) = await run(
         desk,
         url,
@@ -190,7 +190,7 @@ async def test_nothing_of_a_session_is_left_for_the_next_task(desk: Desk, url: s
 
 
 async def test_many_statements_on_one_connection(desk: Desk, url: str) -> None:
-    """The session is discarded after each task, and so are statements that the driver had prepared in it."""
+    """The session is discarded after each task, including statements that the driver had prepared in it."""
     for _ in range(30):
         await run(desk, url, "SELECT 1")
     (result,) = await run(desk, url, "SELECT count(*)::int AS prepared FROM pg_prepared_statements")
@@ -198,7 +198,8 @@ async def test_many_statements_on_one_connection(desk: Desk, url: str) -> None:
 
 
 async def test_tasks_wait_for_a_connection(desk: Desk, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As long as their own time allows: a pool whose connections are all in use is no failure of the server."""
+    """Tasks wait within their own timeout, because a pool whose connections are all in use is not a failure of the
+    server."""
 
     def attempt(sql: str, seconds: float = 60) -> asyncio.Task[Outcome]:
         operation = {"connection": CONNECTION, "statements": [{"sql": sql}]}
@@ -220,7 +221,8 @@ async def test_tasks_wait_for_a_connection(desk: Desk, url: str, monkeypatch: py
 
 
 async def test_a_transaction_that_cannot_go_on_is_tried_again(desk: Desk, url: str) -> None:
-    """What the server itself undid: a deadlock, and its own shutdown in mid-statement."""
+    """This includes transactions that the server itself rolled back: a deadlock, and its own shutdown during a
+    statement."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("INSERT INTO t VALUES (1, 'a'), (2, 'b')")
     with psycopg.connect(url) as other, psycopg.connect(url, autocommit=True) as admin:
@@ -261,7 +263,7 @@ async def test_statements_outside_of_a_transaction(desk: Desk, url: str) -> None
 
 
 async def test_what_was_sent_outside_of_a_transaction_is_not_repeated(desk: Desk, url: str) -> None:
-    """Not even after a conflict: a statement of several transactions leaves the first ones behind."""
+    """Not even after a conflict: a statement with several transactions keeps the effects of the first ones."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(
             "CREATE OR REPLACE FUNCTION fail() RETURNS int LANGUAGE plpgsql AS"
@@ -293,7 +295,7 @@ async def test_what_was_sent_outside_of_a_transaction_is_not_repeated(desk: Desk
 async def test_what_runs_outside_of_a_transaction_is_judged_as_what_it_is(
     desk: Desk, url: str, sql: str, kind: str
 ) -> None:
-    """`create` and its like are about what is in one database."""
+    """`create` and similar kinds are about objects inside one database."""
     desk.policies[0]["databases"]["postgres"]["statements"] = [*KINDS, "drop", "alter"]
     with pytest.raises(PolicyDenied, match=f"does not allow {kind} "):
         await run(desk, url, sql, **AUTOCOMMIT)
@@ -373,7 +375,7 @@ async def test_kinds_of_statement_are_allowed_one_by_one(desk: Desk, url: str, s
 
 
 async def test_the_server_takes_one_statement_at_a_time(desk: Desk, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even if the parser were fooled."""
+    """This must hold even if the policy's parser were deceived."""
     statement = Statement(frozenset({"select"}), (), gives_no_rows=False, copies=False)
     monkeypatch.setattr("remit.policy.statements._read", lambda sql: statement)
     with pytest.raises(OperationFailed, match="multiple commands"):

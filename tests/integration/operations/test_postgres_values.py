@@ -1,4 +1,4 @@
-"""What PostgreSQL gives is exact in JSON, or is the text that PostgreSQL itself writes."""
+"""Tests that values of PostgreSQL are exact in JSON, or are the text that PostgreSQL itself writes."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ EXTREME = {
 
 async def test_what_json_has_no_word_for_is_text(desk: Desk, url: str) -> None:
     columns = ", ".join(f"{expression} AS c{index}" for index, expression in enumerate(EXTREME))
-    for _ in range(2):  # however the connection was used before
+    for _ in range(2):  # the result must not depend on earlier use of the connection
         (row,) = await rows(desk, url, f"SELECT {columns}")
         assert dict(zip(EXTREME, row.values(), strict=True)) == EXTREME
 
@@ -108,7 +108,7 @@ async def test_settings_of_a_role_do_not_change_it(desk: Desk, url: str) -> None
 
 
 async def test_bytes_that_are_no_text(desk: Desk, url: str) -> None:
-    """A database in SQL_ASCII holds what it was given, and its server refuses to say it in UTF-8."""
+    """A database in SQL_ASCII stores any bytes, and the server refuses to convert them to UTF-8."""
     other = url.replace("/postgres", "/bytes")
     with psycopg.connect(other, autocommit=True, client_encoding="latin1") as connection:
         connection.execute("CREATE TABLE t AS SELECT 'caf\u00e9'::text AS v")
@@ -123,7 +123,7 @@ async def test_every_column_has_a_name_of_its_own(desk: Desk, url: str) -> None:
 
 
 async def test_a_value_never_counts_against_the_server(desk: Desk, url: str) -> None:
-    """Neither one that the driver refuses, nor one that the server does, in whatever words."""
+    """Neither a value that the driver refuses nor one that the server refuses counts as a failure of the server."""
     raising = "CREATE OR REPLACE FUNCTION fail(code text) RETURNS int LANGUAGE plpgsql AS"
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"{raising} $$ BEGIN RAISE EXCEPTION 'failed' USING ERRCODE = code; END $$")
@@ -224,7 +224,7 @@ ARRAYS = frozenset(TYPES) - {"hstore", "pair"}
 
 
 def documented(type_: str, text: str, as_json: str) -> Any:
-    """docs/operations.md#values, from what `concat` (PostgreSQL's text) and `to_json` give."""
+    """Returns the value that docs/operations.md#values documents, from `concat` (PostgreSQL's text) and `to_json`."""
     if type_ in {"timestamp", "timestamptz"}:
         return json.loads(as_json)
     if type_ not in OWN_WORDS:
@@ -264,7 +264,7 @@ def test_values_of_all_types(connection: psycopg.Connection[Any], values: dict[s
     for number, type_ in enumerate(values):
         value, array, text, as_json = told[4 * number : 4 * number + 4]
         wanted = documented(type_, text, as_json)
-        if type_ == "float8" and isinstance(wanted, int | Decimal):  # two spellings of one number are as good
+        if type_ == "float8" and isinstance(wanted, int | Decimal):  # two notations of the same number are equal
             value, wanted, array = float(value), float(wanted), [float(array[0]), *array[1:]]
         assert (type_, value) == (type_, wanted)
         if type_ in ARRAYS:

@@ -1,4 +1,4 @@
-"""Commands on a real Valkey (or Redis) server."""
+"""Tests commands on a real Valkey (or Redis) server."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ VALUES = {
 
 
 async def test_replies_are_exact(desk: Desk, url: str) -> None:
-    """What JSON has no word for is text, whatever the script and the protocol."""
+    """Values that JSON cannot express are text, whatever the script and the protocol."""
     desk.policies[0]["databases"]["redis"]["commands"] = ["EVAL"]
     commands = [["EVAL", f"redis.setresp(3) {script}", "0"] for script in VALUES]
     replies = await run(desk, url, *commands)
@@ -101,7 +101,7 @@ async def test_scores_in_both_protocols(desk: Desk, url: str) -> None:
 
 
 async def test_a_reply_that_cannot_be_told(desk: Desk, url: str) -> None:
-    """It is no failure of the server, and is not asked for again."""
+    """It is not a failure of the server, and the command is not retried."""
     desk.policies[0]["databases"]["redis"]["commands"] = ["EVAL", "INCR", "DEL", "GET"]
     await run(desk, url, ["DEL", "n"])
     deep = "local t = 1 for i = 1, LEVELS do t = {t} end redis.call('INCR', 'n') return t"
@@ -123,7 +123,7 @@ async def test_a_reply_that_cannot_be_told(desk: Desk, url: str) -> None:
     ],
 )
 async def test_what_the_server_does_not_do_for_now(desk: Desk, url: str, code: str, before: str, after: str) -> None:
-    """It has said that nothing was done, so a retry may repeat it."""
+    """The server reported that nothing was done, so a retry may repeat the command."""
     import redis
 
     with redis.Redis.from_url(url) as server:
@@ -160,7 +160,8 @@ async def test_a_subcommand_that_only_reads(desk: Desk, url: str) -> None:
 
 
 async def test_a_users_own_rights_are_the_servers_to_hold(desk: Desk, url: str) -> None:
-    """An ACL that lets a user read: neither a policy nor a task that forgets readOnly is asked."""
+    """An ACL allows the user to read only: the server enforces it even if neither the policy nor the task restricts
+    writing."""
     import redis
 
     with redis.Redis.from_url(url) as server:
@@ -228,14 +229,14 @@ async def test_what_is_not_listed_is_refused_in_every_spelling(desk: Desk, url: 
 
 
 async def test_a_word_is_a_word(desk: Desk, url: str) -> None:
-    """Line breaks, and keys that look like commands, are sent by their length."""
+    """Line breaks, and keys that look like commands, are sent with their length."""
     word = "a\r\n*1\r\n$8\r\nFLUSHALL\r\n"
     assert await run(desk, url, ["SET", word, word], ["SET", "FLUSHALL", "1"]) == ["OK", "OK"]
     assert await run(desk, url, ["GET", word], ["GET", "FLUSHALL"]) == [word, "1"]
 
 
 async def test_replies_are_bounded_before_they_are_read(desk: Desk, url: str) -> None:
-    """Otherwise four words of a task would have the operator hold gigabytes."""
+    """Otherwise a task of four words would make the operator hold gigabytes in memory."""
     import redis
 
     with redis.Redis.from_url(url) as server:
@@ -245,13 +246,14 @@ async def test_replies_are_bounded_before_they_are_read(desk: Desk, url: str) ->
         with pytest.raises(OperationFailed, match="the commands took place") as caught:
             await run(desk, url, ["INCR", "asked"], command)
         assert (caught.value.reason, caught.value.retryable) == ("ReplyTooLarge", False)
-    for _ in range(3):  # each task has the whole of it, on the same connection
+    for _ in range(3):  # each task may use the whole limit, on the same connection
         assert len(await run(desk, url, ["GET", "half"])) == 1
     assert await run(desk, url, ["GET", "asked"]) == ["2"]
 
 
 async def test_tasks_wait_for_a_connection(desk: Desk, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As long as their own time allows: a pool whose connections are all in use is no failure of the server."""
+    """Tasks wait within their own timeout, because a pool whose connections are all in use is not a failure of the
+    server."""
     import redis
 
     def attempt(*words: str, seconds: float = 60) -> asyncio.Task[Outcome]:

@@ -1,4 +1,4 @@
-"""A supervisor that never answers, or never comes to supervise, holds nobody up and is not left behind."""
+"""Tests a supervisor that never answers, or never starts to supervise: it delays no other work and does not remain."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def processes(tmp_path: Path) -> AsyncIterator[Supervision]:
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """What runs in place of a supervisor, to be written by the test."""
+    """Provides the path of a program that a test writes in place of the supervisor."""
     path = tmp_path / "supervisor.py"
     monkeypatch.setattr(supervision, "_PROGRAM", path)
     yield path

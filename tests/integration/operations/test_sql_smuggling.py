@@ -1,4 +1,4 @@
-"""Statements that read as one thing to a parser and as another to a real PostgreSQL server."""
+"""Tests statements that a parser and a real PostgreSQL server read differently."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def url(running: tuple[Server, str]) -> str:
 
 @pytest.fixture
 async def desk() -> AsyncIterator[Desk]:
-    """Under a policy that allows `select` and nothing else, as a superuser of the server."""
+    """Provides an executor under a policy that allows only `select`, as a superuser of the server."""
     executor = PostgresExecutor()
     yield Desk(executor, [{"databases": {"postgres": {"secrets": ["db"], "statements": ["select"]}}}])
     await executor.close()
@@ -71,14 +71,15 @@ def rows(url: str) -> int:
 
 @pytest.mark.parametrize("sql", HIDDEN.values(), ids=HIDDEN)
 async def test_a_statement_cannot_be_hidden_from_the_parser(desk: Desk, url: str, sql: str) -> None:
-    with contextlib.suppress(PolicyDenied, OperationFailed):  # or it is a string for the server, too
+    with contextlib.suppress(PolicyDenied, OperationFailed):  # the text may also be a string for the server
         await run(desk, url, sql)
     assert rows(url) == 1
 
 
 @pytest.mark.parametrize(("setting", "value"), [("standard_conforming_strings", "off"), ("client_encoding", "SJIS")])
 async def test_the_rules_of_reading_stay_as_they_are(desk: Desk, url: str, setting: str, value: str) -> None:
-    """With backslashes that escape, what reads as a string is code: also where a policy lets settings be changed."""
+    """With backslash escapes, what reads as a string is code. This also applies if a policy allows changing
+    settings."""
     sql = f"WITH x AS (SELECT 'a\\' , ' ), y AS ({WRITES}) SELECT 1 --') SELECT 1 FROM x"
     change = f"SELECT set_config('{setting}', '{value}', true)"
     with pytest.raises(PolicyDenied, match="calls set_config, a function that is not known to only read"):
@@ -91,12 +92,12 @@ async def test_the_rules_of_reading_stay_as_they_are(desk: Desk, url: str, setti
 
 
 async def test_the_servers_own_setting_does_not_change_what_is_read(desk: Desk, url: str) -> None:
-    """A role for which backslashes escape, by its own settings."""
+    """The role's own settings enable backslash escapes."""
     sql = f"WITH x AS (SELECT 'a\\' , ' ), y AS ({WRITES}) SELECT 1 --') SELECT 1 FROM x"
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("ALTER ROLE admin SET standard_conforming_strings = off")
     try:
-        with pytest.raises(OperationFailed):  # as it is read, x has two columns without a name
+        with pytest.raises(OperationFailed):  # as the policy reads it, x has two columns without a name
             await run(desk, url, f"{sql} WHERE nothing")
         assert rows(url) == 1
     finally:
@@ -177,7 +178,7 @@ async def test_a_function_that_is_named_may_be_called(desk: Desk, url: str) -> N
     ],
 )
 async def test_read_only_is_not_lifted_by_a_statement(desk: Desk, url: str, sql: str) -> None:
-    """Even where the policy allows that statement, and deleting."""
+    """This also applies if the policy allows that statement and deleting."""
     rule = desk.policies[0]["databases"]["postgres"]
     rule["statements"] = ["select", "delete", "set", "reset", "rollback", "commit"]
     with pytest.raises(PolicyDenied, match=r"readOnly is set"):
@@ -186,7 +187,7 @@ async def test_read_only_is_not_lifted_by_a_statement(desk: Desk, url: str, sql:
 
 
 async def test_parameters_do_not_become_part_of_a_copy(desk: Desk, url: str) -> None:
-    """The driver would put them in the place of `%s`, within quotes as well."""
+    """The driver would insert them for `%s`, even within quotes."""
     desk.policies[0]["databases"]["postgres"]["statements"] = ["copy", "select"]
     statement = {"sql": "COPY (SELECT '%s') TO STDOUT", "parameters": ["|| pg_read_file($$/etc/passwd$$) ||"]}
     with pytest.raises(OperationFailed, match="COPY takes no parameters"):
@@ -198,7 +199,7 @@ async def test_parameters_do_not_become_part_of_a_copy(desk: Desk, url: str) -> 
 async def test_the_server_takes_one_statement_at_a_time(
     desk: Desk, url: str, monkeypatch: pytest.MonkeyPatch, sql: str
 ) -> None:
-    """Even where policy would have read it as one."""
+    """This also applies if the policy read it as one statement."""
     first = read_statement(sql.partition(";")[0])
     for module in ("remit.policy.rules.databases", "remit.operations.database.postgres"):
         monkeypatch.setattr(f"{module}.read_statement", lambda _: first)
@@ -256,7 +257,7 @@ def test_the_functions_that_need_no_entry_are_those_that_the_server_says_only_re
     assert len(known) > 500
     assert {name for name in known if not catalog[name][0]} == VOLATILE & known
     assert {name for name in known if not catalog[name][1]} == set()
-    # What is passed over as syntax is reserved, or no function of the server's has the name but for internal use.
+    # Words that are skipped as syntax are reserved, or the server has functions with that name for internal use only.
     assert {word for word in KEYWORDS if keywords.get(word, "R") not in "RC"} == set()
     callable_ = {name for name, _, _, internal in rows if not internal}
     assert (SYNTAX - KEYWORDS) & callable_ - READING == {"like"}
@@ -279,7 +280,8 @@ PREFIXES = ["", "EXPLAIN ", "EXPLAIN ANALYZE ", "EXPLAIN (ANALYZE, VERBOSE) ", "
 
 
 def test_what_changes_data_for_the_server_does_so_for_policy(url: str) -> None:
-    """Of any statement that the server performs: what reads for policy leaves all tables as they are."""
+    """For any statement that the server performs: a statement that the policy reads as a query leaves all tables
+    unchanged."""
     with psycopg.connect(url) as connection:
 
         @settings(max_examples=repetitions(40, soak=5000), deadline=None, database=None)

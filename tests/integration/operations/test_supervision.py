@@ -1,4 +1,4 @@
-"""A start that fails halfway, whatever the reason, leaves nothing that holds the name of the process."""
+"""Tests that a start that fails halfway, for any reason, leaves nothing that holds the name of the process."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_with_a_supervisor_that_was_told_nothing(tmp_path: Path) -> None:
 
 
 async def test_that_was_cancelled_before_its_supervisor_had_heard_everything(tmp_path: Path) -> None:
-    """Which ends, and starts nothing later."""
+    """The supervisor ends, and starts nothing later."""
     more = dataclasses.replace(REQUEST, files={"/run/remit/more": bytes(8 << 20)})
     wanted, processes = Wanted("ns", "p", more), Supervision(tmp_path, probe_host())
     starting = asyncio.create_task(processes.start(wanted))

@@ -1,5 +1,5 @@
-"""A peer that answers byte by byte, for ever: the attempt's own time ends it, and nobody has its connection after that.
-The bounds of clients are between two bytes."""
+"""Tests peers that answer byte by byte without an end: the attempt's own timeout ends it, and its connection is closed.
+The clients' own timeouts are for the time between two bytes only."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ async def test_an_http_server(kind: str) -> None:
 async def over_and_again(
     executor: OperationExecutor, server: Server, url: str, word: bytes, instead: bytes, **operation: Any
 ) -> Outcome:
-    """How an attempt ends in whose midst the server begins to trickle. Its connection is closed then, and the next one
-    succeeds."""
+    """Runs an attempt during which the server's response stops ending. Asserts that its connection is closed and that
+    the next attempt succeeds, and returns the outcome."""
     async with keeping_back(server.port, word, instead=instead) as between, asyncio.timeout(PATIENCE):
         values = {"connection": url.replace(str(server.port), str(between.port)).encode()}
         desk = Desk(executor, [{"databases": DATABASES}])

@@ -1,4 +1,5 @@
-"""What reached a server that then said nothing: it may have taken place, so no retry repeats it by itself."""
+"""Tests requests that reached a server that then did not answer: they may have taken effect, so no retry repeats them
+automatically."""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server,
 
 
 async def end(executor: OperationExecutor, url: str, *, seconds: float = 30, **operation: Any) -> Outcome:
-    """How an attempt ends, as the state machine is told."""
+    """Returns the outcome of an attempt, as the state machine receives it."""
     desk = Desk(executor, [POLICY])
     work = replace(desk.work({"connection": url.encode()}, **operation), timeout_seconds=seconds)
     try:
@@ -69,7 +70,7 @@ async def test_an_answer_to_a_commit_is_lost(database: tuple[Server, str], read_
     assert (between.kept_back, ended.reason, ended.retryable) == (1, "ConnectionLost", read_only)
     assert ("whether it did is not known" in ended.message) is not read_only
     if not read_only:
-        with psycopg.connect(url) as connection:  # and it did
+        with psycopg.connect(url) as connection:  # the statement did take effect
             assert connection.execute("SELECT count(*) FROM t").fetchone() == (1,)
 
 
@@ -149,7 +150,7 @@ async def test_a_reply_that_nobody_waited_for_is_no_later_tasks(cache: tuple[Ser
 
 @pytest.fixture
 async def silent() -> AsyncIterator[int]:
-    """A host that takes requests and never answers, but for redirects to there."""
+    """Starts a host that accepts requests and never answers, except with redirects."""
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         if request.path == "/moved":
@@ -181,7 +182,7 @@ async def test_only_what_is_safe_is_repeated_after_a_timeout(
     silent: int, request_: dict[str, Any], again: bool
 ) -> None:
     desk, http = sending(silent, **request_)
-    work = replace(desk.work(http=http), timeout_seconds=2)  # enough to have sent it, also on a busy machine
+    work = replace(desk.work(http=http), timeout_seconds=2)  # long enough to send the request, also on a busy machine
     ended = await execute(desk.executor, work, desk.output, asyncio.Event())
     assert (ended.reason, ended.retryable) == ("Timeout", again)
     assert again or "not safe to repeat" in ended.message
@@ -262,7 +263,8 @@ async def test_a_server_of_redis_that_still_loads_its_data_is_asked_again_later(
     ],
 )
 async def test_what_a_server_of_redis_refuses(queued: bytes, ended: bytes, reason: str, again: bool) -> None:
-    """Before a transaction ran nothing was done; what stands in its replies was."""
+    """Before the transaction runs, nothing was done; errors inside its replies are about commands that were
+    performed."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         answers = {b"INCR": queued, b"EXEC": ended}
@@ -280,6 +282,6 @@ async def test_what_a_server_of_redis_refuses(queued: bytes, ended: bytes, reaso
 
 
 async def _word(reader: asyncio.StreamReader) -> bytes:
-    """One bulk string of a command."""
+    """Reads one bulk string of a command."""
     size = int((await reader.readline())[1:])
     return (await reader.readexactly(size + 2))[:-2]

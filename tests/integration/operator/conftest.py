@@ -1,4 +1,4 @@
-"""A whole Remit in this process: the embedded control plane, the CRDs, and operators that come and go."""
+"""A whole Remit in this process: the embedded control plane, the CRDs, and operators that tests start and stop."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from remit.telemetry.redact import Redactor
 from support import pauses, unmeasured
 
 PATIENCE = 60
-"""Seconds: far more than anything takes, for the sake of busy machines."""
+"""Timeout in seconds, far longer than any step takes, for busy machines."""
 _names = itertools.count(1)
 
 
@@ -42,7 +42,7 @@ def _sandbox() -> None:
 
 @pytest.fixture(autouse=True)
 def _sooner(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an operator does every few seconds, it does several times a second, and its probes end sooner."""
+    """Shortens the operator's periods of some seconds to fractions of a second, and the timeouts of its probes."""
     monkeypatch.setattr(policies, "STATUS_DELAY", 0.2)
     monkeypatch.setattr(waiting, "AUDIT_RETRY", 0.2)
     monkeypatch.setattr(clock, "LOOK_SECONDS", 0.3)
@@ -51,7 +51,7 @@ def _sooner(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass
 class World:
-    """An API server with Remit's kinds, and a hand to work it."""
+    """An API server with Remit's kinds, and helpers to work with it."""
 
     kube: Kube
     settings: Settings
@@ -60,17 +60,17 @@ class World:
 
     @contextlib.asynccontextmanager
     async def operator(self, **changes: Any) -> AsyncIterator[Operator]:
-        """An operator at work; several in turn share what is on disk."""
+        """Runs an operator. Successive operators share their state on disk."""
         async with running_operator(self.kube.access, replace(self.settings, **changes), self.redactor) as operator:
             yield operator
 
     async def restart_api_server(self) -> None:
-        """On the same port, with what it stored; all connections and watches are lost."""
+        """Restarts the API server on the same port with its stored objects. All connections and watches are lost."""
         await self.control_plane.stop()
         await self.control_plane.start()
 
     async def policy(self, *allow: str | dict[str, Any], namespace: str = "default", **spec: Any) -> str:
-        """A policy that allows these programs (or rules)."""
+        """Creates a policy that allows these programs (or rules)."""
         rules = [{"executable": rule} if isinstance(rule, str) else rule for rule in allow]
         name = f"p{next(_names)}"
         body = {"metadata": {"name": name}, "spec": {"commands": {"allow": rules}, **spec}}
@@ -78,7 +78,8 @@ class World:
         return name
 
     async def ceiling(self, *allow: str | dict[str, Any], **spec: Any) -> str:
-        """A policy of the operator's namespace, in force: a task that only it forbids would run before it is seen."""
+        """Creates a policy in the operator's namespace and waits until it is in force. A task that only this policy
+        denies could otherwise run before the operator sees it."""
         name = await self.policy(*allow, namespace=self.settings.operator_namespace, **spec)
         await self.until(
             name, lambda status: truth(status, "Ready"), POLICIES, namespace=self.settings.operator_namespace
@@ -88,20 +89,21 @@ class World:
     async def task(
         self, *argv: str, namespace: str = "default", labels: dict[str, str] | None = None, **spec: Any
     ) -> str:
-        """A task that runs `argv`."""
+        """Creates a task that runs `argv`."""
         name = f"t{next(_names)}"
-        # A program is the first of its pid namespace, where SIGTERM does nothing unless it is handled.
+        # A program is the first process of its pid namespace, where SIGTERM has no effect without a handler.
         command = {"command": {"argv": list(argv)}, "terminationGracePeriodSeconds": 1} if argv else {}
         body = {"metadata": {"name": name, "labels": labels or {}}, "spec": {**command, **spec}}
         await self.kube.create(TASKS, namespace, _typed("ExecutionTask", body))
         return name
 
     async def sh(self, script: str, **spec: Any) -> str:
-        """A task that runs a script, under whatever policy allows `sh`."""
+        """Creates a task that runs a script. A policy must allow `sh`."""
         return await self.task("sh", "-c", script, **spec)
 
     async def lease(self, holder: str = "", transitions: int = 0, name: str = LEASE_NAME) -> None:
-        """Make the operators' Lease, which nobody renews. Without a `holder` it was released, and is had at once."""
+        """Creates the operators' Lease, which no operator renews. Without a `holder` it is released and can be acquired
+        immediately."""
         renewed = {"leaseDurationSeconds": 1, "renewTime": "2026-01-01T00:00:00.000000Z"}
         spec = {"holderIdentity": holder, "leaseTransitions": transitions, **renewed}
         body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": spec}
@@ -120,7 +122,8 @@ class World:
         resource: Resource = TASKS,
         namespace: str = "default",
     ) -> dict[str, Any]:
-        """The status of an object as soon as `condition` holds of it. A slow machine has its time for each change."""
+        """Waits until `condition` holds for the status of an object, and returns the status. The timeout applies to
+        each change, for slow machines."""
         clock = asyncio.get_running_loop().time
         pause = pauses()
         status, seen, until = dict[str, Any](), None, clock() + PATIENCE
@@ -141,7 +144,7 @@ class World:
         return await self.until(name, lambda status: truth(status, "Finished") == "True", namespace=namespace)
 
     async def events(self, name: str, count: int) -> list[Object]:
-        """The Events of an object, as soon as there are `count`: they are posted after status is written."""
+        """Waits until an object has `count` Events, which are posted after status is written, and returns them."""
         found: list[Object] = []
         pause = pauses()
         try:
@@ -154,7 +157,7 @@ class World:
         return found
 
     async def operator_has(self, condition: Callable[[], object]) -> None:
-        """As soon as `condition` holds of what the operator keeps."""
+        """Waits until `condition` holds for the operator's own state."""
         async with asyncio.timeout(PATIENCE):
             while not condition():
                 await asyncio.sleep(0.02)
@@ -172,7 +175,7 @@ class World:
 
 
 def truth(status: dict[str, Any], type_: str) -> str | None:
-    """The status of a condition."""
+    """Returns the status of a condition."""
     return next((found["status"] for found in status.get("conditions", []) if found["type"] == type_), None)
 
 
@@ -182,7 +185,8 @@ def _typed(kind: str, body: Object) -> Object:
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The state directory of a control plane that has Remit's kinds. Creating them takes longer than most tests."""
+    """Provides the state directory of a control plane with Remit's kinds. Creating these takes longer than most
+    tests."""
     state = tmp_path_factory.mktemp("installed") / "controlplane"
     asyncio.run(_install(state))
     return state
@@ -190,7 +194,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def world(installed: Path, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[World]:
-    """The start of a control plane is measured where it is what is tested: it takes four times as long then."""
+    """Provides a world. The start of the control plane is measured only if it is what is tested, because measuring
+    makes it four times as slow."""
     async with contextlib.AsyncExitStack() as stack:
         with unmeasured(request.config):
             world = await stack.enter_async_context(new_world(installed, tmp_path))

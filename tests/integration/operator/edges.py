@@ -1,4 +1,4 @@
-"""A shop whose versions have faults, and what of it is on this host, for tests of what a release comes to."""
+"""A shop whose versions have faults, and its state on this host, for tests of the outcomes of releases."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ MANUAL = {"strategy": {"blueGreen": {"autoPromote": False, "scaleDownDelaySecond
 
 
 class Edges(Shop):
-    """The shop, and what of it is on this host."""
+    """The shop, and its state on this host."""
 
     world: World
     folder: Path
@@ -54,7 +54,7 @@ class Edges(Shop):
         return self.world.settings.state_dir
 
     async def faulty(self, version: str, fault: str, *env: dict[str, Any], first: bool = False, **changes: Any) -> None:
-        """Release a version with this fault."""
+        """Releases a version with this fault."""
         source = self.folder / version
         source.mkdir(parents=True)
         (source / "app.py").write_text(FAULTY)
@@ -74,7 +74,7 @@ class Edges(Shop):
         )
 
     async def ended(self, outcome: str, revision: int = 2) -> dict[str, Any]:
-        """Until this revision ended so."""
+        """Waits until this revision ended with this outcome."""
         return await self.until(
             lambda status: (
                 (revision, outcome) in {(each["revision"], each["outcome"]) for each in status.get("history", [])}
@@ -87,7 +87,7 @@ class Edges(Shop):
         await self.world.phase(task, "Running")
 
     async def hears(self, wanted: str) -> None:
-        """Until a client is answered so, however it was turned away before."""
+        """Waits until a client gets this response, even if it was refused before."""
         await eventually(self._hears(wanted), f"a client to hear {wanted}")
 
     def _hears(self, wanted: str) -> Callable[[], Any]:
@@ -127,7 +127,7 @@ def hook(*argv: str) -> dict[str, Any]:
 
 @asynccontextmanager
 async def open_edges(world: World, folder: Path) -> AsyncIterator[Edges]:
-    """`folder` is for its versions."""
+    """Provides the shop. `folder` is for its versions."""
     async with open_shop(GROUNDS[0], world.kube, world.settings.state_dir, folder) as opened:
         shop = Edges(opened.kube, opened.spec_of, opened.port)
         shop.world, shop.folder = world, folder

@@ -1,4 +1,4 @@
-"""Folders of users for the examples: small repositories, and files of some age."""
+"""Folders of users for the examples: small repositories, and files of a certain age."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from parts import require
 
 OWNER = 43210 if os.geteuid() == 0 else os.geteuid()
-"""Whose they are: a task that writes runs as the owner, who may not be root."""
+"""Owner of the files. A task that writes runs as the owner, who may not be root."""
 HOST_PYTHON = "/usr/bin/python3"
 
 _SHOP = {
@@ -25,7 +25,7 @@ _SHOP = {
 
 
 def folder_of(folder: Path, files: Mapping[str, str]) -> Path:
-    """`folder` with these files, all of it the owner's."""
+    """Creates `folder` with these files, all of which belong to the owner."""
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,14 +40,14 @@ def give_away(folder: Path) -> None:
 
 
 def needs_modules(*modules: str) -> None:
-    """Skips the test where the Python that sandboxes find lacks one of them."""
+    """Skips the test if the Python in sandboxes lacks one of the modules."""
     for module in modules:
         done = subprocess.run([HOST_PYTHON, "-c", f"import {module}"], env={}, capture_output=True, timeout=60)
         require(f"python3-{module}", done.returncode == 0, f"{HOST_PYTHON} has no {module}")
 
 
 def tested_with_a_dependency(folder: Path) -> Path:
-    """One whose tests need a wheel, which is in the repository, so that no index is asked."""
+    """Creates a repository whose tests need a wheel, which is in the repository, so that no index is queried."""
     needs_modules("pip")
     folder.mkdir()
     about = "prices-1.0.dist-info"
@@ -74,7 +74,7 @@ def built_by_setuptools(folder: Path) -> Path:
 
 
 def tested_by_npm(folder: Path) -> Path:
-    """One whose test needs a package, which is in the repository, so that no registry is asked."""
+    """Creates a repository whose test needs a package, which is in the repository, so that no registry is queried."""
     require("node", all(Path("/usr/bin", name).exists() for name in ("node", "npm")), "apt install nodejs npm")
     folder.mkdir()
     package = {
@@ -104,7 +104,7 @@ def tested_by_npm(folder: Path) -> Path:
 
 
 def access_log(path: Path) -> Path:
-    """The log of a web server."""
+    """Creates the log of a web server."""
     asked = [("/", 200), ("/cart", 200), ("/cart", 502), ("/<b>", 404)]
     lines = [
         f'192.0.2.7 - - [01/Feb/2026:10:00:00 +0000] "GET {path} HTTP/1.1" {status} 31 "-" "-"'
@@ -116,7 +116,7 @@ def access_log(path: Path) -> Path:
 
 
 def logs_of_some_age(folder: Path) -> Path:
-    """Two that are old and two that are not meant."""
+    """Creates two old logs and two files that the example must not remove."""
     folder_of(folder, {"web.log": "", "web/2025.log": "", "web/2026.log": "", "web/2025.csv": ""})
     long_ago = time.time() - 40 * 86_400
     for name in ("web/2025.log", "web/2025.csv", "web.log"):

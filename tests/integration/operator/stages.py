@@ -1,4 +1,4 @@
-"""What the examples need that a test machine has elsewhere: their servers, folders and images.
+"""Provides what the examples need that a test machine has elsewhere: servers, folders and images.
 
 A stage yields what has to stand in an example instead of what is written there for users. Each text must occur in the
 example, so that the two cannot drift apart; nothing else of an example is changed.
@@ -36,12 +36,12 @@ async def as_it_stands(folder: Path) -> AsyncIterator[Changes]:
 
 @contextlib.asynccontextmanager
 async def folder_of_the_test(folder: Path) -> AsyncIterator[Changes]:
-    """Files are written to a folder of the test's own."""
+    """Files are written to a folder of the test."""
     yield {"/var/tmp/": f"{folder}/"}
 
 
 def folder_of_a_user(written: str, make: Callable[[Path], Path]) -> Stage:
-    """In the place of the folder that is `written` in the example, one that `make` makes."""
+    """Replaces the folder that is `written` in the example by one that `make` creates."""
 
     @contextlib.asynccontextmanager
     async def stage(folder: Path) -> AsyncIterator[Changes]:
@@ -59,7 +59,7 @@ logs_of_a_shop = folder_of_a_user("/var/log/shop", repositories.logs_of_some_age
 
 @contextlib.asynccontextmanager
 async def toolchain(folder: Path) -> AsyncIterator[Changes]:
-    """A program that is not in /usr, with a module of its own."""
+    """Provides a program outside /usr, with a module of its own."""
     venv = folder / "venv"
     (venv / "bin").mkdir(parents=True)
     (venv / "greeting").write_text("hello")
@@ -71,7 +71,7 @@ async def toolchain(folder: Path) -> AsyncIterator[Changes]:
 
 @contextlib.asynccontextmanager
 async def no_process_left(folder: Path) -> AsyncIterator[Changes]:
-    """What outlives its operator ends with the test."""
+    """Ends processes that outlive their operator at the end of the test."""
     try:
         yield {}
     finally:
@@ -80,7 +80,7 @@ async def no_process_left(folder: Path) -> AsyncIterator[Changes]:
 
 @contextlib.asynccontextmanager
 async def site(folder: Path) -> AsyncIterator[Changes]:
-    """A page to serve, and ports that are free."""
+    """Provides a page to serve, and free ports."""
     source = folder / "remit-example-site-v1"
     source.mkdir()
     (source / "index.html").write_text("<h1>One</h1>")
@@ -91,7 +91,7 @@ async def site(folder: Path) -> AsyncIterator[Changes]:
 
 @contextlib.asynccontextmanager
 async def boxed_site(folder: Path) -> AsyncIterator[Changes]:
-    """An image with a server in it, instead of one from a registry."""
+    """Provides an image with a server, instead of one from a registry."""
     async with shops.GROUNDS[1].at(folder, folder.parent / "state") as spec_of:
         spec = spec_of("v1", ())
         name = spec["artifact"]["image"].rpartition(":")[0]
@@ -107,7 +107,7 @@ async def boxed_site(folder: Path) -> AsyncIterator[Changes]:
 
 @contextlib.asynccontextmanager
 async def website(folder: Path) -> AsyncIterator[Changes]:
-    """A server on loopback, which a policy has to name as such, without TLS."""
+    """Provides a server without TLS on the loopback interface, which a policy must list explicitly."""
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         known = request.headers.get("Authorization") == AUTHORIZATION
@@ -129,7 +129,7 @@ async def postgres(folder: Path) -> AsyncIterator[Changes]:
 
 @contextlib.asynccontextmanager
 async def postgres_with_a_shop(folder: Path) -> AsyncIterator[Changes]:
-    """Two databases: one with something in it to dump, and one that is empty."""
+    """Provides two databases: one with data to dump, and an empty one."""
     tables = ["CREATE TABLE orders (item text)", "INSERT INTO orders VALUES ('a lamp'), ('a chair')"]
     async with _databases(folder, shop=tables, shop_trial=[]) as changes:
         yield {**changes, "value: backup": "value: admin"}
@@ -147,7 +147,8 @@ async def blog_with_a_migration(folder: Path) -> AsyncIterator[Changes]:
 
 @contextlib.asynccontextmanager
 async def _databases(folder: Path, **databases: list[str]) -> AsyncIterator[Changes]:
-    """On a server of the same release as the host's pg_dump, which refuses newer ones, with these statements made."""
+    """Provides a server of the same release as the host's pg_dump, which refuses newer ones, on which these statements
+    were run."""
     require("postgres", shutil.which("pg_dump") and shutil.which("psql"), "apt install postgresql-client")
     with _running(*servers.postgres(folder, encrypted=True)) as url:
         port = url.rpartition("/")[0].rpartition(":")[2]
@@ -159,7 +160,7 @@ async def _databases(folder: Path, **databases: list[str]) -> AsyncIterator[Chan
 
 
 def ask_postgres(url: str, database: str, statement: str) -> str:
-    """What `statement` gives, one row a line."""
+    """Returns the result of `statement`, one row per line."""
     command = ["psql", "--no-psqlrc", "-qtA", "-v", "ON_ERROR_STOP=1", "-c", statement]
     done = subprocess.run(
         [*command, f"{url.rpartition('/')[0]}/{database}"], capture_output=True, text=True, check=True, timeout=60
@@ -175,7 +176,7 @@ async def redis(folder: Path) -> AsyncIterator[Changes]:
 
 @contextlib.asynccontextmanager
 async def an_image(folder: Path) -> AsyncIterator[Changes]:
-    """One made on the spot, for the machine's engine."""
+    """Builds an image on the machine's engine."""
     needs_docker()
     image = make_image()
     try:
@@ -186,7 +187,7 @@ async def an_image(folder: Path) -> AsyncIterator[Changes]:
 
 @contextlib.asynccontextmanager
 async def docker_engine(folder: Path) -> AsyncIterator[Changes]:
-    """The machine's engine, with an image made on the spot, and a container name that nobody else uses."""
+    """Provides the machine's engine with an image that is built on the spot, and an unused container name."""
     needs_docker()
     image = make_image()
     name = f"{CONTAINER}-{image.partition(':')[2][:12]}"

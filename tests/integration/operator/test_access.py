@@ -1,4 +1,4 @@
-"""What is said of a kubeconfig that leads nowhere: which file or server, what is wrong with it, and what to do."""
+"""Tests the messages about an unusable kubeconfig: which file or server, what is wrong, and what to do."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_of_several_files_those_that_are_there_count_and_the_others_are_no
 
 
 async def test_who_a_kubeconfig_says_is_to_be_acted_as_is_asked_for(tmp_path: Path) -> None:
-    """kubectl does so, and whoever gave somebody such a kubeconfig counts on it."""
+    """kubectl does this too, and administrators who hand out such a kubeconfig rely on it."""
     path = kubeconfig(tmp_path / "config")
     document = yaml.safe_load(path.read_text())
     acting = {
@@ -132,7 +132,7 @@ async def test_a_server_whose_certificate_is_not_trusted(tmp_path: Path, age: da
 
 @pytest.fixture
 def strict_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What Python 3.13 does, on every Python that the tests run on."""
+    """Sets the default of Python 3.13 on every Python that the tests run on."""
     made_by_library = ssl.create_default_context
 
     def strict(*args: Any, **options: Any) -> ssl.SSLContext:
@@ -146,7 +146,7 @@ def strict_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
 def certificate_without_extensions(
     name: str, issuer: tuple[x509.Name, ec.EllipticCurvePrivateKey] | None = None
 ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    """An authority without keyUsage and key identifiers, or what it signs for 127.0.0.1."""
+    """Returns an authority without keyUsage and key identifiers, or a certificate that it signs for 127.0.0.1."""
     key, subject = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     issuer_name, issuer_key = issuer or (subject, key)
     now = datetime.datetime.now(datetime.UTC)

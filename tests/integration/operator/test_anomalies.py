@@ -1,4 +1,4 @@
-"""Unusual runs, as users and programs see them."""
+"""Tests unusual runs as users and programs see them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .test_schedules import scheduled, seen_finished
 pytestmark = pytest.mark.no_cover
 STARTED = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 USUAL = 600
-"""Seconds that runs took so far. A real one takes less than one."""
+"""Duration of past runs in seconds. A real run takes less than one."""
 
 
 def attempt(seconds: float) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def attempt(seconds: float) -> dict[str, Any]:
 
 
 async def past_runs(world: World, *argv: str, count: int = LEAST_RUNS) -> None:
-    """Tasks of the same spec that have succeeded, each after ten minutes."""
+    """Creates tasks of the same spec that have succeeded, each after ten minutes."""
     for number in range(count):
         name = await world.task(*argv)
         obj = await world.get(name)

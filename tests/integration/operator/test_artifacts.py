@@ -1,4 +1,4 @@
-"""What a task leaves is kept, told in status, and goes with the task."""
+"""Tests that artifacts of a task are kept, shown in status, and deleted with the task."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def test_what_is_missing_or_too_large_fails_the_task(world: World) -> None
 
 async def test_artifacts_are_kept_raw_and_results_are_redacted(world: World) -> None:
     store = FolderStore(world.settings.state_dir / "artifacts")
-    secret = "correct-horse-battery"  # made up
+    secret = "correct-horse-battery"  # an invented value
     async with world.operator():
         await world.policy("sh", **ARTIFACTS, environment={"allow": ["TOKEN"]})
         data = {"token": base64.b64encode(secret.encode()).decode()}

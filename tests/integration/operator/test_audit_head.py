@@ -1,4 +1,4 @@
-"""The head of the audit trail is told where whoever may write the trail cannot take it back."""
+"""Tests that the head of the audit trail is published where a user who may write the trail cannot change it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from remit.telemetry.verifying import verify
 
 @pytest.mark.parametrize("leader_election", [True, False])
 async def test_the_lease_and_the_metrics_have_the_head(world, leader_election: bool) -> None:
-    """Also of `remit up`, which elects no leader."""
+    """This includes `remit up`, which has no leader election."""
     if leader_election:
         await world.lease()
     async with world.operator(leader_election=leader_election) as operator:

@@ -1,4 +1,4 @@
-"""What cannot be recorded does not happen; and what happens is recorded once."""
+"""Tests that an action that cannot be recorded does not happen, and that an action is recorded once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.no_cover
 
 @pytest.fixture
 def small_disk(world: Any) -> Iterator[Path]:
-    """The audit trail on a disk of its own, of 64 KiB."""
+    """Puts the audit trail on a separate disk of 64 KiB."""
     folder: Path = world.settings.state_dir / "audit"
     folder.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k,mode=0700", "none", str(folder)]
@@ -36,13 +36,13 @@ def small_disk(world: Any) -> Iterator[Path]:
 
 
 async def fill(folder: Path, operator: Operator) -> Path:
-    """No room for another byte of a record. Gives the file whose removal makes room again."""
+    """Fills the disk, so that no byte of a record fits. Returns the file whose removal frees space."""
     ballast = folder / "ballast"
     with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
         while True:
             file.write(b"x" * 4096)
     with pytest.raises(AuditUnavailable, match="No space left"):
-        while True:  # the rest of the last page
+        while True:  # fills the rest of the last page
             await operator.audit.append_async(AuditEvent(kind="recovery"))
     return ballast
 

@@ -1,4 +1,4 @@
-"""A host that fails again and again is left alone, and operators see it."""
+"""Tests that a host that fails repeatedly is not contacted for a while, and that this is visible in metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.no_cover
 
 
 def seen(operator: Operator, name: str) -> float:
-    """What a scrape finds of the HTTP operation."""
+    """Returns the value of a metric of the HTTP operation."""
     families = text_string_to_metric_families(operator.metrics.render()[0].decode())
     samples = [sample for family in families for sample in family.samples if sample.name == name]
     return next(sample.value for sample in samples if sample.labels["operation"] == "http")

@@ -1,4 +1,4 @@
-"""Commands against an API server in this process: names that are not there, no operator, schedules, completion."""
+"""Tests commands against an API server in this process: names that do not exist, no operator, schedules, completion."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ async def test_logs_of_a_schedule_are_those_of_its_newest_run(
             tasks.Scheduled("yearly", "by-hand"), None, kubeconfig, None, None, True, False, False, True
         )
         assert code == 0
-        # What makes a schedule be looked at again is its own status; a run by hand changes it.
+        # A change of its own status makes a schedule be reconciled again; a manual run changes it.
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
         capsysbinary.readouterr()

@@ -1,4 +1,4 @@
-"""`RemitClient` against the embedded control plane, with an operator where one is needed."""
+"""Tests `RemitClient` against the embedded control plane, with an operator where one is needed."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ async def test_watching_a_namespace(client: RemitClient) -> None:
 
 
 async def test_waiting_goes_on_over_a_restart_of_the_server(world: World, client: RemitClient) -> None:
-    """Also for a task that comes to be and goes in between: the watch tells of neither."""
+    """This includes a task that is created and deleted while the server is down, of which the watch reports neither."""
     await world.policy("echo")
     await client.submit(echo("first"))
     await client.submit(echo("second"))
@@ -243,7 +243,7 @@ async def test_a_server_that_stays_away_is_told_of(world: World) -> None:
             assert refusal.value.status == 503
         await world.control_plane.start()
         assert (await client.get("left")).metadata.uid == task.metadata.uid
-        with pytest.raises(WaitTimeout):  # it watches again
+        with pytest.raises(WaitTimeout):  # the client watches again
             await client.wait(task, timeout=0.2)
 
 

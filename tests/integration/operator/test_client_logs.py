@@ -1,4 +1,4 @@
-"""`RemitClient.logs`: what a task writes, while it runs, from the embedded control plane and an operator beside it."""
+"""Tests `RemitClient.logs`: the output of a running task, from the embedded control plane and an operator beside it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_much_output_is_never_held(world: World, client: RemitClient) -> N
 
 
 def outputs(world: World) -> list[str]:
-    """What this process, in which the operator is, too, has open of outputs."""
+    """Returns the output files that this process, which includes the operator, has open."""
     found = []
     for descriptor in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""The example of docs/python-api.md that needs an operator runs as it is written."""
+"""Runs the example of docs/python-api.md that needs an operator as it is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks that wait for the container that they run, through whole operators and a real Docker engine."""
+"""Tests tasks that wait for the container that they run, through whole operators and a real Docker engine."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def test_a_cancel_ends_it(docked: World, image: str) -> None:
 
 
 async def test_a_new_operator_goes_on_waiting(docked: World, image: str) -> None:
-    """One run, all of its output, its exit code: as if no operator had gone."""
+    """There is one run with all of its output and its exit code, as without a change of the operator."""
     script = "echo begun; while ! test -e /tmp/go; do sleep 0.05; done; exit 5"
     async with docked.operator() as operator:
         task = await waited(docked, image, script)
@@ -90,7 +90,7 @@ async def test_a_new_operator_goes_on_waiting(docked: World, image: str) -> None
 
 
 async def test_one_with_an_earlier_value_of_a_secret_is_ended(docked: World, image: str) -> None:
-    """The operator that takes it up could not redact that value."""
+    """The operator that would adopt it could not redact that value."""
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"k": "canary-before"}}
     await docked.kube.create(SECRETS, "default", secret)
     env = [{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]

@@ -43,7 +43,7 @@ Spec = dict[str, Any]
 
 @dataclass(frozen=True)
 class Step:
-    """One task of a plan. Its spec may follow from how the steps that it needs ended."""
+    """One task of a plan. Its spec may depend on the results of the steps that it needs."""
 
     name: str
     spec: Callable[[Ended], Spec]
@@ -52,7 +52,8 @@ class Step:
 
 
 async def carry_out(plan: list[Step], client: RemitClient) -> dict[str, ExecutionTask]:
-    """The coordinator. Each step starts as soon as all it needs has succeeded; any other failure ends the plan."""
+    """Runs the plan as a coordinator does. Each step starts as soon as all steps that it needs have succeeded; any
+    other failure ends the plan."""
     ended: dict[str, ExecutionTask] = {}
     over = {step.name: asyncio.Event() for step in plan}
 
@@ -83,7 +84,7 @@ def said(task: ExecutionTask) -> str:
 
 @dataclass
 class Source:
-    """An HTTP server with four lists of numbers, one of which is not to be had at first."""
+    """An HTTP server with four lists of numbers, one of which is unavailable at first."""
 
     port: int = 0
     asked: Counter[str] = field(default_factory=Counter)
@@ -109,7 +110,7 @@ async def source() -> AsyncIterator[Source]:
 
 @pytest.fixture(scope="module")
 def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The URLs of a PostgreSQL and a Valkey server."""
+    """Provides the URLs of a PostgreSQL and a Valkey server."""
     with contextlib.ExitStack() as stack:
         urls = {}
         for name, make in (("db", postgres), ("cache", valkey)):
@@ -120,7 +121,7 @@ def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
 
 
 def the_plan(folder: Path, port: int) -> list[Step]:
-    """Thirty tasks, and one more for when publishing is denied."""
+    """Returns thirty tasks, and one more for the case that publishing is denied."""
     db, cache = {"name": "db", "key": "url"}, {"name": "cache", "key": "url"}
 
     def http(method: str, path: str) -> Spec:
@@ -178,7 +179,7 @@ def the_plan(folder: Path, port: int) -> list[Step]:
 
 
 async def allow(world: World, folder: Path, port: int, databases: dict[str, str]) -> None:
-    """The policy, and the Secrets with the connections."""
+    """Creates the policy, and the Secrets with the connections."""
     for name, url in databases.items():
         body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"url": url}}
         await world.kube.create(SECRETS, "default", body)
@@ -219,7 +220,7 @@ async def test_a_plan_is_carried_out_whatever_is_restarted(
             ended = await carry_out(plan, client)
         there = {task.metadata.name: task for task in await onlooker.list()}
 
-    # Everything came to the end that was planned for it, and nothing else was ever asked for.
+    # Every task has the planned outcome, and no other task was ever created.
     assert {name for name, task in ended.items() if task.status.phase is not Phase.SUCCEEDED} == {"publish"}
     assert ended["publish"].status.phase is Phase.DENIED
     assert there.keys() == ended.keys() == {step.name for step in plan} | {"report"}
@@ -227,7 +228,7 @@ async def test_a_plan_is_carried_out_whatever_is_restarted(
         name: task.metadata.uid for name, task in ended.items()
     }
 
-    # The state is right.
+    # The state is correct.
     for index in SOURCES:
         kept = (folder / f"sources/{index}.txt").read_text()
         assert kept.split() == [str(number) for number in source.numbers(index)]
@@ -239,7 +240,8 @@ async def test_a_plan_is_carried_out_whatever_is_restarted(
         assert cache.get("total") == str(sum(amounts.values())).encode()
     assert (folder / "report").read_text() == said(ended["say"]) == f"total {sum(amounts.values())}\n"
 
-    # Nothing ran twice, but for the three that were to be tried again: as the tasks tell, the audit trail, the source.
+    # Nothing ran twice except for the three tasks that were to be retried, according to the tasks, the audit trail and
+    # the source.
     tried = {name: [attempt.reason for attempt in task.status.attempts] for name, task in ended.items()}
     again = {name: reasons for name, reasons in tried.items() if len(reasons) != 1}
     assert again == {
@@ -255,7 +257,7 @@ async def test_a_plan_is_carried_out_whatever_is_restarted(
 
 
 async def _runs(client: RemitClient, name: str) -> None:
-    """Until the task `name` is there and has started."""
+    """Waits until the task `name` exists and has started."""
     async for change in client.watch():
         if change.task.metadata.name == name and change.task.status.attempts:
             return

@@ -1,4 +1,4 @@
-"""A release on Docker through a whole operator: what it is configured with, what fails it, what is left of it."""
+"""Tests releases on Docker through a whole operator: configuration, failures, and what remains."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_from_the_first_release_to_the_end(world: World, shop: Shop) -> No
     async with world.operator():
         await shop.create("v1")
         await shop.live("v1")
-        # A changed Secret is a new revision, and the way back restores its values.
+        # A changed Secret makes a new revision, and a rollback restores its values.
         await world.kube.patch(SECRETS, "default", "s", {"stringData": {"token": "canary-two"}})
         await shop.until(lambda status: status.get("activeRevision") == 2)
         await shop.tidy()
@@ -51,7 +51,7 @@ async def test_from_the_first_release_to_the_end(world: World, shop: Shop) -> No
         await shop.until(lambda status: status.get("activeRevision") == 1 and status.get("pinnedRevision") == 1)
         read = ("exec", "remit_default_shop_blue_0", *read[2:])
         assert docker(*read).stdout == b"canary-one\n"
-        # An image that is nowhere fails at once; one that no policy allows waits for a policy.
+        # An image that does not exist fails immediately; one that no policy allows waits for a policy.
         none = {"image": "remit-test-none:v1", "pullPolicy": "Never"}
         await shop.change("v2", artifact=none)
         status = await shop.until(lambda status: status["history"][0]["outcome"] == "Failed")

@@ -1,4 +1,4 @@
-"""Tasks with `backend: docker`, through a whole operator and a real Docker engine."""
+"""Tests tasks with `backend: docker`, through a whole operator and a real Docker engine."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ async def in_container(world: World, image: str, script: str, **spec: Any) -> st
 
 
 async def containers(world: World, *uids: str, host: str = SHARED) -> list[str]:
-    """Names of those in which attempts of this test's tasks run, or of these. Other tests use the engine too."""
+    """Returns the names of the containers of attempts of this test's tasks, or of these uids. Other tests use the
+    engine too."""
     uids = uids or tuple(task["metadata"]["uid"] for task in await world.kube.list(TASKS, "default"))
     found = docker("ps", "-a", "--filter", "label=remit.dev/attempt", "--format", "{{.Names}}", host=host)
     return [name for name in found.stdout.decode().split() if any(uid in name for uid in uids)]
@@ -104,7 +105,8 @@ async def test_what_is_refused(docked: World, image: str, spec: dict[str, Any], 
 
 @pytest.mark.no_cover
 async def test_memory_and_time_are_told_apart(docked: World, image: str) -> None:
-    """The container outlives the kill: the engine may not hear of one that ends it. See docs/backends.md."""
+    """The container continues after the OOM kill, because the engine may miss a kill that ends the container. See
+    docs/backends.md."""
     async with docked.operator():
         hungry = await in_container(docked, image, "tail /dev/zero; sleep 1; exit 137", resources={"memory": "16Mi"})
         slow = await in_container(docked, image, "echo begun; sleep 600", timeoutSeconds=1)
@@ -126,7 +128,7 @@ async def test_cancelled(docked: World, image: str) -> None:
 
 @pytest.mark.no_cover
 async def test_a_new_operator_takes_up_what_runs(docked: World, image: str, tmp_path: Path) -> None:
-    """One run, all of its output, its exit code: as if no operator had gone."""
+    """There is one run with all of its output and its exit code, as without a change of the operator."""
     async with docked.operator() as operator:
         name = await in_container(
             docked, image, "echo begun; while ! test -e /workspace/go; do sleep 0.1; done; exit 5"
@@ -148,7 +150,7 @@ async def test_a_new_operator_takes_up_what_runs(docked: World, image: str, tmp_
 @pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.no_cover
 async def test_what_has_an_earlier_value_of_a_secret_is_not_taken_up(docked: World, image: str, raw: bool) -> None:
-    """The operator that takes it up could not redact that value."""
+    """The operator that would adopt it could not redact that value."""
     await docked.policy(
         "sh",
         environment={"allow": ["TOKEN"]},
@@ -174,7 +176,8 @@ async def test_what_has_an_earlier_value_of_a_secret_is_not_taken_up(docked: Wor
 
 
 async def test_a_restricted_network_outlives_an_operator(docked: World, image: str) -> None:
-    """It leads to what the policy lists. What two operators let through is one account, in status and audit trail."""
+    """The network allows the hosts that the policy lists. The traffic of two operators is one count in status and audit
+    trail."""
     async with web_server() as port:
         rule = {"hosts": ["localhost"], "ports": [port], "addresses": ["127.0.0.0/8", "::1/128"]}
         await docked.policy(
@@ -228,7 +231,7 @@ async def test_a_task_deleted_while_no_operator_was_there_leaves_no_container(do
 @pytest.mark.parametrize("network", ["none", "restricted"])
 @pytest.mark.no_cover
 async def test_an_engine_that_is_restarted_in_mid_run(docked: World, network: str) -> None:
-    """What it takes down with it is no failure of the command, and is tried again."""
+    """Containers that the restart ends are not a failure of the command, and the task is retried."""
     needs_docker()
     await docked.policy("sh", backends=["docker"], images={"allow": ["remit-test:*"]}, networks=["none", "restricted"])
     with own_engine() as engine:
@@ -279,7 +282,7 @@ async def _until_it_says(operator: Any, uid: str, word: bytes) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
 async def test_what_a_task_makes_is_kept_and_mounted_by_the_next(docked: World, image: str) -> None:
-    """Also by an operator that was stopped while the first one ran."""
+    """This includes an operator that was stopped while the first task ran."""
     await docked.policy(
         "sh",
         backends=["docker"],
@@ -326,7 +329,7 @@ async def test_what_a_task_makes_is_kept_and_mounted_by_the_next(docked: World, 
 
 @pytest.mark.no_cover
 async def test_operators_that_are_killed_while_they_collect_lose_nothing(docked: World, image: str) -> None:
-    """One after the other, each a bit later, until what was left is on record."""
+    """Successive operators are killed, each a bit later, until the artifacts are recorded."""
     await docked.policy("sh", backends=["docker"], images={"allow": ["remit-test:*"]}, volumes={"artifacts": {}})
     keeps: dict[str, Any] = {
         "artifacts": [{"name": "all", "path": "/workspace/f*"}],
@@ -354,7 +357,7 @@ async def test_operators_that_are_killed_while_they_collect_lose_nothing(docked:
 
 @pytest.mark.no_cover
 async def test_what_an_operator_has_removed_before_it_was_killed_has_left_nothing(docked: World, image: str) -> None:
-    """There is a record of its artifacts, and none of its end."""
+    """Artifacts are recorded, but not the end of the attempt."""
     await docked.policy("sh", backends=["docker"], images={"allow": ["remit-test:*"]}, volumes={"artifacts": {}})
     name = await in_container(docked, image, "echo x > x", artifacts=[{"name": "all", "path": "x"}])
     async with mortals(docked.control_plane.kubeconfig, docked.settings.state_dir) as operators:
@@ -368,7 +371,8 @@ async def test_what_an_operator_has_removed_before_it_was_killed_has_left_nothin
 
 @pytest.mark.no_cover
 async def test_standard_input_from_a_file_of_the_host(docked: World, image: str, tmp_path: Path) -> None:
-    """By the operator's own wiring: nothing of the host is mounted for it, and the operator's state stays closed."""
+    """Uses the operator's own configuration: nothing of the host is mounted for it, and the operator's state cannot be
+    accessed."""
     dump = tmp_path.resolve() / "dump.sql"
     dump.write_text("of the host\n")
     state = docked.settings.state_dir.resolve()

@@ -1,4 +1,4 @@
-"""`network: restricted` from a task to a server on this machine, under policies, as users see it."""
+"""Tests `network: restricted` from a task to a server on this machine, under policies."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ print(urllib.request.urlopen(sys.argv[1], timeout=20, context=trust).read().deco
 
 @dataclass
 class Server:
-    """Answers on a loopback address of the host, which only a policy that names it lets through."""
+    """Listens on a loopback address of the host, which only a policy that lists it allows."""
 
     ca: str
     http: int
@@ -60,7 +60,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
 
 
 def certificate(path: Path) -> str:
-    """A certificate for `HOST`, with its key in `path`; itself as PEM."""
+    """Creates a certificate for `HOST` with its key in `path`, and returns the certificate as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
     now = datetime.datetime.now(datetime.UTC)
@@ -127,7 +127,7 @@ async def test_what_no_rule_lists_fails_and_status_says_what_would_help(world: W
     wanted = f"port {server.http} of {HOST} is not in spec.egress.allow[0].ports of policy default/{name}"
     assert network["lastDenied"] == wanted
     assert status["message"].endswith(f"a refused connection: {wanted}")
-    assert wanted[:60] in status["output"]["stderrTail"]  # the program was told as well
+    assert wanted[:60] in status["output"]["stderrTail"]  # the program got the message as well
 
 
 async def test_a_ceiling_has_a_say(world: World, server: Server) -> None:

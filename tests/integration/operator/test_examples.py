@@ -1,4 +1,4 @@
-"""Every example in manifests/examples, applied as it stands: it ends as its first lines promise."""
+"""Applies every example in manifests/examples unchanged, and tests that it ends as its first lines say."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def printed(status: Status) -> str:
 
 
 def rows(status: Status) -> list[Any]:
-    """What each SQL statement gave."""
+    """Returns the result of each SQL statement."""
     return [json.loads(line)["rows"] for line in printed(status).splitlines()]
 
 
 def results(status: Status) -> list[Any]:
-    """What each Redis command gave."""
+    """Returns the result of each Redis command."""
     return [json.loads(line)["reply"] for line in printed(status).splitlines()]
 
 
@@ -64,7 +64,7 @@ def counts_in_a_container(status: Status) -> bool:
 
 
 def paths(status: Status) -> set[str]:
-    """The names of the files of which a file operation gave a line."""
+    """Returns the names of the files for which a file operation printed a line."""
     return {Path(json.loads(line)["path"]).name for line in printed(status).splitlines()}
 
 
@@ -79,7 +79,7 @@ def report_is_copied(world: World, folder: Path) -> None:
 
 
 def answer_of(folder: Path, database: str, question: str) -> str:
-    """What the stage's PostgreSQL server says."""
+    """Returns the result of a query from the stage's PostgreSQL server."""
     port = (folder / "data" / "postmaster.pid").read_text().splitlines()[3]
     return stages.ask_postgres(f"postgresql://admin:canary-password@127.0.0.1:{port}/", database, question)
 
@@ -102,18 +102,18 @@ def old_logs_are_gone(world: World, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Promise:
-    """How each task of an example ends, and where the example is tried."""
+    """How each task of an example ends, and on which stage it is tested."""
 
     endings: Mapping[str, Ending]
     stage: stages.Stage = stages.as_it_stands
     scheduled: Mapping[str, Ending] = field(default_factory=dict)
     """How a run of each scheduled task ends."""
     releases: Mapping[str, Ending] = field(default_factory=dict)
-    """What each Deployment is once it is healthy."""
+    """The state of each Deployment once it is healthy."""
     by_hand: Mapping[str, str] = field(default_factory=dict)
-    """Names of runs that somebody starts by hand, by their schedules."""
+    """Names of runs that are started manually, by their schedules."""
     afterwards: Callable[[World, Path], None] = lambda world, folder: None
-    """What else there is in the end, in the stage's folder and elsewhere."""
+    """Checks the final state in the stage's folder and elsewhere."""
 
     @property
     def names(self) -> set[str]:
@@ -219,12 +219,13 @@ PROMISES: dict[str, Promise] = {
 
 
 def examples() -> list[str]:
-    """All but policies to start from, which have no task, and what goes live in a cluster, which is tried on one."""
+    """Returns all examples except for starter policies, which have no task, and releases to a cluster, which are tested
+    on one."""
     found = sorted(path.stem for path in EXAMPLES.glob("*.yaml") if not path.stem.startswith("00-"))
     return [name for name in found if not name.endswith("-kubernetes")]
 
 
-@pytest.mark.timeout(600)  # for the one that waits for the Docker engine
+@pytest.mark.timeout(600)  # for the example that waits for the Docker engine
 @pytest.mark.parametrize("name", examples())
 async def test_an_example_ends_as_it_promises(world: World, tmp_path: Path, name: str) -> None:
     assert name in PROMISES, f"say in PROMISES how the tasks of {name}.yaml end"
@@ -263,7 +264,7 @@ async def test_an_example_ends_as_it_promises(world: World, tmp_path: Path, name
 
 @pytest.fixture
 def python() -> Iterator[str]:
-    """An image with Python."""
+    """Provides an image with Python."""
     needs_docker()
     name = f"remit-test-{uuid.uuid4().hex}:python"
     made = docker("import", "-", name, input=pythonimage.tree())
@@ -273,7 +274,8 @@ def python() -> Iterator[str]:
 
 
 async def test_an_example_with_files_in_a_container(world: World, tmp_path: Path, python: str) -> None:
-    """The report, with a file of the host and an artifact. An operator that is no root mounts nothing for an engine."""
+    """Tests the report with a file of the host and an artifact. An operator that is not root cannot mount files for an
+    engine."""
     promise, text = PROMISES["22-report"], (EXAMPLES / "22-report.yaml").read_text()
     (tmp_path / "stage").mkdir()
     async with promise.stage(tmp_path / "stage") as changes, world.operator():
@@ -293,7 +295,7 @@ async def test_an_example_with_files_in_a_container(world: World, tmp_path: Path
 
 
 async def run_by_hand(world: World, schedule: str, name: str) -> None:
-    """As `remit run --from-schedule SCHEDULE --name NAME` does."""
+    """Starts a run like `remit run --from-schedule SCHEDULE --name NAME`."""
     run = child(await world.get(schedule), None)
     await world.kube.create(TASKS, "default", {**run, "metadata": {**run["metadata"], "name": name}})
 
@@ -329,7 +331,7 @@ def test_a_policy_test_among_the_examples_holds(path: Path) -> None:
 
 
 async def test_the_starter_policy_lets_a_task_run(world: World) -> None:
-    """It may require nothing that an ordinary host does not give."""
+    """The policy must not require anything that an ordinary host lacks."""
     async with world.operator():
         policy = yaml.safe_load((EXAMPLES / "00-starter-policy.yaml").read_text())
         await world.kube.create(POLICIES, "default", policy)

@@ -1,4 +1,4 @@
-"""File operations as tasks: under policy, with output, retries and an audit record."""
+"""Tests file operations as tasks: under policies, with output, retries and an audit record."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_a_file_is_written_from_a_secret_and_read_redacted(world: World, f
 
 
 async def test_files_that_are_slow_to_come_hold_up_nobody(world: World, folder: Path) -> None:
-    """As many as an operator runs at once: each of them waits in a thread."""
+    """There are as many as an operator runs at once, and each waits in a thread."""
     asked, answer_now = 0, asyncio.Event()
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:

@@ -1,4 +1,4 @@
-"""The informer on a server that forgets, deletes and replaces behind its back."""
+"""Tests the informer with a server that forgets, deletes and replaces objects while no watch is open."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def told(change: Change | None) -> tuple[str, str, Any]:
 
 
 async def test_what_happened_while_no_watch_was_open_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An expired version: the server does not tell what was deleted; the new list does, by what it lacks."""
+    """The version has expired: the server does not report what was deleted, but it is missing in the new list."""
     for name in ("kept", "gone", "replaced", "changed"):
         await make(world, name)
     watch, gap = world.kube.watch, asyncio.Event()

@@ -1,4 +1,4 @@
-"""Tasks as Jobs of a real Kubernetes, through a whole operator."""
+"""Tests tasks as Jobs of a real Kubernetes cluster, through a whole operator."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from support import pauses
 
 from .conftest import PATIENCE, truth
 
-pytestmark = pytest.mark.timeout(300)  # longer than what it waits for, whose end says why
+pytestmark = pytest.mark.timeout(300)  # longer than the awaits, whose timeouts give a reason
 VOLUMES = Resource("", "v1", "persistentvolumes", namespaced=False)
 SECRET = "s3cret-of-jobs"
 EXAMPLES = Path(__file__).parents[3] / "manifests" / "examples"
@@ -73,7 +73,7 @@ KINDS = {
 
 
 class Cluster:
-    """A namespace of a cluster, and operators that come and go."""
+    """A namespace of a cluster, and operators that tests start and stop."""
 
     def __init__(self, kube: Kube, settings: Settings) -> None:
         self.kube, self.settings, self.namespace = kube, settings, settings.namespaces[0]
@@ -108,7 +108,7 @@ class Cluster:
         return await self.until(name, lambda status: truth(status, "Finished") == "True")
 
     async def running(self, name: str) -> Object:
-        """The pod of a task, once its container runs."""
+        """Waits until the container of a task runs, and returns its pod."""
         status = await self.until(name, lambda status: status.get("phase") == "Running")
         label = f"remit.dev/attempt={status['attempts'][-1]['id']}"
         pause = pauses()
@@ -120,7 +120,7 @@ class Cluster:
                 await asyncio.sleep(next(pause))
 
     async def left(self, resource: Any, name: str) -> bool:
-        """Whether an object of the namespace is there."""
+        """Returns whether an object of the namespace exists."""
         try:
             await self.kube.get(resource, self.namespace, name)
         except ApiError as error:
@@ -176,7 +176,7 @@ async def test_what_does_not_come_about_is_told_with_its_reason(cluster: Cluster
     spec["containers"][0]["securityContext"] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     await cluster.create(PODS, "Pod", "nowhere", {"spec": spec})
     pause = pauses()
-    async with asyncio.timeout(PATIENCE):  # until the kubelet's next report has the image, which was loaded just now
+    async with asyncio.timeout(PATIENCE):  # until the kubelet's next report lists the image, which was just loaded
         while clusters.BUSYBOX not in await asyncio.to_thread(clusters.state, cluster.namespace):
             await asyncio.sleep(next(pause))
     with pytest.raises(pytest.fail.Exception) as failed:
@@ -190,7 +190,7 @@ async def test_what_does_not_come_about_is_told_with_its_reason(cluster: Cluster
 
 
 async def test_what_says_nothing_of_where_runs_as_a_job(cluster: Cluster) -> None:
-    """In a namespace of the restricted Pod Security Standard."""
+    """The namespace enforces the restricted Pod Security Standard."""
     await cluster.create(SECRETS, "Secret", "s", {"stringData": {"key": SECRET}})
     async with cluster.operator():
         name = await cluster.sh(
@@ -211,12 +211,12 @@ async def test_what_says_nothing_of_where_runs_as_a_job(cluster: Cluster) -> Non
         assert SECRET not in json.dumps(pod)
         assert await cluster.left(NETWORK_POLICIES, "remit-network-none")
         job = f"remit-{status['attempts'][0]['id']}"
-        await cluster.gone(JOBS, job)  # status tells how it ended
+        await cluster.gone(JOBS, job)  # status has the outcome
         await cluster.gone(SECRETS, job)
 
 
 async def _seen(cluster: Cluster, name: str) -> Object:
-    """The pod of a task as soon as there is one."""
+    """Waits until a task has a pod, and returns it."""
     status = await cluster.until(name, lambda status: status.get("attempts"))
     label = f"remit.dev/attempt={status['attempts'][-1]['id']}"
     async with clusters.in_time(PATIENCE, cluster.namespace, lambda: f"there is no pod with {label}"):
@@ -242,7 +242,7 @@ async def test_time_and_memory_are_held_and_a_cancel_ends_all(cluster: Cluster) 
 
 
 async def test_an_operator_that_comes_back_finds_it_all(cluster: Cluster) -> None:
-    """One run goes on, another one ends, while no operator is there."""
+    """While no operator runs, one run continues and another one ends."""
     async with cluster.operator():
         going = await cluster.sh("echo one; until [ -e /tmp/go ]; do sleep 0.1; done; echo two; exit 5")
         over = await cluster.sh("echo done")
@@ -259,7 +259,8 @@ async def test_an_operator_that_comes_back_finds_it_all(cluster: Cluster) -> Non
 
 @pytest.mark.parametrize("changed", [False, True])
 async def test_one_whose_disk_was_lost_finds_it_too(cluster: Cluster, tmp_path: Path, changed: bool) -> None:
-    """As a pod's disk is. What was given another value of a Secret is ended: nobody could redact it."""
+    """A pod's disk is lost like this. A run with another value of a Secret is ended, because the operator could not
+    redact that value."""
     await cluster.create(SECRETS, "Secret", "s", {"stringData": {"key": SECRET}})
     async with cluster.operator():
         name = await cluster.sh(
@@ -330,7 +331,7 @@ async def test_what_cannot_start_says_why(cluster: Cluster) -> None:
 
 
 async def _without_a_runtime(cluster: Cluster) -> str:
-    """The message of a task whose pod gets no sandbox, of which only an Event tells."""
+    """Returns the message of a task whose pod gets no sandbox, which only an Event reports."""
     name, path = cluster.namespace, "/apis/node.k8s.io/v1/runtimeclasses"
     made = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": name}, "handler": "missing"}
     await cluster.kube.request("POST", path, body=made)
@@ -386,7 +387,7 @@ async def test_a_workspace_is_there_for_the_next_task(cluster: Cluster) -> None:
 async def test_one_task_at_a_time_writes_to_a_workspace_also_after_a_restart(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And the operator removes it when its time to live is over."""
+    """The operator also removes the workspace when its time to live is over."""
     monkeypatch.setattr(waiting, "QUEUED_IS_WORTH_A_WRITE", 0.2)
     rules = {"volumes": {"workspaces": [{"names": ["*"], "maxSize": "16Mi"}]}}
     await cluster.kube.patch(POLICIES, cluster.namespace, "sh", {"spec": rules})
@@ -414,7 +415,7 @@ async def test_one_task_at_a_time_writes_to_a_workspace_also_after_a_restart(
 
 @contextlib.contextmanager
 def _disk(cluster: Cluster) -> Iterator[Object]:
-    """A volume on this machine, which is the node, too."""
+    """Provides a volume on this machine, which is also the node."""
     with tempfile.TemporaryDirectory(prefix="remit-volume-") as folder:
         Path(folder).chmod(0o777)
         yield {
@@ -447,7 +448,7 @@ async def test_an_example_that_a_job_cannot_be_says_why(cluster: Cluster, exampl
 
 
 async def _applied(cluster: Cluster, example: str) -> list[str]:
-    """The names of its tasks."""
+    """Applies an example and returns the names of its tasks."""
     tasks = []
     (path,) = EXAMPLES.glob(f"{example}-*.yaml")
     for each in filter(None, yaml.safe_load_all(path.read_text())):
@@ -466,7 +467,7 @@ async def test_where_networks_are_not_held_none_is_refused(cluster: Cluster) -> 
     async with cluster.operator(accept_unenforced_network=False):
         none, host = await cluster.sh("true"), await cluster.sh("true", network="host")
         status = await cluster.finished(none)
-        if status["phase"] != "Succeeded":  # as on a node whose network enforces nothing
+        if status["phase"] != "Succeeded":  # the network of the node does not enforce NetworkPolicies
             assert status["attempts"][-1]["reason"] == "SandboxUnavailable"
             assert "a pod that a NetworkPolicy allows no connection could connect" in status["message"]
         else:
@@ -475,7 +476,7 @@ async def test_where_networks_are_not_held_none_is_refused(cluster: Cluster) -> 
 
 
 async def test_what_strangers_put_in_the_way_is_not_what_runs(cluster: Cluster) -> None:
-    """The operator's own objects have names that anybody can guess."""
+    """The names of the operator's own objects can be guessed by any user."""
     name = Launcher.load(cluster.settings.launchers).name
     evil = {"immutable": True, "stringData": {"launch": "#!/bin/sh\necho evil"}}
     await cluster.create(SECRETS, "Secret", name, evil)
@@ -501,8 +502,8 @@ async def test_what_strangers_put_in_the_way_is_not_what_runs(cluster: Cluster) 
 async def test_a_job_that_a_stranger_put_in_the_place_of_ours_is_not_it(
     cluster: Cluster, tmp_path: Path, known: bool
 ) -> None:
-    """While no operator is there, whose records are lost then. It runs what ours ran, with a network where nobody knows
-    which Job ours was."""
+    """The Job is replaced while no operator runs, and the operator's records are lost. The replacement runs the same
+    program, with a network if the uid of the original Job is not known."""
     async with cluster.operator():
         name = await cluster.sh("sleep 600", retry={"onInterruption": "Fail"})
         await cluster.running(name)
@@ -528,7 +529,7 @@ async def test_a_job_that_a_stranger_put_in_the_place_of_ours_is_not_it(
 
 
 def _copy(job: Object) -> Object:
-    """What somebody who has read a Job can make again, but its uid."""
+    """Returns a copy of a Job that any reader of it could create again, without its uid."""
     metadata = {key: job["metadata"][key] for key in ("name", "labels", "annotations", "ownerReferences")}
     spec = {key: value for key, value in job["spec"].items() if key not in ("selector", "template")}
     template = job["spec"]["template"]
@@ -539,7 +540,7 @@ def _copy(job: Object) -> Object:
 
 
 async def test_a_job_that_a_stranger_copied_for_the_next_attempt_is_not_it(cluster: Cluster) -> None:
-    """It runs what that would run."""
+    """The copy runs what the next attempt would run."""
     retry = {"maxRetries": 1, "backoff": {"initialSeconds": 10, "jitter": 0}}
     async with cluster.operator():
         name = await cluster.sh("until [ -e /tmp/go ]; do sleep 0.1; done; exit 1", retry=retry)
@@ -626,7 +627,7 @@ async def test_files_are_kept_byte_for_byte(cluster: Cluster) -> None:
 
 
 def _content(operator: Operator, cluster: Cluster, task: str, name: str) -> dict[str, bytes]:
-    """The files of an artifact."""
+    """Returns the files of an artifact."""
     assert operator.runner.folders is not None
     store, files = operator.runner.folders.artifacts, {}
     artifact = store.find(cluster.namespace, task, name)
@@ -651,7 +652,7 @@ async def test_a_large_file_arrives_whole(cluster: Cluster, mebibytes: int) -> N
 
 
 async def test_an_operator_that_comes_back_collects(cluster: Cluster) -> None:
-    """The one before went while files were told."""
+    """The previous operator stopped while files were transferred."""
     await cluster.kube.patch(POLICIES, cluster.namespace, "sh", {"spec": ARTIFACTS})
     async with cluster.operator():
         wanted = [{"name": "f", "path": "f"}]
@@ -664,14 +665,14 @@ async def test_an_operator_that_comes_back_collects(cluster: Cluster) -> None:
         if status["phase"] == "Succeeded":
             content = _content(operator, cluster, name, "f")["f"]
             assert status["output"]["stdoutTail"] == f"{hashlib.sha256(content).hexdigest()}  f\n"
-        else:  # the node had rotated too much of it away
+        else:  # the node had already rotated too much of it away
             assert status["attempts"][0]["reason"] == "ArtifactUnreadable"
             assert "did not arrive" in status["message"]
             assert _content(operator, cluster, name, "f") == {}
 
 
 async def _tells_files(cluster: Cluster, pod: Object) -> None:
-    """Until the launcher is about it."""
+    """Waits until the launcher transfers files."""
     where = PODS.path(cluster.namespace, pod["metadata"]["name"], "log")
     said = bytearray()
     async with clusters.in_time(PATIENCE, cluster.namespace, lambda: f"no files were told: {said[-2000:]!r}"):

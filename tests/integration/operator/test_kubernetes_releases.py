@@ -1,4 +1,4 @@
-"""Releases on a real Kubernetes, through a whole operator."""
+"""Tests releases on a real Kubernetes cluster, through a whole operator."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from support import repetitions
 
 from .conftest import truth
 
-pytestmark = pytest.mark.timeout(300)  # longer than what it waits for, whose end says why
+pytestmark = pytest.mark.timeout(300)  # longer than the awaits, whose timeouts give a reason
 PATIENCE = 90
 SWITCHES = repetitions(3, soak=20)
 ROLLBACKS = repetitions(3, soak=5)
@@ -42,10 +42,10 @@ MANIFESTS = Path(__file__).parents[3] / "manifests"
 
 
 class Shop:
-    """The Deployment `shop` in a namespace of its own, and a client of its Service."""
+    """The Deployment `shop` in a separate namespace, and a client of its Service."""
 
     def __init__(self, kube: Kube, account: Access, settings: Settings, image: str) -> None:
-        """`account` is who the operator is."""
+        """`account` is the operator's account."""
         self.kube, self.account, self.settings, self.image = kube, account, settings, image
         self.namespace = settings.namespaces[0]
 
@@ -55,7 +55,7 @@ class Shop:
             yield operator
 
     def kubeconfig(self, folder: Path) -> Path:
-        """What the operator logs in with, as a file."""
+        """Writes the operator's credentials as a kubeconfig file."""
         file, account = folder / "kubeconfig", self.account
         cluster = {"server": account.server, "certificate-authority": account.ca_file}
         user = {"token": str(account.token).removeprefix("Bearer ")}
@@ -108,7 +108,7 @@ class Shop:
         return status
 
     async def live(self, revision: int) -> dict[str, Any]:
-        """Until this revision is what is live and nothing more goes on."""
+        """Waits until this revision is live and nothing is in progress."""
         return await self.until(
             lambda status: (
                 status.get("activeRevision") == revision
@@ -121,7 +121,7 @@ class Shop:
         return (await self.kube.get(DEPLOYMENTS, self.namespace, "shop")).get("status") or {}
 
     async def endpoints(self) -> Counter[str]:
-        """How many pods of each version the Service leads to."""
+        """Counts the pods of each version behind the Service."""
         slices = await self.kube.list(ENDPOINTS, self.namespace, label_selector="kubernetes.io/service-name=shop")
         names = {each["targetRef"]["name"] for one in slices for each in one.get("endpoints") or ()}
         pods = await self.kube.list(PODS, self.namespace)
@@ -129,13 +129,13 @@ class Shop:
         return Counter(f"v{each['remit.dev/revision']}" for each in labels)
 
     async def promoted(self, revision: int) -> dict[str, Any]:
-        """Until requests go to this revision, and its release is over."""
+        """Waits until requests go to this revision and its release has ended."""
         return await self.until(
             lambda status: status.get("activeRevision") == revision and truth(status, "Reconciling") == "False"
         )
 
     async def answer(self, service: str = "shop") -> str:
-        """What a client hears, by the Service's address."""
+        """Returns the response at the Service's address."""
         found = await self.kube.get(SERVICES, self.namespace, service)
         reader, writer = await asyncio.open_connection(found["spec"]["clusterIP"], 80)
         writer.write(b"GET / HTTP/1.0\r\n\r\n")
@@ -145,7 +145,7 @@ class Shop:
 
     async def eventually(self, version: str, service: str = "shop") -> None:
         async with clusters.in_time(PATIENCE, self.namespace, lambda: f"{service} never answered {version}"):
-            while True:  # the nodes hear of a change a moment later
+            while True:  # nodes apply a change with a delay
                 with contextlib.suppress(OSError, ApiError):
                     if await self.answer(service) == version:
                         return
@@ -153,7 +153,7 @@ class Shop:
 
 
 async def _account(kube: Kube, namespace: str) -> Access:
-    """The operator may do what the manifests give it, and nothing else."""
+    """Creates an account with the permissions that the manifests give the operator, and no others."""
     rules = [
         rule
         for file in ("namespace-install/operator.yaml", "kubernetes-releases/role.yaml")
@@ -222,7 +222,7 @@ async def _served(kube: Kube, namespace: str) -> None:
 
 
 async def _unfinish(kube: Kube, namespace: str) -> None:
-    """No operator is left to let the Deployment go."""
+    """Removes finalizers, because no operator is left to do it."""
     for each in await kube.list(DEPLOYMENTS, namespace):
         await kube.patch(DEPLOYMENTS, namespace, each["metadata"]["name"], {"metadata": {"finalizers": []}})
 
@@ -246,7 +246,7 @@ async def test_blue_green_and_back(shop: Shop) -> None:
         await shop.ask("rollback")
         status = await shop.until(lambda status: status.get("activeRevision") == 1)
         await shop.eventually("v1")
-        # Within the delay a rollback is a switch: no pod is new.
+        # Within the delay a rollback only switches requests: no pod is new.
         assert {each["metadata"]["uid"] for each in await shop.kube.list(PODS, shop.namespace)} == pods
         assert status["phase"]
 
@@ -254,7 +254,8 @@ async def test_blue_green_and_back(shop: Shop) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 async def test_no_request_on_a_new_connection_is_lost_in_switches_and_rollbacks(shop: Shop) -> None:
-    """Kept connections stay with their pod, so they may break when it goes; how often is printed, and not a promise."""
+    """Kept connections stay with their pod, so they may break when it ends. Their number is printed and not
+    asserted."""
     strategy = {"blueGreen": {"scaleDownDelaySeconds": 600}}
     async with shop.operator():
         await shop.create("v1", replicas=1, strategy=strategy)
@@ -280,7 +281,7 @@ async def test_no_request_on_a_new_connection_is_lost_in_switches_and_rollbacks(
 
 
 def _overlaps(answers: list[Answer]) -> list[float]:
-    """For how many seconds two versions answered, at each turn from one to the next; in order of length."""
+    """Returns for how many seconds two versions answered at each change of version, sorted."""
     first: dict[str, float] = {}
     last: dict[str, float] = {}
     for answer in answers:
@@ -303,7 +304,7 @@ async def test_what_fails_before_the_switch_leaves_the_old_one_serving(shop: Sho
                 await shop.live(1)
             known = len((await shop.status())["history"])
             await shop.change("v2", progressDeadlineSeconds=600, **failing)
-            if patient:  # it would go on until its deadline, and a sooner one releases nothing
+            if patient:  # it would continue until its deadline; an earlier deadline does not start a new release
                 await shop.until(lambda status, reason=reason: reason in str(status.get("conditions")))
                 sooner = {"spec": {"progressDeadlineSeconds": 1}}
                 await shop.kube.patch(DEPLOYMENTS, shop.namespace, "shop", sooner)
@@ -332,7 +333,7 @@ async def test_a_changed_secret_is_a_revision_and_a_rollback_brings_the_old_one_
         await shop.kube.patch(SECRETS, shop.namespace, "greeting", secret(" canary-two"))
         await shop.live(2)
         await shop.eventually("v1 canary-two")
-    # Another operator, with another disk: all that a rollback needs is in the cluster.
+    # Another operator has another disk: everything that a rollback needs is in the cluster.
     shop.settings = replace(shop.settings, state_dir=shop.settings.state_dir / "another")
     async with shop.operator():
         await shop.ask("rollback")
@@ -344,9 +345,9 @@ async def test_a_changed_secret_is_a_revision_and_a_rollback_brings_the_old_one_
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.soak  # on processes it is always tried
+@pytest.mark.soak  # the test always runs for the process target
 async def test_while_the_operator_is_killed_at_every_stage(shop: Shop, tmp_path: Path) -> None:
-    """Forward to what is good, and back from what is not; no request on a new connection is lost."""
+    """A good version is released, and a faulty one is rolled back; no request on a new connection is lost."""
     await shop.kube.patch(POLICIES, shop.namespace, "shop", {"spec": HOOKS})
 
     async def settled() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""An operator alone with its lease, two that share a volume, and what one does about the work of a leader before."""
+"""Tests a single operator with its lease, two operators that share a volume, and work that an earlier leader left."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def beating(world: World, seen: Witness) -> str:
 
 
 async def readiness(operator: Leader) -> tuple[int, int, str]:
-    """The codes of /healthz and /readyz, and what the metrics say of who leads."""
+    """Returns the status codes of /healthz and /readyz, and the leader metric."""
     address = f"http://127.0.0.1:{operator.metrics_port}"
     async with aiohttp.ClientSession() as session:
         codes = []
@@ -53,8 +53,8 @@ async def test_a_sole_replica_works_on_while_the_api_server_is_away(world: World
 
 @pytest.mark.slow
 async def test_two_on_one_volume(world: World, tmp_path: Path) -> None:
-    """The second one waits, and is ready. The first one, killed, takes up its own lease at once. Once it has stopped,
-    the second one works with the files of both."""
+    """The second operator waits and is ready. The first one, after a kill, acquires its own lease again immediately.
+    Once it has stopped, the second one works with the files of both."""
     long = {"lease_duration": 3600, "renew_deadline": 1800, "kill_grace": 0.1, "state_dir": tmp_path / "shared"}
     kubeconfig = world.control_plane.kubeconfig
     await world.lease()
@@ -75,7 +75,7 @@ async def test_two_on_one_volume(world: World, tmp_path: Path) -> None:
 
 
 async def lost(world: World, holder: str, transitions: int) -> str:
-    """A task that was started when the Lease had had 4 transitions; now it has more, and nobody renews it."""
+    """Creates a task that was started when the Lease had 4 transitions. Now it has more, and no operator renews it."""
     name = await world.task("sh", "-c", "test $REMIT_ATTEMPT = 2", retry={"onInterruption": "Retry"})
     started = {"id": "another-1", "startedAt": "2026-01-01T00:00:00.000000Z", "leaseTransitions": 4}
     status = {"phase": "Running", "attemptCount": 1, "attempts": [{"number": 1, **started}]}
@@ -88,7 +88,7 @@ async def lost(world: World, holder: str, transitions: int) -> str:
 async def test_what_an_earlier_leader_may_have_running_is_waited_for(
     world: World, holder: str, transitions: int
 ) -> None:
-    """Also if a leader in between has released the lease. Meanwhile other tasks run."""
+    """This also applies if a leader in between has released the lease. Other tasks run meanwhile."""
     await world.policy("sh", "true")
     name = await lost(world, holder, transitions)
     async with world.operator(leader_election=True, retry_period=0.1, kill_grace=3600) as operator:
@@ -99,14 +99,15 @@ async def test_what_an_earlier_leader_may_have_running_is_waited_for(
         status = (await world.get(name))["status"]
         assert (status["phase"], status["attemptCount"]) == ("Running", 1)
         assert "finishedAt" not in status["attempts"][0]
-    async with world.operator() as operator:  # without leader election, nobody else is asked about
+    async with world.operator() as operator:  # without leader election, other operators are not considered
         status = await world.finished(name)
     assert [each["reason"] for each in status["attempts"]] == ["Interrupted", "Completed"]
     assert "leaseTransitions" not in status["attempts"][1]
 
 
 async def test_installations_with_leases_of_their_own_do_not_wait_for_each_other(world: World) -> None:
-    """The one of the other name has a holder for an hour. The audit trail's head is noted on the own one only."""
+    """The lease with the other name is held for an hour. The audit trail's head is recorded on the installation's own
+    lease only."""
     await world.lease("operator-of-another-installation")
     await world.lease(name="remit-b-operator")
     await world.policy("true")

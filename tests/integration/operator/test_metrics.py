@@ -1,4 +1,4 @@
-"""What a scrape of a whole Remit finds, after it has done what it can do."""
+"""Tests the metrics of a whole Remit after it has performed all kinds of work."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def samples(text: str) -> list[Sample]:
 
 
 def value(text: str, name: str, **labels: str) -> float:
-    """The sum of what matches; a label that is not named may be anything."""
+    """Returns the sum of matching series; labels that are not named may have any value."""
     return sum(s.value for s in samples(text) if s.name == name and labels.items() <= s.labels.items())
 
 
 def check_reference(text: str, families: list[metricspage.Family]) -> None:
-    """Names, types and labels of a scrape are those of the page, and nothing of the page is missing."""
+    """Asserts that names, types and labels of a scrape match the page, and that nothing of the page is missing."""
     found = {
         family.name + "_total" * (family.type == "counter"): family
         for family in text_string_to_metric_families(text)
@@ -70,7 +70,7 @@ def lint(text: str) -> None:
 
 
 async def scraped(operator: Operator, *conditions: Any) -> str:
-    """A scrape for which all conditions hold: status is written before it is counted."""
+    """Returns a scrape for which all conditions hold. It polls, because status is written before it is counted."""
     async with asyncio.timeout(60):
         while True:
             text = await operator_text(operator)
@@ -113,7 +113,7 @@ async def test_tasks_are_seen_in_a_scrape_that_the_page_and_promtool_know(world:
         assert (await operator_text(operator, "application/openmetrics-text; version=1.0.0")).endswith("# EOF\n")
         await world.kube.delete(TASKS, "default", names[0])
         await scraped(operator, lambda text: value(text, "remit_tasks", phase="Succeeded") == 0)
-    async with world.operator() as operator:  # it knows what there is, and has counted nothing yet
+    async with world.operator() as operator:  # the operator has listed the objects and counted nothing yet
         text = await operator_text(operator)
         assert value(text, "remit_tasks", phase="Denied") == 1
         assert value(text, "remit_tasks", phase="Failed") == 2, "one was interrupted"
@@ -124,7 +124,7 @@ async def test_releases_are_seen_in_a_scrape(world: World, shop: Shop) -> None: 
     async with world.operator() as operator:
         await shop.create("v1")
         await shop.live("v1")
-        await shop.change("v2")  # the first one switches nothing
+        await shop.change("v2")  # the first release has nothing to switch
         await shop.live("v2")
         await shop.change("v3", "sick", progressDeadlineSeconds=2)
         await shop.until(lambda status: truth(status, "Stalled") == "True")
@@ -155,7 +155,7 @@ async def test_a_deployment_that_policy_denies_is_counted_once(world: World) -> 
         await world.kube.create(DEPLOYMENTS, "default", body)
         await world.until("shop", lambda status: "polic" in status.get("message", ""), DEPLOYMENTS)
         looks = value(await operator_text(operator), "remit_reconcile_duration_seconds_count", kind="Deployment")
-        for number in range(3):  # each is a look
+        for number in range(3):  # each is one poll
             labels = {"metadata": {"labels": {"look": str(number)}}}
             await world.kube.patch(DEPLOYMENTS, "default", "shop", labels)
             looks += 1

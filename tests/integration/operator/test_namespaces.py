@@ -1,4 +1,4 @@
-"""Which namespaces an operator serves."""
+"""Tests which namespaces an operator serves."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The promise of every target: nobody's request is lost, on kept and on new connections, whatever becomes of a release
-and of the operator."""
+"""Tests for every target that no request is lost, on kept and new connections, whatever happens to a release and to the
+operator."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from .conftest import World
 SWITCHES = repetitions(3, soak=20)
 ROLLBACKS = repetitions(3, soak=5)
 BACK = (SWITCHES, SWITCHES + 1, SWITCHES - 1, SWITCHES + 1, SWITCHES - 1)[:ROLLBACKS]
-"""To which revisions; all but the third within the scale-down delay, and so a switch."""
+"""The revisions to roll back to. All but the third are within the scale-down delay, and so only switch requests."""
 
 RATE = repetitions(80, soak=600)
-"""Requests a second. They take more of the machine than what they go through."""
+"""Requests per second. They use more CPU than what they are sent through."""
 
 pytestmark = [pytest.mark.no_cover, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -38,7 +38,8 @@ async def shop(ground: Ground, world: World, tmp_path: Path) -> AsyncIterator[Sh
 
 @asynccontextmanager
 async def nobody_loses_a_request(shop: Shop, rate: int, *versions: str) -> AsyncIterator[None]:
-    """Half of the requests on connections that are kept; all are answered, all of these versions are seen, no other."""
+    """Sends half of the requests on kept connections. Asserts that all are answered, and that exactly these versions
+    answer."""
     async with AsyncExitStack() as stack:
         loads = [await stack.enter_async_context(load(shop.port, kind, rate // 2)) for kind in ("keep", "new")]
         yield
@@ -65,8 +66,8 @@ async def test_in_switches_and_rollbacks(world: World, shop: Shop) -> None:
 
 @pytest.mark.parametrize("ground", GROUNDS[: repetitions(1, soak=len(GROUNDS))], ids=lambda ground: ground.name)
 async def test_while_the_operator_is_killed_at_every_stage(world: World, shop: Shop) -> None:
-    """Forward to what is good, and back from what is not. The operator does the same on every target, so without
-    REMIT_SOAK=1 one of them is enough."""
+    """A good version is released, and a faulty one is rolled back. The operator does the same on every target, so one
+    target is enough without REMIT_SOAK=1."""
     body = {"apiVersion": "remit.dev/v1alpha1", "kind": "CommandPolicy", "metadata": {"name": "hooks"}, "spec": HOOKS}
     await world.kube.create(POLICIES, "default", body)
 

@@ -1,4 +1,4 @@
-"""Somebody is told of what an operator sees."""
+"""Tests that an operator sends notifications of what it observes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def test_a_task_that_fails(world: World, tmp_path: Path) -> None:
             await world.finished(await world.task("false"))
             await world.finished(await world.task("true", labels={"team": "shop"}))
             name = await world.task("false", labels={"team": "shop"})
-            await world.operator_has(lambda: delivered(first))  # it is remembered then
+            await world.operator_has(lambda: delivered(first))  # the operator records it then
         async with world.operator(notifications=configured(tmp_path, hook.url)) as again:
             await world.operator_has(lambda: again.notifier and again.notifier.active.at(datetime.datetime.now(UTC)))
             await world.finished(await world.task("true"))

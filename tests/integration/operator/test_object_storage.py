@@ -1,4 +1,4 @@
-"""Operators that keep artifacts in object storage: what a task leaves there, and the next one finds."""
+"""Tests operators that keep artifacts in object storage: artifacts of a task, and the next task that mounts them."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def test_a_store_that_cannot_be_used_keeps_the_operator_from_starting(worl
         async with world.operator(artifact_store=replace(where, bucket="none-such")):
             pass
     async with world.operator(artifact_store=replace(where, endpoint="http://127.0.0.1:9")):
-        pass  # it may be back at any time
+        pass  # the storage may be available again at any time
 
 
 def test_doctor_tries_the_store(swift: Swift) -> None:

@@ -1,4 +1,4 @@
-"""Traces and metrics of a whole operator, at a collector."""
+"""Tests traces and metrics of a whole operator with a collector."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def allow_sh(world: World) -> None:
 
 
 async def trace(collector: Collector, uid: str) -> list[Received]:
-    """The spans of the task, whose whole comes first."""
+    """Returns the spans of the task, the root span first."""
     trace_id = uid.replace("-", "")
     spans = await collector.until(lambda: [span for span in collector.spans if span.trace_id == trace_id])
     wanted = 2 + spans[0].attributes["remit.attempts"] * 2 - 1
@@ -105,7 +105,7 @@ async def test_a_trace_goes_on_with_that_of_the_caller(world: World, collector: 
             ("bad", "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01"),
         ):
             metadata = {"name": name, "annotations": {"remit.dev/traceparent": traceparent}}
-            spec = {"command": {"argv": ["true"]}}  # which no policy allows
+            spec = {"command": {"argv": ["true"]}}  # no policy allows this command
             body = {"apiVersion": "remit.dev/v1alpha1", "kind": "ExecutionTask", "metadata": metadata, "spec": spec}
             await world.kube.create(TASKS, "default", body)
             await world.phase(name, "Denied")

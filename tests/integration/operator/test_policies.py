@@ -1,4 +1,4 @@
-"""CommandPolicies as their authors see them: ready or not, what they said, and how often."""
+"""Tests CommandPolicies from their authors' view: whether they are ready, and what they decided how often."""
 
 from __future__ import annotations
 

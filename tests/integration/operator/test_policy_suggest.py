@@ -1,4 +1,5 @@
-"""A suggested policy, from what a real operator denied or audited, under the operator that it is applied to."""
+"""Tests policies that are suggested from what a real operator denied or audited, under the operator that they are
+applied to."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ async def suggested(
 
 
 async def printed(world: World, task: str) -> subprocess.CompletedProcess[str]:
-    """What `remit policy suggest --task` prints."""
+    """Returns what `remit policy suggest --task` prints."""
     where = ["--kubeconfig", str(world.control_plane.kubeconfig), "-n", "default"]
     where += ["--operator-namespace", world.settings.operator_namespace, "--state-dir", str(world.settings.state_dir)]
     command = [sys.executable, "-m", "remit.cli", "policy", "suggest", "--task", task, *where]
@@ -56,13 +57,13 @@ async def applied(world: World, suggestion: Suggestion) -> None:
 
 
 async def again(world: World, name: str) -> dict[str, Any]:
-    """What becomes of the same task, created once more."""
+    """Creates the same task once more, and returns its final status."""
     spec = (await world.get(name))["spec"]
     return await world.finished(await world.task(**spec))
 
 
 async def referred(world: World) -> None:
-    """What tasks refer to."""
+    """Creates the objects that the tasks refer to."""
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "db"}, "stringData": {"password": SECRET}}
     await world.kube.create(SECRETS, "default", secret)
     data = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "app"}, "data": {"MODE": "x", "LANG": "C"}}

@@ -1,4 +1,4 @@
-"""Files from Secrets and ConfigMaps: in the sandbox of their task, and nowhere else."""
+"""Tests that files from Secrets and ConfigMaps exist only in the sandbox of their task."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ async def test_files_that_cannot_all_be_are_refused_at_once(world: World) -> Non
 
 
 async def answer(world: World, files: list[dict[str, object]]) -> int:
-    """The HTTP status that a task with these files gets."""
+    """Returns the HTTP status of creating a task with these files."""
     try:
         await world.task("true", privateFiles=files)
     except ApiError as error:

@@ -1,4 +1,5 @@
-"""Supervised processes: they outlive the task and the operator, are found again, and are nobody else's."""
+"""Tests supervised processes: they outlive the task and the operator, are found again, and cannot be controlled from
+other namespaces."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ async def desk(world: World) -> AsyncIterator[Desk]:
 
 
 class Desk:
-    """Process operations as tasks, and the end of what they left."""
+    """Runs process operations as tasks, and ends the processes that remain."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -40,13 +41,13 @@ class Desk:
     async def task(
         self, action: str, name: str | None = None, namespace: str = "default", **rest: Any
     ) -> dict[str, Any]:
-        """The status of a task that did this."""
+        """Returns the final status of a task with this action."""
         spec = {"action": action, **({"name": name} if name else {}), **rest.pop("process", {})}
         task = await self.world.task(process=spec, namespace=namespace, **rest)
         return await self.world.finished(task, namespace=namespace)
 
     async def do(self, action: str, name: str | None = None, **rest: Any) -> list[dict[str, Any]]:
-        """What a task said that succeeded."""
+        """Returns the output of a task that must succeed."""
         status = await self.task(action, name, **rest)
         assert status["phase"] == "Succeeded", status
         return [json.loads(line) for line in status["output"].get("stdoutTail", "").splitlines()]
@@ -99,7 +100,7 @@ async def test_from_start_to_stop(desk: Desk) -> None:
         assert not alive(state)
         assert "stopping" in (await desk.status("web"))["stdoutTail"]
         await supervised.ended(desk.root)
-        assert await desk.do("stop", "web") == []  # as it should be already
+        assert await desk.do("stop", "web") == []  # it was stopped already
 
 
 async def test_it_outlives_the_operator_and_is_found_again(desk: Desk) -> None:
@@ -108,7 +109,7 @@ async def test_it_outlives_the_operator_and_is_found_again(desk: Desk) -> None:
     assert alive(state)
     async with desk.world.operator():
         assert (await desk.status("web"))["process"] == state["process"]
-        again = await desk.start("web")  # what is wanted is there already
+        again = await desk.start("web")  # the desired process runs already
         assert (again["process"], again["same"]) == (state["process"], True)
         other = await desk.task("start", "web", process={"argv": ["sh", "-c", "sleep 1"]})
         assert other["attempts"][0]["reason"] == "AlreadyExists"
@@ -138,7 +139,7 @@ time.sleep({})
 
 
 async def test_it_reaches_the_hosts_that_its_policy_lists_and_no_others(desk: Desk) -> None:
-    """Through a proxy of its supervisor's, which goes on when the operator has gone."""
+    """The proxy belongs to the supervisor, which continues after the operator has stopped."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -177,7 +178,7 @@ async def test_it_reaches_the_hosts_that_its_policy_lists_and_no_others(desk: De
 async def test_what_cannot_start_fails_the_task(desk: Desk) -> None:
     async with desk.world.operator():
         status = await desk.task("start", "no", process={"argv": ["sh", "-c", "exit 9"]})
-        # It may have been seen running before it ended; then the task tells that it ran.
+        # The process may have been seen running before it ended; then the task reports that it ran.
         assert status["phase"] == "Succeeded" or status["attempts"][0]["reason"] == "StartFailed"
         missing = await desk.task("start", "gone", process={"argv": ["no-such-program"]})
         assert missing["phase"] in {"Denied", "Failed"}
@@ -204,11 +205,12 @@ async def test_it_does_not_live_without_its_supervisor(desk: Desk) -> None:
         await dead(state)
         lost = await desk.until("web", lambda state: state["phase"] == "Lost")
         assert "process" not in lost
-        assert (await desk.start("web"))["phase"] == "Running"  # and can be started anew
+        assert (await desk.start("web"))["phase"] == "Running"  # and it can be started again
 
 
 async def test_a_pid_that_was_given_to_another_is_left_alone(desk: Desk) -> None:
-    """The record names a process that is alive and not ours: the lock, not the pid, says who supervises."""
+    """The record names a process that is alive but belongs to another program. The lock, not the pid, tells whether a
+    supervisor runs."""
     bystander = await asyncio.create_subprocess_exec("sleep", "600")
     folder = desk.root / "default" / "web"
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Whose turn it is: the operator's own limit, a policy's, and its rate."""
+"""Tests the order of the queue: the operator's own limit, a policy's limit, and its rate."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.no_cover
 
 @pytest.fixture(autouse=True)
 def _told_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That a task waits for its turn is in status at once, and not after ten seconds."""
+    """Writes to status immediately that a task waits, instead of after ten seconds."""
     monkeypatch.setattr(waiting, "QUEUED_IS_WORTH_A_WRITE", 0.2)
 
 
@@ -61,7 +61,7 @@ async def test_a_policy_bounds_its_own_tasks_only(world: World) -> None:
 
 
 async def test_tasks_wait_until_the_operators_memory_holds_them(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As with an operator that has a memory limit of its own: what never fits is refused, and the rest waits."""
+    """The operator has a memory limit of its own: a task that never fits is refused, and the others wait."""
     host = replace(probe_host(), memory=MemoryBudget(100 << 20, 0))
     monkeypatch.setattr(operator_module, "probe_host", lambda: host)
     async with world.operator():
@@ -118,11 +118,11 @@ async def test_a_flood_in_one_namespace_does_not_hold_up_another(world: World) -
         await world.edit(first, {"cancel": True})
         started = (await world.finished(calm, "calm"))["startTime"]
         earlier = [task for task in await world.kube.list(TASKS, "default") if began(task) and began(task) < started]
-        assert len(earlier) <= 2  # the one that was running, and one turn
+        assert len(earlier) <= 2  # the one that was running, and one more turn
 
 
 def began(task: Object) -> str:
-    """When the first attempt started, as written; empty if none has."""
+    """Returns the start time of the first attempt as written; empty if there is none."""
     return str(task.get("status", {}).get("startTime", ""))
 
 
@@ -142,7 +142,7 @@ async def test_a_rate_holds_on_after_a_restart(world: World) -> None:
 
 
 async def test_a_workspace_stays_a_deleted_tasks_until_nothing_of_that_is_alive(world: World) -> None:
-    """Also while another task has its name."""
+    """This also applies while another task has the same name."""
     cache: dict[str, Any] = {
         "volumes": [{"name": "w", "workspace": {"name": "cache"}}],
         "volumeMounts": [{"name": "w", "mountPath": "/w", "access": "ReadWrite"}],

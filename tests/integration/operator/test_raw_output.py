@@ -1,4 +1,4 @@
-"""Raw output of a task that prints its Secret: the file has it, and nothing else that Remit writes or says."""
+"""Tests raw output of a task that prints its Secret: the file contains it, and nothing else that Remit writes does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALLOWED = {**VARIABLE, "output": {"allowRaw": True}}
 
 
 def files_that_tell(directory: Path) -> set[str]:
-    """The names of the files below `directory` that hold the secret in some spelling."""
+    """Returns the names of the files below `directory` that contain the secret in any encoding."""
     files = [path for path in directory.rglob("*") if path.is_file()]
     return {
         path.relative_to(path.parents[1]).as_posix()

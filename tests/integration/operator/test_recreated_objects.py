@@ -1,4 +1,4 @@
-"""What is asked of an object that was read is not asked of another one that has its name by then."""
+"""Tests that requests about an object that was read do not affect a new object with the same name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of releases whose artifact, or the copy of it, is gone or was changed."""
+"""Tests releases whose artifact, or the copy of it, is missing or was changed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def shop(ground: Ground, world: World, tmp_path: Path) -> AsyncIterator[Sh
 
 
 def take_away(world: World, shop: Shop, version: str) -> str:
-    """All that revision 1 could be brought back from. Gives what is said of that."""
+    """Removes everything from which revision 1 could be restored. Returns the message about that."""
     artifact = shop.spec(version)["artifact"]
     if "path" in artifact:
         shutil.rmtree(world.settings.state_dir / "artifacts" / "default" / "shop" / "1")
@@ -72,7 +72,7 @@ async def test_a_live_instance_is_started_again_although_the_copy_of_its_artifac
         assert status["history"][0]["digest"].startswith("sha256:")
         shutil.rmtree(world.settings.state_dir / "artifacts" / "default")
         await shop.crash(world.settings.state_dir, "blue")
-        # The look that finds it down may start it again, so that no status says that it was down.
+        # The step that finds the instance down may also restart it, so that no status says that it was down.
         await shop.until(lambda status: status["slots"][0]["restarts"], "as to have its instance started again")
         await shop.until(lambda status: status["phase"] == "Healthy", "as to be whole again")
         assert await shop.answer() == "v1"

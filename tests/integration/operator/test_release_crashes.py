@@ -1,4 +1,4 @@
-"""Instances that were healthy and crash before the release is over, on real targets."""
+"""Tests instances that were healthy and crash before the release has ended, on real targets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def shop(ground: Ground, world: World, tmp_path: Path) -> AsyncIterator[Sh
 async def test_a_crash_before_the_switch_fails_the_release_although_the_instance_is_restarted(
     world: World, shop: Shop, release: dict[str, Any], waits: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is told of: all of this takes place between two looks."""
+    """The crash is reported although it happens between two observations."""
     monkeypatch.setattr("remit.release.clock.LOOK_SECONDS", 3600.0)
     await world.policy("sleep")
     async with world.operator():

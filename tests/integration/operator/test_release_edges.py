@@ -1,4 +1,5 @@
-"""Edges of a release on processes, each with its one end: supervisors, proxies, programs and specs that do not wait."""
+"""Tests edge cases of releases on processes and their outcomes: supervisors, proxies, programs and specs that change
+meanwhile."""
 
 from __future__ import annotations
 
@@ -68,7 +69,7 @@ async def test_health_that_flaps_has_no_deadline_while_paused_and_fails_at_it_on
         entered = next(stage["startedAt"] for stage in status["stages"] if stage["name"] == "Health")
         past = datetime.datetime.fromisoformat(entered) + datetime.timedelta(seconds=2)
         await eventually(lambda: _is_past(past), "the deadline to pass")
-        sooner = {"spec": {"progressDeadlineSeconds": 1}}  # which releases nothing
+        sooner = {"spec": {"progressDeadlineSeconds": 1}}  # this change starts no new release
         generation = (await shop.kube.patch(DEPLOYMENTS, "default", "shop", sooner))["metadata"]["generation"]
         status = await shop.until(lambda status: status["observedGeneration"] == generation)
         assert (status["phase"], status["history"][0]["outcome"]) == ("Paused", "InProgress")
@@ -149,7 +150,7 @@ def _lives(process: psutil.Process) -> bool:
 
 
 async def test_health_that_flaps_a_program_and_a_supervisor_that_die_in_the_bake_are_rolled_back(shop: Edges) -> None:
-    baking = {"stages": {"bakeSeconds": 600, "failureThresholdPercent": 100}}  # requests that fail decide nothing
+    baking = {"stages": {"bakeSeconds": 600, "failureThresholdPercent": 100}}  # failed requests decide nothing
     async with shop.world.operator():
         await shop.create("v1")
         await shop.live("v1")
@@ -165,13 +166,14 @@ async def test_health_that_flaps_a_program_and_a_supervisor_that_die_in_the_bake
 
         await shop.faulty("v3", "dies", **baking)
         await shop.bakes("v3")
-        assert await shop.answer() != "v3"  # that killed it
+        assert await shop.answer() != "v3"  # the request killed the instance
         status = await shop.ended("RolledBack", 3)
         assert "out of luck" in status["message"]
         assert truth(status, "Stalled") == "True"
         assert await shop.answer() == "v1"
 
-        await shop.change("v4", healthCheck={**CHECK, "failureThreshold": 100}, **baking)  # which notices nothing
+        # The health check notices nothing.
+        await shop.change("v4", healthCheck={**CHECK, "failureThreshold": 100}, **baking)
         await shop.bakes("v4")
         next(each for each in shop.supervisors() if each != first).kill()
         status = await shop.ended("RolledBack", 4)
@@ -224,13 +226,13 @@ async def test_what_a_failed_one_said_is_shown_without_its_secrets(
     assert value not in shown + caplog.text + output.out + output.err
     for folder in ("audit", "reports"):
         assert await _said(shop.state / folder, "[redacted]")
-    private = shop.state / "releases" / "default" / "shop" / "revisions"  # where a rollback finds it
+    private = shop.state / "releases" / "default" / "shop" / "revisions"  # from where a rollback copies it
     holding = {path for path in shop.state.rglob("*") if path.is_file() and value.encode() in path.read_bytes()}
     assert all(path.is_relative_to(private) for path in holding), holding
 
 
 async def _said(root: Path, words: str) -> bool:
-    """Whether a file below `root` has these words. Files may go while they are looked for."""
+    """Returns whether a file below `root` contains these words. Files may vanish during the search."""
     for path in root.rglob("*"):
         with contextlib.suppress(FileNotFoundError):
             if path.is_file() and words.encode() in path.read_bytes():

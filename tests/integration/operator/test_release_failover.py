@@ -1,4 +1,5 @@
-"""What clients of either side meet in a release: one that dies or fails while it is watched, and one that drains."""
+"""Tests what clients of both sides get during a release: from a side that dies or fails during the bake, and from one
+that drains."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ async def test_a_new_side_that_fails_requests_goes_back_whatever_probes_hear(wor
             while len(probe.requests) < 200:
                 await asyncio.sleep(0.02)
             for count in range(5):
-                await shop.answer(f"Remit-Probe: {count}\r\n")  # which makes nobody the probe
+                await shop.answer(f"Remit-Probe: {count}\r\n")  # the header does not make a client the probe
             status = await shop.until(lambda status: status["history"][0]["outcome"] == "RolledBack", "as to go back")
         assert status["pipeline"]["release"]["reason"] == "RequestsFailed"
         assert status["pipeline"]["release"]["message"].startswith("5 of 5 requests since the switch failed; 5 % may")
@@ -47,7 +48,7 @@ async def test_a_connection_goes_on_at_the_old_side_for_as_long_as_it_may(world:
         await shop.create("v1", drainSeconds=600)
         await shop.live("v1")
         reader, writer = await shop.upgraded()
-        # Another port takes another proxy.
+        # Another port starts another proxy.
         preview = {"blueGreen": {"scaleDownDelaySeconds": 0, "previewPort": free_port()}}
         await shop.change("v2", drainSeconds=600, strategy=preview)
         await shop.until(lambda status: any(slot.get("draining") for slot in status["slots"]), "as to drain")

@@ -1,4 +1,4 @@
-"""What befalls a release from outside: what it refers to goes, names are taken, requests race, policies are revoked."""
+"""Tests external events during a release: references vanish, names are taken, requests race, policies are revoked."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def secret(shop: Edges, value: str) -> None:
 
 
 async def observed(shop: Edges) -> dict[str, Any]:
-    """Status once the operator has looked at the spec as it is now."""
+    """Returns the status once the operator has processed the current spec."""
     generation = (await shop.get())["metadata"]["generation"]
     return await shop.until(lambda status: status["observedGeneration"] == generation)
 
@@ -77,9 +77,9 @@ async def test_what_goes_while_it_is_live_or_on_its_way_changes_neither_it_nor_a
         await shop.ask("rollback")
         status = await shop.live("v1")
         assert (status["pinnedRevision"], status["phase"], await shop.answer()) == (1, "Pinned", "v1")
-        await secret(shop, "marlin")  # which releases no pin, nor brings back what was gone back from
+        await secret(shop, "marlin")  # neither releases a pin nor restores a revision that was rolled back
         await shop.kube.create(CONFIG_MAPS, "default", config)
-        await shop.ask('{"promote": {}, "id": "looked"}')  # the operator has looked at it all when it answers this
+        await shop.ask('{"promote": {}, "id": "looked"}')  # the answer shows that the operator has processed everything
         status = await shop.until(lambda status: status["request"]["id"] == "looked")
         assert (status["pinnedRevision"], status["phase"], len(status["history"])) == (1, "Pinned", 2)
         await shop.change("v3", **all_of_it, strategy={"blueGreen": {"autoPromote": True}})
@@ -209,7 +209,7 @@ async def test_a_policy_that_is_revoked_stops_nothing_that_runs_and_says_why_not
         policies = await shop.kube.list(POLICIES, "default")
         for policy in policies:
             await shop.kube.delete(POLICIES, "default", policy["metadata"]["name"])
-        await shop.ask("rollback")  # within the delay it starts nothing
+        await shop.ask("rollback")  # within the delay it starts no instances
         await shop.live("v1")
         assert await shop.answer() == "v1"
         for each in shop.supervisors():

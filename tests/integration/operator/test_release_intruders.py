@@ -1,4 +1,4 @@
-"""Objects and requests that are not what they seem: tasks that claim to be a release's hooks, and misspelt requests."""
+"""Tests deceptive objects and requests: tasks that claim to be a release's hooks, and misspelt requests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def shop(world: World, tmp_path: Path) -> AsyncIterator[Edges]:
 
 @asynccontextmanager
 async def slow_hook(world: World) -> AsyncIterator[tuple[dict[str, Any], asyncio.Event]]:
-    """A hook that ends when the event is set."""
+    """Provides a hook that ends when the event is set."""
     go_on = asyncio.Event()
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
@@ -44,7 +44,7 @@ async def slow_hook(world: World) -> AsyncIterator[tuple[dict[str, Any], asyncio
 async def claimed(
     shop: Edges, name: str, *argv: str, labels: dict[str, str] | None = None, **reference: Any
 ) -> dict[str, Any]:
-    """A task, made by whoever may create tasks, that names the shop as its controller."""
+    """Creates a task, as any user who may create tasks can, that names the shop as its controller."""
     metadata = (await shop.get())["metadata"]
     owner = {
         "apiVersion": "remit.dev/v1alpha1",
@@ -64,7 +64,7 @@ async def claimed(
 
 
 async def told(shop: Edges, reason: str) -> str:
-    """The message of an Event of the shop with this reason, as soon as there is one."""
+    """Waits for an Event of the shop with this reason, and returns its message."""
     messages: list[str] = []
 
     async def found() -> bool:
@@ -77,7 +77,7 @@ async def told(shop: Edges, reason: str) -> str:
 
 
 async def forged_labels(shop: Edges) -> dict[str, str]:
-    """Those of the hook `gate` of the release that goes on, with all that its status says."""
+    """Returns the labels of the current release's hook `gate`, computed from the status alone."""
     began = (await shop.get())["status"]["pipeline"]["release"]["startedAt"]
     return {
         "remit.dev/deployment": "shop",
@@ -122,7 +122,7 @@ async def test_a_hook_that_is_replaced_while_it_runs_runs_again(shop: Edges) -> 
         try:
             forged = await claimed(shop, "shop-2-pre-slow", "true", labels=real["metadata"]["labels"])
         except ApiError as error:
-            assert error.status == 409  # the operator was faster, and has created it again
+            assert error.status == 409  # the operator was faster and has created it again
             forged = real
 
         async def runs_again() -> bool:
@@ -158,14 +158,14 @@ async def test_a_task_of_another_kind_of_deployment_is_left_alone(shop: Edges) -
         await claimed(shop, "foreign", "sleep", "600", labels=labels, apiVersion="apps/v1", uid="of-another")
         await claimed(shop, "own", "sleep", "600", labels=labels | {"remit.dev/revision": "9"})
         await shop.world.phase("foreign", "Running")
-        await shop.world.phase("own", "Cancelled")  # it says that it is the shop's, of which no release goes on
+        await shop.world.phase("own", "Cancelled")  # it claims to belong to the shop, which has no release in progress
         await shop.change("v2")
         await shop.live("v2")
         assert (await shop.world.get("foreign"))["status"]["phase"] == "Running"
 
 
 async def test_hooks_that_come_when_their_release_is_over_are_cancelled(shop: Edges) -> None:
-    """As when the operator was killed after it had created them, or before it had cancelled them all."""
+    """This happens if the operator was killed after it created the hooks, or before it cancelled all of them."""
     await shop.world.policy("sleep")
     async with shop.world.operator():
         await shop.create("v1")

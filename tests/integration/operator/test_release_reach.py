@@ -1,4 +1,4 @@
-"""What a release contacts: nothing before a policy allows it, and no longer than its deletion may take."""
+"""Tests what a release contacts: nothing before a policy allows it, and for no longer than its deletion may take."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .edges import eventually
 
 @asynccontextmanager
 async def listening(path: Path) -> AsyncIterator[list[str]]:
-    """A socket that an engine could be behind, and the connections that were made to it."""
+    """Listens on a socket that could belong to an engine, and yields the connections to it."""
     connections: list[str] = []
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -99,7 +99,7 @@ async def test_one_that_was_never_released_is_deleted_while_its_engine_is_away(w
 
 
 class _Untouched:
-    """A cluster that nobody may speak to."""
+    """A cluster that must not be contacted."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -123,7 +123,7 @@ async def test_another_namespace_that_no_policy_allows_is_never_read(world: Worl
 async def test_a_deletion_while_the_engine_is_away_says_so_and_ends(world: World, tmp_path: Path) -> None:
     engine = f"unix://{tmp_path}/none.sock"
     made = await create(world, {"docker": {"host": engine}}, progressDeadlineSeconds=86400)
-    status = {"pipeline": {"latest": 1}}  # something was released there
+    status = {"pipeline": {"latest": 1}}  # a revision was released there
     await world.kube.patch(DEPLOYMENTS, "default", "shop", {"status": status}, subresource="status")
     async with world.operator():
         await says(world, "cannot be reached")

@@ -1,4 +1,4 @@
-"""Reports of releases on processes, through a whole operator."""
+"""Tests reports of releases on processes, through a whole operator."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def shop(world: World, tmp_path: Path) -> AsyncIterator[Shop]:
 
 
 async def reported(shop: Shop, revision: int, outcome: str = "Promoted") -> dict[str, Any]:
-    """Until this revision has a report in the history, and it is so that it ended."""
+    """Waits until this revision has a report and this outcome in the history."""
 
     def told(status: dict[str, Any]) -> bool:
         return any(
@@ -40,7 +40,7 @@ async def reported(shop: Shop, revision: int, outcome: str = "Promoted") -> dict
 
 
 async def reasons(world: World, wanted: str, count: int) -> list[str]:
-    """The messages of the Events of this reason, once there are so many."""
+    """Waits until there are `count` Events of this reason, and returns their messages."""
     async with asyncio.timeout(PATIENCE):
         while True:
             found = [e["message"] for e in await world.events("shop", 1) if e["reason"] == wanted]
@@ -107,5 +107,5 @@ async def test_an_operator_that_was_killed_says_what_it_lost(world: World, shop:
         await shop.ask("promote")
         report = await reported(shop, 2)
         assert "started anew" in report["missing"][0]
-        assert report["requestsDuringSwitch"] >= 20  # the probe is from after that
+        assert report["requestsDuringSwitch"] >= 20  # later requests come from the probe
         assert report["stageSeconds"].keys() >= {"Prepare", "Provision", "Health", "Promote"}

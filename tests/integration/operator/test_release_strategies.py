@@ -1,4 +1,4 @@
-"""Every strategy on real targets, forward under load and back, as one failure after another is met."""
+"""Tests every strategy on real targets under load, forward and back, with one failure after another."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.no_cover, on_every_ground, pytest.mark.slow, pytest.ma
 
 ROLLING = {"type": "Rolling", "rolling": {"maxSurge": 1}}
 RATE = repetitions(50, soak=300)
-"""Requests a second of each client. They take more of the machine than the release."""
+"""Requests per second of each client. They use more CPU than the release."""
 CANARY = {"type": "Canary", "canary": {"steps": [{"weight": 20}, {"weight": 50, "pauseSeconds": 1}]}}
 
 

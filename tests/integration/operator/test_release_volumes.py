@@ -1,4 +1,5 @@
-"""Hooks of a release, and other tasks, that mount the artifact: they find what was hashed, and nothing else."""
+"""Tests that hooks of a release and other tasks that mount the artifact find the content with its digest, and nothing
+else."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ def hook(name: str, script: str, **task: Any) -> dict[str, Any]:
 async def test_a_hook_reads_what_was_hashed_whatever_became_of_the_folder(
     world: World, shop: Shop, tmp_path: Path, backend: str, request: pytest.FixtureRequest
 ) -> None:
-    """The folder is edited, and then a link to another one, while an earlier hook of the release runs."""
+    """The folder is edited, and then replaced by a link to another one, while an earlier hook of the release runs."""
     image = {"image": request.getfixturevalue("image")} if backend == "docker" else {}
     gate, source = tmp_path / "gate", tmp_path / "versions" / "v1"
     gate.mkdir()

@@ -1,4 +1,4 @@
-"""Releases on processes, through a whole operator: blue-green, rollback, restarts, and nobody's request lost."""
+"""Tests releases on processes, through a whole operator: blue-green, rollback, restarts, and no lost requests."""
 
 from __future__ import annotations
 
@@ -85,9 +85,10 @@ class Shop:
         await self.world.kube.patch(DEPLOYMENTS, "default", "shop", patch)
 
     async def stuck(self, words: str) -> dict[str, Any]:
-        """Until it says these words of what holds a release up; then its deadline is over, and it ends."""
+        """Waits until the status says that these words hold the release up, then lets its deadline pass and waits for
+        its end."""
         await self.until(lambda status: words in status.get("message", ""))
-        patch = {"spec": {"progressDeadlineSeconds": 1}}  # which releases nothing
+        patch = {"spec": {"progressDeadlineSeconds": 1}}  # this change starts no new release
         await self.world.kube.patch(DEPLOYMENTS, "default", "shop", patch)
         return await self.until(lambda status: truth(status, "Stalled") == "True")
 
@@ -95,7 +96,7 @@ class Shop:
         return await self.world.until("shop", condition, DEPLOYMENTS)
 
     async def live(self, version: str) -> dict[str, Any]:
-        """Until this version is what is live and nothing more goes on."""
+        """Waits until this version is live and nothing is in progress."""
         end = f"/{version} ("
         return await self.until(
             lambda status: (
@@ -109,7 +110,7 @@ class Shop:
         return await self.world.get("shop", DEPLOYMENTS)
 
     async def answer(self) -> str:
-        """What a client hears."""
+        """Returns the response that a client gets."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(b"GET / HTTP/1.0\r\n\r\n")
         said = (await reader.read()).decode()
@@ -165,7 +166,7 @@ async def test_one_that_is_never_healthy_leaves_the_old_one_serving(shop: Shop) 
         assert "v1 (1)" in status["active"]
         assert status["history"][0]["outcome"] == "Failed"
         assert "500" in status["message"], status["message"]
-        await shop.change("v3")  # and the next spec is released as if nothing had been
+        await shop.change("v3")  # the next spec is released normally
         await shop.live("v3")
 
 
@@ -207,7 +208,7 @@ async def test_a_rollback_brings_back_the_whole_state_and_edits_no_spec(shop: Sh
         before = (await shop.get())["spec"]
         await shop.ask('{"rollback": {"revision": 1}}')
         status = await shop.live("v1")
-        assert await shop.answer() == "v1 canary-one"  # the Secret as it was, not as it is
+        assert await shop.answer() == "v1 canary-one"  # with the Secret's value at that revision, not the current one
         assert status["pinnedRevision"] == 1
         obj = await shop.get()
         assert obj["spec"] == before
