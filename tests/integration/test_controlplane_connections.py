@@ -1,4 +1,4 @@
-"""Connections that nobody means well with: clients with the token are served beside them."""
+"""Tests hostile connections: clients with the token are served at the same time."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from remit.controlplane.server import ControlPlane
 
 @pytest.fixture
 def small_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """32 connections, 8 of them unauthenticated."""
+    """Limits the server to 32 connections, 8 of them unauthenticated."""
     monkeypatch.setattr("remit.controlplane.server.raise_descriptor_limit", lambda: 64)
 
 
 @asynccontextmanager
 async def connections(server: ControlPlane, count: int, *, tls: bool = True, head: bytes = b"") -> AsyncIterator[Any]:
-    """Open `count` connections one after another, each with the beginning of a request."""
+    """Opens `count` connections one after another, each with the beginning of a request."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     opened = []
@@ -43,7 +43,7 @@ async def connections(server: ControlPlane, count: int, *, tls: bool = True, hea
 
 
 async def closed(reader: asyncio.StreamReader) -> bool:
-    """Wait until the server has closed the connection."""
+    """Waits until the server has closed the connection."""
     async with asyncio.timeout(PATIENCE):
         try:
             while await reader.read(4096):

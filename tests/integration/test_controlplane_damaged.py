@@ -1,4 +1,5 @@
-"""Objects in the database that no server would write: each is served or left out and named, and can be deleted."""
+"""Tests objects in the database that no server would write: each is served, or omitted and reported, and can be
+deleted."""
 
 from __future__ import annotations
 
@@ -54,7 +55,7 @@ FORMS = (
 
 
 def bodies(resource: str) -> dict[str, bytes]:
-    """By the object's name."""
+    """Returns the objects by name."""
     _, api_version, kind = KINDS[resource]
     found = {}
     for what, fields in FIELDS.items():

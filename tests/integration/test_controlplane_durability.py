@@ -1,4 +1,5 @@
-"""No acknowledged write is lost, whatever happens to the process, and clients carry on after the restart."""
+"""Tests that no acknowledged write is lost, whatever happens to the process, and that clients continue after the
+restart."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ WRITERS = 16
 
 
 async def write_until_dead(client: Client, writer: int, acknowledged: dict[str, int]) -> None:
-    """Create and then patch objects, noting what the server said is done."""
+    """Creates and then patches objects, recording what the server acknowledged."""
     for number in range(10_000):
         name = f"w{writer}-{number}"
         try:
@@ -81,7 +82,7 @@ async def test_clients_keep_their_credentials_over_a_restart(tmp_path: Path) -> 
 
 
 async def test_unfinished_deletions_are_taken_up_at_boot(tmp_path: Path) -> None:
-    """A namespace, a CRD and a foreground deletion, all held by a finalizer while the server dies."""
+    """A namespace, a CRD and a foreground deletion are held by a finalizer while the server is killed."""
     async with ControlPlane(tmp_path) as server, client_of(server.kubeconfig) as client:
         await client.create(CRDS, WIDGETS_CRD)
         await client.create("/api/v1/namespaces", {"metadata": {"name": "going"}})
@@ -120,7 +121,7 @@ async def test_a_failed_disk_fails_requests_and_says_so(tmp_path: Path, monkeypa
 
 
 def plant(state: Path, resource: str, namespace: str, name: str, raw: bytes) -> None:
-    """Write a revision into the database that no server would take."""
+    """Writes a revision into the database that no server would accept."""
     with contextlib.closing(sqlite3.connect(state / "state.db")) as db, db:
         db.execute(
             "INSERT INTO journal SELECT max(rv) + 1, ?, ?, ?, 0, ? FROM journal", (resource, namespace, name, raw)
@@ -128,7 +129,7 @@ def plant(state: Path, resource: str, namespace: str, name: str, raw: bytes) -> 
 
 
 def broken_crd(name: str, **version: Any) -> bytes:
-    """A CRD named `{name}s.example.dev` that is established, and whose version is changed."""
+    """Returns an established CRD named `{name}s.example.dev` with changes to its version."""
     crd = copy.deepcopy(WIDGETS_CRD)
     crd["metadata"] |= {"name": f"{name}s.example.dev", "uid": name, "creationTimestamp": "2026-01-01T00:00:00Z"}
     crd["spec"]["names"] = {"plural": f"{name}s", "singular": name, "kind": name.title(), "listKind": f"{name}List"}
@@ -208,7 +209,7 @@ def with_colour(present: bool) -> dict[str, Any]:
 
 
 async def forms(client: Client, name: str, since: str) -> list[Any]:
-    """An object as each way to read it shows it."""
+    """Returns an object as each kind of read shows it."""
     async with client.watch(WIDGETS, resourceVersion=since) as events:
         watched = (await events.next())[1]
     listed = next(item for item in (await client.get(WIDGETS))["items"] if item["metadata"]["name"] == name)
@@ -216,7 +217,7 @@ async def forms(client: Client, name: str, since: str) -> list[Any]:
 
 
 async def test_a_field_that_leaves_the_crd_and_comes_back_has_its_value(tmp_path: Path) -> None:
-    """As with kube-apiserver, which prunes what it reads. Until the object is written: what is gone then is gone."""
+    """As in kube-apiserver, which prunes on reading. Only until the object is written; then the value is gone."""
 
     async def define(client: Client, present: bool) -> None:
         await client.merge(f"{CRDS}/widgets.example.dev", {"spec": with_colour(present)["spec"]})
@@ -240,7 +241,7 @@ async def test_a_field_that_leaves_the_crd_and_comes_back_has_its_value(tmp_path
 
 
 async def test_what_another_version_stored_is_shown_alike_before_and_after_a_restart(tmp_path: Path) -> None:
-    """A field that only the version has in which the object was written, and not the one in which it is stored."""
+    """A field exists only in the version in which the object was written, and not in the storage version."""
     crd = with_colour(False)
     other = copy.deepcopy(with_colour(True)["spec"]["versions"][0]) | {"name": "v2", "storage": False}
     crd["spec"]["versions"].append(other)

@@ -1,4 +1,5 @@
-"""Real objects, CRDs, patches and options, changed at random: no request is a server error or breaks a later one.
+"""Sends real objects, CRDs, patches and options with random changes: no request causes a server error or breaks a later
+one.
 
 The event loop, which server and client share, does not stand still for any, and a server that is started again answers
 the same. 600 requests are sent, and 20,000 by `make soak`.
@@ -39,7 +40,7 @@ MANAGED = {
 
 
 def rich(obj: dict[str, Any]) -> dict[str, Any]:
-    """With everything that metadata can hold."""
+    """Adds everything that metadata can contain."""
     more = {
         "labels": {"a": "b"},
         "annotations": {"a": "b"},
@@ -196,7 +197,8 @@ def make_request(rng: random.Random) -> Asked:
     if rng.random() < 0.2:
         query["dryRun"] = "All"
     media, data = "application/json", as_json(body)
-    match rng.randrange(9 if collection == CRDS and rng.random() < 0.95 else 10):  # a CRD takes its objects along
+    # Deleting a CRD also deletes its objects.
+    match rng.randrange(9 if collection == CRDS and rng.random() < 0.95 else 10):
         case 0 | 1 | 2:
             method, path = "POST", collection
             if rng.random() < 0.3:
@@ -225,14 +227,14 @@ def make_request(rng: random.Random) -> Asked:
 
 
 async def send(rng: random.Random, client: Client) -> tuple[Asked, int, Any]:
-    """One request, and what came back. It is made in a thread, because the event loop is measured."""
+    """Sends a request and returns the response. It runs in a thread, because the event loop is measured."""
     asked = await asyncio.to_thread(make_request, rng)
     status, answer = await client.call(asked.method, asked.path, asked.data, type=asked.media, **asked.query)
     return asked, status, answer
 
 
 async def look(rng: random.Random, client: Client) -> tuple[str, int, str]:
-    """One read, in any of the forms that an answer can have."""
+    """Sends a read in one of the forms that a response can have."""
     collection, seed = rng.choice(SEEDS)
     path = collection + rng.choice(["", "", f"/{seed['metadata']['name']}", f"/{seed['metadata']['name']}/scale"])
     forms = ["as=Table;g=meta.k8s.io;v=v1", "as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", "q=1"]

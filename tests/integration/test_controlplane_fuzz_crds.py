@@ -1,4 +1,5 @@
-"""CRDs in the shapes of public ones, changed at random, and their objects: none is a server error or breaks another.
+"""Sends CRDs in the shapes of public ones with random changes, and their objects: none causes a server error or breaks
+another.
 
 They are our own, those that Hypothesis makes (`crdshapes.py`), and those of the folder that REMIT_CRD_CORPUS names. Of
 each that is accepted objects are created, replaced, patched in every way, applied, scaled, listed and watched. No turn
@@ -38,24 +39,24 @@ from support import repetitions
 
 REQUESTS = int(os.environ.get("REMIT_FUZZ_REQUESTS", repetitions(200, 100_000)))
 MOST_CRDS = 30
-"""Kept at a time. With more, what lists everything takes most of the time."""
+"""Number of CRDs that are kept at a time. With more, requests that list everything take most of the time."""
 _TABLE = "application/json;as=Table;g=meta.k8s.io;v=v1"
 
 
 def renamed(crd: dict[str, Any], group: str) -> dict[str, Any]:
-    """In a group of its own, so that it stands in the way of no other."""
+    """Returns the CRD in a separate group, so that it does not conflict with others."""
     name = f"{crd['spec']['names']['plural']}.{group}"
     return {**crd, "metadata": {**crd["metadata"], "name": name}, "spec": {**crd["spec"], "group": group}}
 
 
 @dataclass
 class Fuzzer:
-    """Sends requests, and fails for the first answer that a server without bugs would not give."""
+    """Sends requests, and fails at the first response that a server without bugs would not give."""
 
     client: Client
     statuses: Counter[int] = field(default_factory=Counter)
     kept: list[str] = field(default_factory=list)
-    """Names of CRDs that are there, oldest first."""
+    """Names of existing CRDs, oldest first."""
 
     async def send(
         self, method: str, path: str, body: Any = None, media: str = "application/json", **query: str
@@ -73,7 +74,7 @@ class Fuzzer:
         return status, json.loads(text) if text[:1] == "{" and len(text) < 100_000 else {}
 
     async def play(self, rng: random.Random, seed: dict[str, Any]) -> None:
-        """The life of one CRD and of some objects of its."""
+        """Creates, changes and deletes one CRD and some of its objects."""
         named = renamed(seed, f"g{rng.randrange(10_000)}.example.dev")
         crd = await asyncio.to_thread(mutate_crd, rng, named, rng.choice([0, 0, 1, 1, 2, 4]))
         status, _ = await self.send("POST", CRDS, crd, fieldValidation=rng.choice(["Strict", "Ignore", "Warn"]))
@@ -107,7 +108,7 @@ class Fuzzer:
             await self.send("GET", path, **query)
 
     async def see(self, watch: Any, created: dict[str, Any]) -> None:
-        """The watch tells of the object as its creation did."""
+        """Asserts that the watch reports the object as its creation returned it."""
         async with asyncio.timeout(60):
             event = json.loads(await watch.content.readline())
         assert event["type"] == "ADDED" and (not created or event["object"] == created), (event, created)
@@ -140,7 +141,7 @@ class Fuzzer:
 def test_no_crd_breaks_the_server(tmp_path: Path, record_property: pytest.RecordProperty) -> None:
     known = [*remit_crds(), gadgets_crd(), *public_crds()]
     gc.collect()
-    gc.freeze()  # or the collector would stop the event loop for what is the test's, not the server's
+    gc.freeze()  # otherwise collecting the test's own objects would block the event loop
     with asyncio.Runner() as runner:
         run: Callable[[Any], Any] = runner.run
         serving = fuzzed(tmp_path)

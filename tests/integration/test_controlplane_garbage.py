@@ -1,4 +1,4 @@
-"""Owners and dependents, namespaces, and events that have had their day."""
+"""Tests owners and dependents, namespaces, and expired Events."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def owned_by(owner: dict[str, Any], *, blocks: bool = False) -> dict[str, Any]:
 
 
 async def family(client: Client, *, blocks: bool = False, **metadata: Any) -> dict[str, Any]:
-    """An owner with a child and a grandchild."""
+    """Creates an owner with a child and a grandchild."""
     owner: dict[str, Any] = await client.create(WIDGETS, widget("owner"))
     child = await client.create(WIDGETS, widget("child", ownerReferences=[owned_by(owner, blocks=blocks)], **metadata))
     await client.create(CONFIGMAPS, configmap("grandchild", ownerReferences=[owned_by(child, blocks=blocks)]))
@@ -128,7 +128,7 @@ async def test_events_expire(client: Client, server: ControlPlane) -> None:
 
 
 async def test_a_namespace_tells_what_it_waits_for(client: Client) -> None:
-    """In the conditions that kube-controller-manager writes, which `kubectl describe` shows."""
+    """The conditions are those of kube-controller-manager, which `kubectl describe` shows."""
     await client.create("/api/v1/namespaces", {"metadata": {"name": "going"}})
     for name in ("a", "b"):
         await client.create("/api/v1/namespaces/going/configmaps", configmap(name, finalizers=["example.dev/f"]))

@@ -1,4 +1,4 @@
-"""Bodies that nobody means well with: each is refused, and the server goes on."""
+"""Tests malicious bodies: each is refused, and the server continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""kopf runs a small operator against the control plane, and goes on after the server was killed and started again."""
+"""Tests that kopf runs a small operator on the control plane and continues after the server was killed and
+restarted."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ def make_registry() -> kopf.OperatorRegistry:
 
     @kopf.on.delete("example.dev", "v1", "widgets", registry=registry)
     def unmade(**_: Any) -> None:
-        """Being there makes kopf hold the object by a finalizer."""
+        """This handler makes kopf add a finalizer to the object."""
 
     return registry
 
@@ -69,7 +70,7 @@ async def test_kopf_works_and_survives_a_restart(tmp_path: Path, monkeypatch: py
             await until(phase_is(client, "before", "Made"))
             await server.kill()
             async with served(tmp_path, port):
-                with contextlib.suppress(Exception):  # the pooled connection died with the old server
+                with contextlib.suppress(Exception):  # the pooled connection ended with the old server
                     await client.get(WIDGETS)
                 await client.create(WIDGETS, widget("after"))
                 await until(phase_is(client, "after", "Made"))

@@ -1,4 +1,4 @@
-"""Requests that Schemathesis makes of the served OpenAPI documents: none is a server error.
+"""Sends requests that Schemathesis generates from the served OpenAPI documents: none causes a server error.
 
 What is answered with 200 is as the document says. 40 requests are sent, and 20,000 by `make soak`.
 """
@@ -37,12 +37,12 @@ async def documents(client: Client) -> list[dict[str, Any]]:
 
 
 def operations(documents: list[dict[str, Any]]) -> list[Any]:
-    """Of every document; one that Schemathesis cannot read fails."""
+    """Returns the operations of all documents. A document that Schemathesis cannot read is a failure."""
     return [found.ok() for each in documents for found in schemathesis.openapi.from_dict(each).get_all_operations()]
 
 
 async def send(client: Client, case: Any, rng: random.Random) -> tuple[int, Any]:
-    """The case, mostly about things that are there."""
+    """Sends the case, mostly for objects that exist."""
     if rng.random() < 0.9:
         for name, there in (("namespace", "default"), ("name", rng.choice(["a", "default", "gadgets.example.dev"]))):
             if name in case.path_parameters:

@@ -1,4 +1,4 @@
-"""No request holds up the others: what takes long is done beside the event loop, which is measured here.
+"""Tests that no request blocks others: slow work is done outside the event loop, which is measured here.
 
 The test's client runs on the same loop, so its share is counted too.
 """
@@ -84,7 +84,7 @@ async def test_a_write_that_is_decided_aside_meets_the_writes_of_others(client: 
 async def test_a_write_that_is_decided_aside_does_not_lose_to_small_ones_for_ever(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each time that it is decided upon, another write to the object is sent before it can be stored."""
+    """Each time it is evaluated, another write to the object is sent before it can be stored."""
     await client.create(CONFIGMAPS, configmap("a"))
     loop, patch, others = asyncio.get_running_loop(), write.patch, list[asyncio.Task[Any]]()
 
@@ -111,7 +111,7 @@ async def test_a_write_that_is_decided_aside_does_not_lose_to_small_ones_for_eve
 async def test_a_kind_changes_while_a_write_is_decided_aside(
     client: Client, monkeypatch: pytest.MonkeyPatch, deleted: bool
 ) -> None:
-    """Nothing is stored of a kind that is gone, or by a schema that is not in force any more."""
+    """Nothing is stored for a kind that was deleted, or with a schema that is no longer in force."""
     create, decided, changed = write.create, threading.Event(), threading.Event()
 
     def created_slowly(cluster: Writer, target: RequestInfo, *more: Any) -> write.Written:
@@ -162,7 +162,8 @@ async def test_large_objects_hold_nobody_up(client: Client, media: str, data: di
 
 
 async def test_many_objects_hold_nobody_up(client: Client, server: ControlPlane) -> None:
-    """Shown as a table, selected by a field, shown by a new schema, collected with their owner, and deleted at once."""
+    """The objects are shown as a table, selected by a field, shown with a new schema, garbage-collected with their
+    owner, and deleted at once."""
     owner = await client.create(CONFIGMAPS, configmap("owner"))
     reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
     assert server._store is not None
@@ -189,7 +190,8 @@ async def test_many_objects_hold_nobody_up(client: Client, server: ControlPlane)
 
 
 async def test_schemas_are_nothing_to_the_garbage_collector(client: Client) -> None:
-    """It would go over all of them while nobody is answered: half a second for some hundred large CRDs."""
+    """The garbage collector would traverse them while no request is answered: half a second for some hundred large
+    CRDs."""
 
     def large(index: int) -> dict[str, Any]:
         crd = small_crd(f"large{index}")

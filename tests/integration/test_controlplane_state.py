@@ -1,4 +1,4 @@
-"""What the embedded control plane does with a state directory that somebody else has prepared."""
+"""Tests the embedded control plane with a state directory that another user has prepared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What informers rely on: lists and watches that fit together without a gap."""
+"""Tests what informers rely on: lists and watches that fit together without a gap."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ async def test_stopping_the_server_ends_watches(tmp_path: Path) -> None:
 async def test_stopping_the_server_ends_watches_that_were_asked_for_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that begins after all others were told to end would hold the server up for all of its grace."""
+    """A watch that begins after all others were asked to end would delay the server for its whole grace period."""
     monkeypatch.setattr(server_module, "STOP_SECONDS", 3600)
     asked, go_on = asyncio.Event(), asyncio.Event()
     answer = Dispatcher.answer
@@ -151,7 +151,7 @@ async def test_stopping_the_server_ends_watches_that_were_asked_for_before(
         watching = asyncio.create_task(client.get(CONFIGMAPS, watch="true"))
         await asked.wait()
         stopping = asyncio.create_task(server.stop())
-        await asyncio.sleep(0)  # it has told the watches there are
+        await asyncio.sleep(0)  # it has asked the existing watches to end
         go_on.set()
         async with asyncio.timeout(PATIENCE):
             await watching

@@ -1,4 +1,5 @@
-"""The program that a Job's container starts with: it runs one program, and tells all of it on one log."""
+"""Tests the launcher, with which a Job's container starts: it runs one program and writes everything about it to one
+log."""
 
 from __future__ import annotations
 
@@ -21,9 +22,9 @@ from launchers import SECONDS, Log, first_process, launch, launcher, shell
 from support import wait_until
 
 LONGEST = 8000
-"""Of the text of one record."""
+"""Maximum length of the text of one record."""
 RT_SIGACTION = {"x86_64": 13, "aarch64": 134}
-"""The number of the system call."""
+"""Number of the system call."""
 FORGED = b'= {"exitCode":0}'
 
 
@@ -33,7 +34,7 @@ def started(script: str, **more: object) -> subprocess.Popen[bytes]:
 
 
 def ended(process: subprocess.Popen[bytes], already: bytes = b"") -> tuple[int, Log]:
-    """The rest of its log, after what was `already` read."""
+    """Returns exit code and log, including what was `already` read."""
     rest, _ = process.communicate(timeout=SECONDS)
     return process.returncode, Log.of(already + rest)
 
@@ -44,7 +45,7 @@ def unread(process: subprocess.Popen[bytes]) -> int:
 
 
 def state(pid: int) -> str:
-    """As proc(5) has it; empty: there is no such process."""
+    """Returns the process state as in proc(5); empty if the process does not exist."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -52,7 +53,7 @@ def state(pid: int) -> str:
 
 
 def runs(mark: str) -> bool:
-    """Whether there is a process with this word on its command line."""
+    """Returns whether a process has this word on its command line."""
     for each in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             if mark.encode() in each.read_bytes().split(b"\0"):
@@ -321,7 +322,7 @@ def test_a_signal_to_the_first_process_ends_nobody_but_the_program() -> None:
 
 def test_the_program_gets_three_descriptors(tmp_path: Path) -> None:
     with (tmp_path / "secret").open("w") as secret:
-        high = fcntl.fcntl(secret.fileno(), fcntl.F_DUPFD, 77)  # a free one: 77 may be somebody else's
+        high = fcntl.fcntl(secret.fileno(), fcntl.F_DUPFD, 77)  # a free descriptor; 77 may be in use
         try:
             _, log = launch("/bin/ls", "-l", "/proc/self/fd", pass_fds=(high, secret.fileno()))
         finally:
@@ -332,7 +333,7 @@ def test_the_program_gets_three_descriptors(tmp_path: Path) -> None:
         b"0",
         b"1",
         b"2",
-    ]  # the last is the listing's own
+    ]  # the last one belongs to the listing
 
 
 def test_closed_descriptors_do_not_let_the_program_at_the_log() -> None:
@@ -347,7 +348,7 @@ def test_what_is_ignored_and_blocked_outside_is_not_inside() -> None:
     def refuse() -> None:
         for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
-        # The C library keeps number 32 to itself; whoever uses the kernel directly may ignore it.
+        # The C library reserves signal 32; a program that uses the kernel directly may ignore it.
         ignored = (ctypes.c_ulong * 4)(1, 0, 0, 0)
         assert ctypes.CDLL(None).syscall(RT_SIGACTION[platform.machine()], 32, ignored, None, 8) == 0
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGUSR2])
@@ -397,7 +398,7 @@ def test_it_says_whether_it_can_connect_to_the_api_server() -> None:
             try:
                 server.bind((host, 0))
             except OSError:
-                continue  # no IPv6 here
+                continue  # there is no IPv6 on this machine
             server.listen()
             port = server.getsockname()[1]
             assert connects(host, port) == 0
@@ -409,7 +410,7 @@ def test_it_says_whether_it_can_connect_to_the_api_server() -> None:
 
 @pytest.mark.parametrize("argv", [["-p"], ["-C", "/", "--", "/bin/echo", "began"]])
 def test_it_waits_until_it_cannot_connect(argv: list[str]) -> None:
-    """As where a network plugin knows of a pod a moment after that has begun."""
+    """Some network plugins apply rules for a pod a moment after it has started."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(SECONDS)
         given = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(server.getsockname()[1])}

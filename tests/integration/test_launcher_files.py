@@ -1,4 +1,4 @@
-"""The files that a Job's program leaves, as the launcher tells them on its log and the operator reads that."""
+"""Tests the files that a Job's program leaves, as the launcher writes them to its log and the operator reads them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def read(wanted: Sequence[KeptFiles], lines: Sequence[bytes]) -> Records:
 
 
 def left(place: Path, wanted: Sequence[KeptFiles], script: str = "true", *more: str) -> Records:
-    """What the launcher tells of a program that ends by itself."""
+    """Returns what the launcher reports of a program that ends by itself."""
     done = subprocess.run(
         command(place, wanted, script, *more), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=SECONDS
     )
@@ -72,7 +72,7 @@ def found(tree: FileTree, pattern: str) -> dict[str, tuple[int, bool, bytes]]:
 
 @contextlib.contextmanager
 def on_this_host(place: Path) -> Iterator[DescriptorTree]:
-    """The same folder as the backend `process` reads it."""
+    """Returns the same folder as the backend `process` reads it."""
     descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield DescriptorTree({str(place): descriptor})
@@ -82,7 +82,7 @@ def on_this_host(place: Path) -> Iterator[DescriptorTree]:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """Which other users may enter."""
+    """Provides a folder that other users may enter."""
     with tempfile.TemporaryDirectory(prefix="remit-files-") as above:
         Path(above).chmod(0o755)
         folder = Path(above) / "workspace"
@@ -236,7 +236,7 @@ def test_only_those_that_are_always_kept_are_told_of_a_failure(place: Path) -> N
 
 
 def test_files_are_told_once_all_is_dead(place: Path) -> None:
-    """A child that outlives its parent would write for ever."""
+    """A child that outlives its parent could write files at any time."""
     wanted = kept(place, "*")
     script = "(while :; do echo x >>log; done) & until [ -s log ]; do :; done; exit 0"
     done = subprocess.run(
@@ -297,7 +297,7 @@ def test_what_must_not_be_read_is_told_by_its_error(place: Path) -> None:
 
 
 def test_a_swapped_folder_leads_nowhere(place: Path) -> None:
-    """Others who have the folder swap a folder and a link to the outside all the time."""
+    """Another process with access to the folder continuously swaps a folder and a link to the outside."""
     outside = place.parent / "outside"
     outside.mkdir()
     (outside / "f").write_text("secret")
@@ -320,7 +320,7 @@ def test_a_swapped_folder_leads_nowhere(place: Path) -> None:
         for _ in range(20):
             spool = left(place, wanted).spool
             for each in wanted:
-                with contextlib.suppress(OSError):  # of a file that was told twice and was another one then
+                with contextlib.suppress(OSError):  # the file was transferred twice and was another one the second time
                     seen |= {content for _, _, content in found(spool, each.pattern).values()}
     finally:
         over.set()
@@ -329,7 +329,7 @@ def test_a_swapped_folder_leads_nowhere(place: Path) -> None:
 
 
 def test_files_are_told_of_a_program_that_was_to_stop(place: Path) -> None:
-    """Also of one that does not: it is killed when its own time is over, and not the launcher with it."""
+    """This includes a program that does not stop: it is killed at its timeout, and the launcher is not."""
     wanted = kept(place, "log", always=True)
     script = "trap 'echo term >>log' TERM; echo begun >log; while :; do sleep 0.1; done"
     argv = first_process(*command(place, wanted, script, "-k", "1"))

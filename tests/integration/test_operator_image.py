@@ -1,4 +1,4 @@
-"""What is left out of the operator's image is nothing that the operator imports."""
+"""Tests that the operator imports nothing that is left out of its image."""
 
 from __future__ import annotations
 

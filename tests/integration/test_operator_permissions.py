@@ -1,4 +1,4 @@
-"""The operator with the permissions that chart and manifests give it, on an API server that holds it to them."""
+"""Tests the operator with the permissions of chart and manifests, on an API server that enforces them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from support import Kubectl, wait_until
 ROOT = Path(__file__).parents[2]
 ACCOUNT = "system:serviceaccount:remit-system:remit"
 SELDOM = {(f"{plural}.remit.dev", "get") for plural in ("commandpolicies", "deployments", "executiontasks")}
-"""Granted for the moment when somebody else wrote in between."""
+"""Permissions for the rare case that another client wrote in between."""
 
 AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
@@ -98,7 +98,7 @@ def operator(kubeconfig: Path, home: Path, *flags: str) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def roles() -> installyaml.Objects:
-    """Of an operator that runs commands beside it: nothing runs Jobs here."""
+    """Returns the roles of an operator that runs commands beside it, because nothing runs Jobs here."""
     require("helm", importlib.util.find_spec("helm_python"), "pip install helm-python-sdk, or make .venv/.develops")
     texts = installyaml.render({"backends": ["process"], "rbac": {"aggregate": {"enabled": False}}})
     return installyaml.objects({name: texts[name] for name in ("serviceaccount.yaml", "rbac.yaml")})
@@ -119,7 +119,7 @@ def granted(roles: installyaml.Objects) -> set[tuple[str, str]]:
 
 
 def asked(requests: Path, account: str = ACCOUNT) -> set[tuple[str, str, bool]]:
-    """What the operator asked for, and whether it was allowed."""
+    """Returns the operator's requests, and whether they were allowed."""
     found = set()
     for line in requests.read_text().splitlines():
         request = json.loads(line)
@@ -153,7 +153,7 @@ def test_the_operator_needs_what_it_is_granted_and_no_more(
             run("wait", "--for=condition=Finished", f"executiontask/{name}", "--timeout=60s")
             assert run("get", "executiontask", name, "-o", "jsonpath={.status.phase}") == "Succeeded", log.read_text()
         run("create", "-f", "-", given=RELEASE)
-        pending = "jsonpath={.status.phase}=Pending"  # no policy lets it be
+        pending = "jsonpath={.status.phase}=Pending"  # no policy allows it
         run("wait", f"--for={pending}", "deployments.remit.dev/shop", "--timeout=60s")
         run("create", "-f", "-", given=SHORT_LIVED)
         run("wait", "--for=delete", "executiontask/short-lived", "--timeout=60s")
@@ -177,7 +177,7 @@ def test_the_operator_needs_what_it_is_granted_and_no_more(
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_an_operator_of_named_namespaces_needs_nothing_elsewhere(server: Server, kubectl: str, home: Path) -> None:
-    """It reads the ceiling in its own namespace, and the Secret of a task in the served one only."""
+    """The operator reads the ceiling in its own namespace, and the Secret of a task in the served one only."""
     require("helm", importlib.util.find_spec("helm_python"), "pip install helm-python-sdk, or make .venv/.develops")
     run = Kubectl(kubectl, server.kubeconfig(home / "admin")).ok
     run("apply", "--server-side", "-f", str(ROOT / "crds"))
@@ -228,7 +228,7 @@ def test_who_asked_is_stamped_and_cannot_be_forged(server: Server, kubectl: str,
 
     def created() -> str:
         run.ok("delete", "executiontask", "--all")
-        # A real API server's admission knows of a kind later than its discovery does.
+        # The admission of a real API server knows a new kind later than its discovery.
         if run("create", "--as=alice", "-f", "-", given=forged).returncode != 0:
             return ""
         return run.ok("get", "executiontask", "short-lived", "-o", stamped)
@@ -239,7 +239,7 @@ def test_who_asked_is_stamped_and_cannot_be_forged(server: Server, kubectl: str,
         assert "cannot be chosen or changed" in refused
     run.ok("label", "executiontask", "short-lived", "other=change", "--as=bob")
     assert run.ok("get", "executiontask", "short-lived", "-o", stamped) == "alice"
-    # What the operator creates for a schedule keeps the name of whoever wrote that.
+    # What the operator creates for a schedule keeps the name of the schedule's author.
     run.ok("delete", "executiontask", "--all")
     run.ok("create", "clusterrolebinding", "operator", "--clusterrole=cluster-admin", f"--user={ACCOUNT}")
     run.ok("create", f"--as={ACCOUNT}", "-f", "-", given=forged)

@@ -1,4 +1,4 @@
-"""`remit page` with the kubeconfig of a cluster: served here, until Ctrl-C, by whoever runs it."""
+"""Tests `remit page` with the kubeconfig of a cluster: it is served locally until Ctrl-C by the user who runs it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def cluster(server: Server, kubectl: str, tmp_path_factory: pytest.TempPathFactory) -> Kubectl:
-    """With Remit's kinds and a task. Its kubeconfig tells of no state directory, as that of any cluster."""
+    """Provides a cluster with Remit's kinds and a task. Its kubeconfig names no state directory."""
     made = Kubectl(kubectl, server.kubeconfig(tmp_path_factory.mktemp("user") / "config"))
     made.ok("apply", "--server-side", "-f", "-", given=yaml.safe_dump_all(crds()))
     until(lambda: made("apply", "-f", "-", given=TASK.replace("NAME", "seen")).returncode == 0, "the kinds")
@@ -50,7 +50,7 @@ def cluster(server: Server, kubectl: str, tmp_path_factory: pytest.TempPathFacto
 
 
 def printed(*arguments: str, folder: Path, **env: str) -> tuple[str, str]:
-    """What `remit page` wrote to standard output, and what it complained of."""
+    """Returns the output and the error output of `remit page`."""
     usual = dict.fromkeys(name for name in os.environ if name.startswith(("KUBE", "REMIT_STATE")))
     complaints = io.StringIO()
     with contextlib.redirect_stderr(complaints):

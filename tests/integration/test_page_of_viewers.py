@@ -1,4 +1,4 @@
-"""The page of a cluster for people whom RBAC lets see and do some things, on an API server that holds them to it."""
+"""Tests the page of a cluster for users with partial RBAC permissions, on an API server that enforces them."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def prepare(kube: Kube, kubelet: Kubelet) -> None:
         await kube.apply(CRDS, None, definition["metadata"]["name"], definition, manager="test", force=True)
     for each in ("data", "other", "remit-system"):
         await kube.create(NAMESPACES, None, {"metadata": {"name": each}})
-    # What the roles `view` and `edit` consist of, which a controller puts together.
+    # The rules of the roles `view` and `edit`, which a controller would aggregate.
     for role in safeyaml.load_all((ROOT / "manifests/install/operator.yaml").read_text()):
         if any("aggregate-to" in label for label in role["metadata"].get("labels") or {}):
             await kube.create(ROLES, None, role)
@@ -114,7 +114,7 @@ async def bind(kube: Kube, user: str, *labels: str) -> None:
 
 
 async def served(act: Callable[[], Any]) -> None:
-    """A kind is served a moment after its definition."""
+    """Waits until a kind is served, which is a moment after its definition."""
     for _ in range(600):
         try:
             await act()
@@ -136,7 +136,7 @@ def task(name: str) -> Object:
 
 
 async def job(kube: Kube, name: str, *, start: bool = True) -> Object:
-    """A task that runs as a Job, and its pod."""
+    """Creates a task that runs as a Job, and its pod."""
     made = await kube.create(TASKS, "data", task(name))
     attempt = {"number": 1, "id": f"{name}-1", "backend": "kubernetes", "startedAt": NOW}
     status = {"observedGeneration": 1, "phase": "Running", "attempts": [attempt]}
@@ -168,7 +168,7 @@ async def finish(kube: Kube, name: str, **output: Any) -> None:
 
 @pytest.fixture
 def look(server: Server, tmp_path: Path) -> Iterator[Callable[..., Looker]]:
-    """The page of `remit page` as this user, whose kubeconfig's context has the namespace `data`."""
+    """Provides the page of `remit page` for a user whose kubeconfig's context has the namespace `data`."""
     with contextlib.ExitStack() as stack:
 
         def as_user(name: str, *arguments: str) -> Looker:
@@ -184,7 +184,7 @@ def look(server: Server, tmp_path: Path) -> Iterator[Callable[..., Looker]]:
 
 
 def written(looker: Looker, path: str, until_word: str) -> tuple[list[str], list[str]]:
-    """The lines and the notes that come, until one of them has this word."""
+    """Returns the lines and the notes that arrive, until one of them contains this word."""
     lines, notes = list[str](), list[str]()
     with looker.live(path) as events:
         for name, data in events:
@@ -264,7 +264,7 @@ def test_a_viewer_reads_what_a_job_writes_as_it_comes(
         as_admin(server, lambda kube: finish(kube, "runs", stdoutTail="not asked for", stdoutBytes=13))
         while "'end': True" not in seen:
             seen += str(next(events))
-    assert "not asked for" not in seen  # all of it was there already
+    assert "not asked for" not in seen  # everything was available already
     assert seen.count("first line") == 1
     assert {each["container"] for each in kubelet.asked} == {"task"}
 
@@ -301,7 +301,7 @@ def test_who_may_not_read_logs_of_pods_is_told_so(
 
 
 async def release(kube: Kube, name: str) -> None:
-    """A Deployment with two pods."""
+    """Creates a Deployment with two pods."""
     spec = {
         "artifact": {"image": "remit-test.invalid/shop:v1"},
         "target": {"kubernetes": {}},
@@ -332,7 +332,7 @@ def test_a_viewer_reads_what_the_instances_of_a_release_write(
         while "of blue" not in seen:
             seen += str(next(events))
         assert "'source': 'blue-x'" in seen
-        kubelet.logs["shop-green-x"] = b"2026-01-01T00:00:02.000000000Z of green\n"  # which starts later
+        kubelet.logs["shop-green-x"] = b"2026-01-01T00:00:02.000000000Z of green\n"  # the container starts later
         while "of green" not in seen:
             seen += str(next(events))
         kubelet.logs["shop-blue-x"] += b"2026-01-01T00:00:03.000000000Z more of blue\n"

@@ -1,4 +1,4 @@
-"""The page for somebody whom RBAC lets read one kind and change nothing, on an API server that holds them to it."""
+"""Tests the page for a user who may read one kind and change nothing, on an API server that enforces this."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""State directories of a later version: refused with a word, and left as they are."""
+"""Tests state directories of a later version: they are refused with a message, and left unchanged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LATER = f"has format {STATE_FORMAT + 1}, and this version of Remit reads {STATE_
 
 
 def contents(folder: Path, *but: str) -> dict[str, str]:
-    """A digest of every file, with its mode."""
+    """Returns a digest of every file with its mode."""
     return {
         str(path.relative_to(folder)): f"{stat.S_IMODE(path.stat().st_mode):o} "
         + hashlib.sha256(path.read_bytes()).hexdigest()
@@ -36,7 +36,7 @@ def contents(folder: Path, *but: str) -> dict[str, str]:
 
 @pytest.fixture
 def later(tmp_path: Path) -> Path:
-    """The state directory of an operator that is two versions from now."""
+    """Provides the state directory of an operator that is two versions ahead."""
     state = tmp_path / "state"
     (state / "runs/default/uid/attempt").mkdir(parents=True, mode=0o700)
     (state / "runs/default/uid/attempt/run.json").write_text('{"cgroups": ["a shape of its own"]}')

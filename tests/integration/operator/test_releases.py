@@ -265,7 +265,7 @@ async def test_hooks_are_tasks_under_policy_and_their_failure_stops_the_release(
         await shop.change("v2", **gate("false"))
         status = await shop.until(lambda status: truth(status, "Stalled") == "True")
         assert "gate" in status["message"]
-        await shop.change("v3", **gate("rm"))  # which no policy allows
+        await shop.change("v3", **gate("rm"))  # no policy allows this command
         await shop.until(lambda status: status["history"][0]["revision"] == 3 and truth(status, "Stalled") == "True")
         assert await shop.answer() == "v1"
         first = {"shop-1-pre-gate": "Succeeded"}
@@ -292,7 +292,7 @@ async def test_without_a_policy_nothing_is_released(shop: Shop, tmp_path: Path) 
 
 
 async def test_an_archive_at_an_address_and_a_check_that_is_a_command(shop: Shop) -> None:
-    """Both under policy, each time: where the archive is, where that leads to, and what the check runs."""
+    """Policies are checked for each: the archive's address, the targets of redirects, and the check's command."""
     await shop.world.policy({"executable": "python3", "args": ["check.py"]}, networks=["host"])
     async with archives() as server, shop.world.operator():
 

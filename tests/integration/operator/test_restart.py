@@ -1,4 +1,4 @@
-"""An operator that goes and comes back: nothing is lost, and nothing runs twice without saying so."""
+"""Tests operators that stop and start again: nothing is lost, and nothing runs twice without a report."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ async def test_what_happened_while_no_operator_was_there_is_made_up_for(
     async with world.operator() as operator:
         assert (await world.finished(waiting))["phase"] == "Succeeded"
         monkeypatch.setattr(tasks_module, "ORPHAN_SECONDS", 0)
-        for _ in range(2):  # one to miss it, one to remove what was kept of it
+        for _ in range(2):  # the first sweep marks it as missing, the second one removes what was kept of it
             await operator.tasks.sweep()
         assert ("default", uid) not in list(operator.runner.store.tasks())
 
 
 async def test_a_part_that_ends_ends_the_operator(world: World) -> None:
-    """Also one that ends without an error, or because of somebody else's cancellation."""
+    """This includes a part that ends without an error, or because something else was cancelled."""
 
     async def ends(how: str) -> None:
         if how == "cancelled":
@@ -89,7 +89,7 @@ async def test_a_second_operator_does_not_share_a_state_directory(world: World) 
 
 
 async def test_a_task_that_waits_for_its_turn_is_not_started_by_a_shutdown(world: World) -> None:
-    """The runs that a shutdown ends make room; whoever took it would be lost a moment later."""
+    """Runs that a shutdown ends free capacity; a task that used it would be interrupted a moment later."""
     async with world.operator(max_concurrent=1):
         await world.policy("sleep")
         running = await world.task("sleep", "1000")

@@ -1,4 +1,4 @@
-"""Scheduled tasks, with a clock that the test turns."""
+"""Tests scheduled tasks with a clock that the test controls."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .conftest import PATIENCE, World, truth
 
 @dataclass
 class Clock:
-    """Runs with the real one, `ahead` of it."""
+    """A clock that runs `ahead` of the real one."""
 
     operator: Operator
     ahead: datetime.timedelta = datetime.timedelta()
@@ -53,7 +53,7 @@ async def scheduled(world: World, *argv: str, **changes: Any) -> str:
 
 
 async def a_run(world: World, parent: str, after: str | None = None) -> str:
-    """The name of the run that `parent` tells of, once there is another than `after`."""
+    """Waits until `parent` reports a run other than `after`, and returns its name."""
     status = await world.until(
         parent, lambda status: bool(status.get("lastScheduleTime")) and status["lastScheduleTime"] != after
     )
@@ -61,7 +61,7 @@ async def a_run(world: World, parent: str, after: str | None = None) -> str:
 
 
 async def seen_finished(operator: Operator, name: str) -> None:
-    """Its watch may tell the operator later than a GET told the test."""
+    """Waits until the operator has observed the end, which its watch may report later than a GET of the test."""
     known = operator.tasks.reflector.objects
     async with asyncio.timeout(PATIENCE):
         while truth((known.get(f"default/{name}") or {}).get("status", {}), "Finished") != "True":
@@ -83,7 +83,7 @@ async def test_a_tick_makes_a_child_that_runs(world: World) -> None:
         assert child["metadata"]["name"].startswith(f"{name}-")
         assert (await world.finished(child["metadata"]["name"]))["output"]["stdoutTail"] == "tick\n"
         await world.until(name, lambda status: not status.get("active"))
-        clock.turn(f"default/{name}", days=366 * 20)  # away for long
+        clock.turn(f"default/{name}", days=366 * 20)  # the operator was away for a long time
         await a_run(world, name, after=first)
         assert len(await children(world)) == 2
 
@@ -143,7 +143,7 @@ async def test_a_schedule_that_was_cancelled_is_deleted_when_its_time_to_live_is
 async def test_a_run_that_waits_for_its_next_attempt_has_not_ended(world: World, policy: str) -> None:
     async with world.operator() as operator:
         clock = wound(operator)
-        clock.ahead = datetime.timedelta(minutes=10 - clock().minute)  # no tick comes by itself
+        clock.ahead = datetime.timedelta(minutes=10 - clock().minute)  # no tick occurs by itself
         await world.policy("sh")
         a_day = {"maxRetries": 1, "backoff": {"initialSeconds": 86400, "maxSeconds": 86400}}
         hourly = {"cron": "0 * * * *", "concurrencyPolicy": policy}
@@ -162,7 +162,7 @@ async def test_a_run_that_waits_for_its_next_attempt_has_not_ended(world: World,
 
 
 async def skipped(world: World, name: str) -> str:
-    """The message of the Event that a run was skipped, as soon as there is one."""
+    """Waits for the Event that a run was skipped, and returns its message."""
     async with asyncio.timeout(PATIENCE):
         while True:
             events = await world.kube.list(EVENTS, "default", field_selector=f"involvedObject.name={name}")
@@ -212,7 +212,7 @@ async def test_suspended_and_resumed(world: World) -> None:
         clock.turn(f"default/{name}", days=366)
         await world.edit(name, {"schedule": {"suspend": False}})
         await a_run(world, name)
-        assert len(await children(world)) == 1  # the latest that was missed
+        assert len(await children(world)) == 1  # the latest of the missed runs
 
 
 async def test_old_runs_go(world: World) -> None:

@@ -1,4 +1,4 @@
-"""Scripts run like commands, with their source as a private file."""
+"""Tests that scripts run like commands, with their source as a private file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A task's own secret in its arguments: the decision is recorded and told without it."""
+"""Tests that a task's own secret in its arguments is neither recorded nor reported."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ async def _secret(world: World) -> None:
 
 
 async def everything_told(world: World) -> dict[str, str]:
-    """What was written of tasks and policies, but for what their authors wrote, and everything on disk."""
+    """Returns everything that was written of tasks and policies, except what their authors wrote, and all files on
+    disk."""
     told: dict[str, str] = {}
     for resource in (TASKS, POLICIES, EVENTS):
         for obj in await world.kube.list(resource):
@@ -91,7 +92,7 @@ async def test_a_secret_that_is_missing_does_not_hold_up_a_denial(world: World) 
 
 
 async def test_secrets_that_are_too_many_to_be_redacted_do_not_hold_up_a_denial(world: World) -> None:
-    """Nothing is told of what was asked for, as it may hold one of them."""
+    """The request is not reported at all, because it may contain one of the secrets."""
     many = {f"k{number}": f"{SECRET}-{number}" for number in range(MOST_VALUES + 1)}
     body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "many"}, "stringData": many}
     await world.kube.create(SECRETS, "default", body)

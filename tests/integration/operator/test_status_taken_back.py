@@ -1,4 +1,4 @@
-"""Somebody who may write status resets it: what has run is not run again."""
+"""Tests that what has run is not run again if a user who may write status resets it."""
 
 from __future__ import annotations
 

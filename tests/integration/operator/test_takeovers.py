@@ -1,5 +1,5 @@
-"""Two operators with state directories of their own compete for a lease on a real API server: whatever becomes of the
-one that leads, no two attempts of a task are ever alive at once, and every task ends.
+"""Tests two operators with separate state directories that compete for a lease on a real API server: whatever happens
+to the leader, no two attempts of a task ever run at the same time, and every task ends.
 
 REMIT_SOAK_TAKEOVERS says how often another one takes over; with REMIT_SOAK=1 it is often.
 """
@@ -36,14 +36,14 @@ pytestmark = pytest.mark.no_cover
 STRATEGIES = int(os.environ.get("REMIT_SOAK_TAKEOVERS") or repetitions(8, soak=200))
 TIMES: dict[str, Any] = {"lease_duration": 6, "renew_deadline": 4, "retry_period": 0.5, "kill_grace": 2}
 PAIRS_AT_ONCE = 2
-"""With more, operators that begin keep each other from renewing in time on a slow machine, and begin again for ever."""
+"""With more pairs, starting operators delay each other's renewals on a slow machine and restart without end."""
 _numbers = itertools.count()
 RETRY = {"onInterruption": "Retry", "backoff": {"initialSeconds": 0, "jitter": 0}}
 
 
 @dataclass
 class Competitor:
-    """An operator, which is started again whenever it has ended, unless it is to be `away`."""
+    """An operator that is restarted whenever it has ended, unless it is `away`."""
 
     process: Leader
     back: asyncio.Event = field(default_factory=asyncio.Event)
@@ -71,7 +71,7 @@ class Competitor:
 
 @dataclass
 class Pair:
-    """Two of them, in a namespace that is theirs."""
+    """Two competitors with a namespace of their own."""
 
     world: World
     seen: Witness
@@ -79,10 +79,10 @@ class Pair:
     both: tuple[Competitor, Competitor]
     numbers: Iterator[int] = field(default_factory=itertools.count)
     status: dict[str, Any] = field(default_factory=dict)
-    """Of the task that was looked at last."""
+    """Status of the task that was read last."""
 
     async def roles(self) -> tuple[Competitor, Competitor]:
-        """Who leads, and who waits, as soon as that is settled."""
+        """Waits until it is settled which operator leads and which waits, and returns them in this order."""
 
         async def settled() -> Any:
             return next(((a, b) for a, b in (self.both, self.both[::-1]) if a.leads and b.waits), None)
@@ -95,8 +95,8 @@ class Pair:
         return [len(each.codes) for each in self.both]
 
     async def until(self, reached: Callable[[], Awaitable[Any]], what: str) -> Any:
-        """What `reached` gives, once it is true. On a busy machine the lease may go to and fro meanwhile: nothing may
-        stand still for long."""
+        """Waits until `reached` returns a true value, and returns it. On a busy machine the lease may change hands
+        repeatedly; the timeout applies to the time without any progress."""
         clock = asyncio.get_running_loop().time
         seen: Any = None
         until = 0.0
@@ -109,13 +109,13 @@ class Pair:
         return found
 
     async def take_over(self, way: Way) -> None:
-        """One of them takes over from the other, which was at work on two tasks."""
+        """Makes one operator take over from the other, which is working on two tasks."""
         while True:
             leads, waits = await self.roles()
             lives = self.lives
             once, again = await self.task({}), await self.task(RETRY)
             if await self.at_work(once) and await self.at_work(again) and self.lives == lives and waits.waits:
-                break  # or else a busy machine has changed the roles meanwhile
+                break  # otherwise a busy machine has changed the roles meanwhile
         leads.back.clear()
 
         async def leading() -> bool:
@@ -129,7 +129,8 @@ class Pair:
         await self.ended(again, "Succeeded", ["Interrupted", "Completed"])
 
     async def at_work(self, name: str) -> bool:
-        """Whether the first attempt of a task reports. On a busy machine it may be interrupted before it does."""
+        """Returns whether the first attempt of a task reports. On a busy machine it may be interrupted before it
+        does."""
         beats = self.seen.beats[f"{self.namespace}/{name}"]
 
         async def decided() -> bool:
@@ -150,8 +151,8 @@ class Pair:
         )
 
     async def ended(self, name: str, phase: str, reasons: list[str]) -> None:
-        """A busy machine may take the lease from a leader to which nothing was done, and that more often than a task is
-        started again."""
+        """Waits until the task has ended with this phase and these reasons. A busy machine may take the lease from an
+        undisturbed leader, and more often than a task is restarted."""
 
         async def finished() -> bool:
             await self.look(name)
@@ -177,13 +178,14 @@ Way = Callable[[Leader, Leader, int], Awaitable[Undo]]
 
 
 async def cut_off(leads: Leader, waits: Leader, number: int) -> Undo:
-    """Its requests hang, and come through later."""
+    """Makes the leader's requests hang; they arrive later."""
     leads.gate.open.clear()
     return leads.gate.open.set
 
 
 async def stopped(leads: Leader, waits: Leader, number: int) -> Undo:
-    """And continued, if nobody could kill it: that is so in a container without an init."""
+    """Stops the leader with SIGSTOP and continues it later. No other process can kill it meanwhile, as in a container
+    without an init."""
     leads.signal(signal.SIGSTOP)
     return lambda: leads.contained and leads.signal(signal.SIGCONT)
 
@@ -194,7 +196,8 @@ async def killed(leads: Leader, waits: Leader, number: int) -> Undo:
 
 
 async def clock_jumped(leads: Leader, waits: Leader, number: int) -> Undo:
-    """Of one of them, ahead or back. That alone lets nobody in: only then the leader is killed."""
+    """Makes one operator's clock jump ahead or back. This alone does not change the leader; only then the leader is
+    killed."""
     jumps = (leads, waits)[number % 2]
     jumps.signal((signal.SIGUSR1, signal.SIGUSR2)[number // 2 % 2])
     await asyncio.sleep(TIMES["lease_duration"])

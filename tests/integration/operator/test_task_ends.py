@@ -1,4 +1,4 @@
-"""How tasks end: each of the phases, with the conditions, events and audit lines that belong to it."""
+"""Tests how tasks end: each phase with its conditions, Events and audit records."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def audit(world: World) -> list[dict[str, Any]]:
 
 
 def processes(marker: str) -> list[psutil.Process]:
-    """Live processes that carry `marker` in their command line."""
+    """Returns live processes with `marker` in their command line."""
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         if process.info["status"] != psutil.STATUS_ZOMBIE and any(
@@ -59,7 +59,7 @@ async def test_a_task_succeeds_in_three_writes(world: World) -> None:
     assert "namespaces" in status["sandbox"]["layers"]
     (attempt,) = status["attempts"]
     assert attempt["finishedAt"] > attempt["startedAt"]
-    if "cgroup" in status["sandbox"]["layers"]:  # elsewhere so short a run is over before it is looked at
+    if "cgroup" in status["sandbox"]["layers"]:  # without cgroups, so short a run is over before it is sampled
         assert attempt["usage"]["maxMemoryBytes"] > 0
     assert {kind: count for (verb, kind), count in writes.items() if kind != "CommandPolicy"} == {
         "ExecutionTask": 2,
@@ -88,7 +88,7 @@ async def test_nothing_runs_without_a_policy(world: World) -> None:
 
 
 async def test_a_policy_applied_together_with_its_task_is_not_overlooked(world: World) -> None:
-    """The two come by watches of their own: the task may well be seen first."""
+    """Policies and tasks have separate watches, so the task may be observed first."""
     async with world.operator():
         for _ in range(10):
             policy = await world.policy("echo")
@@ -222,7 +222,7 @@ async def test_a_program_that_is_not_there_says_so_and_is_not_retried(world: Wor
 async def test_a_program_that_sandboxes_do_not_see_is_said_where_it_is(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By its name, which is looked up, and by its path, which only the sandbox does not have."""
+    """The program is given by its name, which is looked up, and by its path, which does not exist in the sandbox."""
     monkeypatch.setenv("HOME", str(tmp_path))
     program = tmp_path / ".nvm/versions/node/v20/bin/nod3"
     program.parent.mkdir(parents=True)

@@ -1,4 +1,5 @@
-"""One driver, two stores: a task on an API server and in an agent comes to the same status and the same audit trail."""
+"""Tests one driver with two stores: a task on an API server and in an agent gets the same status and the same audit
+trail."""
 
 from __future__ import annotations
 
@@ -56,15 +57,15 @@ POLICY = {
 
 @dataclass
 class Stage:
-    """A task, and what takes it on. `look` is one step of its driver."""
+    """A task and what runs it. `look` is one step of its driver."""
 
     root: Path
     spec: dict[str, Any]
     ahead: datetime.timedelta = datetime.timedelta()
     audit_fails: int = 0
-    """How many more records cannot be written."""
+    """How many of the next records cannot be written."""
     cancels_while_deciding: bool = False
-    """Whether the user cancels when a decision is on the audit trail and not yet in status."""
+    """Whether the user cancels when a decision is in the audit trail and not yet in status."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -95,7 +96,7 @@ class Stage:
         return time.clock_gettime(time.CLOCK_BOOTTIME) + self.ahead.total_seconds()
 
     async def open(self) -> None:
-        """Make the task, and the policy that it is judged by."""
+        """Creates the task, and the policy that applies to it."""
 
     async def look(self) -> float | None:
         raise NotImplementedError
@@ -107,7 +108,7 @@ class Stage:
         raise NotImplementedError
 
     async def until(self, *phases: str) -> ExecutionTaskStatus:
-        """Step by step, as a work queue would, until the task is in one of `phases`."""
+        """Takes steps as a work queue would, until the task is in one of `phases`."""
         async with asyncio.timeout(PATIENCE):
             while True:
                 self.changed.clear()
@@ -120,7 +121,7 @@ class Stage:
                 waiting.cancel()
 
     async def begun(self) -> None:
-        """Its program has said something."""
+        """Waits until the task's program has written output."""
         await self.until("Running")
         async with asyncio.timeout(PATIENCE):
             while not any(path.stat().st_size for path in (self.root / "runs").rglob("stdout.head")):
@@ -139,7 +140,7 @@ class Stage:
 
 @dataclass
 class ApiServer(Stage):
-    """As an operator has it."""
+    """A task on an API server, as an operator runs it."""
 
     kube: Kube | None = None
 
@@ -197,7 +198,8 @@ class ApiServer(Stage):
 
 @dataclass
 class Agent(Stage):
-    """As the Python API has it, but that a task waits for the audit trail as an operator's does."""
+    """A task in an agent, as the Python API runs it, except that it waits for the audit trail like a task of an
+    operator."""
 
     async def open(self) -> None:
         metadata = {"name": "t", "namespace": "default", "uid": "u", "generation": 1, "creationTimestamp": self.now()}
@@ -275,10 +277,10 @@ async def interrupted(stage: Stage) -> ExecutionTaskStatus:
 
 
 async def in_the_queue(stage: Stage) -> ExecutionTaskStatus:
-    """Another task has the only place; after a while, status says so."""
+    """Another task uses the only capacity; after a while, status reports the wait."""
     assert stage.turns.enter("default/other", "default", (), since=0.0, now=stage.now().timestamp()) is None
     await stage.look()
-    assert (await stage.status()).phase in {None, "Pending"}  # as the CRD has it
+    assert (await stage.status()).phase in {None, "Pending"}  # the default of the CRD
     stage.ahead += datetime.timedelta(seconds=QUEUED_IS_WORTH_A_WRITE)
     status = await stage.until("Queued")
     assert status.queue is not None
@@ -301,7 +303,7 @@ async def its_deadline_comes_first(stage: Stage) -> ExecutionTaskStatus:
 async def with_no_run_store(stage: Stage) -> ExecutionTaskStatus:
     root = stage.runner.store.root
     root.rmdir()
-    root.touch()  # a file, where nobody makes a folder
+    root.touch()  # a file, so that no folder can be created
     return await stage.ended()
 
 
@@ -357,11 +359,11 @@ SCENARIOS: dict[str, tuple[dict[str, Any], Scenario, str, list[str]]] = {
         ["Allowed", "BackendError"],
     ),
 }
-"""The spec, what happens, the reason that it ends with, and the verdicts on the audit trail."""
+"""The spec, the events, the final reason, and the verdicts in the audit trail."""
 
 
 def without_advice(status: dict[str, Any]) -> dict[str, Any]:
-    """An agent has no command line that could suggest a policy to it."""
+    """Removes hints on `remit policy suggest`, which an agent cannot give."""
     advice = r'; a policy that allows it: remit policy suggest[^"]*'
     found: dict[str, Any] = json.loads(re.sub(advice, "", json.dumps(status)))
     return found
@@ -420,7 +422,7 @@ CHANGEABLE = {
 
 
 def comparable(told: Any) -> Any:
-    """Without names that are new each time, moments, and what was used."""
+    """Removes names that are new each time, times, and resource usage."""
     if isinstance(told, dict):
         return {key: comparable(value) for key, value in told.items() if not _changes(key, value)}
     return [comparable(one) for one in told] if isinstance(told, list) else told

@@ -1,4 +1,4 @@
-"""`remit top` on a terminal of textual's own, against an API server in this process."""
+"""Tests `remit top` on Textual's virtual terminal, against an API server in this process."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ HOSTILE = "\x1b]0;owned\x07\x1b[2J [bold red]x[/] [@click=app.quit]y[/] \u202e æ
 
 
 class Terminal:
-    """The program and what it shows."""
+    """The program and its screen."""
 
     def __init__(self, app: Top, pilot: Pilot[None]) -> None:
         self.app, self.pilot = app, pilot
 
     @property
     def text(self) -> str:
-        """All lines of the screen."""
+        """Returns all lines of the screen."""
         strips = self.app.screen._compositor.render_strips()
         return "\n".join("".join(segment.text for segment in strip) for strip in strips)
 
@@ -74,7 +74,7 @@ async def terminal(
 
 
 async def created(world: World, name: str, *, namespace: str = "default", **status: Any) -> Object:
-    """A task that no operator looks at."""
+    """Creates a task that no operator processes."""
     body = tasks.for_command(["echo", "hello"], name=name, labels={"team": namespace})
     if namespace == "other":
         await world.kube.create(NAMESPACES, None, {"metadata": {"name": namespace}})
@@ -198,7 +198,7 @@ async def test_a_lost_server_leaves_the_last_picture_and_comes_back(
 
 
 class Forbidding(Kube):
-    """An API server whose roles allow neither to see policies nor to change anything."""
+    """An API server whose roles forbid reading policies and changing anything."""
 
     async def request(self, method: str, path: str, **more: Any) -> Object:
         if method != "GET" or POLICIES.plural in path:
@@ -296,7 +296,7 @@ async def test_a_mistake_of_its_own_ends_it_without_showing_what_it_knows(
     app = Top(Connection(world.kube, "default", ()), None, "")
 
     def fail(view: object) -> NoReturn:
-        secret = "swordfish"  # which textual's own traceback shows
+        secret = "swordfish"  # Textual's own traceback would show it
         raise ValueError(len(secret))
 
     app.board.of = fail  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""What `remit uninstall` releases, and that it waits until nobody would take it back."""
+"""Tests what `remit uninstall` releases, and that it waits until no operator would restore it."""
 
 from __future__ import annotations
 

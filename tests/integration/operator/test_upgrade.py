@@ -1,4 +1,4 @@
-"""Objects that the version before this one stored (tests/lastversion), on a kube-apiserver with this one's CRDs."""
+"""Tests objects that the previous version stored (tests/lastversion), on a kube-apiserver with this version's CRDs."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def stored(folder: Path, resource: str) -> list[Object]:
 
 
 class Upgraded:
-    """An API server on which the last version's objects were created under its own CRDs."""
+    """An API server on which the previous version's objects were created under its own CRDs."""
 
     def __init__(self, kube: Kube, settings: Settings, before: dict[str, Object]) -> None:
         self.kube, self.settings, self.before = kube, settings, before
-        """`before`: each object by name, as the server had it when this version's CRDs came."""
+        """`before`: each object by name, as the server returned it when this version's CRDs were installed."""
 
     async def until(self, resource: Resource, name: str, wanted: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-        """The first status that is `wanted`."""
+        """Waits until `wanted` holds for the status, and returns the status."""
         status: dict[str, Any] = {}
 
         async def looked() -> object:
@@ -66,7 +66,7 @@ class Upgraded:
         return await self.until(TASKS, name, lambda status: truth(status, "Finished") == "True")
 
     async def told(self, name: str, reason: str) -> None:
-        """Wait for the Event."""
+        """Waits for the Event."""
 
         async def looked() -> bool:
             events = (await self.kube.request("GET", EVENTS.path("default")))["items"]
@@ -139,7 +139,7 @@ async def served(kube: Kube, resource: Resource) -> None:
 
 
 async def kept(kube: Kube, resource: Resource, obj: Object) -> Object:
-    """As the last version's operator wrote it, by the rules of the server."""
+    """Stores an object as the previous version's operator wrote it, with the server's own metadata."""
     whole = obj["metadata"]
     metadata = {key: whole[key] for key in ("name", "labels", "annotations", "finalizers") if key in whole}
     made = await kube.create(resource, "default", {**obj, "metadata": metadata})
@@ -172,7 +172,7 @@ async def test_objects_keep_their_meaning_or_are_told(upgraded: Upgraded) -> Non
         assert "is not started again: this operator has no backend process" in worker["message"]
     for name in ("hello", "denied", "keeps", "nightly"):
         now = await upgraded.kube.get(TASKS, "default", name)
-        backend = {"backend": "process"} if name == "nightly" else {}  # which its column shows now
+        backend = {"backend": "process"} if name == "nightly" else {}  # its column shows the backend now
         assert now["status"] == upgraded.before[name]["status"] | backend
     for part in ("history", "activeRevision"):
         assert worker[part] == upgraded.before["worker"]["status"][part]
@@ -181,7 +181,7 @@ async def test_objects_keep_their_meaning_or_are_told(upgraded: Upgraded) -> Non
 
 
 async def test_an_operator_with_processes_goes_on(upgraded: Upgraded) -> None:
-    """As one outside of pods does that is told `--backend process`."""
+    """The operator runs like one outside pods with `--backend process`."""
     settings = replace(upgraded.settings, backends=("process", "kubernetes"), in_pod=False)
     async with running_operator(upgraded.kube.access, settings, Redactor()):
         await upgraded.until(

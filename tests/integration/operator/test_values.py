@@ -1,4 +1,4 @@
-"""Environment from Secrets and ConfigMaps: given to the run, and seen nowhere else."""
+"""Tests that environment variables from Secrets and ConfigMaps are given to the run and appear nowhere else."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def test_what_redaction_changed_is_told(world: World) -> None:
 
 
 async def test_standard_input_of_a_config_map_or_a_secret(world: World) -> None:
-    """Byte for byte, and more of it than a task can say itself."""
+    """The input is passed byte for byte, and can be longer than a task itself may contain."""
     data = os.urandom(700_000)
     digest = hashlib.sha256(data).hexdigest()
     body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "dump"}}

@@ -1,4 +1,4 @@
-"""Volumes, through a whole operator: what a policy opens is found inside, and nothing else."""
+"""Tests volumes through a whole operator: a sandbox contains what a policy allows, and nothing else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OWNER = 43210 if os.geteuid() == 0 else os.geteuid()
 
 @pytest.fixture
 def shop() -> Iterator[Path]:
-    """A user's folder, with a program in it."""
+    """Provides a user's folder with a program."""
     with tempfile.TemporaryDirectory(prefix="remit-volumes-") as name:
         folder = Path(name).resolve() / "shop"
         folder.mkdir(mode=0o700)
@@ -109,7 +109,7 @@ async def test_on_a_cluster_no_folder_of_the_host_is_mounted(world: World, shop:
 
 
 async def test_standard_input_from_a_file_of_each_kind_of_volume(world: World, shop: Path) -> None:
-    """Mounted nowhere; what a task left is as good as a file of the host."""
+    """The volume is not mounted, and a task's artifact works like a file of the host."""
     (shop / "dump.sql").write_text("of the folder")
     (shop / "dump.sql").chmod(0o600)
     os.chown(shop / "dump.sql", OWNER, OWNER)

@@ -1,4 +1,4 @@
-"""Watches that lose events, as after an expired version, and lists that are on their way while the world changes."""
+"""Tests watches that lose events, as after an expired version, and lists that arrive while objects change."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .conftest import PATIENCE, World
 
 @contextlib.contextmanager
 def gap(operator: Operator) -> Iterator[list[tuple[str, str | None, Object]]]:
-    """The watches bring nothing meanwhile. What they would have brought is in the list."""
+    """Suppresses all watch events inside the block, and yields the list of the suppressed events."""
     lost: list[tuple[str, str | None, Object]] = []
     operator.watcher.on_event = lambda *event: lost.append(event)
     try:
@@ -43,8 +43,8 @@ async def until(condition: Any, what: str) -> None:
 
 @contextlib.asynccontextmanager
 async def recreated(world: World, operator: Operator) -> AsyncIterator[tuple[str, str, list[Any]]]:
-    """A task that runs is deleted, and another one of its name created, and no watch tells. Gives its name, the uid of
-    the old one and the lost events; at the end the old run must be over, and the new one come to its own."""
+    """A running task is deleted and another one with its name created, without watch events. Yields its name, the uid
+    of the old one and the lost events. At the end the old run must have ended, and the new one must succeed."""
     await world.policy("sleep", "echo")
     name = await world.task("sleep", "1000")
     await world.phase(name, "Running")
@@ -118,7 +118,7 @@ async def test_an_object_recreated_while_a_list_is_on_its_way_is_kept(
         async def slow(self: Kube, method: str, path: str, **more: Any) -> Any:
             if method != "GET" or path != TASKS.path():
                 return await request(self, method, path, **more)
-            await world.kube.delete(TASKS, "default", name)  # since it was asked for, and before it is read
+            await world.kube.delete(TASKS, "default", name)  # after the list was requested, and before it is read
             answer = await request(self, method, path, **more)
             answered.set()
             await go_on.wait()
@@ -143,7 +143,7 @@ async def test_an_object_recreated_while_a_list_is_on_its_way_is_kept(
 
 
 async def test_what_was_deleted_while_no_watch_was_open_is_noticed_as_it_begins_anew(world: World) -> None:
-    """Nothing is left that the new watch could bring an event of."""
+    """No object is left of which the new watch could report an event."""
     async with world.operator(resync_seconds=3600) as operator:
         await world.policy("sleep")
         name = await world.task("sleep", "1000")
@@ -205,7 +205,7 @@ async def test_a_task_that_is_deleted_before_the_answer_to_its_start_comes_is_no
 async def test_an_api_server_that_lost_its_tasks_costs_no_output_for_a_day(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A list that holds no tasks, as of a control plane that comes back empty; and a deletion that is seen late."""
+    """The list contains no tasks, as that of a control plane that comes back empty; and a deletion is observed late."""
     await world.policy("echo", "sleep")
     async with world.operator() as operator:
         ended, deleted, running = [await world.task("echo", "kept") for _ in range(2)] + [
@@ -245,7 +245,7 @@ async def test_an_api_server_that_lost_its_tasks_costs_no_output_for_a_day(
         await tasks.sweep()
         assert kept() == {uids[ended], uids[running]}
         monkeypatch.setattr(tasks_module, "ORPHAN_SECONDS", 0)
-        await operator.intake.resync()  # they are back: nothing was lost
+        await operator.intake.resync()  # the tasks are back, and nothing was lost
         assert store.missing_for("default", uids[ended]) is None
         assert kept() == {uids[ended], uids[running]}
 
@@ -273,7 +273,7 @@ async def test_what_is_kept_of_thousands_of_tasks_that_are_gone_is_removed_with_
 
         monkeypatch.setattr(runner, "running", noted)
         turning = asyncio.create_task(turn())
-        # They are missed, told of, left for their time, and removed.
+        # The outputs are marked as missing, reported, kept for their time, and then removed.
         for seconds, left in ((3600, count), (3600, count), (3600, count), (0, 0)):
             monkeypatch.setattr(tasks_module, "ORPHAN_SECONDS", seconds)
             looked.clear()

@@ -1,4 +1,4 @@
-"""The watches of an operator: what they need of the machine, and how their end is seen."""
+"""Tests the watches of an operator: what they need of the machine, and how their end is noticed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .conftest import World
 
 
 async def test_a_user_without_a_name_can_watch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a container with `--user 65532`."""
+    """This is the case in a container with `--user 65532`."""
 
     def nameless() -> str:
         raise KeyError("getpwuid(): uid not found: 65532")
@@ -51,7 +51,7 @@ async def test_whatever_ends_a_watch_it_is_begun_again(
 async def test_an_operator_that_starts_waits_for_the_api_server(
     world: World, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
-    """For longer than for CRDs that nobody applies."""
+    """The operator waits longer for the API server than for CRDs that are not installed."""
     monkeypatch.setattr(operator, "_LOOK_SECONDS", 0.0)
     request, refused = Kube.request, 0
 

@@ -1,4 +1,4 @@
-"""The size of a workspace, held through a whole operator: an attempt that lets it grow beyond that is ended."""
+"""Tests that a whole operator enforces the size of a workspace: an attempt that exceeds it is ended."""
 
 from __future__ import annotations
 

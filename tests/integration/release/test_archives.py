@@ -1,4 +1,4 @@
-"""Hostile archives: members that lead out of the folder, exhaust the machine, or can never be unpacked."""
+"""Tests hostile archives: members that lead out of the folder, exhaust the machine, or can never be unpacked."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Tar = Callable[[tarfile.TarFile], None]
 
 
 async def unpacked(tmp_path: Path, archive: bytes) -> Path:
-    """The folder that the archive becomes. Raises DeploymentError."""
+    """Returns the folder with the archive's content. Raises DeploymentError."""
     (tmp_path / "archive").write_bytes(archive)
     place = tmp_path / "copies" / "1"
     artifact = Artifact(archive=str(tmp_path / "archive"))
@@ -42,7 +42,7 @@ async def unpacked(tmp_path: Path, archive: bytes) -> Path:
 
 
 def unpacked_here(tmp_path: Path, archive: bytes) -> None:
-    """By the rules alone, without the sandbox that they run in. Raises what they do."""
+    """Unpacks with the rules alone, without the sandbox around them. Raises their exceptions."""
     (folder := tmp_path / "here").mkdir()
     root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -52,7 +52,7 @@ def unpacked_here(tmp_path: Path, archive: bytes) -> None:
 
 
 async def refused(tmp_path: Path, archive: bytes) -> DeploymentError:
-    """Why it is, for good; nothing is left of it."""
+    """Asserts that the archive is refused permanently and that nothing remains, and returns the error."""
     with pytest.raises(DeploymentError, match="archive cannot be unpacked: ") as caught:
         await unpacked(tmp_path, archive)
     assert list((tmp_path / "copies").iterdir()) == []
@@ -68,7 +68,7 @@ async def _nothing(address: str) -> AsyncIterator[bytes]:
 
 
 def tar(*members: tuple[str, bytes | str] | tuple[str, bytes, str], mode: str = "w") -> bytes:
-    """Members as (name, content), (name, type, target of a link) or (name of a folder, its type, "")."""
+    """Returns an archive with members (name, content), (name, type, link target) or (folder name, type, "")."""
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode=mode) as archive:  # type: ignore[call-overload]
         for name, content, *target in members:
@@ -83,7 +83,7 @@ def tar(*members: tuple[str, bytes | str] | tuple[str, bytes, str], mode: str = 
 
 
 def zipped(*members: tuple[str, bytes, int]) -> bytes:
-    """Members as (name, content, st_mode)."""
+    """Returns an archive with members (name, content, st_mode)."""
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w") as archive:
         for name, content, mode in members:
@@ -169,7 +169,7 @@ async def test_members_of_a_zip_that_are_refused(tmp_path: Path, member: tuple[s
 
 
 def _patched(archive: bytes, local: int, central: int, value: int) -> bytes:
-    """With a field of two bytes set in the header of the only member, and in the directory of the archive."""
+    """Sets a field of two bytes in the header of the only member and in the directory of the archive."""
     changed, where = bytearray(archive), archive.index(b"PK\x01\x02")
     changed[local : local + 2] = changed[where + central : where + central + 2] = struct.pack("<H", value)
     return bytes(changed)
@@ -217,7 +217,7 @@ async def test_bits_that_have_changed_are_seen_by_the_checksum(tmp_path: Path) -
 
 
 def _with_records(member: bytes, **records: str) -> bytes:
-    """A member after a pax header."""
+    """Returns a member after a pax header."""
     header = tarfile.TarInfo("pax")
     lines = b"".join(_record(name.replace("__", "."), value) for name, value in records.items())
     header.type, header.size = tarfile.XHDTYPE, len(lines)
@@ -232,7 +232,7 @@ def _record(name: str, value: str) -> bytes:
 @pytest.mark.parametrize(
     "records",
     [
-        {"size": "-1536"},  # leads back to the pax header, and so again and again
+        {"size": "-1536"},  # leads back to the pax header, repeatedly
         {"size": "-99999999"},
         {"GNU__sparse__map": "0,-100000,0,512", "GNU__sparse__size": "512"},
     ],
@@ -250,7 +250,7 @@ async def test_a_path_that_is_too_long_below_the_folder_is_refused_for_good(tmp_
 
 
 async def test_a_long_message_does_not_block(tmp_path: Path) -> None:
-    """Names in it may be longer than a pipe holds."""
+    """Names in the message may be longer than a pipe holds."""
     archive = bytearray(zipped(("\x01" * 60_000, b"x", 0o644)))
     archive[30] = 2
     error = await refused(tmp_path, bytes(archive))
@@ -266,7 +266,7 @@ async def test_what_is_no_archive_is_told_so(tmp_path: Path) -> None:
 
 
 async def test_names_of_a_zip_made_on_unix_are_kept(tmp_path: Path) -> None:
-    """Info-ZIP and macOS write UTF-8 without the flag that says so."""
+    """Info-ZIP and macOS write UTF-8 without setting the flag for it."""
     plain = zipped(("caXX", b"x", 0o644))
     assert (plain[6:8], plain.count(b"caXX")) == (b"\0\0", 2)
     place = await unpacked(tmp_path, plain.replace(b"caXX", "ca\u00e9".encode()))
@@ -297,7 +297,7 @@ async def test_what_an_archive_may_hold(tmp_path: Path) -> None:
 
 
 async def test_a_tar_that_ends_with_a_zip_is_a_tar(tmp_path: Path) -> None:
-    """As a bundle of Python wheels or Java archives is."""
+    """A bundle of Python wheels or Java archives is such a file."""
     place = await unpacked(tmp_path, tar(("inner.zip", zipped(("file", b"x", 0o644)))))
     assert [path.name for path in place.iterdir()] == ["inner.zip"]
 

@@ -1,4 +1,4 @@
-"""Artifacts on the operator's host: real folders, archives and links, and a policy that says where they may be."""
+"""Tests artifacts on the operator's host: real folders, archives and links, and a policy that lists their paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Copies of artifacts: known by their content, made again when they are damaged, and closed to everybody else."""
+"""Tests copies of artifacts: they are identified by their content, restored when they are damaged, and closed to other
+users."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ async def nothing(revision: Revision, material: Material, address: str) -> Async
 
 
 class Shelf:
-    """Copies of the folder `app`, as another operator would find them each time."""
+    """Copies of the folder `app`, read each time as by another operator."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.source, self.earlier = folder, folder / "app", folder / "earlier" / "shop"
@@ -173,7 +174,7 @@ async def test_a_copy_that_was_being_made_when_all_are_removed_does_not_come_bac
     def copy(self: Reading, path: str, into: Path) -> None:
         begun.set()
         assert cleared.wait(60)
-        into.mkdir(parents=True, exist_ok=True)  # as where files were added faster than they were removed
+        into.mkdir(parents=True, exist_ok=True)  # as if files were added faster than they are removed
 
     monkeypatch.setattr(Reading, "copy", copy)
     bringing = asyncio.create_task(shelf.bring(1))

@@ -1,4 +1,4 @@
-"""The docker target on engines that are away, behind TLS, and behind SSH; and images that come from a registry."""
+"""Tests the docker target on engines that are unavailable, behind TLS, and behind SSH, and images from a registry."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def test_an_engine_that_is_restarted_brings_its_replicas_back(tmp_path: Pa
 
 @LEAKING
 async def test_an_engine_behind_tls(stage: Stage, relay: Relay, tmp_path: Path) -> None:
-    """Both ends are asked who they are; other certificates are used as soon as the Secret has them."""
+    """Both ends authenticate, and other certificates are used as soon as the Secret contains them."""
     authority = Authority()
     host = await relay.open_tls(authority.context(tmp_path / "engine"))
     stage.spec = {"host": host, "tlsSecret": "engine"}
@@ -143,7 +143,7 @@ async def test_images_are_pulled_with_pull_secrets(stage: Stage) -> None:
             await stage.provision("blue", one)
         finally:
             docker("rmi", f"{host}/shop:v1")
-    await stage.until(lambda observed: observed.ready(1, "blue", 1))  # it asks for the image no more
+    await stage.until(lambda observed: observed.ready(1, "blue", 1))  # the image is not pulled again
 
 
 async def test_a_pull_that_takes_long_keeps_nobody_waiting(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The docker target: real containers on a real engine behind a real proxy."""
+"""Tests the docker target: real containers on a real engine behind a real proxy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def stage(tmp_path: Path, image: str) -> AsyncIterator[Stage]:
 
 
 async def test_both_sides_and_the_preview(stage: Stage) -> None:
-    """Each order is given twice, which is as good as once."""
+    """Each order is given twice and must have the same effect as once."""
     assert await stage.target.observe() == ObservedState()
     await stage.live()
     container, two = stage.inspected("blue")["Id"], stage.revision(2)
@@ -77,7 +77,8 @@ async def test_another_operator_finds_all_of_it(stage: Stage) -> None:
 
 
 async def test_what_a_container_may_do(stage: Stage) -> None:
-    """Its files are there and nobody can change them, root included; they are nowhere else; nothing is given away."""
+    """The files exist and no user, including root, can change them; they exist nowhere else; the container has no
+    additional rights."""
     secret = Material({"VERSION": "v1"}, {"/run/shop/token": b"canary-secret"}, frozenset({"canary-secret"}))
     await stage.live(material=secret, ports=[{"name": "http", "containerPort": 8080, "published": stage.port}])
     said = await stage.answer(path="/cgi-bin/look")
@@ -103,14 +104,15 @@ async def test_one_that_crashes_is_not_healthy_and_says_why_but_no_secret(stage:
     await stage.provision("blue", stage.revision(1, "echo no database for $TOKEN >&2; exit 3", material=secret))
     observed = await stage.until(lambda observed: observed.blue.failed == 1 and observed.blue.restarts >= 1)
     assert (observed.blue.healthy, observed.blue.started) == (0, 1)
-    # Seen in the moment of a new start, it is running and fails its check: then this comes after what the check says.
+    # If the container is observed just after a restart, it runs and fails its check. The message of the check then
+    # comes first.
     assert observed.blue.message.startswith("blue-0: ")
     assert observed.blue.message.endswith("exit code 3: no database for [redacted]")
 
 
 async def test_out_of_memory_is_told_also_when_it_runs_again(stage: Stage) -> None:
     stage.limits = Limits(memory=16 << 20, pids=32)
-    # The container outlives the kill: the engine may not hear of one that ends it.
+    # The container continues after the OOM kill, because the engine may miss a kill that ends the container.
     hungry = "touch /tmp/been; exec 2>/dev/null; tail /dev/zero; sleep 1; exit 137"
     once = f"echo hungry; test -e /tmp/been || {{ {hungry}; }}; exec sleep 600"
     await stage.provision("blue", stage.revision(1, once, ports=[], healthCheck=None))
@@ -121,7 +123,7 @@ async def test_out_of_memory_is_told_also_when_it_runs_again(stage: Stage) -> No
 async def test_a_command_that_is_not_in_the_image_is_named(stage: Stage) -> None:
     stage.spec = {"command": ["/no/such/program"]}
     await stage.provision("blue", stage.revision(1))
-    # For a moment of each new start the engine calls it running, and forgets what it said.
+    # For a moment after each restart the engine reports the container as running, without the earlier message.
     await stage.until(
         lambda observed: observed.blue.failed and "/no/such/program failed: No such file" in observed.blue.message
     )
@@ -158,7 +160,7 @@ async def test_a_check_by_a_command(stage: Stage) -> None:
 async def test_one_that_hangs_is_restarted_and_counted_as_a_crash(
     stage: Stage, how: dict[str, Any], ends: bool
 ) -> None:
-    """Also where it hangs so much that it has to be killed."""
+    """This includes an instance that has to be killed."""
     liveness = {**how, "periodSeconds": 1, "failureThreshold": 2}
     script = f"trap {'exit' if ends else ':'} TERM; mkdir -p /tmp/www; touch /tmp/www/alive; {SERVE}"
     script = script.replace("exec httpd", "httpd").rstrip() + " & while :; do wait; done"
@@ -185,7 +187,7 @@ async def test_what_is_removed_or_stopped_by_hand_comes_back_where_it_was(stage:
 
 
 async def test_an_operator_killed_in_mid_start_leaves_nothing_half_done(stage: Stage) -> None:
-    """What was created without its files, or is wanted no more, is not taken for an instance."""
+    """A container that was created without its files, or that is no longer wanted, is not taken for an instance."""
     await stage.live(replicas=2, material=Material({"VERSION": "v1"}, {"/run/shop/token": b"x"}))
     told = stage.folder / "release" / "told.json"
     wish = json.loads(told.read_bytes())
@@ -213,7 +215,7 @@ async def test_a_container_of_somebody_else_is_left_alone(stage: Stage) -> None:
 
 
 async def test_a_container_that_only_looks_like_one_of_ours_is_left_alone(stage: Stage) -> None:
-    """Whoever makes an image chooses its labels, but not those of a task that runs it."""
+    """The author of an image chooses its labels, but not those of a task that runs it."""
     await stage.live()
     labels = {**stage.inspected("blue")["Config"]["Labels"], "remit.dev/task-uid": "other"}
     marks = [f"--label={name}={value}" for name, value in labels.items()]
@@ -265,7 +267,7 @@ async def test_all_of_a_namespace_share_a_network_whoever_comes_first(stage: Sta
 
 
 async def test_a_revision_keeps_its_image(stage: Stage, image: str) -> None:
-    """A tag that moves, and one that goes, change nothing; what was pulled again must be the same."""
+    """A tag that moves, and one that is removed, have no effect; an image that is pulled again must be the same."""
     never = {"image": "remit-test:none", "pullPolicy": "Never"}
     with pytest.raises(DeploymentError, match="pullPolicy is Never") as caught:
         await stage.target.prepare(stage.revision(9, artifact=never))
@@ -322,7 +324,7 @@ async def test_an_exit_is_told_of_by_the_engine(stage: Stage) -> None:
 
 @pytest.mark.parametrize("code", [0, 3])
 async def test_only_what_was_live_is_restarted_for_ever(stage: Stage, code: int) -> None:
-    """Nobody may be left who could end a release that failed."""
+    """If a release fails, no operator may be left to end its instances, so these must not restart without a limit."""
     await stage.live()
     await stage.until(lambda _: stage.inspected("blue")["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped")
     await stage.provision("green", stage.revision(2, f"exit {code}"))

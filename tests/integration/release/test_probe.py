@@ -1,4 +1,4 @@
-"""The probe where there is no HTTP: it only connects."""
+"""Tests the probe for ports without HTTP, to which it only connects."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ async def test_connections_are_counted_and_refused_ones_fail() -> None:
 
 
 async def test_a_side_that_does_not_answer_holds_no_step_up() -> None:
-    """The first answer never comes; who waits for it goes on all the same, and so does who ends the probe."""
+    """The first response never arrives. A step that waits for it continues nevertheless, and so does the end of the
+    probe."""
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -62,7 +63,7 @@ async def test_a_burst_goes_on_for_a_while_and_then_ends(monkeypatch: pytest.Mon
 
 
 async def test_a_probe_whose_end_is_cancelled_leaves_nothing_open() -> None:
-    """As when an event loop ends before the requests that are on their way."""
+    """This happens if an event loop ends while requests are in progress."""
     answered, held = asyncio.Event(), asyncio.Event()
 
     async def answers_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -86,7 +87,7 @@ async def test_a_probe_whose_end_is_cancelled_leaves_nothing_open() -> None:
         running = asyncio.create_task(run())
         await held.wait()
         running.cancel()
-        for _ in range(10):  # it waits for the requests on their way now
+        for _ in range(10):  # the probe now waits for the requests in progress
             await asyncio.sleep(0)
         assert not running.done()
         running.cancel()

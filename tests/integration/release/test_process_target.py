@@ -1,4 +1,4 @@
-"""The process target: real processes in real sandboxes behind a real proxy."""
+"""Tests the process target: real processes in real sandboxes behind a real proxy."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ sys.exit(3)
 
 
 class Stage:
-    """A target, what it releases, and the means to make another one like it, as a restarted operator would."""
+    """A process target and its revisions, with a way to create an equal target, as a restarted operator would."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -204,7 +204,7 @@ class Stage:
         return Supervision(self.folder / "processes", self.host).list("default/shop")[name]
 
     async def answer(self, port: int | None = None, path: str = "/") -> str:
-        """What a client hears."""
+        """Returns the response that a client gets."""
         reader, writer = await asyncio.open_connection("127.0.0.1", port or self.port)
         writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
         said = (await reader.read()).decode()
@@ -254,7 +254,7 @@ async def test_a_switch_under_load_loses_nothing(stage: Stage) -> None:
 
 
 async def test_other_published_ports_under_load_lose_nothing_at_those_that_stay(stage: Stage) -> None:
-    """One more, another preview, one fewer: each time another proxy takes over the sockets."""
+    """One more port, another preview port, one port fewer: each time another proxy takes over the sockets."""
     more = {"name": "admin", "containerPort": 9090, "published": free_port()}
     http = {"name": "http", "containerPort": 8080, "published": stage.port}
     one = stage.revision(1, strategy={})
@@ -280,7 +280,8 @@ async def test_other_published_ports_under_load_lose_nothing_at_those_that_stay(
 
 
 async def test_an_instance_that_listens_at_no_more_than_some_of_its_ports_never_gets_healthy(stage: Stage) -> None:
-    """Its own check says nothing of the others, and a proxy that has just begun takes each for open."""
+    """The instance's own check does not cover the other ports, and a proxy that has just started assumes that each is
+    open."""
     more = {"name": "admin", "containerPort": 9090, "published": free_port()}
     http = {"name": "http", "containerPort": 8080, "published": stage.port}
     await stage.provision("blue", stage.revision(1, ports=[http, more]))
@@ -376,7 +377,7 @@ async def test_one_that_hangs_is_restarted_and_counted_as_a_crash(stage: Stage, 
 
 
 async def test_a_check_that_policy_allows_no_more_is_told_from_one_that_fails(stage: Stage) -> None:
-    """A policy that is revoked stops nothing that runs."""
+    """Revoking a policy does not stop running instances."""
     revision, stage.revoked = stage.revision(1), True
     with pytest.raises(DeploymentError, match="no policy allows it"):
         await stage.target._ask("blue", DesiredSide.of(revision), 0, ["true"])
@@ -397,7 +398,7 @@ async def test_a_check_of_a_port_by_its_number_is_one_of_the_instance_and_not_of
 
 
 async def test_a_check_that_is_a_command_is_confined_and_shows_no_secret(stage: Stage) -> None:
-    """It runs where the instance does, with its environment and its port."""
+    """The check runs where the instance does, with its environment and its port."""
     one = stage.revision(1, env={"PASSWORD": "hunter22"}, healthCheck={"command": {"argv": ["python3", "check.py"]}})
     stage.kept[1] = (one, Material({"PASSWORD": "hunter22"}, secrets=frozenset({"hunter22"})))
     (stage.folder / "v1" / "check.py").write_text(CHECK)
@@ -408,7 +409,7 @@ async def test_a_check_that_is_a_command_is_confined_and_shows_no_secret(stage: 
 
 
 async def test_a_copy_that_is_gone_is_made_again_before_an_instance_needs_it(stage: Stage) -> None:
-    """Also a private one: nobody but the instance's user may read it."""
+    """This includes a private copy, which only the instance's user may read."""
     one = stage.revision(1)
     (stage.folder / "v1" / "version").chmod(0o600)
     await stage.provision("blue", one)
@@ -443,7 +444,7 @@ async def test_an_instance_is_never_started_from_anything_but_what_its_revision_
 
 
 async def test_only_what_was_live_is_restarted_for_ever(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody may be left who could end a release that failed."""
+    """If a release fails, no operator may be left to end its instances, so these must not restart without a limit."""
     monkeypatch.setattr(process, "_MOST_RESTARTS", 1)
     await stage.provision("blue", stage.revision(1))
     await stage.until(lambda observed: observed.ready(1, "blue", 1))
@@ -464,7 +465,7 @@ async def test_only_what_was_live_is_restarted_for_ever(stage: Stage, monkeypatc
 
 
 async def kill(stage: Stage) -> None:
-    """The program of `blue-0`, by force."""
+    """Kills the program of `blue-0`."""
     supervision = Supervision(stage.folder / "processes", stage.host)
     os.kill((await supervision.state("default/shop", "blue-0"))["process"]["pid"], signal.SIGKILL)
 
@@ -519,7 +520,7 @@ async def test_a_port_that_only_the_new_side_wants_is_no_trouble_of_the_live_one
         taken = other.getsockname()[1]
         ports = [{"name": "http", "containerPort": 8080, "published": taken}]
         green = DesiredSide.of(stage.revision(2, ports=ports))
-        balancer.save(balancer.desired().having("green", green))  # as an operator leaves it that is killed
+        balancer.save(balancer.desired().having("green", green))  # the state that an operator leaves that is killed
         observed = await stage.target.observe()
         assert f"port {taken} of default/shop is taken" in observed.green.message
         assert (observed.live, observed.converged, observed.ready(1, "blue", 1)) == ("blue", True, True)
@@ -561,7 +562,7 @@ async def test_a_supervisor_that_is_stopped_does_not_hold_up_a_look(stage: Stage
 
 
 async def test_a_port_that_an_instance_closes_and_opens_is_told_of_by_the_proxy(stage: Stage) -> None:
-    """Its own check is not due for an hour."""
+    """The instance's own check is not due for an hour."""
     revision = stage.revision(1, healthCheck={"tcp": {"port": "http"}, "periodSeconds": 3600})
     (stage.folder / "v1" / "app.py").write_text(CLOSING)
     await stage.provision("blue", revision)

@@ -1,4 +1,4 @@
-"""The driver over both of its stores: what an API server and a folder are told of the same release is the same."""
+"""Tests the driver with both of its stores: an API server and a folder record the same about the same release."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ MOST_STEPS = 400
 
 
 class Instances(Sim):
-    """What runs on the target; nobody but the driver decides what is kept."""
+    """The instances on the target. Only the driver decides which revisions are kept."""
 
     def keep(self) -> None:
         pass
 
 
 class SimulatedTarget:
-    """A target whose clock goes on by a second at each look."""
+    """A target whose clock advances by a second at each observation."""
 
     leftovers = "instances that nobody has"
 
     def __init__(self) -> None:
         self.sim, self.looks, self.unreachable = Instances(), 0, ""
         self.fails: dict[type, DeploymentError] = {}
-        """What the next call of each kind raises."""
+        """The exception that the next call of each kind raises."""
 
     async def observe(self) -> ObservedState:
         self.looks += 1
@@ -98,7 +98,7 @@ class SimulatedTarget:
 
 
 class OnePlace:
-    """Places of which there is one."""
+    """A registry with a single place."""
 
     def __init__(self, target: SimulatedTarget, folder: Path) -> None:
         self.place = Place(target, LocalRevisions(folder))
@@ -118,7 +118,7 @@ class OnePlace:
 
 
 class FlakyAudit(AuditLog):
-    """An audit trail that cannot take the first record of each of these verdicts."""
+    """An audit trail that fails for the first record of each of these verdicts."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -136,7 +136,7 @@ class FlakyAudit(AuditLog):
 
 
 class Stage:
-    """A Deployment, its target, and a driver that is told when to take a step."""
+    """A Deployment, its target, and a driver whose steps the test triggers."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -168,7 +168,7 @@ class Stage:
         raise NotImplementedError
 
     async def status(self) -> DeploymentStatus | None:
-        """None once it is gone."""
+        """Returns the status, or None once the Deployment is gone."""
         raise NotImplementedError
 
     async def until(self, reached: Callable[[DeploymentStatus], bool]) -> DeploymentStatus:
@@ -363,7 +363,7 @@ async def refused(stage: Stage) -> None:
 
 
 def shown(status: DeploymentStatus) -> dict[str, Any]:
-    """All that says how it went, but for moments in time and what names a revision inside."""
+    """Returns everything about the progress of the release except times and identifiers of revisions."""
     release, answer = status.pipeline.release, status.request
     return {
         "summary": (status.phase, status.active, status.preview, status.ready, status.message, status.pinned_revision),
@@ -399,7 +399,7 @@ async def test_both_stores_are_told_the_same(
             said = shown(await stage.settle())
             told.append((said, stage.audit.verdicts))
     (by_api, audited), (by_folder, recorded) = told
-    if scenario is failed_hook:  # only an API server knows hooks by a uid
+    if scenario is failed_hook:  # only an API server identifies hooks by a uid
         assert by_api.pop("hooks") == [("PrePromotion", "gate")]
         assert by_folder.pop("hooks") == []
     assert by_folder == by_api

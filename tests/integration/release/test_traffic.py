@@ -1,4 +1,4 @@
-"""The traffic switch with real proxies and real backends."""
+"""Tests the traffic switch with real proxies and real backends."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ async def test_weights_share_the_requests(traffic: Traffic, sides: dict[Slot, Si
 
 
 async def test_a_preview_port_shows_the_other_side(traffic: Traffic, sides: dict[Slot, Side]) -> None:
-    """It comes and goes without a lost request on the live one."""
+    """The preview appears and disappears without a lost request on the live port."""
     live, preview = free_port(), free_port()
     route = route_to(sides, live)
     await traffic.apply(route)
@@ -157,7 +157,7 @@ async def test_a_preview_port_shows_the_other_side(traffic: Traffic, sides: dict
 async def test_a_long_request_outlives_its_proxy_and_is_counted_until_it_ends(
     tmp_path: Path, traffic: Traffic, sides: dict[Slot, Side]
 ) -> None:
-    """Each time, more or fewer ports are another proxy; the first of them and the third are alike."""
+    """Each time, more or fewer ports require another proxy; the first and the third one have the same configuration."""
     port, preview = free_port(), free_port()
     route = route_to(sides, port)
     more = Route(NAME, (*route.entries, replace(route.entries[0], port=preview, green_percent=100)))
@@ -214,7 +214,7 @@ async def test_whoever_listens_to_a_proxy_does_not_keep_it(
     monkeypatch.setattr("remit.release.traffic.instance._END_SECONDS", 3600.0)
     await traffic.apply(route_to(sides, free_port()))
     changes = traffic.changes(NAME)
-    await anext(changes)  # as its replicas are found
+    await anext(changes)  # its replicas are found
 
     async def heard() -> None:
         async for _ in changes:
@@ -283,7 +283,7 @@ async def test_a_removed_replica_finishes_what_it_has(traffic: Traffic, sides: d
     sides["blue"].answer_slow()
     assert (await reader.read()).endswith(b"blue")
     writer.close()
-    sides["blue"].kill()  # and with it the connections that the proxy keeps open to it
+    sides["blue"].kill()  # this also ends the connections that the proxy keeps open to it
 
     async def gone() -> bool:
         await traffic.apply(green)
@@ -328,7 +328,7 @@ async def test_a_switch_waits_for_a_replica_that_has_just_come_back(traffic: Tra
 
 
 async def test_a_switch_to_none_but_dead_replicas_does_not_hang(traffic: Traffic, sides: dict[Slot, Side]) -> None:
-    """Whether they are fit for it is for the one who asks to know: here it may be the lesser evil."""
+    """The caller has to know whether the replicas are ready: here the switch may be the lesser evil."""
     port = free_port()
     sides["green"].kill()
     async with asyncio.timeout(PATIENCE):
@@ -361,7 +361,7 @@ async def test_a_side_without_replicas_gets_no_share(traffic: Traffic, sides: di
 async def test_requests_are_counted_of_the_side_that_answers_and_not_those_of_the_probe(
     traffic: Traffic, sides: dict[Slot, Side]
 ) -> None:
-    """Also those that nobody can take, and those that the other side takes over."""
+    """This includes requests that no replica can take, and those that the other side takes over."""
     port = free_port()
     entry = Entry(port, (sides["blue"].address,), (sides["green"].address,), 100, failover=True)
     await traffic.apply(Route(NAME, (replace(entry, green_percent=0, failover=False),)))
@@ -388,7 +388,7 @@ async def test_requests_are_counted_of_the_side_that_answers_and_not_those_of_th
 
 
 async def until_probed(probe: Probe, more: int, *, failed: bool = False) -> None:
-    """Until so many more requests were made, or failed."""
+    """Waits until the probe made so many more requests, or so many more failed."""
 
     def count() -> int:
         return sum(not failed or request.error != "" for request in probe.requests)
@@ -532,7 +532,7 @@ async def test_a_proxy_that_hangs_is_no_trouble_of_others(
     await traffic.apply(hanging)
     seen = await traffic.look("default/other")
     assert seen is not None
-    monkeypatch.setattr("remit.release.traffic.runtime._PATIENCE", 1.5)  # the other one must answer in that time
+    monkeypatch.setattr("remit.release.traffic.runtime._PATIENCE", 1.5)  # the other proxy must answer within that time
     os.kill(seen.pid, signal.SIGSTOP)
     try:
         await traffic.apply(route_to(sides, port := free_port()))
@@ -563,7 +563,7 @@ async def test_a_removed_route_frees_its_port_and_leaves_nothing(
 async def test_what_a_look_clears_away_is_no_trouble_of_a_removal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, traffic: Traffic, sides: dict[Slot, Side]
 ) -> None:
-    """Both find a proxy that leaves, and it has ended before either comes to it."""
+    """Both find a leaving proxy, which has ended before either processes it."""
     port, home = free_port(), tmp_path / "traffic" / NAME
     await traffic.apply(route_to(sides, port))
     left = home / "leaving-1-0-before"
@@ -591,7 +591,7 @@ async def test_the_admin_socket_is_ours_alone(tmp_path: Path, traffic: Traffic, 
 async def test_a_proxy_left_by_a_killed_takeover_is_not_lost(
     tmp_path: Path, traffic: Traffic, sides: dict[Slot, Side]
 ) -> None:
-    """An operator killed after the start of the proxy, before it was noted as the live one."""
+    """An operator was killed after it started the proxy and before it recorded it as the live one."""
     port, preview = free_port(), free_port()
     await traffic.apply(route_to(sides, port))
     before = await traffic.look(NAME)
@@ -604,7 +604,7 @@ async def test_a_proxy_left_by_a_killed_takeover_is_not_lost(
 
 
 async def test_only_who_has_the_token_is_taken_for_the_probe(traffic: Traffic, sides: dict[Slot, Side]) -> None:
-    """All others are users: their requests count, and they are not told which side answered."""
+    """All other clients are users: their requests are counted, and they do not learn which side answered."""
     port = free_port()
     await traffic.apply(route_to(sides, port))
     forged = ["", "Remit-Probe:", "Remit-Probe: 1", f"Remit-Probe: {'0' * 64}", "remit-probe: 1\r\nRemit-Probe: 2"]
@@ -623,7 +623,7 @@ async def test_only_who_has_the_token_is_taken_for_the_probe(traffic: Traffic, s
 
 
 async def _as_user(traffic: Traffic, port: int, header: str, count: int) -> None:
-    """`count`: how many requests are counted after this one."""
+    """`count` is how many requests are counted after this one."""
     answer = await _headers(port, header)
     assert "remit-side" not in answer, header
     assert "remit-probe" not in answer, header
@@ -632,7 +632,7 @@ async def _as_user(traffic: Traffic, port: int, header: str, count: int) -> None
 
 
 async def _headers(port: int, header: str) -> str:
-    """The answer, in lower case: its own head, and that of the request as the replica saw it."""
+    """Returns the response in lower case: its own headers, and those of the request as the replica received it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = "\r\n".join(["GET /headers HTTP/1.1", "Host: test", *([header] if header else []), "Connection: close"])
     writer.write(f"{head}\r\n\r\n".encode())
@@ -650,7 +650,7 @@ async def _served(traffic: Traffic, port: int) -> int:
 async def test_the_token_of_the_probe_is_written_nowhere(
     tmp_path: Path, traffic: Traffic, sides: dict[Slot, Side]
 ) -> None:
-    """Only the key is, for our user alone; the proxy knows the token by its hash."""
+    """Only the key is written, readable for the operator's user alone; the proxy has a hash of the token."""
     await traffic.apply(route_to(sides, free_port()))
     token, key = traffic.probe_token(NAME), tmp_path / "traffic" / "probe.key"
     assert (len(key.read_bytes()), stat.S_IMODE(key.stat().st_mode)) == (32, 0o600)
@@ -698,7 +698,7 @@ async def test_a_key_in_whose_place_is_something_else_is_refused(
 async def test_a_proxy_of_before_there_was_a_key_goes_on_until_the_next_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, traffic: Traffic, sides: dict[Slot, Side]
 ) -> None:
-    """It knows the probe by any value, and its successor takes its sockets without a lost request."""
+    """It accepts any value as the probe's token, and its successor takes over its sockets without a lost request."""
     port = free_port()
     with monkeypatch.context() as earlier:
         rule = "  http-request set-var(txn.probe) req.hdr(Remit-Probe)\n"
@@ -748,7 +748,7 @@ def _killed(*_: object) -> None:
 
 def _runs(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE  # pid 1 may be slow to collect its orphans
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE  # pid 1 may collect its orphans late
     except psutil.NoSuchProcess:
         return False
 

@@ -1,4 +1,4 @@
-"""A real bubblewrap, with and without cgroups, and a place to collect what an attempt says."""
+"""Fixtures: a real bubblewrap with and without cgroups, and a sink for the output of an attempt."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ids = itertools.count()
 
 @dataclass
 class Collected:
-    """Keeps everything: for small outputs only."""
+    """Keeps all output. For small outputs only."""
 
     stdout: bytes = b""
     stderr: bytes = b""
@@ -75,7 +75,8 @@ class Runner:
         return Collected()
 
     async def of_init(self, *names: str) -> dict[str, str]:
-        """What the host's /proc says of the namespace's init while a program runs: inside it is covered."""
+        """Reads the host's /proc entry of the namespace's init while a program runs. Inside the sandbox the entry is
+        hidden."""
         started: list[Handle] = []
         cancel = asyncio.Event()
         running = asyncio.create_task(self("/usr/bin/sleep", "60", cancel=cancel, on_started=started.append))
@@ -113,7 +114,7 @@ def host() -> Host:
 
 @pytest.fixture(params=["cgroup", "rlimits"])
 def run(request: pytest.FixtureRequest, host: Host) -> Runner:
-    """Once with this host's cgroups, once as a host that has none."""
+    """Provides a runner with this host's cgroups, and one without cgroups."""
     if request.param == "rlimits":
         return Runner(ProcessBackend(without_cgroups(host)))
     require("cgroup", host.cgroups, host.abilities[Layer.CGROUP].remedy)

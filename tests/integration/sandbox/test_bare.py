@@ -1,4 +1,4 @@
-"""The engine without namespaces, on a host that is treated as if it had none."""
+"""Tests the engine without namespaces, on a host that is treated as if it had none."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_no_network_is_given_without_namespaces(bare_host):
 
 def test_a_killed_operator_leaves_nothing(bare_host, tmp_path):
     mark = uuid4().hex
-    for folder in (tmp_path, *(*tmp_path.parents,)[:3]):  # before it starts: its attempts are other users
+    for folder in (tmp_path, *(*tmp_path.parents,)[:3]):  # set before the start, because attempts run as other users
         folder.chmod(folder.stat().st_mode | 0o001)
     operator = subprocess.Popen(
         [sys.executable, "-c", _OPERATOR, mark, str(Path(__file__).parents[3])],
@@ -294,7 +294,7 @@ async def test_standard_streams_open_by_name(run):
 
 
 async def test_the_kernel_would_kill_it_for_memory_before_the_operator(run):
-    """As read from outside: of the supervisor, the command and its children."""
+    """The OOM scores of the supervisor, the command and its children are read from outside."""
     cancel, handles = asyncio.Event(), []
     source = "import os, time; os.fork(); time.sleep(60)"
     running = asyncio.create_task(run(source=source, cancel=cancel, on_started=handles.append))

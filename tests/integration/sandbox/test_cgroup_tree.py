@@ -1,4 +1,4 @@
-"""Cgroups of the kernel's own: what is killed, what is removed, and what is swept."""
+"""Tests real cgroups: what is killed, what is removed, and what is swept."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from support import wait_until
 
 SECONDS = 30
 SPEC = Limits(memory_bytes=64 << 20, pids=16)
-# A child and a grandchild in a session of its own, all of which wait.
+# A child and a grandchild in a separate session, all of which wait.
 FAMILY = """
 import os, sys
 if not os.fork():
@@ -64,7 +64,7 @@ def cgroup(tree: CgroupTree) -> Iterator[AttemptCgroup]:
 
 @pytest.fixture
 def occupy() -> Iterator[Callable[[AttemptCgroup | Path], subprocess.Popen[bytes]]]:
-    """Start a process that is in a cgroup, and whose children will be."""
+    """Provides a function that starts a process in a cgroup, where its children will be too."""
     started = []
 
     def start(place: AttemptCgroup | Path) -> subprocess.Popen[bytes]:
@@ -89,7 +89,7 @@ def occupy() -> Iterator[Callable[[AttemptCgroup | Path], subprocess.Popen[bytes
 
 
 def pids(path: Path) -> list[int]:
-    """Of those inside; none where the cgroup is not there."""
+    """Returns the pids in the cgroup; empty if it does not exist."""
     with contextlib.suppress(OSError):
         return [int(line) for line in (path / "cgroup.procs").read_text().split()]
     return []
@@ -157,7 +157,7 @@ def test_the_fork_server_removes_a_cgroup_that_was_busy_later(tree, occupy):
 
 
 def ended(server: ForkServer, null: int) -> None:
-    """Have the server see something end."""
+    """Makes the server notice the end of a process."""
     process = server.begin(Execute(["/usr/bin/true"], (null, null, null)))
     process.wait(SECONDS)
     process.close()
@@ -165,7 +165,8 @@ def ended(server: ForkServer, null: int) -> None:
 
 @pytest.mark.parametrize("owner", ["alive", "alive in another pid namespace", "pid reused", "dead"])
 def test_only_what_a_dead_operator_left_is_swept(tree, occupy, owner):
-    """A folder names the pid and the start time of its operator: a process of the same pid may be another.
+    """A folder is named after the pid and the start time of its operator, because another process may have the same
+    pid.
 
     The pid of one in another pid namespace means nothing here, so it holds a lock.
     """
@@ -201,7 +202,7 @@ def test_only_what_a_dead_operator_left_is_swept(tree, occupy, owner):
 
 
 def test_the_limit_of_a_cgroup_above_is_the_operators(tree):
-    """It is read by a process in a cgroup below the one that has the limit."""
+    """The limit is read by a process in a cgroup below the one with the limit."""
     limited = AttemptCgroup.create(CgroupSpec(tree, Limits(memory_bytes=LIMIT)), f"test-{uuid4().hex}")
     folder = next(path for path in limited.paths if (path / file_of(tree)).exists())
     below = folder / "below"
@@ -226,7 +227,7 @@ def file_of(tree: CgroupTree) -> str:
 
 
 def test_two_of_the_same_pid_and_start_time_have_folders_of_their_own(tree):
-    """They are in pid namespaces of their own."""
+    """The two processes are in separate pid namespaces."""
     parent = tree.parents["memory"] / f"same-{uuid4().hex}"
     folder = parent / "remit" / f"{os.getpid()}-{start_time(os.getpid())}"
     folder.mkdir(parents=True)

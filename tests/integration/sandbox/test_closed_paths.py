@@ -1,4 +1,4 @@
-"""Read-only paths in folders that other users may not enter, for an operator that is root."""
+"""Tests read-only paths in folders that other users may not enter, for an operator that is root."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ print(sorted(os.listdir(os.path.dirname(os.path.dirname(sys.argv[1])))))
 
 @pytest.fixture
 def closed(tmp_path: Path) -> Path:
-    """A folder of root's alone, in it one to be read and one that is not."""
+    """Provides a folder that only root may enter, with one path to be read and one that is not."""
     group = reader_group()
     assert group is not None
     folder = tmp_path / "closed"

@@ -1,5 +1,5 @@
-"""A command or script that may have run is not run again, whatever breaks and wherever: faults at each wait of its
-attempt, in a real sandbox, with the real decision about a retry. The effect is a byte that is gone from a pipe."""
+"""Tests that a command or script that may have run is not run again: with faults at each await of its attempt, in a
+real sandbox, with the real decision about retries. The effect is a byte that is read from a pipe."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ _BARE = frozenset({Layer.LANDLOCK, Layer.SECCOMP, Layer.RLIMITS})
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """Without tracebacks, which take most of the time."""
+    """Suppresses tracebacks, which take most of the time."""
     with structlog.testing.capture_logs():
         yield
 
 
 @dataclass
 class Effects:
-    """Bytes that were read from a pipe, one pipe for each task: both kinds of sandbox may read its folder, and neither
-    may write there."""
+    """Bytes that were read from pipes, one pipe for each task. Both kinds of sandbox may read the folder of the pipes,
+    and neither may write to it."""
 
     folder: Path
     _pipes: dict[int, int] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Effects:
 
 
 class Disturbed(Runner):
-    """Whose first attempt meets a fault."""
+    """A runner whose first attempt has a fault."""
 
     disturb: Callable[[Coroutine[Any, Any, Outcome]], Coroutine[Any, Any, Outcome]] | None = None
 
@@ -110,8 +110,8 @@ class Bench:
     async def attempts(
         self, number: int, fault: Fault, on_interruption: str, *, interrupted_after: bool = False
     ) -> list[Outcome]:
-        """The attempts of one task with `maxRetries: 3`. The first one is disturbed. `interrupted_after`: its program
-        goes on after the effect, and is interrupted once that is seen."""
+        """Runs the attempts of one task with `maxRetries: 3`. The first one is disturbed. `interrupted_after`: its
+        program continues after the effect, and is interrupted once the effect is observed."""
         ended, outcomes = asyncio.Event(), list[Outcome]()
         runner = Disturbed({"process": self.backend}, RunStore(self.runs), Redactor(), lambda _: ended.set())
         interrupt = functools.partial(runner.stop, "u", ExitReason.INTERRUPTED)
@@ -146,7 +146,7 @@ class Bench:
 @contextlib.asynccontextmanager
 async def opened(folder: Path, form: str, walls: str) -> AsyncIterator[Bench]:
     outside = Path(tempfile.mkdtemp(prefix="remit-effects-"))
-    outside.chmod(0o755)  # without namespaces, another user has to get to it
+    outside.chmod(0o755)  # without namespaces, another user needs access to it
     effects, host = Effects(outside), probe_host()
     backend = functools.partial(ProcessBackend, read_only_paths=[str(outside)])
     bench = Bench(backend(host), effects, folder / "runs", form)
@@ -215,7 +215,8 @@ async def test_no_fault_at_any_wait_runs_it_again(
                 assert bench.effects.count(point) == 1
                 break
             judge(bench, point, outcomes, f"{fault} at wait {point}", tally, on_interruption)
-        if (on_interruption, fault) == ("Fail", "interrupted"):  # at a wait, it may come before or after the effect
+        # At an await, the fault may come before or after the effect.
+        if (on_interruption, fault) == ("Fail", "interrupted"):
             outcomes = await bench.attempts(0, FAULTS[fault](0), on_interruption, interrupted_after=True)
             judge(bench, 0, outcomes, "interrupted after the effect", tally, on_interruption)
     print(walls, form, fault, on_interruption, tally)

@@ -1,4 +1,4 @@
-"""A program may open its own streams by name: /dev/stdout is the pipe that it was given."""
+"""Tests that a program may open its own streams by name: /dev/stdout is the pipe that it was given."""
 
 from __future__ import annotations
 

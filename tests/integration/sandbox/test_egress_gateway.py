@@ -1,4 +1,5 @@
-"""The egress gateway as the program that a pod of its own runs: who may use it, for what, and what its log tells."""
+"""Tests the egress gateway as the program that a separate pod runs: who may use it, for what, and what its log
+reports."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ class Gateway:
     records: list[GatewayRecord] = field(default_factory=list)
 
     async def told(self) -> GatewayRecord:
-        """The next record."""
+        """Returns the next record."""
         assert self.process.stdout
         async with asyncio.timeout(SECONDS):
             line = await self.process.stdout.readline()
@@ -50,7 +51,7 @@ class Gateway:
         return await self.process.stderr.read()
 
     async def ended(self) -> NetworkUse:
-        """What went over in all, after it was asked to end."""
+        """Asks the gateway to end, and returns the total traffic."""
         self.process.send_signal(signal.SIGTERM)
         while not (record := await self.told()).over:
             pass
@@ -58,7 +59,7 @@ class Gateway:
         return record.use
 
     async def say(self, head: str, *, token: str | None = TOKEN, host: str = "127.0.0.1") -> str:
-        """The answer to a request; None: without credentials."""
+        """Returns the response to a request. `token` None: without credentials."""
         credentials = base64.b64encode(f"attempt:{token}".encode()).decode()
         presented = "" if token is None else f"Proxy-Authorization: Basic {credentials}\r\n"
         reader, writer = await asyncio.open_connection(host, self.port)
@@ -136,7 +137,7 @@ async def test_the_attempt_gets_out_and_all_of_it_is_told(gateways: Gateways, po
     assert answer.startswith("HTTP/1.1 200 OK")
     assert answer.endswith("x" * 2000)
     assert (await gateway.say(connect(f"localhost:{port}"))).startswith("HTTP/1.1 200 Connection established")
-    while (await gateway.told()).use.connections < 2:  # while it runs
+    while (await gateway.told()).use.connections < 2:  # while the gateway runs
         pass
     use = await gateway.ended()
     assert [each.destination for each in use.destinations] == [f"localhost:{port}"]
@@ -152,7 +153,7 @@ async def test_it_listens_on_every_address_of_its_pod(gateways: Gateways, port: 
 
 
 async def test_nobody_else_is_served(gateways: Gateways, port: int) -> None:
-    """Another pod that found the gateway. Nor does it use up what status says of the attempt."""
+    """Another pod that found the gateway is refused, and does not affect the attempt's counters."""
     gateway = await gateways.start(here(port))
     heads = (get(f"http://localhost:{port}/"), connect(f"localhost:{port}"), connect("evil.test:1"))
     for head, token in itertools.product(heads, (None, "", "5a1", "5a1f1", "other")):
@@ -190,7 +191,7 @@ async def test_a_policy_that_allows_every_host_opens_nothing_of_the_cluster(gate
 
 
 async def test_nobody_writes_a_record_by_what_they_ask_for(gateways: Gateways) -> None:
-    """Both streams are on the log of a container."""
+    """Both streams are in the log of a container."""
     gateway = await gateways.start({"hosts": ["a.test"]})
     forged = GatewayRecord(NetworkUse(), over=True).line().decode()
     for text in (forged, f"\n{forged}", f"\r{forged}", f"\u2028{forged}"):

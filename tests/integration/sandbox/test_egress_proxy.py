@@ -1,4 +1,4 @@
-"""The proxy against clients that lie, stall and flood, over plain sockets; and against honest ones."""
+"""Tests the proxy with clients that lie, stall and flood, over plain sockets, and with honest ones."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def rules(*allow: dict[str, Any], name: str = "p", namespace: str = "data") -> E
 
 @dataclass
 class Names:
-    """A name server: each name's answers, one after the other, the last for ever."""
+    """A name server with successive answers for each name; the last one is repeated."""
 
     answers: dict[str, list[list[str]]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
@@ -49,7 +49,8 @@ class Names:
 
 @dataclass
 class Origin:
-    """A server that answers each connection with the same bytes, once it has seen `until`, and keeps what it saw."""
+    """A server that answers each connection with the same bytes once it has received `until`, and records what it
+    received."""
 
     answer: bytes = OK
     until: bytes = b"\r\n\r\n"
@@ -99,7 +100,7 @@ class Net:
         return Proxy(proxy, listener.getsockname()[1])
 
     async def for_(self, origin: Origin, *hosts: str, **options: Any) -> Proxy:
-        """A proxy that allows `hosts` on the origin's port; all of them resolve to it."""
+        """Returns a proxy that allows `hosts` on the origin's port. All of them resolve to the origin."""
         for host in hosts:
             self.names.answers.setdefault(host, [["127.0.0.1"]])
         rule = {"hosts": list(hosts), "ports": [origin.port], "addresses": LOOPBACK}
@@ -115,7 +116,7 @@ class Proxy:
         return await asyncio.open_connection("127.0.0.1", self.port)
 
     async def say(self, *chunks: bytes) -> bytes:
-        """Everything that comes back, until the proxy closes."""
+        """Sends the chunks, and returns everything that comes back until the proxy closes the connection."""
         reader, writer = await self.open()
         try:
             for chunk in chunks:
@@ -305,7 +306,7 @@ async def test_an_address_is_judged_in_every_spelling(net: Net, spelling: str) -
 
 
 async def test_rebinding_gains_nothing(net: Net) -> None:
-    """The first answer is judged and used; there is no second question."""
+    """The first answer of the name server is checked and used; the name is not resolved again."""
     origin = await net.origin()
     inner = await net.origin(host="127.0.0.2")
     net.names.answers["api.test"] = [["127.0.0.1"], ["127.0.0.2"]]
@@ -477,7 +478,7 @@ async def test_a_request_that_can_be_read_in_two_ways_is_refused(net: Net, reque
 
 
 async def test_a_second_request_on_the_same_connection_goes_nowhere(net: Net) -> None:
-    """Neither to the first one's host nor to its own."""
+    """It is sent neither to the first request's host nor to its own."""
     origin = await net.origin()
     proxy = await net.for_(origin, "api.test", "other.test")
     first = f"GET http://api.test:{origin.port}/1 HTTP/1.1\r\nHost: api.test:{origin.port}\r\n\r\n"
@@ -536,7 +537,7 @@ async def test_only_so_many_connections_at_once(net: Net) -> None:
     held = [await proxy.open() for proxy in (first, first, second)]
     await _until(lambda: shared.now == 3)
     assert status(await first.say()) == 503
-    assert status(await second.say()) == 503  # its own share is not used up, that of all proxies is
+    assert status(await second.say()) == 503  # its own limit is not reached, but that of all proxies is
     for _, writer in held:
         writer.close()
     await _until(lambda: shared.now == 0)
@@ -564,7 +565,7 @@ async def test_close_cuts_every_connection(net: Net) -> None:
     with contextlib.suppress(ConnectionError):
         assert await reader.read() == b""
     writer.close()
-    with pytest.raises(OSError):  # whatever the kernel calls it
+    with pytest.raises(OSError):  # the errno depends on the kernel
         await proxy.open()
 
 

@@ -1,4 +1,5 @@
-"""Programs in a sandbox with `network: restricted`: the proxy is the only way out, and it is there from the start."""
+"""Tests programs in a sandbox with `network: restricted`: the proxy is the only way out, and it is available from the
+start."""
 
 from __future__ import annotations
 
@@ -86,7 +87,8 @@ async def test_a_host_that_is_not_allowed_is_named_with_the_field_that_would(san
 
 
 async def test_nothing_is_reached_without_the_proxy(sandbox: Sandbox) -> None:
-    """Neither the host's loopback nor its addresses, a neighbour, the Internet, a name server, nor a cloud."""
+    """Neither the host's loopback interface nor its addresses, a neighbour, the Internet, a name server or a cloud's
+    metadata can be reached."""
     own = socket.gethostbyname(socket.gethostname())
     _, said = await sandbox(f"""
 for name in list(os.environ):
@@ -108,7 +110,7 @@ async def test_only_loopback_is_there(sandbox: Sandbox) -> None:
 
 
 async def test_the_proxy_cannot_be_taken_over(sandbox: Sandbox) -> None:
-    """Its port is taken before the program runs, and a task's own words about proxies do not count."""
+    """The proxy's port is occupied before the program runs, and proxy variables of the task have no effect."""
     outcome, said = await sandbox(
         f"""
 try:
@@ -135,7 +137,7 @@ async def test_a_name_that_leads_to_the_host_is_refused(sandbox: Sandbox) -> Non
 
 
 async def test_a_host_on_loopback_is_reached_as_it_is_listed(sandbox: Sandbox) -> None:
-    """A listed name goes to the proxy; every other name of the loopback stays the run's own."""
+    """A listed name is sent to the proxy; every other name for loopback means the sandbox itself."""
     source = f"""
 import http.server, threading
 own = http.server.HTTPServer(("127.0.0.1", {sandbox.port}), type("Own", (http.server.BaseHTTPRequestHandler,), dict(

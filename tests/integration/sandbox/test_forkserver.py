@@ -1,4 +1,4 @@
-"""The fork server: what it starts has what it was given and nothing else, errors come back, and nothing is left."""
+"""Tests the fork server: children have exactly what they were given, errors are returned, and nothing remains."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ def done(server: ForkServer, job: Job) -> client.ForkedProcess:
 
 
 def waiting(server: ForkServer) -> list[client.ForkedProcess]:
-    """Those that wait for a job, once all do. No order by itself wakes the server, so what came last may lie there."""
+    """Returns the children that wait for a job, once all do. Orders do not wake the server, so the latest one may still
+    be unread."""
     server._control.send(b"!")
     (spares,) = server._spares.values()
     for spare in spares:
@@ -93,7 +94,7 @@ def test_it_has_no_environment_and_no_open_file_of_ours(server, null):
         done(server, Execute(["/usr/bin/true"], (null, null, null)))
         links = []
         for path in Path(f"/proc/{server.pid}/fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):  # it lets go of the child that has ended
+            with contextlib.suppress(FileNotFoundError):  # the server closes the descriptor of the child that has ended
                 links.append(str(path.readlink()))
     finally:
         os.close(secret)
@@ -115,7 +116,7 @@ print(re.findall(r"Sig(?:Blk|Ign):\\s*(\\w+)", open("/proc/self/status").read())
     assert fds == str([0, 1, 2, extra])
     assert environ == "True"
     blocked, ignored = (int(mask, 16) for mask in re.findall(r"'(\w+)'", signals))
-    named = sum(1 << number - 1 for number in signal.valid_signals())  # the C library keeps two for itself
+    named = sum(1 << number - 1 for number in signal.valid_signals())  # the C library reserves two signals
     assert blocked == 0
     assert ignored & named == 1 << 12 | 1 << 24  # PIPE and XFSZ: the inner Python's own
 
@@ -159,7 +160,7 @@ server.close()
 
 
 def test_what_is_inherited_does_not_depend_on_how_the_operator_was_started():
-    """An ordinary user cannot take back a nice value; where one is refused what was inherited stays."""
+    """An unprivileged user cannot lower a nice value; if that is refused, the inherited value remains."""
     ran = subprocess.run(
         ["setarch", "--addr-no-randomize", sys.executable, "-c", ODD, PYTHON, INHERITED],
         capture_output=True,
@@ -189,7 +190,7 @@ def test_a_job_that_cannot_be_sent_leaves_nothing(server, null):
 
 
 def test_descriptors_may_cross(server, null):
-    """Numbers wanted in the child are taken by other descriptors on the way."""
+    """The numbers that the child needs are in use by other descriptors meanwhile."""
     pairs = [os.pipe() for _ in range(130)]
     ends = [end for pair in pairs for end in pair]
     for number, (_, write) in enumerate(pairs):
@@ -197,7 +198,7 @@ def test_descriptors_may_cross(server, null):
     reads = [read for read, _ in pairs]
     source = f"import os\nprint([int(os.read(fd, 9)) for fd in {reads}] == list(range(130)))"
     try:
-        assert output(server, null, source, pass_fds=ends) == b"True\n"  # more than one message may carry
+        assert output(server, null, source, pass_fds=ends) == b"True\n"  # more descriptors than one message may carry
     finally:
         for end in ends:
             os.close(end)
@@ -254,7 +255,7 @@ def test_a_server_out_of_descriptors_says_so(server, null, room):
         with pytest.raises(OSError, match="open files"):
             done(server, Execute(["/usr/bin/true"], (null, null, null)))
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (hard, hard))
-    for _ in range(client.SPARES):  # those that were forked meanwhile have that limit
+    for _ in range(client.SPARES):  # processes that were forked meanwhile have that limit
         with contextlib.suppress(OSError):
             done(server, Execute(["/usr/bin/true"], (null, null, null)))
     assert done(server, Execute(["/usr/bin/true"], (null, null, null))).returncode == 0
@@ -263,7 +264,8 @@ def test_a_server_out_of_descriptors_says_so(server, null, room):
 def test_a_child_out_of_descriptors_says_so(server, null):
     done(server, Execute(["/usr/bin/true"], (null, null, null)))
     spare, *_ = waiting(server)
-    until(lambda: descriptors(spare.pid) == 4)  # streams and channel: it has closed what the fork gave it
+    # The streams and the channel: it has closed the descriptors that the fork inherited.
+    until(lambda: descriptors(spare.pid) == 4)
     _, hard = resource.prlimit(spare.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(spare.pid, resource.RLIMIT_NOFILE, (descriptors(spare.pid), hard))
     with pytest.raises(OSError, match="open files"):
@@ -296,13 +298,13 @@ def test_many_starts_leave_no_descriptor_and_no_zombie(server, null):
     job = Execute(["/usr/bin/true"], (null, null, null))
     done(server, job)
     waiting(server)
-    before = descriptors(), descriptors(server.pid)  # give or take those of one that is just being made
+    before = descriptors(), descriptors(server.pid)  # approximate, because a process may just be being forked
     for _ in range(20):
         done(server, job)
         with pytest.raises(FileNotFoundError):
             done(server, Execute(["/usr/bin/no-such-program"], (null, null, null)))
     waiting(server)
-    # Each by itself, in the end: it may take a busy machine a while to come to rest.
+    # Each count is awaited separately, because a busy machine may take a while to settle.
     until(lambda: descriptors() <= before[0])
     until(lambda: descriptors(server.pid) < before[1] + 5)
     until(lambda: len(psutil.Process(server.pid).children()) == client.SPARES)  # a zombie would be one more
@@ -410,7 +412,7 @@ def test_an_operator_that_is_killed_leaves_nothing(number):
 
 
 def test_nothing_is_opened_in_the_operators_own_network(server: ForkServer) -> None:
-    """A process that shares it is no sandbox, whatever somebody says its pid is."""
+    """A process in the operator's own network namespace is not a sandbox, whatever pid the request names."""
     with pytest.raises(PermissionError, match="no network of its own"):
         done(server, Listen(os.getpid(), 0, owned=False))
 

@@ -1,4 +1,5 @@
-"""What ends late, and who else has its number: the fork server ends what it must, and nothing else, and goes on."""
+"""Tests processes that end late, and pids that are reused: the fork server ends what it must, and nothing else, and
+continues."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from remit.sandbox.forkserver.supervise import STOP
 PYTHON = "/usr/bin/python3"
 SECONDS = 30
 PTRACE_SEIZE = 0x4206
-# A process and its child, which names itself, and then neither ends.
+# A process and its child, which reports its pid; neither ends.
 PARENT = """
 import os, time
 if os.fork() == 0:
@@ -35,7 +36,7 @@ time.sleep(600)
 
 @dataclass(frozen=True, slots=True)
 class Watched(Execute):
-    """Treated as a supervisor: its end is told once what it left is dead."""
+    """Treated like a supervisor: its end is reported once its descendants are dead."""
 
     stop: ClassVar[signal.Signals] = STOP
 
@@ -47,7 +48,7 @@ def server() -> Iterator[ForkServer]:
 
 
 def trace(pid: int) -> None:
-    """From now on it is not gone, whoever kills it, until this process has waited for it."""
+    """Traces a process, so that it remains a zombie after a kill until this process has waited for it."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
     if libc.ptrace(PTRACE_SEIZE, pid, None, None) == -1:
@@ -106,7 +107,7 @@ def test_an_overdue_operator_is_killed_though_something_of_its_work_is_not_dead_
             operator.stdin.write(b"go on\n")
             operator.stdin.close()
             assert operator.wait(SECONDS) == -signal.SIGKILL
-            # It still tries to be rid of the child, which is the last thing it does.
+            # It still tries to end the child, which is the last thing that it does.
             assert not select.select([watched.descriptor], [], [], 0.5)[0]
             os.waitpid(child, 0)
             assert select.select([watched.descriptor], [], [], SECONDS)[0]
@@ -138,7 +139,7 @@ print("killed" if reused.gone() else "alive")
 
 
 def test_a_process_is_not_killed_for_an_earlier_one_of_its_number() -> None:
-    """In a pid namespace, whose next number can be set."""
+    """Runs in a pid namespace, whose next pid can be set."""
     alone = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child"]
     if subprocess.run([*alone, "true"], capture_output=True).returncode:
         pytest.skip("no namespaces can be made here")

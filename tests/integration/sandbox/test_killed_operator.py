@@ -1,4 +1,4 @@
-"""Operators, killed with SIGKILL while they start tasks: nothing of the tasks goes on.
+"""Tests operators that are killed with SIGKILL while they start tasks: no process of the tasks remains.
 
 `make soak` kills five hundred of each user, and `python tests/killloop.py` as many as one likes.
 """
@@ -28,7 +28,7 @@ _MOMENTS = (0.05, 0.1, 0.2, *(delay() for _ in range(repetitions(0, soak=247))))
 
 @pytest.fixture(scope="module", params=["nobody", "root"])
 def killed(request: pytest.FixtureRequest) -> Iterator[Operators]:
-    """Those of an ordinary user without cgroups, and those of root with what this host has."""
+    """Provides operators of an unprivileged user without cgroups, and of root with this host's cgroups."""
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
     with (
@@ -70,7 +70,7 @@ def launch(host: Host) -> Iterator[Launch]:
 
 @pytest.fixture
 def started(launch: Launch) -> Iterator[Started]:
-    """Its process, and a file for what it says."""
+    """Starts the sandbox, with a file for its output."""
     with tempfile.TemporaryFile() as said:
         process = fork_server().begin(launch.job((said.fileno(),) * 3, None))
         reports = os.dup(launch.status_fd)
@@ -90,14 +90,14 @@ class Started:
     reports: int
 
     def init(self) -> int:
-        """Its pid, from the first line of the reports, which bubblewrap writes in pieces."""
+        """Returns the init's pid from the first line of the reports, which bubblewrap writes in pieces."""
         with os.fdopen(os.dup(self.reports), "rb") as lines:
             pid: int = json.loads(lines.readline())["child-pid"]
         return pid
 
 
 def test_a_bubblewrap_that_is_never_released_makes_no_namespace(launch: Launch, started: Started) -> None:
-    launch.close()  # as the kernel closes what a dead operator had
+    launch.close()  # as the kernel closes the descriptors of a dead operator
     started.process.wait(_SECONDS)
     assert started.process.returncode == 1
     assert os.read(started.reports, 4096) == b""
@@ -109,7 +109,7 @@ def test_an_init_whose_operator_dies_before_it_is_on_record_executes_nothing(lau
     launch.release()
     init = started.init()
     launch.close()
-    # It waits at the descriptor that only the operator wrote to.
+    # The process reads from the descriptor that only the operator wrote to.
     wait_until(lambda: Path(f"/proc/{init}/syscall").read_text().split()[1:2] == [hex(block)], "the wait")
     started.process.kill()
     started.process.wait(_SECONDS)
@@ -118,7 +118,7 @@ def test_an_init_whose_operator_dies_before_it_is_on_record_executes_nothing(lau
 
 
 def test_the_fork_server_kills_an_init_whose_bubblewrap_was_killed(launch: Launch, started: Started) -> None:
-    """The init has not asked for a death signal yet: it does so after it was let in."""
+    """The init has not requested a death signal yet: it does that after it was allowed to start."""
     launch.release()
     init = started.init()
     started.process.kill()
@@ -142,14 +142,14 @@ sys.stdin.readline()
 
 
 def test_what_is_left_in_a_session_is_killed() -> None:
-    """A leader that lives is another than the one meant if it started at another time: then nothing is left. Once it
-    has ended, its number may have been another's: what has other arguments is not ours."""
+    """If a living leader has another start time, it is another process, and nothing is killed. If it has ended, its pid
+    may have been reused, so processes with other arguments are not killed."""
     with subprocess.Popen(
         [sys.executable, "-I", "-c", LEADER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
     ) as leader:
         assert leader.stdout
         with ProcessHandle(int(leader.stdout.readline())) as child:
-            # A new program has its name a moment after its descriptors are closed.
+            # The name of a new program changes a moment after its descriptors are closed.
             wait_until(lambda: Path(f"/proc/{child.pid}/comm").read_text() == "sleep\n", "the program")
             begun = start_time(leader.pid)
             assert begun

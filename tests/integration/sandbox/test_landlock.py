@@ -1,4 +1,4 @@
-"""Landlock's scopes in a real sandbox, where the host's network is shared and with it its abstract sockets."""
+"""Tests Landlock's scopes in a real sandbox that shares the host's network, and so its abstract sockets."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def bare(host):
 
 @pytest.fixture
 def abstract():
-    """A server of the host's, at an abstract address that anybody may connect to."""
+    """Starts a server of the host at an abstract address that any process may connect to."""
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(f"\0remit-{uuid4().hex}")
         server.listen()
@@ -97,7 +97,7 @@ def test_scopes_are_asked_for_where_the_kernel_has_them(abi, wanted):
 
 
 def test_what_the_kernel_refuses_starts_nothing(tmp_path):
-    """A process that could not be confined does not go on to become the program."""
+    """A process that cannot be confined must not execute the program."""
     require("landlock", abi_version() >= SCOPES_ABI, "Linux 6.12 or later")
     server = ForkServer()
     try:

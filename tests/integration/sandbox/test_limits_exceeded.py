@@ -1,4 +1,4 @@
-"""Every limit, exceeded by a real program: held, told by a reason of its own, and measured."""
+"""Tests that every limit, exceeded by a real program, is enforced, reported with its own reason, and measured."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def test_processes(run: Runner) -> None:
 
 
 async def test_processor_time(counted: Runner) -> None:
-    """A fifth of a core for four that want one each: until they are held back, which a busy machine may not need."""
+    """Four busy processes share a fifth of a core until they are throttled, which may take long on a busy machine."""
     cancel, watching = asyncio.Event(), []
 
     async def until_throttled(handle: Handle) -> None:
@@ -87,7 +87,7 @@ async def test_processor_time(counted: Runner) -> None:
     )
     assert outcome.reason is ExitReason.CANCELLED
     assert outcome.usage.throttled_seconds > 0
-    periods = outcome.usage.wall_seconds / 0.1 + 2  # it may have begun and ended within one
+    periods = outcome.usage.wall_seconds / 0.1 + 2  # it may have begun and ended within one period
     slack = 0.005 * len(os.sched_getaffinity(0))  # a processor takes its share in slices of this size
     assert 0 < outcome.usage.cpu_seconds <= periods * (0.2 * 0.1 + slack)
     assert outcome.enforced_by["cpu_cores"].endswith("cpu")
@@ -106,7 +106,7 @@ async def test_open_files(run: Runner) -> None:
 
 @pytest.mark.parametrize("heard", [True, False])
 async def test_file_size(run: Runner, heard: bool) -> None:
-    """By the signal, and by the error where a program ignores the signal."""
+    """The limit works by the signal, and by the error if a program ignores the signal."""
     ignoring = "" if heard else "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
     default = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_DFL)\n" if heard else ""
     source = f"{ignoring}{default}open('/workspace/x', 'wb').write(bytes(2 << 20))"
@@ -123,7 +123,7 @@ async def test_private_disk(run: Runner, folder: str) -> None:
 
 
 async def test_disk_bandwidth(counted: Runner, host: Host) -> None:
-    """Reading 3 MB of the system past the page cache, at 1 MB/s, takes no less than two seconds."""
+    """Reading 3 MB past the page cache at 1 MB/s takes at least two seconds."""
     require("cgroup", host.cgroups and "blkio" in host.cgroups.controllers and host.disks, "a writable blkio cgroup")
     source = (
         "import os, mmap\n"
@@ -169,4 +169,4 @@ async def test_usage_is_measured(counted: Runner) -> None:
     assert used.source == "cgroup"
     assert used.cpu_seconds >= 0.2
     assert 0 < used.wall_seconds <= time.monotonic() - before
-    assert used.max_tasks in {0, *range(9, 32)}  # zero where the kernel keeps no peak
+    assert used.max_tasks in {0, *range(9, 32)}  # zero if the kernel keeps no peak

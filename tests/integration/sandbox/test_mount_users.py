@@ -1,4 +1,5 @@
-"""Whose files: attempts of an operator that is root own what they have mounted, and leave alone what else is theirs."""
+"""Tests file ownership: attempts of an operator that is root own what they have mounted, and do not affect other files
+and processes of that owner."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ def run(host: Host) -> Runner:
 
 @pytest.fixture
 def theirs() -> Iterator[subprocess.Popen[bytes]]:
-    """Twenty processes of the owner's, which have nothing to do with Remit."""
+    """Starts twenty processes of the owner that do not belong to Remit."""
     program = (
         "import os, time\nfor _ in range(19):\n    if os.fork() == 0: break\nprint('up', flush=True)\ntime.sleep(3600)"
     )
@@ -93,7 +94,7 @@ async def test_no_group_of_roots_comes_along(run: Runner, top: Path) -> None:
 
 
 def other_tree(path: Path) -> Path:
-    """A workspace that has seen another task, which has left what it could."""
+    """Creates a workspace in which another task has left hostile files."""
     tree = folder(path, {"file": "kept"}, owner=OWNER + 1)
     folder(tree / "deep", {"private": "kept"}, owner=OWNER + 1)
     (tree / "deep" / "private").chmod(0o600)
@@ -244,7 +245,7 @@ async def test_nothing_is_lost_of_an_answer_to_somebody_who_is_cancelled_meanwhi
 async def test_folders_change_hands_by_descriptors_that_stay_theirs(
     run: Runner, top: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A descriptor that is closed meanwhile may be another folder's by the time that its owner is changed."""
+    """The number of a descriptor that is closed meanwhile may refer to another folder when the owner is changed."""
     cache = folder(top / "cache", owner=0)
     began, go, ended = threading.Event(), threading.Event(), threading.Event()
     stayed: list[bool] = []
@@ -270,7 +271,7 @@ async def test_folders_change_hands_by_descriptors_that_stay_theirs(
 async def test_an_init_that_dies_before_its_processes_are_limited(
     host: Host, top: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """bubblewrap may fail until the command is executed, which is known not to have been."""
+    """bubblewrap may fail before the command is executed, and it is then known that the command did not run."""
     prlimit, killed = resource.prlimit, []
 
     def late(pid: int, which: int, limits: tuple[int, int]) -> tuple[int, int]:

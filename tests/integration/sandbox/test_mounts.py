@@ -1,4 +1,5 @@
-"""Hostile folders: what is mounted is what a policy opened, whatever anybody makes of its name, and it brings no power.
+"""Tests hostile folders: exactly what a policy allowed is mounted, whatever happens to its name, and the mount gives no
+additional rights.
 
 As root, attempts are the owner of what they write, and as an ordinary user they are the operator's: see
 `test_mounts_ordinary`, which runs these tests as one.
@@ -33,7 +34,7 @@ from .conftest import Runner
 
 IS_ROOT = os.geteuid() == 0
 OWNER = 43210 if IS_ROOT else os.geteuid()
-"""Whose the folders are: a user that nobody is, where this process is root."""
+"""Owner of the folders: an unassigned user if this process is root."""
 root_only = pytest.mark.skipif(not IS_ROOT, reason="only root can make it so")
 
 
@@ -44,7 +45,7 @@ def run(host: Host) -> Runner:
 
 @pytest.fixture
 def top() -> Iterator[Path]:
-    """A folder that anybody may enter."""
+    """Provides a folder that every user may enter."""
     with tempfile.TemporaryDirectory(prefix="remit-mounts-") as name:
         folder = Path(name).resolve()
         folder.chmod(0o755)
@@ -53,7 +54,7 @@ def top() -> Iterator[Path]:
 
 @pytest.fixture
 def src(top: Path) -> Path:
-    """The folder of a user, with a file in it."""
+    """Provides a user's folder with a file."""
     return folder(top / "src", {"file": "mine"})
 
 
@@ -80,7 +81,7 @@ def writable(path: Path | str, at: str = "/src", **more: object) -> HostMount:
 
 
 async def said(run: Runner, source: str, *mounts: HostMount | EmptyMount, **more: object) -> list[str]:
-    """What a program printed that must succeed."""
+    """Returns the output of a program that must succeed."""
     outcome, out = await run.python(source, mounts=mounts, **more)
     assert outcome.exit_code == 0, (outcome, out.stderr)
     return out.stdout.decode().splitlines()
@@ -116,7 +117,7 @@ async def test_what_is_only_to_be_read_is_not_written(run: Runner, src: Path) ->
 
 @root_only
 async def test_what_is_mounted_beneath_is_as_closed(run: Runner, src: Path) -> None:
-    """Also where the filesystem beneath allows devices and setuid, and is mounted for writing."""
+    """This includes a file system below that allows devices and setuid and is mounted writable."""
     inner = folder(src / "inner")
     assert os.system(f"mount -t tmpfs -o mode=777,suid,dev tmpfs {inner}") == 0
     try:
@@ -196,7 +197,7 @@ async def test_a_link_of_roots_is_the_hosts_way_to_arrange_its_disks(run: Runner
 
 
 async def test_a_folder_that_is_swapped_meanwhile_is_never_another(run: Runner, top: Path, src: Path) -> None:
-    """A component is a folder, a link to another user's folder, and not there, in turns."""
+    """A path component is in turns a folder, a link to another user's folder, and missing."""
     between = folder(top / "between")
     folder(between / "work", {"whose": "mine"})
     foreign = folder(top / "foreign")
@@ -226,7 +227,7 @@ async def test_a_folder_that_is_swapped_meanwhile_is_never_another(run: Runner, 
                 seen.add((await said(run, "print(open('/src/whose').read())", each))[0])
             except InvalidInput:
                 seen.add("refused")
-            except Exception as error:  # what bubblewrap says of a folder that was swapped
+            except Exception as error:  # bubblewrap's error about a folder that was swapped
                 assert "Race condition" in str(error) or "No such file" in str(error), error
                 seen.add("failed")
     finally:
@@ -237,7 +238,7 @@ async def test_a_folder_that_is_swapped_meanwhile_is_never_another(run: Runner, 
 
 
 def tries(least: int, came_through: Callable[[], bool]) -> Iterator[int]:
-    """At least so many, and then until one has come through: a race may be lost many times in a row."""
+    """Yields at least `least` tries, and more until one succeeded, because a race may be lost many times in a row."""
     for number in range(50 * least):
         if number >= least and came_through():
             return
@@ -246,8 +247,8 @@ def tries(least: int, came_through: Callable[[], bool]) -> Iterator[int]:
 
 @root_only
 async def test_hard_links_to_the_files_of_others(run: Runner, top: Path, src: Path) -> None:
-    """In a folder they are what they were: the owner of the folder is not that of the file. By itself one is refused:
-    whoever made it could otherwise choose as whom a task runs."""
+    """In a folder, the ownership of the linked file remains effective. A file mount of a hard link is refused, because
+    its creator could otherwise choose the user that a task runs as."""
     foreign = folder(top / "foreign", {"token": "canary"}, owner=OWNER + 1)
     (foreign / "token").chmod(0o600)
     os.link(foreign / "token", src / "linked")
@@ -345,7 +346,7 @@ async def test_the_operators_own_state_is_never_mounted(host: Host, top: Path, s
 
 
 async def test_nor_is_the_folder_in_which_it_has_yet_to_be_made(host: Host, top: Path) -> None:
-    """As that of an engine's socket, while the engine is started again."""
+    """An engine's socket does not exist while the engine restarts."""
     engine = folder(top / "engine", {"file": "nothing"})
     (top / "alias").symlink_to(engine)
     for socket_ in (engine / "docker.sock", top / "alias" / "docker.sock", engine / "new" / "docker.sock"):
@@ -487,7 +488,7 @@ async def test_by_descriptor_as_root_too(host: Host, src: Path) -> None:
 
 
 class TestWithin:
-    """Mounts in mounts."""
+    """Mounts inside mounts."""
 
     pytestmark = root_only
 
@@ -532,7 +533,7 @@ class TestWithin:
         assert await said(run, "print(open('/data/deep/src/file').read()); open('/data/x', 'w')", *mounts) == ["mine"]
 
     async def test_the_place_is_swapped_for_a_link_meanwhile(self, run: Runner, src: Path, top: Path) -> None:
-        """Nothing is made or mounted where it leads."""
+        """Nothing is created or mounted at the target of the link."""
         target = folder(top / "target", {"file": "not mine"})
         folder(src / "cache")
         link = top / "link"
@@ -560,7 +561,7 @@ class TestWithin:
                     ended.add(outcome.exit_code)
                 except InvalidInput:
                     ended.add("refused")
-                except Exception as error:  # what the kernel says of a link
+                except Exception as error:  # the kernel's error about a link
                     assert "cache" in str(error), error
                     ended.add("failed")
         finally:
@@ -583,7 +584,7 @@ async def test_nothing_stays_open_of_what_was_mounted(run: Runner, top: Path, sr
 
 @root_only
 async def test_all_mounts_of_an_attempt_are_judged(run: Runner, top: Path, src: Path) -> None:
-    """Not only the first one, and also where what comes before it is found to be harmless."""
+    """All mounts are checked, even after earlier ones were found to be harmless."""
     place, other = folder(src / "proc"), folder(top / "other")
     assert os.system(f"mount -t proc proc {place}") == 0
     try:

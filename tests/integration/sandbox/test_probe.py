@@ -1,4 +1,4 @@
-"""The probe believes what it sees happen, not what is installed."""
+"""Tests that the probe relies on observed behaviour, not on what is installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from remit.sandbox import AttemptCgroup, CgroupSpec, CgroupTree, Confinement, La
 from remit.sandbox.forkserver import client
 from remit.sandbox.landlock import SCOPES_ABI, abi_version
 
-# Takes bubblewrap's arguments, builds no wall at all, and runs the command.
+# Accepts bubblewrap's arguments, sets up no sandbox, and runs the command.
 PRETENDER = """#!/bin/sh
 [ "$1" = --version ] && { echo "bubblewrap 9.9.9"; exit 0; }
 while [ "$1" != -- ]; do shift; done
@@ -73,7 +73,7 @@ def test_no_bubblewrap_at_all(monkeypatch):
 
 
 def test_a_cgroup_that_holds_nothing_is_not_believed(monkeypatch, host, tmp_path):
-    """Writable folders that take every write and limit nothing, like a stale mount."""
+    """Folders that accept every write and limit nothing, like a stale mount."""
 
     class Useless(AttemptCgroup):
         def entering(self) -> tuple[list[str], str, str]:
@@ -101,7 +101,7 @@ def test_a_cgroup_tree_that_cannot_be_written(monkeypatch, host, tmp_path):
 
 
 def test_a_bubblewrap_in_a_closed_folder_works_from_a_copy(candidate, host, monkeypatch, tmp_path):
-    """As when Remit lives in a virtualenv below /root."""
+    """This is the case if Remit is in a virtualenv below /root."""
     if host.bubblewrap.identities is None:
         pytest.skip("an ordinary user reaches its own files")
     package = bwrap_path().parent.parent

@@ -1,4 +1,4 @@
-"""How attempts end: the whole tree is dead, the reason is right, and nothing is left over."""
+"""Tests how attempts end: the whole process tree is dead, the reason is correct, and nothing remains."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from remit.errors import BackendError
 from remit.sandbox import Limits, boot_id, fork_server, start_time
 from support import wait_until
 
-# Each leaves a descendant that tries to outlive the attempt. `{mark}` is an argument that the test looks for.
+# Each program leaves a descendant that tries to outlive the attempt. `{mark}` is an argument that the test searches
+# for.
 SURVIVORS = {
     "double fork": """
         if os.fork() == 0:
@@ -76,7 +77,7 @@ def mark() -> str:
 
 
 async def overdue(run, *argv, grace):
-    """How an attempt ends that is ready before its time is over. On a busy machine it is given more."""
+    """Returns the outcome of an attempt that is ready before its timeout. On a busy machine it gets more time."""
     for seconds in (1, 5, 25):
         outcome, out = await run("/usr/bin/python3", "-c", *argv, timeout=seconds, grace=grace)
         assert outcome.reason is ExitReason.TIMED_OUT
@@ -263,7 +264,7 @@ async def test_usage_is_counted(run):
 
 
 async def test_nothing_is_left_over(run):
-    """No descriptor, no cgroup, no zombie."""
+    """No descriptor, cgroup or zombie remains."""
     await run("/usr/bin/true")
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
@@ -272,7 +273,7 @@ async def test_nothing_is_left_over(run):
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     assert [child for child in psutil.Process().children() if child.status() == psutil.STATUS_ZOMBIE] == []
     if tree := run.backend.host.cgroups:
-        fork_server().close()  # and with it the child that waits in a cgroup for the next attempt
+        fork_server().close()  # this also ends the child that waits in a cgroup for the next attempt
         assert [path for parent in set(tree.parents.values()) for path in parent.iterdir() if path.is_dir()] == []
 
 
@@ -316,7 +317,7 @@ async def test_a_handle_that_cannot_be_recorded_stops_the_run(run, mark, process
 
 
 async def test_recover_kills_an_init_that_outlived_bubblewrap(run, mark):
-    """Bubblewrap's own process is dead, and the init, which is on record, goes on."""
+    """bubblewrap's own process is dead, and the recorded init continues."""
     sink, handles = run.sink(), []
     running = asyncio.create_task(
         run("/usr/bin/python3", "-c", program("", "linger()"), mark, sink=sink, on_started=handles.append)
@@ -335,7 +336,7 @@ async def test_recover_kills_an_init_that_outlived_bubblewrap(run, mark):
 
 
 async def test_recover_finds_an_init_by_its_pid_namespace(run, mark):
-    """As where the pids on record are those that another pid namespace has. The inode alone proves nothing."""
+    """The recorded pids may be those of another pid namespace. The inode alone is not sufficient evidence."""
     sink, handles = run.sink(), []
     running = asyncio.create_task(
         run("/usr/bin/python3", "-c", program("", "linger()"), mark, sink=sink, on_started=handles.append)
@@ -353,7 +354,7 @@ async def test_recover_finds_an_init_by_its_pid_namespace(run, mark):
 
 
 async def test_recover_kills_what_is_left(run, mark):
-    """As after a kill of the operator that the kernel's own signal did not reach."""
+    """This is the state after a kill of the operator if the kernel's death signal did not arrive."""
     sink, handles = run.sink(), []
     running = asyncio.create_task(
         run("/usr/bin/python3", "-c", program("", "linger()"), mark, sink=sink, on_started=handles.append)
@@ -383,7 +384,7 @@ async def test_an_attempt_ends_although_the_fork_server_hangs(run, mark, monkeyp
 
 
 async def test_recover_does_not_touch_a_stranger(run):
-    """A pid that was reused, and one of another boot."""
+    """A pid may have been reused, or be from before a reboot."""
     stranger = subprocess.Popen(["/usr/bin/sleep", "60"])
     try:
         began = start_time(stranger.pid)
@@ -446,7 +447,7 @@ async def test_the_default_backend_finds_the_host_by_itself(host):
 
 
 async def test_the_kernel_would_kill_it_for_memory_before_the_operator(run):
-    """As read from outside: of both of bubblewrap's processes, the command and its children."""
+    """The OOM scores of bubblewrap's two processes, the command and its children are read from outside."""
     cancel, handles = asyncio.Event(), []
     running = asyncio.create_task(
         run.python("import os, time; os.fork(); time.sleep(60)", cancel=cancel, on_started=handles.append)

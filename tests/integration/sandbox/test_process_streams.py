@@ -1,4 +1,4 @@
-"""Standard input and output: any size, either way, without blocking and without growing."""
+"""Tests standard input and output of any size, without blocking and without growing memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MIB = 1 << 20
 
 
 class Counting:
-    """Keeps no output: its size, its hash and the most memory that this process had meanwhile."""
+    """Keeps no output, but its size, its hash and this process's peak memory meanwhile."""
 
     def __init__(self) -> None:
         self.size = {"stdout": 0, "stderr": 0}
@@ -101,7 +101,7 @@ async def test_the_environment_is_exactly_the_commands(run):
     _, out = await run.python("import os; print(repr(sorted(os.environ.items())))", env=many)
     found = dict(eval(out.stdout))
     found.pop("PWD")
-    found.pop("LC_CTYPE", None)  # Python's own
+    found.pop("LC_CTYPE", None)  # set by Python itself
     assert found == many
 
 

@@ -1,4 +1,4 @@
-"""Usage where no cgroup counts it."""
+"""Tests resource usage without cgroups."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from remit.backends import sampling
 from remit.backends.sampling import Sampler, look
 
 DEPTH = 100
-# Each process is a child of the one before it. The last one says so, and all end with their standard input.
+# Each process is a child of the one before. The last one reports, and all end with their standard input.
 NESTED = f"""
 import os, sys
 for level in range({DEPTH}):
@@ -25,7 +25,7 @@ for level in range({DEPTH}):
 print("nested", flush=True)
 sys.stdin.read()
 """
-# A child that works, and says when it has; another one for each line of standard input, once the one before is dead.
+# A child that works and reports its end; another one for each line of standard input, once the one before is dead.
 ONE_BY_ONE = """
 import os, sys
 for line in sys.stdin:
@@ -51,7 +51,7 @@ def program(source: str) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def shallow() -> Iterator[None]:
-    """Python recurses less deep than the processes are nested."""
+    """Limits Python's recursion to less than the depth of the process tree."""
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(len(inspect.stack()) + DEPTH // 2)
     yield
@@ -83,7 +83,7 @@ def test_what_ended_still_counts_and_is_not_kept() -> None:
 
 
 def test_a_look_under_way_hides_nothing_of_what_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An attempt may end while its processes are looked at."""
+    """An attempt may end while its processes are sampled."""
     sampler, looking, go_on = Sampler(), threading.Event(), threading.Event()
     with program(ONE_BY_ONE) as process:
         assert process.stdin

@@ -1,4 +1,4 @@
-"""Hostile programs against the walls: what is inside is all there is."""
+"""Tests hostile programs in the sandbox, which can access only what is inside."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ print(dict(os.environ))
 
 
 async def test_a_secret_is_in_no_command_line(run):
-    """Looked for from outside, in every process, while the attempt runs."""
+    """All processes are searched from outside while the attempt runs."""
     found: list[str] = []
 
     async def look(sink):
@@ -158,7 +158,7 @@ async def test_private_files_can_be_read_but_not_replaced(run):
 
 
 async def test_root_outside_is_not_root_at_all(run):
-    """Even a file that only root may read, bound in by the operator, stays closed."""
+    """Even a file that only root may read, and that the operator binds, cannot be read."""
     if os.geteuid() != 0:
         pytest.skip("needs to be root to show that it is given up")
     private = Path("/opt/remit-test-private")

@@ -1,4 +1,5 @@
-"""The system call filter in a real sandbox: what must fail does, by the filter, and ordinary programs go on."""
+"""Tests the system call filter in a real sandbox: forbidden calls fail because of the filter, and ordinary programs
+work."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from remit.sandbox.syscalls import INSPECTED, NEWEST, REFUSED, error_of, numbers
 from .conftest import Runner
 
 CALLS = numbers(INSPECTED | REFUSED, platform.machine())
-NOTHING = (-1,) * 6  # as arguments: no descriptor, no address and no flag that could do harm
+NOTHING = (-1,) * 6  # arguments without a valid descriptor, address or flag
 AROUND = Limits(memory_bytes=512 << 20, pids=64, disk_bytes=64 << 20)
 
 PRELUDE = """
@@ -50,7 +51,7 @@ def bare(host):
 
 
 async def ask(runner, *calls, **options):
-    """What each of the calls, (number, arguments…), is answered; each is made in a child of its own."""
+    """Returns the result of each call, given as (number, arguments…). Each call is made in a separate child."""
     program = f"""
         for number, *arguments in json.loads({json.dumps(json.dumps(calls))}):
             read, write = os.pipe()
@@ -74,7 +75,7 @@ async def test_a_refused_call_fails(filtered, name):
 
 
 async def test_it_is_the_filter_that_refuses(filtered, bare):
-    """Without it these calls answer otherwise: with success, or about their arguments."""
+    """Without the filter, the calls succeed or fail because of their arguments."""
     harmless = {
         "ptrace": (0, 0, 0, 0),  # PTRACE_TRACEME
         "keyctl": (0, -3, 1),

@@ -1,4 +1,4 @@
-"""The benchmark of starts builds sandboxes of its own from the parts of `remit.sandbox`."""
+"""Tests that the benchmark of starts builds its own sandboxes from the parts of `remit.sandbox`."""
 
 from __future__ import annotations
 

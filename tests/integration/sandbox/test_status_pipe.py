@@ -1,4 +1,4 @@
-"""What bubblewrap reports decides what is killed, so only bubblewrap's own word counts."""
+"""Tests that only bubblewrap's own reports are accepted, because they determine what is killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Standard input from a file of a volume: the bytes of that file as it was found, and no power over it.
+"""Tests standard input from a file of a volume: the program receives the bytes of the file that was found, and no
+rights on it.
 
 `test_ordinary_user` runs these as one, too.
 """
@@ -57,7 +58,7 @@ def run(host: Host) -> Runner:
 
 @pytest.fixture
 def src() -> Iterator[Path]:
-    """The folder of a user, in one that anybody may enter."""
+    """Provides a user's folder inside a folder that every user may enter."""
     with tempfile.TemporaryDirectory(prefix="remit-stdin-") as name:
         top = Path(name).resolve()
         top.chmod(0o755)
@@ -84,7 +85,7 @@ def of(volume: Path, path: str = "file", **more: object) -> HostMount:
 
 
 def read(file: HostMount, protected: tuple[str, ...] = ()) -> bytes:
-    """What the operator itself would open."""
+    """Returns what the operator itself would read."""
     with os.fdopen(open_stdin_file(file, ATTEMPTS, protected), "rb") as found:
         return found.read()
 
@@ -185,7 +186,7 @@ def test_only_regular_files_and_nothing_is_opened_to_find_out(src: Path) -> None
             made["device"] = "a device"
         for name in made:
             own(src / name)
-        # Whoever waits for a reader of the pipe would go on if it were opened.
+        # A process that waits for a reader of the pipe would continue if the pipe were opened.
         waiting = subprocess.Popen(["/bin/sh", "-c", "echo woken > pipe"], cwd=src, stderr=subprocess.DEVNULL)
         try:
             for name, kind in made.items():
@@ -201,7 +202,8 @@ def test_only_regular_files_and_nothing_is_opened_to_find_out(src: Path) -> None
 
 
 def test_a_name_that_is_swapped_all_the_time_gives_nothing_else(src: Path) -> None:
-    """By turns a file, a link out, a pipe and a link in a folder's place: the file or a refusal."""
+    """The name is in turns a file, a link out of the volume, a pipe and a link in place of a folder: only the file is
+    read, or the read is refused."""
     written(src.parent / "secret", b"not yours", mode=0o644)
     (src / "a").mkdir()
     own(src / "a")
@@ -235,7 +237,7 @@ def test_a_name_that_is_swapped_all_the_time_gives_nothing_else(src: Path) -> No
 
 
 async def test_what_is_swapped_after_the_start_makes_no_difference(run: Runner, src: Path) -> None:
-    """The program reads what was found, also where the name is another file's by then."""
+    """The program reads what was found, even if the name refers to another file later."""
     content = os.urandom(MIB)
     written(src / "file", content)
     started = asyncio.Event()
@@ -263,14 +265,14 @@ def test_the_operators_own_files_are_never_read(src: Path) -> None:
 
 @root_only
 def test_it_is_read_as_the_owner_of_the_volume(src: Path) -> None:
-    """A file that a task with the volume mounted could not read is not read for it either, nor one in a folder that it
-    could not enter; the operator's own groups do not count."""
+    """A file that a task with the mounted volume could not read, also because of a folder, is not read for it. The
+    operator's own groups have no effect."""
     written(src / "roots", owner=0)
     written(src / "strangers", owner=STRANGER)
     os.link(written(src.parent / "elsewhere", owner=STRANGER), src / "hard")
     (src / "closed").mkdir()
     written(src / "closed" / "file", mode=0o644)
-    (src / "closed").chmod(0o750)  # of root and its group
+    (src / "closed").chmod(0o750)  # owned by root and its group
     written(src / "of-roots-group", mode=0o640)
     os.chown(src / "of-roots-group", STRANGER, 0)
     groups = os.getgroups()
@@ -300,7 +302,7 @@ def test_the_user_that_a_policy_asks_for(src: Path) -> None:
 
 @root_only
 async def test_the_program_is_nobody_for_it(run: Runner, src: Path) -> None:
-    """It gets the bytes, and none of the rights of whose file that is."""
+    """The program receives the bytes, and none of the owner's rights."""
     written(src / "file")
     source = "import sys; sys.stdin.read(); print(open('/proc/self/uid_map').read().split()[1])"
     _, out = await run.python(source, stdin_file=of(src))
@@ -328,10 +330,11 @@ tried('up', lambda: os.open('..', os.O_RDONLY, dir_fd=0))
 
 
 async def test_no_mischief_reaches_the_file(run: Runner, src: Path) -> None:
-    """The owner may do all that to the file, if it had a descriptor of it; policy lets the task read it."""
+    """The owner could do all this to the file with a descriptor of it, but the policy only allows the task to read
+    it."""
     file = written(src / "file", b"of the file", mode=0o666)
     before = file.stat()
-    own_mount = HostMount("/src", str(src), str(src))  # so that as root, too, it runs as the owner
+    own_mount = HostMount("/src", str(src), str(src))  # so that, if the operator is root, it also runs as the owner
     outcome, out = await run.python(MISCHIEF, stdin_file=of(src), mounts=(own_mount,))
     assert outcome.exit_code == 0, out.stderr
     assert out.stdout.decode().splitlines()[0] == "True pipe"
@@ -359,7 +362,7 @@ async def begun(sink: Collected) -> None:
 
 
 async def running(run: Runner, source: str, **more: object) -> tuple[Running, Collected]:
-    """A program that has read the first byte."""
+    """Starts a program that has read the first byte."""
     sink = Collected()
     task = asyncio.create_task(run.python(WAITING.format(rest=source), sink=sink, **more))
     waiting = asyncio.create_task(begun(sink))
@@ -377,7 +380,7 @@ print(1 + len(sys.stdin.buffer.read()))
 
 
 async def test_what_is_appended_is_not_part_of_it(run: Runner, src: Path) -> None:
-    """Or a log that grows as fast as it is read would have no end."""
+    """Otherwise a log that grows as fast as it is read would never end."""
     written(src / "file", bytes(4 * MIB))
     mounts = (HostMount("/src", str(src), str(src)),)
     task, sink = await running(run, COUNT_WHEN_TOLD, stdin_file=of(src), mounts=mounts)
@@ -389,7 +392,7 @@ async def test_what_is_appended_is_not_part_of_it(run: Runner, src: Path) -> Non
 
 
 async def test_a_file_that_becomes_shorter_fails_and_shows_no_end(run: Runner, src: Path) -> None:
-    """Half of a dump must not be taken for the whole of it."""
+    """Half of a dump must not be taken for a complete one."""
     written(src / "file", bytes(4 * MIB))
     mounts = (HostMount("/src", str(src), str(src)),)
     deaf = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{COUNT_WHEN_TOLD}"
@@ -420,7 +423,7 @@ async def test_a_program_that_never_reads_and_is_cancelled(run: Runner, src: Pat
 
 
 async def test_one_that_passes_its_input_on_leaves_nothing_waiting(run: Runner, src: Path) -> None:
-    """A reading end that is held by somebody outside keeps no thread."""
+    """A reading end that an outside process holds must not keep a thread."""
     written(src / "file", bytes(8 * MIB))
     src.chmod(0o777)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as keeper:
@@ -467,7 +470,7 @@ asyncio.run(main())
 
 
 async def test_a_large_file_is_never_in_memory(run: Runner, src: Path) -> None:
-    """In a process of its own, whose peak is known."""
+    """Runs in a separate process, whose peak memory is known."""
     size = 200 * MIB
     written(src / "small", b"x")
     written(src / "file", b"")

@@ -1,4 +1,4 @@
-"""A real API server, and what operators know of the claims of one namespace."""
+"""Fixtures: a real API server, and an operator's view of the claims of one namespace."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ PATIENCE = 30
 
 
 class Machine:
-    """A clock of an operator's that a test sets."""
+    """The clock of an operator, which a test sets."""
 
     up = 1000.0
 
 
 class Cluster:
-    """A namespace, and an operator's knowledge of its claims."""
+    """A namespace, and an operator's view of its claims."""
 
     def __init__(self, kube: Kube, namespace: str) -> None:
         self.kube, self.namespace, self.machine = kube, namespace, Machine()
@@ -38,13 +38,13 @@ class Cluster:
         self.workspaces = self.another()
 
     def another(self, storage_class: str = "") -> Workspaces:
-        """That of an operator that was started anew, or of another one."""
+        """Returns the view of an operator that was restarted, or of another one."""
         workspaces = Workspaces(self.kube, storage_class, ElapsedTime(lambda: self.machine.up))
         workspaces.notify = lambda task, *told: self.told.append(told)
         return workspaces
 
     async def used(self, attempt: AttemptRequest) -> None:
-        """From its beginning to its end."""
+        """Uses the workspace for an attempt from beginning to end."""
         async with self.workspaces.held(attempt, self.namespace), asyncio.timeout(PATIENCE):
             assert await self.workspaces.prepare(attempt, self.namespace)
 
@@ -67,17 +67,17 @@ class Cluster:
         await self.kube.patch(CLAIMS, self.namespace, NAME, {"metadata": {"annotations": told}})
 
     async def let_go(self) -> None:
-        """As Kubernetes does with a claim that is going, once no pod mounts it."""
+        """Removes the finalizer of a claim that is being deleted, as Kubernetes does once no pod mounts it."""
         await self.kube.patch(CLAIMS, self.namespace, NAME, {"metadata": {"finalizers": None}})
 
     async def bind(self) -> None:
-        """As a provisioner does."""
+        """Binds the claim, as a provisioner does."""
         await self.kube.patch(CLAIMS, self.namespace, NAME, {"spec": {"volumeName": self.namespace}})
         status = {"phase": "Bound", "capacity": {"storage": "16Mi"}, "accessModes": ["ReadWriteOnce"]}
         await self.kube.patch(CLAIMS, self.namespace, NAME, {"status": status}, subresource="status")
 
     async def pod(self, name: str, *, attempt: str = "", read_only: bool = False) -> None:
-        """One that mounts the claim; of a stranger's, or of an attempt."""
+        """Creates a pod that mounts the claim, of another client or of an attempt."""
         labels = {"app.kubernetes.io/managed-by": "remit", "remit.dev/attempt": attempt} if attempt else {}
         mount = {"name": "w", "mountPath": "/w", "readOnly": read_only}
         spec = {

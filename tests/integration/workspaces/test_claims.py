@@ -1,4 +1,4 @@
-"""Workspaces in PersistentVolumeClaims, with the rules of a real API server for these."""
+"""Tests workspaces in PersistentVolumeClaims, with the rules of a real API server."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def test_what_a_task_wants_since_claims_were_listed_stays(cluster: Cluster
 
 
 async def test_the_time_that_it_was_used_does_not_count(cluster: Cluster) -> None:
-    """Also where nobody noted its end, as when an operator was killed."""
+    """This also holds if no operator recorded the end of its use, as after a kill."""
     with pytest.raises(asyncio.CancelledError):
         async with cluster.workspaces.held(attempt(), cluster.namespace):
             await cluster.workspaces.prepare(attempt(), cluster.namespace)
@@ -139,7 +139,7 @@ async def test_a_claim_that_only_has_the_labels_is_not_removed(cluster: Cluster)
 async def test_an_attempt_that_begins_at_this_moment_keeps_it(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is another operator's, of which this one knows nothing."""
+    """The attempt belongs to another operator, of which this one knows nothing."""
     await cluster.used(attempt())
     cluster.machine.up += 60
     other, delete = cluster.another(), cluster.kube.delete
@@ -159,7 +159,7 @@ async def test_an_attempt_that_begins_at_this_moment_keeps_it(
 async def test_an_attempt_waits_for_one_that_is_going_and_makes_it_anew(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where it goes right after the attempt saw it."""
+    """This includes a claim that is deleted right after the attempt saw it."""
     await cluster.used(attempt())
     before = await cluster.claim()
     patch = cluster.kube.patch
@@ -208,7 +208,7 @@ async def test_it_does_not_wait_longer_than_it_may(
 
 
 async def test_a_writer_waits_for_pods_of_others_that_still_write(cluster: Cluster) -> None:
-    """Their task may be gone, and with it its place in the queue."""
+    """The task of the pods may be deleted, and with it its place in the queue."""
     await cluster.used(attempt())
     await cluster.pod("own", attempt="a-2")
     await cluster.pod("reads", attempt="a-3", read_only=True)

@@ -1,4 +1,5 @@
-"""`remit workspace` with folders of this host, claims of a cluster, and both; with the rights of whoever calls it."""
+"""Tests `remit workspace` with folders of this host, claims of a cluster, and both, with the permissions of the
+caller."""
 
 from __future__ import annotations
 
@@ -59,13 +60,13 @@ async def claim(cluster: Cluster) -> Object:
 
 @pytest.fixture
 def folder(cluster: Cluster, tmp_path: Path) -> Path:
-    """A state directory with a workspace of the namespace."""
+    """Provides a state directory with a workspace of the namespace."""
     WorkspaceStore(tmp_path / "state" / "workspaces").use(cluster.namespace, "cache", 1 << 20, None)
     return tmp_path / "state"
 
 
 class Command:
-    """Calls of one user's, about the cluster's namespace."""
+    """Calls of one user, for the cluster's namespace."""
 
     def __init__(self, kubeconfig: Path, namespace: str, capsys: pytest.CaptureFixture[str]) -> None:
         self.kubeconfig, self.namespace, self.capsys = kubeconfig, namespace, capsys
@@ -96,7 +97,7 @@ def command(cluster: Cluster, kubeconfig: Path, capsys: pytest.CaptureFixture[st
 
 
 async def running(cluster: Cluster, name: str, backend: str) -> Object:
-    """A task that has the workspace `cache`."""
+    """Creates a task that uses the workspace `cache`."""
     spec = {"command": {"argv": ["true"]}, "volumes": [{"name": "w", "workspace": {"name": "cache"}}]}
     body = {"apiVersion": "remit.dev/v1alpha1", "kind": "ExecutionTask", "metadata": {"name": name}, "spec": spec}
     await cluster.kube.create(TASKS, cluster.namespace, body)
@@ -195,7 +196,7 @@ async def test_a_claim_that_a_task_begins_to_use_at_this_moment_stays(
 
 
 async def caller(cluster: Cluster, server: Server, tmp_path: Path, *rules: dict[str, Any]) -> Path:
-    """The kubeconfig of somebody who has these rights and no others."""
+    """Returns the kubeconfig of a user with exactly these permissions."""
     name, rbac = "caller", "rbac.authorization.k8s.io"
     await cluster.kube.create(ACCOUNTS, cluster.namespace, {"metadata": {"name": name}})
     await cluster.kube.create(ROLES, cluster.namespace, {"metadata": {"name": name}, "rules": rules})
