@@ -87,3 +87,13 @@ def axe(page: Page) -> list[str]:
         if each["impact"] in {"serious", "critical"}
         for node in each["nodes"][:3]
     ]
+
+
+def findings(tab: Tab, path: str) -> list[str]:
+    """Open a view, and list what is wrong with it: serious findings of axe, links that lead elsewhere, its width."""
+    page = tab.go(path)
+    beneath = (f"{tab.origin}{tab.base}/", f"{tab.origin}/static/")
+    found = [*axe(page), *(f"{each} leads elsewhere" for each in links(page) if not each.startswith(beneath))]
+    if page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
+        found.append(f"{path} is wider than the screen")
+    return found

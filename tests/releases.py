@@ -8,6 +8,7 @@ from typing import Any
 
 from remit.api.deployment import DeploymentSpec
 from remit.api.deploymentstatus import DeploymentStatus, PipelineState
+from remit.api.slots import other
 from remit.kube.status import as_wire
 from remit.release.model import (
     Desired,
@@ -21,7 +22,6 @@ from remit.release.model import (
     Snapshot,
     SpecProblem,
     StepError,
-    other,
 )
 from remit.release.pipeline import next_step
 from remit.release.status import status_after

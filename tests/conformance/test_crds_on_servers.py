@@ -51,14 +51,14 @@ def test_crds_apply_again_without_a_change(cluster: Kubectl) -> None:
 
 def test_explain_teaches(cluster: Kubectl) -> None:
     text = " ".join(cluster.ok("explain", "executiontask.spec.retry").split())
-    assert "When a failed attempt is followed by another." in text
+    assert "When a failed attempt is retried." in text
     assert "maxRetries <integer>" in text
-    assert "How many further attempts are made after one that failed or timed out." in text
+    assert "Number of further attempts after one that failed or timed out." in text
     assert "enum: Fail, Retry" in text
     text = " ".join(cluster.ok("explain", "executiontask.spec.env").split())
     assert "A policy's `environment.allow` must list each name" in text
     text = " ".join(cluster.ok("explain", "commandpolicy.spec.environment.allow").split())
-    assert "Names that tasks may set, such as `PGPASSWORD`" in text
+    assert "Names of variables that tasks may set, such as `PGPASSWORD`" in text
     assert "FIELD: backoff <Object>" in " ".join(cluster.ok("explain", "et.spec.retry.backoff").split())
 
 

@@ -26,10 +26,12 @@ VIEWS = (
         "/tasks/default/colours",
         "/tasks/default/push/why",
         "/tasks/default/nightly",
+        "/tasks/default/count-7",
     ),
     *(
         "/releases",
         "/schedules",
+        "/schedules?week=this",
         "/policies",
         "/policies/default/tests",
         "/policies/default/none",
@@ -49,6 +51,12 @@ def chromium(up: RemitUp) -> Iterator[Browser]:
         up.kubectl("apply", "-f", "-", stdin=_OBJECTS)
         until(lambda: up.phase("colours") == "Failed" and up.phase("push") == "Denied", "the first tasks")
         until(lambda: up.phase("worker") == "Running", "the worker")
+        up.kubectl(
+            "apply", "-f", "-", stdin="---".join(_COUNT.replace("NUMBER", str(number)) for number in range(1, 10))
+        )
+        until(
+            lambda: all(up.phase(f"count-{number}") == "Succeeded" for number in range(1, 10)), "the runs of a family"
+        )
         yield opened
 
 
@@ -76,6 +84,8 @@ def test_every_view_is_sound(
             expect(page.locator("#connection")).to_have_text("live")
         if path.endswith("colours"):
             expect(page.locator("#output-lines")).to_contain_text("orange")
+        if path.endswith("count-7"):
+            expect(page.locator(".usage")).to_contain_text("of 9 runs")
         beneath = (f"{one.origin}{one.base}/", f"{one.origin}/static/")
         assert [each for each in links(page) if not each.startswith(beneath)] == []
         if found := axe(page):
@@ -228,6 +238,12 @@ apiVersion: remit.dev/v1alpha1
 kind: ExecutionTask
 metadata: {name: nightly}
 spec: {command: {argv: [cat, x]}, schedule: {cron: "0 2 * * *"}}
+"""
+_COUNT = """
+apiVersion: remit.dev/v1alpha1
+kind: ExecutionTask
+metadata: {name: count-NUMBER}
+spec: {command: {argv: [bash, -c, 'for ((i = 0; i < NUMBER * 30000; i++)); do :; done; echo NUMBER']}}
 """
 _LATER = """
 apiVersion: remit.dev/v1alpha1

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 
-from pages import Looker, looking, region
+from browsers import Tab, browser, findings
+from pages import Looker, login_link, looking, region
 from ports import free_port
 from remitup import RemitUp, until
 
@@ -83,8 +86,24 @@ def test_a_release_is_seen_and_steered(up: RemitUp, looker: Looker, tmp_path: Pa
             promoted = looker.post("/releases/default/site/promote", revision="2")
             assert promoted.headers["Location"] == looker.to("/releases/default/site")
             region(events, "head", "Healthy")
-        report = until(lambda: re.search(r"/s-[\w-]+/releases/default/site/report/2", page()), "the report")
-        answer = looker.outside(report[0])
+        until(lambda: "/releases/default/site/reports/2" in page(), "the report")
+        report = looker.get("/releases/default/site/reports/2").text
+        assert "Report of revision 2" in report
+        assert "Requests of the probe, each second" in report
+        for form, kind, begins in (("md", "markdown", "# default/site"), ("json", "json", "{"), ("html", "html", "<!")):
+            answer = looker.get(f"/releases/default/site/report/2?form={form}")
+            assert answer.headers["Content-Disposition"] == f'attachment; filename="site-revision-2.{form}"'
+            assert kind in answer.headers["Content-Type"]
+            assert answer.text.startswith(begins)
+        assert looker.get("/releases/default/site/report/2?form=exe").status_code == 404
+        assert looker.get("/releases/default/site/reports/9").status_code == 404
+        assert looker.get(f"/releases/default/site/reports/{'9' * 5000}").status_code == 404
+        _look_at_the_report(up)
+        (file,) = up.state_dir.glob("reports/default/site/revision-2.json")
+        newer = orjson.loads(file.read_bytes()) | {"stages": [{"name": "Unheard-of"}]}
+        file.write_bytes(orjson.dumps(newer))
+        assert "Another version of Remit wrote this report." in looker.get("/releases/default/site/reports/2").text
+        answer = looker.get("/releases/default/site/report/2")
         assert "sandbox" in answer.headers["Content-Security-Policy"]
         assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
         assert looker.get("/releases/default/site/report/9").status_code == 404
@@ -92,6 +111,9 @@ def test_a_release_is_seen_and_steered(up: RemitUp, looker: Looker, tmp_path: Pa
         assert looker.post("/releases/default/site/promote").status_code == 303
         assert 'class="notice bad"' in page()  # there is nothing to promote
         assert looker.post("/releases/default/site/format").status_code == 404
+        for wrong in ("1" * 5000, "x", "-1", "١"):
+            looker.post("/releases/default/site/rollback", revision=wrong)
+            assert "is not a revision" in page()
         looker.post("/releases/default/site/rollback", revision="1")
         until(lambda: up.read("deployments", "site")["status"].get("activeRevision") == 1, "the way back")
         assert "pinned to revision 1" in page()
@@ -103,6 +125,17 @@ def test_a_release_is_seen_and_steered(up: RemitUp, looker: Looker, tmp_path: Pa
         up.kubectl("delete", "deployments.remit.dev", "site", "--timeout=60s", "--ignore-not-found")
     assert looker.get("/releases/default/site").status_code == 404
     assert looker.get("/live/releases/default/site").status_code == 404
+
+
+def _look_at_the_report(up: RemitUp) -> None:
+    with browser() as chromium:
+        for name, (scheme, width) in {"light": ("light", 1280), "narrow": ("dark", 390)}.items():
+            tab = Tab(chromium, login_link(up), viewport={"width": width, "height": 860}, color_scheme=scheme)
+            assert findings(tab, "/releases/default/site/reports/2") == []
+            if folder := os.environ.get("REMIT_SCREENSHOTS"):
+                tab.page.screenshot(path=Path(folder) / f"report-{name}.png", full_page=True)
+            tab.close()
+            assert (tab.problems, tab.outside) == ([], [])
 
 
 def _requests(port: int, count: int, posted: bytes | None = None) -> None:

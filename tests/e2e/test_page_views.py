@@ -146,6 +146,12 @@ def test_schedules_are_shown_with_their_day(looker: Looker) -> None:
     page = looker.get("/schedules").text
     assert "/tasks/default/nightly" in page
     assert "default/nightly in the next 24 hours: 1 runs" in page
+    week = looker.get("/schedules?week=this").text
+    assert "/tasks/default/nightly" in week
+    assert looker.to("/schedules?week=") in week
+    later = looker.get("/schedules?week=2040-01-04").text
+    assert "from Mon 2 Jan to Sun 8 Jan, 2040" in later
+    assert later.count("at 01:00") == 7  # 02:00 in Paris
     assert "Suspended" in page
 
 

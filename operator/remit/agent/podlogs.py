@@ -15,9 +15,9 @@ import aiohttp
 
 from remit.agent.logs import LogChunk, Reading, Wanted
 from remit.api.controllerref import controller_of
-from remit.api.deploymentstatus import Slot
 from remit.api.executiontask import ExecutionTask
 from remit.api.executiontaskstatus import AttemptStatus, Stream
+from remit.api.slots import Slot
 from remit.backends.kubernetes.labels import ATTEMPT
 from remit.backends.kubernetes.manifests import CONTAINER, job_name
 from remit.backends.kubernetes.records import Records

@@ -9,7 +9,8 @@ from typing import Final
 
 import structlog
 
-from remit.api.deploymentstatus import PipelineState, Slot
+from remit.api.deploymentstatus import PipelineState
+from remit.api.slots import Slot
 from remit.errors import DeploymentError, RemitError
 from remit.release.clock import LOOK_SECONDS
 from remit.release.driver import ReleaseDriver

@@ -11,8 +11,8 @@ from pydantic.json_schema import SkipJsonSchema
 
 from remit.api.base import Conditions, StatusModel, StatusRecord, Time, map_by
 from remit.api.phases import DeploymentPhase
+from remit.api.slots import Slot
 
-Slot = Literal["blue", "green"]
 StageName = Literal[
     "Validate", "Prepare", "Provision", "Health", "PrePromotion", "Promote", "PostPromotion", "Bake", "Retire"
 ]

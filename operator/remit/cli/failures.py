@@ -46,7 +46,7 @@ def errors(
     from remit.cli.connect import connected
     from remit.cli.terminal import note
     from remit.describe.audittrail import moment
-    from remit.describe.observedruns import trail_of
+    from remit.telemetry.trail import trail_of
 
     try:
         begun = moment(since, now)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from remit.agent.podlogs import identity_of, pods_of_release
-from remit.api.deploymentstatus import Slot
 from remit.api.executiontask import ExecutionTask
+from remit.api.slots import Slot
 from remit.backends.docker.labels import DEPLOYMENT_UID
 from remit.cli import podlogs
 from remit.cli.follow import POLL_SECONDS, Follower, Selection, Shown, chosen_attempt, show_once

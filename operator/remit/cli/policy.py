@@ -206,6 +206,7 @@ def suggest(
     from remit.describe import observedruns, policyyaml
     from remit.describe.audittrail import since_or
     from remit.policy.suggestion import Options
+    from remit.telemetry.trail import trail_of
 
     try:
         moment = None if task and since is None else since_or(since, "7d")
@@ -219,7 +220,7 @@ def suggest(
 
     async def ask() -> tuple[Any, Any, str]:
         async with connected(kubeconfig, context, namespace, state_dir) as connection:
-            trail = observedruns.trail_of(connection.own_state_dirs)
+            trail = trail_of(connection.own_state_dirs)
             found, today = await observedruns.suggested(connection, wanted, operator_namespace, trail, chosen)
             return found, today, connection.namespace
 

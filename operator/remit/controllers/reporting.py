@@ -16,13 +16,14 @@ from typing import Final
 import structlog
 
 from remit.api.deployment import Deployment
-from remit.api.deploymentstatus import PipelineState, Release, ReleaseReport, Slot
+from remit.api.deploymentstatus import PipelineState, Release, ReleaseReport
+from remit.api.slots import SLOTS, Slot
 from remit.controllers.probing import ProbeRun
 from remit.errors import DeploymentError
 from remit.execution.recording import NODE
 from remit.kube.client import Object
 from remit.kube.events import Recorder
-from remit.release.model import SLOTS, Desired, ObservedState
+from remit.release.model import Desired, ObservedState
 from remit.release.report import (
     Evidence,
     Measured,

@@ -15,6 +15,7 @@ from remit.errors import InvalidInput
 from remit.kube.client import TASKS, Object
 from remit.policy.deciding import Decision, decide
 from remit.policy.suggestion import Options, Suggestion, suggest
+from remit.telemetry.trail import trail_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +78,7 @@ async def explain(
     """
     task = await connection.find(TASKS, name)
     today = await observedruns.policies_of(connection, operator_namespace)
-    if reached is None and (trail := observedruns.trail_of(connection.own_state_dirs)):
+    if reached is None and (trail := trail_of(connection.own_state_dirs)):
         reached = await asyncio.to_thread(observedruns.reached_by, trail, connection.namespace)
     seen = await observedruns.task_of(connection, task, reached)
     if not seen.runs:

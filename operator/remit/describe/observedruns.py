@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import os
 import threading
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -257,15 +256,6 @@ def _moment(obj: Object) -> datetime.datetime:
     told.append(status.get("lastScheduleTime"))
     moments = [datetime.datetime.fromisoformat(text) for text in told if isinstance(text, str)]
     return max(moments, default=datetime.datetime.max.replace(tzinfo=datetime.UTC))
-
-
-def trail_of(state_dirs: Sequence[Path]) -> Path | None:
-    """The audit trail of the API server's operator, if it is on this machine and may be read."""
-    for state_dir in state_dirs:
-        path = state_dir / "audit" / "audit.jsonl"
-        if os.access(path, os.R_OK):
-            return path
-    return None
 
 
 def reached_by(trail: Path, namespace: str, stop: threading.Event | None = None) -> Reached:

@@ -6,7 +6,8 @@ import datetime
 from dataclasses import replace
 
 from remit.api.deploymentstatus import LiveSide, PipelineState, Release, RevisionStatus
-from remit.release.model import Desired, ObservedState, Revision, other
+from remit.api.slots import other
+from remit.release.model import Desired, ObservedState, Revision
 from remit.release.steps import Wait
 
 

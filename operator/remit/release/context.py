@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass, replace
 
-from remit.api.deploymentstatus import LiveSide, PipelineState, Release, RequestCount, Slot
+from remit.api.deploymentstatus import LiveSide, PipelineState, Release, RequestCount
+from remit.api.slots import Slot, other
 from remit.api.strategy import Strategy
-from remit.release.model import Desired, ObservedState, Revision, SlotView, other
+from remit.release.model import Desired, ObservedState, Revision, SlotView
 
 CRASH_LIMIT = 5
 """Restarts of one instance after which a side that was never healthy is given up before its deadline."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime
 from dataclasses import replace
 
-from remit.api.deploymentstatus import PipelineState, Slot
+from remit.api.deploymentstatus import PipelineState
+from remit.api.slots import SLOTS, Slot, other
 from remit.api.strategy import BlueGreen
 from remit.release.context import seconds
 from remit.release.ending import trim
-from remit.release.model import SLOTS, Desired, ObservedState, other
+from remit.release.model import Desired, ObservedState
 from remit.release.steps import Decision, Drain, Preview, Retire, Step, Wait
 
 

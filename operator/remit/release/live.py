@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from remit.api.deploymentstatus import LiveSide, PipelineState
+from remit.api.slots import other
 from remit.release.context import Context
-from remit.release.model import Desired, ObservedState, Revision, other
+from remit.release.model import Desired, ObservedState, Revision
 from remit.release.steps import Provision, Scale, Step, Switch
 from remit.release.strategies import STRATEGIES
 

@@ -12,14 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from remit.api.deployment import DeploymentSpec
-from remit.api.deploymentstatus import HookTask, PipelineState, Release, RequestKind, Slot, StageName
-
-SLOTS: tuple[Slot, Slot] = ("blue", "green")
-
-
-def other(slot: Slot) -> Slot:
-    """The side that `slot` is not."""
-    return "green" if slot == "blue" else "blue"
+from remit.api.deploymentstatus import HookTask, PipelineState, Release, RequestKind, StageName
+from remit.api.slots import Slot
 
 
 @dataclass(frozen=True, slots=True)

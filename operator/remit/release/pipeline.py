@@ -15,13 +15,14 @@ import datetime
 from dataclasses import replace
 
 from remit.api.deploymentstatus import STAGES, PipelineState, Release, ReleaseFailure, StageName
+from remit.api.slots import SLOTS
 from remit.release.beginning import begin, observe_spec, superseded
 from remit.release.clock import held_over, not_before, progressed
 from remit.release.context import Context, Fail
 from remit.release.ending import fail, finish, with_digests
 from remit.release.idle import clean_up_idle, clear, draining, retired
 from remit.release.live import maintain_live, maintain_previous
-from remit.release.model import SLOTS, Desired, ObservedState, may_contact, with_hooks
+from remit.release.model import Desired, ObservedState, may_contact, with_hooks
 from remit.release.requests import consume
 from remit.release.rollback import go_back
 from remit.release.stages import STAGE_RULES, ensure_provisioned, skipped

@@ -15,13 +15,14 @@ from typing import Final
 from remit.api import deployment as api
 from remit.api.deployment import Deployment
 from remit.api.deploymentstatus import PipelineState
+from remit.api.slots import SLOTS
 from remit.backends.process import ProcessBackend
 from remit.errors import DeploymentError, InvalidInput, MissingReference
 from remit.operations.http.executor import HttpExecutor
 from remit.operations.process.record import INSTANCES
 from remit.operations.process.supervision import Supervision
 from remit.release.judging import Judge
-from remit.release.model import SLOTS, Desired, ObservedState, Revision, SpecProblem, may_contact
+from remit.release.model import Desired, ObservedState, Revision, SpecProblem, may_contact
 from remit.release.requests import rollback_target
 from remit.release.revisions import LocalRevisions, Revisions
 from remit.release.steps import Drain, Prepare, Preview, Provision, Retire, Scale, Step, Switch

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from remit.api.base import Condition
-from remit.api.deploymentstatus import DeploymentStatus, LiveSide, PipelineState, Release, Slot, SlotStatus
+from remit.api.deploymentstatus import DeploymentStatus, LiveSide, PipelineState, Release, SlotStatus
 from remit.api.phases import DeploymentPhase
+from remit.api.slots import SLOTS, Slot, other
 from remit.release.beginning import is_live
-from remit.release.model import SLOTS, Desired, ObservedState, SlotView, other
+from remit.release.model import Desired, ObservedState, SlotView
 from remit.release.steps import Decision, Finish, Step, Wait, sentence
 
 Truth = Literal["True", "False", "Unknown"]

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from remit.api.deployment import Hook
-from remit.api.deploymentstatus import Outcome, PipelineState, Slot, StageName
+from remit.api.deploymentstatus import Outcome, PipelineState, StageName
+from remit.api.slots import Slot
 from remit.errors import RemitError
 from remit.release.model import HookKey, Revision, StepError
 from remit.telemetry.logs import escape

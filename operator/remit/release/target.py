@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from remit.api.deploymentstatus import Slot
+from remit.api.slots import Slot
 from remit.release.model import ObservedState, Revision
 
 

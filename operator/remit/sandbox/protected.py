@@ -42,7 +42,8 @@ class Protected:
 
     def objections(self, opened: Sequence[tuple[int, os.stat_result]]) -> list[str | None]:
         """Give for each descriptor why it must not be mounted, or None. Filesystems that are mounted beneath it are
-        checked too. The kernel generates the mount table at each read, so it is read once for all descriptors."""
+        checked too. The kernel generates the mount table at each read, so it is read once for all descriptors. It is
+        not kept for later: renaming a folder above a mount point changes it, and poll(2) does not report that."""
         found = [self._objection_to_itself(*each) for each in opened]
         left = [number for number, objection in enumerate(found) if objection is None]
         for _ in range(_MOST_LOOKS):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,12 @@ _MOST_LINE = 16 << 20
 
 class ReadCancelled(Exception):
     """Nobody waits any more for what a trail is read for."""
+
+
+def trail_of(state_dirs: Sequence[Path]) -> Path | None:
+    """Give the audit trail in the first of the state directories that has one which may be read."""
+    paths = (state_dir / "audit" / "audit.jsonl" for state_dir in state_dirs)
+    return next((path for path in paths if os.access(path, os.R_OK)), None)
 
 
 class TrailFile(NamedTuple):

@@ -12,13 +12,13 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from remit.api.deploymentstatus import Slot
+from remit.api.slots import SLOTS, Slot
 from remit.errors import DeploymentError
-from remit.release.model import SLOTS
-from remit.release.traffic.runtime import ProxySnapshot
-from remit.release.traffic.traffic import live_proxy
+
+if TYPE_CHECKING:
+    from remit.release.traffic.runtime import ProxySnapshot
 
 SECONDS: Final = 60
 _APART: Final = 0.8
@@ -75,6 +75,8 @@ class TrafficMeter:
             return watched.sides
 
     async def _ask(self, key: str) -> ProxySnapshot | None:
+        from remit.release.traffic.traffic import live_proxy  # only pages of releases need it
+
         for state_dir in self._state_dirs:
             try:
                 async with asyncio.timeout(_LOOK_SECONDS):

@@ -26,6 +26,7 @@ ENDED: Final = tuple(str(phase) for phase in Phase if phase.final)
 SCHEDULED: Final = "Scheduled"
 PHASES: Final = (RUNNING, *WAITING, *FAILED, "Cancelled", "Succeeded", SCHEDULED)
 _MOST_MESSAGE: Final = 240
+_MOST_AMOUNT: Final = 1e18
 _GENERATED: Final = re.compile(r"(?=[a-z]*[0-9])[a-z0-9]+")
 """The end of a name that was counted or drawn, after a dash: `42`, `x7f2k`."""
 
@@ -58,6 +59,18 @@ class TaskRow:
     """The cron expression of a schedule, as are `zone` and `suspended`."""
     zone: str = ""
     suspended: bool = False
+    cpu_seconds: float | None = None
+    """What the last attempt used, as is `max_memory_bytes`."""
+    max_memory_bytes: float | None = None
+
+    @property
+    def is_schedule(self) -> bool:
+        return bool(self.cron)
+
+    @property
+    def seconds(self) -> float | None:
+        """From the start of the first attempt to the end of the last one; None for a task that has not ended."""
+        return None if self.started is None or self.ended is None else max(0.0, self.ended - self.started)
 
     @property
     def key(self) -> str:
@@ -94,7 +107,7 @@ def task_row(obj: Object) -> TaskRow:
     metadata, spec, status = obj["metadata"], _mapping(obj, "spec"), _mapping(obj, "status")
     scheduled, plan = "schedule" in spec, _mapping(spec, "schedule")
     phase = _text(status.get("phase")) or (SCHEDULED if scheduled else "Pending")
-    queue, error = _mapping(status, "queue"), _mapping(status, "error")
+    queue, error, usage = _mapping(status, "queue"), _mapping(status, "error"), _last_usage(status)
     return TaskRow(
         namespace=sys.intern(str(metadata.get("namespace", ""))),
         name=str(metadata["name"]),
@@ -120,6 +133,8 @@ def task_row(obj: Object) -> TaskRow:
         cron=_text(plan.get("cron")),
         zone=_text(plan.get("timeZone")) or ("UTC" if scheduled else ""),
         suspended=plan.get("suspend") is True,
+        cpu_seconds=_amount(usage.get("cpuSeconds")),
+        max_memory_bytes=_amount(usage.get("maxMemoryBytes")),
     )
 
 
@@ -150,6 +165,18 @@ def _finished(status: Mapping[str, Any]) -> str:
 def _mapping(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     found = value.get(name)
     return found if isinstance(found, dict) else {}
+
+
+def _last_usage(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    attempts = status.get("attempts")
+    last = attempts[-1] if isinstance(attempts, list) and attempts else None
+    return _mapping(last, "usage") if isinstance(last, dict) else {}
+
+
+def _amount(value: object) -> float | None:
+    """What is used of something; None for what is no amount."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _MOST_AMOUNT
+    return float(value) if number and isinstance(value, int | float) else None
 
 
 def _text(value: object) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -30,11 +30,10 @@ _KEEPALIVE_SECONDS: Final = 75.0
 _IDLE_SECONDS: Final = 300.0
 """A viewer at whose page nobody looked for so long is forgotten until somebody does."""
 _LOOK_SECONDS: Final = 30.0
+_IMPORT_SECONDS: Final = 1.0
+"""After the first view was sent: the browser asks for its files and for live changes first."""
 _STATIC: Final = Path(__file__).parent / "static"
 _TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-
-Act = Callable[[web.Request, Session], Awaitable[str]]
-"""Does what a form asks for, and says at which view to go on. Raises `RemitError`."""
 
 
 class PageServer:
@@ -55,19 +54,23 @@ class PageServer:
             keepalive_timeout=_KEEPALIVE_SECONDS,
             logger=RequestLogger(__name__, lambda: None),
         )
-        self._forgetting: asyncio.Task[None] | None = None
+        self._was_viewed = asyncio.Event()
+        self._background: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> PageServer:
         await self._runner.setup()
         for each in self._sockets:
             await web.SockSite(self._runner, each).start()
-        self._forgetting = asyncio.create_task(self._forget_idle(), name="forget idle viewers")
+        self._background = [
+            asyncio.create_task(self._forget_idle(), name="forget idle viewers"),
+            asyncio.create_task(self._import_views(), name="import the other views"),
+        ]
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._forgetting is not None:
-            self._forgetting.cancel()
-            await asyncio.gather(self._forgetting, return_exceptions=True)
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
         self._streams.stop()
         await self._runner.cleanup()
         await self._viewer.close()
@@ -87,22 +90,25 @@ class PageServer:
     def _views(self) -> web.Application:
         views = web.Application()
         views.router.add_post("/logout", self._log_out)
-        for path, show, events in pages.VIEWS:
+        for path, name, events in pages.VIEWS:
+            show = pages.show_of(name)
             views.router.add_get(path, self._page(show))
-            views.router.add_get(f"/live{path}", self._live(show, events))
-        for path, show in pages.FORMS:
-            views.router.add_post(path, self._form(show))
-        for path, act in pages.ACTIONS:
-            views.router.add_post(path, self._action(act))
-        for path, download in pages.DOWNLOADS:
-            views.router.add_get(path, self._download(download))
+            views.router.add_get(f"/live{path}", self._live(show, pages.events_of(events) if events else None))
+        for path, name in pages.FORMS:
+            views.router.add_post(path, self._form(pages.show_of(name)))
+        for path, name in pages.ACTIONS:
+            views.router.add_post(path, self._action(pages.act_of(name)))
+        for path, name in pages.DOWNLOADS:
+            views.router.add_get(path, self._download(pages.download_of(name)))
         return views
 
     def _page(self, show: Show) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
             session = request[SESSION]
             await session.viewer.open()
-            return self._rendered(request, await show(request, session), session)
+            response = self._rendered(request, await show(request, session), session)
+            self._was_viewed.set()
+            return response
 
         return handle
 
@@ -133,7 +139,7 @@ class PageServer:
 
         return handle
 
-    def _action(self, act: Act) -> Handler:
+    def _action(self, act: pages.Act) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
             await _body(request)
             await request[SESSION].viewer.open()
@@ -141,7 +147,7 @@ class PageServer:
 
         return handle
 
-    def _download(self, download: Callable[[web.Request, Session], Awaitable[web.StreamResponse]]) -> Handler:
+    def _download(self, download: pages.Download) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
             return await download(request, request[SESSION])
 
@@ -178,6 +184,12 @@ class PageServer:
         response = web.HTTPSeeOther("/login")
         response.del_cookie(COOKIE, path=self.base)
         raise response
+
+    async def _import_views(self) -> None:
+        """Import the modules of the other views once somebody sees the first one, so that they open without delay."""
+        await self._was_viewed.wait()
+        await asyncio.sleep(_IMPORT_SECONDS)
+        await pages.import_all()
 
     async def _forget_idle(self) -> None:
         clock = asyncio.get_running_loop().time

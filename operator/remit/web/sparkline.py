@@ -26,7 +26,7 @@ def line(label: str, values: Sequence[float], style: str, places: int = 0) -> Ma
     path = " ".join(f"{begin + index * step:.1f},{_y(values[index], top)}" for index in bends)
     area = Markup('<polygon class="area {}" points="{},{} {} {},{}"/>')
     area = area.format(style, round(begin, 1), HEIGHT, path, WIDTH, HEIGHT)
-    return _svg(label, area + Markup('<polyline class="{}" points="{}"/>').format(style, path))
+    return frame(label, area + Markup('<polyline class="{}" points="{}"/>').format(style, path))
 
 
 def columns(label: str, stacks: Sequence[Sequence[float]], styles: Sequence[str]) -> Markup:
@@ -42,7 +42,7 @@ def columns(label: str, stacks: Sequence[Sequence[float]], styles: Sequence[str]
                 box = f"{index * width:.1f}", high, f"{max(1.0, width - 1):.1f}", f"{max(1.0, low - high):.1f}"
                 drawn += Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"/>').format(style, *box)
                 below += value
-    return _svg(label, drawn)
+    return frame(label, drawn)
 
 
 def _y(value: float, top: float) -> float:
@@ -54,5 +54,6 @@ _FRAME: Final = Markup(
 )
 
 
-def _svg(label: str, body: Markup) -> Markup:
+def frame(label: str, body: Markup) -> Markup:
+    """An SVG of `WIDTH` and `HEIGHT` that is called `label`."""
     return _FRAME.format(harmless(label), WIDTH, HEIGHT, body)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from remit.api.endpoint import Resource
-from remit.describe.observedruns import trail_of
 from remit.errors import ApiError, RemitError
 from remit.kube.access import Access
 from remit.kube.client import DEPLOYMENTS, EVENTS, POLICIES, TASKS, Kube, Object
 from remit.kube.events import events_selector
+from remit.telemetry.trail import trail_of
 from remit.web.caches import EVERYWHERE, Cache, Scope
 from remit.web.requests import TrafficMeter
 from remit.web.rows import TaskRow, slim

@@ -19,6 +19,7 @@ from remit.describe import observedruns, policyyaml
 from remit.errors import RemitError
 from remit.kube.client import CONFIG_MAPS, DEPLOYMENTS, POLICIES, SECRETS, TASKS
 from remit.policy.suggestion import Options, Suggestion
+from remit.telemetry.trail import trail_of
 
 from .conftest import World, truth
 from .edges import eventually
@@ -34,7 +35,7 @@ async def suggested(
     kubeconfig, state = Path(world.control_plane.kubeconfig), world.settings.state_dir
     wanted = observedruns.Wanted(None, task, options.get("labels", {}), deployment)
     async with connected(kubeconfig, None, "default", state) as connection:
-        where = observedruns.trail_of([state]) if trail else None
+        where = trail_of([state]) if trail else None
         namespace = world.settings.operator_namespace
         return (await observedruns.suggested(connection, wanted, namespace, where, Options(**options)))[0]
 

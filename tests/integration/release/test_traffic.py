@@ -24,7 +24,7 @@ import pytest
 from httpload import WORKERS, Client, load
 from httpsides import Side, side
 from ports import free_port
-from remit.api.deploymentstatus import Slot
+from remit.api.slots import Slot
 from remit.errors import DeploymentError
 from remit.release.traffic.instance import Instance
 from remit.release.traffic.probe import Probe

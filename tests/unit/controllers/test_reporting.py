@@ -14,7 +14,8 @@ import pytest
 from ports import free_port
 from releases import EPOCH, Sim, live, spec
 from remit.api.deployment import Deployment
-from remit.api.deploymentstatus import PipelineState, Slot
+from remit.api.deploymentstatus import PipelineState
+from remit.api.slots import Slot
 from remit.controllers.reporting import Reports
 from remit.errors import DeploymentError
 from remit.kube.events import Recorder

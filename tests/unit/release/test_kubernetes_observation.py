@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from remit.release.targets.kubernetes.observation import OwnedObjects, observed
+from remit.release.targets.kubernetes.observation import OwnedObjects, not_created, observed
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
@@ -96,3 +96,38 @@ def test_a_pod_that_its_node_takes_away_is_no_instance_and_has_not_failed(status
     view = observed(seen, frozenset(), NOW).green
     assert (set(view.instances), view.healthy, view.failed) == ({"well"}, 1, 0)
     assert view.message.startswith("evicted: ") and view.message.endswith("the node was low on memory")
+
+
+def unstarted(name: str = "new", *, scheduled_at: str = "2025-12-31T23:59:00Z", **state: Any) -> dict[str, Any]:
+    """A pod of green's revision 2 that has a node since `scheduled_at`, and whose container has this state."""
+    made = pod(name, "green", 2, ready=False)
+    made["status"]["conditions"].append({"type": "PodScheduled", "status": "True", "lastTransitionTime": scheduled_at})
+    made["status"]["containerStatuses"] = [{"restartCount": 0, "state": state}] if state else []
+    return made
+
+
+CREATING = {"waiting": {"reason": "ContainerCreating"}}
+
+
+@pytest.mark.parametrize(
+    ("candidate", "listed"),
+    [
+        (unstarted(), True),
+        (unstarted(**CREATING), True),
+        (unstarted(waiting={"reason": "ImagePullBackOff"}), False),
+        (unstarted(running={}), False),
+        (unstarted(scheduled_at="2025-12-31T23:59:58Z"), False),
+        (pod("new", "green", 2, ready=False), False),
+    ],
+)
+def test_pods_without_a_container_are_listed_after_a_while(candidate: dict[str, Any], listed: bool) -> None:
+    seen = OwnedObjects(workloads={"green": workload(2)}, pods=[candidate])
+    assert not_created(seen, NOW) == ([candidate] if listed else [])
+
+
+def test_why_a_pod_is_not_created_is_told_and_is_no_failure_of_the_revision() -> None:
+    why = "FailedCreatePodSandBox: the network is not ready"
+    seen = OwnedObjects(workloads={"green": workload(2)}, pods=[unstarted(**CREATING)], start_failures={"uid-new": why})
+    view = observed(seen, frozenset(), NOW).green
+    assert view.message == f"new does not start: {why}"
+    assert (view.failed, view.hopeless) == (0, "")

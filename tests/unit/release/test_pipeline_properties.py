@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from releases import Sim, hook, live, spec
-from remit.release.model import SlotView, StepError, other
+from remit.api.slots import other
+from remit.release.model import SlotView, StepError
 from remit.release.steps import Drain, Finish, Preview, Provision, Retire, Scale, Step, Switch, Wait
 from support import repetitions, soaking
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from releases import EPOCH, Sim, hook, live, spec
 from remit.api.deployment import DeploymentSpec
 from remit.api.deploymentstatus import DeploymentStatus, Release
-from remit.release.model import SLOTS
+from remit.api.slots import SLOTS
 from remit.release.report import (
     Evidence,
     Probed,
@@ -248,6 +248,7 @@ def test_files_are_the_operators_alone_and_go_with_their_revisions(good: Report,
     assert {path.stat().st_mode & 0o777 for path in (where, where.parent, where.parent.parent)} == {0o700}
     data = json.loads((where / "revision-2.json").read_text())
     assert (data["outcome"], data["switch_milliseconds"]) == ("Promoted", 12.34)
+    assert folder.read(where, 2) == replace(good, revision=2)
     assert folder.belongs(where, 2, "uid-1", good.started_at)
     assert not folder.belongs(where, 2, "uid-2", good.started_at), "another cluster's"
     assert not folder.belongs(where, 2, "uid-1", good.finished_at), "an earlier release's"

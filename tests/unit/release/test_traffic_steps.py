@@ -8,9 +8,9 @@ from functools import partial
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remit.api.deploymentstatus import Slot
+from remit.api.slots import SLOTS, Slot
 from remit.release.traffic.configuration import FAILOVER, backend
-from remit.release.traffic.route import CLOSED, POOLS, SLOTS, Entry, Pool, Route
+from remit.release.traffic.route import CLOSED, POOLS, Entry, Pool, Route
 from remit.release.traffic.runtime import Port, ProxySnapshot, Server, SideStatus
 from remit.release.traffic.steps import Steps, steps, unfound
 

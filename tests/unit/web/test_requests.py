@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from remit.api.deploymentstatus import Slot
+from remit.api.slots import Slot
 from remit.release.traffic.runtime import Port, ProxySnapshot
 from remit.web import requests
 
@@ -31,7 +31,7 @@ class Proxy:
 @pytest.fixture
 def proxy(monkeypatch: pytest.MonkeyPatch) -> Proxy:
     proxy = Proxy()
-    monkeypatch.setattr(requests, "live_proxy", proxy)
+    monkeypatch.setattr("remit.release.traffic.traffic.live_proxy", proxy)
     monkeypatch.setattr(requests.time, "monotonic", lambda: proxy.now)
     return proxy
 

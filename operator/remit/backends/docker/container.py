@@ -25,6 +25,7 @@ _RETRY_SECONDS = 1.0
 _SHORTEST, _LONGEST = 0.02, 1.0
 _KILLED = 128 + signal.SIGKILL
 _AFTERWARDS = (0.05, 0.2, 0.75)
+_REPLAY_PAUSES = (0.1, 0.5, 2.0, 5.0)
 _SAMPLES = (0.1, 0.4)
 _SAMPLE_SECONDS = 2.0
 
@@ -64,14 +65,7 @@ class Container:
 
     async def carry(self, attached: AsyncIterator[Any] | None) -> State:
         """Output until the container has ended, from `attached` or, where there is none, from its log."""
-        if attached is not None:
-            with contextlib.suppress(OperationFailed):
-                async for pair in attached:
-                    for name, chunk in zip(STREAMS, pair, strict=True):
-                        if chunk:
-                            self._write(name, chunk)
-        else:
-            await self._replay()
+        complete = await (self._replay() if attached is None else self._receive(attached))
         wait = _SHORTEST
         while (state := await self.state()) is None:
             # The container closed its output and still runs, or the engine was restarted meanwhile. Its log has the
@@ -79,10 +73,21 @@ class Container:
             await asyncio.sleep(wait)
             wait = min(_LONGEST, wait * 2)
             if wait >= _LONGEST / 4:
-                await self._replay()
-        if self.lost_engine:
-            await self._replay()
+                complete = await self._replay()
+        if self.lost_engine or not complete:
+            await self._replay_rest()
         return state
+
+    async def _receive(self, attached: AsyncIterator[Any]) -> bool:
+        """Write what `attached` gives, and say whether it came to its end."""
+        try:
+            async for pair in attached:
+                for name, chunk in zip(STREAMS, pair, strict=True):
+                    if chunk:
+                        self._write(name, chunk)
+        except OperationFailed:
+            return False
+        return True
 
     async def until_over(
         self,
@@ -98,7 +103,7 @@ class Container:
 
         Raises:
             OutcomeUnknown: the engine answers, and does not end it.
-            BackendError: the output could not be stored.
+            BackendError: the output could not be read to its end, or not be stored.
         """
         carrying = asyncio.create_task(self.carry(attached))
         sampling = asyncio.create_task(self.sample())
@@ -209,26 +214,42 @@ class Container:
             stats = await self._engine.call(lambda client: client.stats(self.id, stream=False, one_shot=True))
             self.usage = _more(self.usage, stats)
 
-    async def _replay(self) -> None:
-        """What its log has beyond what was seen, until it ends or the engine goes away."""
-        async with asyncio.TaskGroup() as group:
-            for name in STREAMS:
-                group.create_task(self._replay_stream(name))
+    async def _replay_rest(self) -> None:
+        """Write what the log of the ended container has beyond what was seen.
 
-    async def _replay_stream(self, name: Stream) -> None:
+        Raises:
+            BackendError: the engine answers, and does not give its log.
+        """
+        for seconds in _REPLAY_PAUSES:
+            if await self._replay():
+                return
+            await asyncio.sleep(seconds)
+            await self.state()  # waits for an engine that is away
+        raise BackendError(f"the Docker engine does not give the rest of the output of container {self.id[:12]}")
+
+    async def _replay(self) -> bool:
+        """Write what its log has beyond what was seen, until it ends or the engine goes away. Say whether it ended."""
+        async with asyncio.TaskGroup() as group:
+            replays = [group.create_task(self._replay_stream(name)) for name in STREAMS]
+        return all(replay.result() for replay in replays)
+
+    async def _replay_stream(self, name: Stream) -> bool:
         skip = self._seen[name]
         said = self._engine.stream(
             lambda client: client.logs(
                 self.id, stdout=name == "stdout", stderr=name == "stderr", stream=True, follow=True
             )
         )
-        with contextlib.suppress(OperationFailed):
+        try:
             async with contextlib.aclosing(said):
                 async for chunk in said:
                     known = min(skip, len(chunk))
                     skip -= known
                     if new := chunk[known:]:
                         self._write(name, new)
+        except OperationFailed:
+            return False
+        return True
 
     def _write(self, name: Stream, chunk: bytes) -> None:
         self._seen[name] += len(chunk)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from remit.release.model import SLOTS
+from remit.api.slots import SLOTS
 from remit.release.report import series
 from remit.release.report.model import Report
 from remit.release.report.wording import duration, moment, rough, size

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 import orjson
+from pydantic import TypeAdapter
 
 from remit.privatefiles import write_private
 from remit.release.report.markdown import markdown
@@ -18,6 +19,7 @@ from remit.release.report.model import Report
 from remit.release.report.page import page
 
 Form = Literal["md", "html", "json"]
+_REPORT: Final = TypeAdapter(Report)
 _NAME: Final = re.compile(r"revision-([0-9]+)\.(md|html|json)")
 
 
@@ -50,6 +52,11 @@ def document(report: Report) -> dict[str, object]:
     """The report as data: the dataclasses as they are, and what follows from them."""
     shown: dict[str, object] = orjson.loads(orjson.dumps(report))
     return {**shown, "seconds": report.seconds, "switch_milliseconds": report.switch_milliseconds}
+
+
+def read(where: Path, revision: int) -> Report:
+    """Read a report that `write` wrote. Raises OSError, and ValueError for one that this version cannot read."""
+    return _REPORT.validate_json(file(where, revision, "json").read_bytes())
 
 
 def belongs(where: Path, revision: int, uid: str, started_at: datetime.datetime | None) -> bool:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from remit.release.model import SLOTS
+from remit.api.slots import SLOTS
 from remit.release.report import series
 from remit.release.report.facts import facts, usage_rows
 from remit.release.report.model import Report

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from remit.api.deploymentstatus import Slot, StageName, StageState
+from remit.api.deploymentstatus import StageName, StageState
+from remit.api.slots import Slot
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator
 from html import escape as html
 from typing import Final
 
-from remit.api.deploymentstatus import Slot
-from remit.release.model import SLOTS, other
+from remit.api.slots import SLOTS, Slot, other
 from remit.release.report import plots, series
 from remit.release.report.facts import facts, usage_rows
 from remit.release.report.model import Report, Switching
@@ -39,7 +38,7 @@ th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; bo
   background: currentColor; } .key.blue::before { background: var(--blue); }
 .key.green::before { background: var(--green); } .key.bad::before { background: var(--bad); }
 .key.other::before { background: var(--stage); }
-svg { width: 100%; height: auto; display: block; } svg text { font-size: 12px; fill: var(--dim); }
+svg { width: 100%; min-width: 34rem; height: auto; display: block; } svg text { font-size: 12px; fill: var(--dim); }
 svg .grid { stroke: var(--line); } svg .mark { stroke: var(--ink); stroke-dasharray: 3 3; }
 svg text.note { fill: var(--ink); } svg rect { fill: var(--stage); } svg rect.bad { fill: var(--bad); }
 svg rect.blue { fill: var(--blue); } svg rect.green { fill: var(--green); }
@@ -61,14 +60,22 @@ def page(report: Report) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{_text(title)}: {_text(report.outcome)}</title><style>{_STYLE}</style></head>\n<body>\n"
-        + "\n".join(filter(None, _parts(report, title)))
+        + f'<h1>{_text(title)} <span class="badge {_verdict(report)}">{_text(report.outcome)}</span></h1>\n'
+        + fragment(report)
         + "\n</body></html>\n"
     )
 
 
-def _parts(report: Report, title: str) -> Iterator[str]:
-    verdict = "good" if report.outcome == "Promoted" else "bad"
-    yield f'<h1>{_text(title)} <span class="badge {verdict}">{_text(report.outcome)}</span></h1>'
+def fragment(report: Report) -> str:
+    """All of the page but its title and style, for another page that has styles for it."""
+    return "\n".join(filter(None, _parts(report)))
+
+
+def _verdict(report: Report) -> str:
+    return "good" if report.outcome == "Promoted" else "bad"
+
+
+def _parts(report: Report) -> Iterator[str]:
     yield f'<p class="dim">{_text(report.artifact)}, {moment(report.started_at)}</p>'
     if report.outcome != report.reason:
         yield f"<p><b>{_text(report.reason)}</b>: {_text(report.message)}</p>"
@@ -112,7 +119,7 @@ def _stages(report: Report) -> Iterator[str]:
         if stage.started_at is not None and stage.seconds is not None
     ]
     yield "<h2>Stages</h2>"
-    yield plots.timeline("How long each stage took", bars, report.seconds, x=duration)
+    yield _wide(plots.timeline("How long each stage took", bars, report.seconds, x=duration))
     told = [(stage.name, stage.state, stage.message) for stage in report.stages if stage.message]
     if told:
         yield _table((), told)
@@ -140,7 +147,7 @@ def _requests(report: Report) -> Iterator[str]:
     named = any(each.answered.get(slot) for each in probed.seconds for slot in SLOTS)
     keys = (_key("blue") + _key("green")) if named else _key("other", "answered")
     yield f"<p>{keys}{_key('bad', 'failed')}</p>"
-    yield plots.columns(
+    drawn = plots.columns(
         "Requests of the probe by the side that answered" if named else "Requests of the probe",
         stacks,
         series.span(report),
@@ -148,6 +155,7 @@ def _requests(report: Report) -> Iterator[str]:
         y=lambda value: f"{value:g}",
         marks=_marks(report),
     )
+    yield _wide(drawn)
     half, most = duration(probed.p50_milliseconds / 1000), duration(probed.p99_milliseconds / 1000)
     what = f"{probed.what}: {probed.requests} requests, {probed.failed} failed;"
     what += f" answered within {half} (median), {most} (99 %)"
@@ -168,7 +176,7 @@ def _sides(report: Report) -> Iterator[str]:
         if any(each.points for each in lines):
             yield f"<h2>{title}</h2>"
             yield "<p>" + "".join(_key(slot, _role(report, slot)) for slot in SLOTS) + "</p>"
-            yield plots.lines(title, lines, span, x=duration, y=shown, marks=_marks(report))
+            yield _wide(plots.lines(title, lines, span, x=duration, y=shown, marks=_marks(report)))
     rows = usage_rows(report)
     if rows:
         yield _table(("Side", "CPU, mean", "CPU, most", "Memory, mean", "Memory, most"), rows)
@@ -200,7 +208,12 @@ def _key(style: str, label: str = "") -> str:
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     heads = "".join(f"<th>{_text(cell)}</th>" for cell in head)
     body = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table>{f"<tr>{heads}</tr>" if heads else ""}{body}</table></div>'
+    return _wide(f"<table>{f'<tr>{heads}</tr>' if heads else ''}{body}</table>")
+
+
+def _wide(content: str) -> str:
+    """`content`, which scrolls by itself on a narrow screen, also by keys."""
+    return f'<div class="wide" tabindex="0">{content}</div>'
 
 
 def _text(text: str) -> str:

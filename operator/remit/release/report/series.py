@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Sequence
 from itertools import pairwise
 
-from remit.api.deploymentstatus import Slot
+from remit.api.slots import Slot
 from remit.release.report.model import Report, Sample
 
 Line = list[tuple[float, float]]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from remit.api.slots import other
 from remit.release.context import Context, Fail, seconds
-from remit.release.model import other
 from remit.release.steps import Switch, Wait
 from remit.release.strategies.base import Verdict, switch_over
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from remit.api.slots import other
 from remit.api.strategy import Rolling
 from remit.release.context import Context, Fail
-from remit.release.model import other
 from remit.release.steps import Switch, Wait
 from remit.release.strategies.base import Verdict, switch_over
 

@@ -10,9 +10,9 @@ from typing import Final, Literal
 import orjson
 
 from remit.api.deployment import protocol_of
-from remit.api.deploymentstatus import Slot
+from remit.api.slots import Slot, other
 from remit.privatefiles import write_private
-from remit.release.model import Revision, other
+from remit.release.model import Revision
 
 LOOPBACK: Final = "127.0.0.1"
 

@@ -6,9 +6,8 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from remit.api.deploymentstatus import Slot
+from remit.api.slots import SLOTS, Slot
 from remit.errors import DeploymentError
-from remit.release.model import SLOTS
 from remit.release.targets import desiredstate
 from remit.release.targets.changes import Source
 from remit.release.targets.desiredstate import DesiredState

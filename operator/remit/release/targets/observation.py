@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from remit.api.deploymentstatus import Slot
-from remit.release.model import SLOTS, InstanceView, ObservedState, SlotView
+from remit.api.slots import SLOTS, Slot
+from remit.release.model import InstanceView, ObservedState, SlotView
 from remit.release.targets.desiredstate import DesiredSide, DesiredState, address
 from remit.release.targets.health import Health
 from remit.release.targets.loadbalancer import ProxyStatus

@@ -13,14 +13,14 @@ from typing import Final
 import structlog
 
 from remit.api.deployment import DeploymentSpec, HealthCheck
-from remit.api.deploymentstatus import Slot
+from remit.api.slots import SLOTS, Slot
 from remit.backends.base import AttemptRequest, Backend
 from remit.backends.failure import OperationFailed
 from remit.errors import DeploymentError, RemitError
 from remit.operations.process.record import ProcessIdentity
 from remit.operations.process.supervision import State, Supervision, Wanted
 from remit.release.context import CRASH_LIMIT
-from remit.release.model import SLOTS, ObservedState, Revision
+from remit.release.model import ObservedState, Revision
 from remit.release.report.model import Usage
 from remit.release.target import Material
 from remit.release.targets.changes import Changes, Source

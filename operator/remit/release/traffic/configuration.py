@@ -6,8 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final
 
-from remit.api.deploymentstatus import Slot
-from remit.release.traffic.route import POOLS, SLOTS, Entry, Pool, Route, other
+from remit.api.slots import SLOTS, Slot, other
+from remit.release.traffic.route import POOLS, Entry, Pool, Route
 
 _REWRITTEN_BYTES: Final = 1024
 _TUNNEL: Final = "24h"

@@ -27,6 +27,7 @@ from typing import Final
 
 import psutil
 
+from remit.api.slots import other
 from remit.backends.subprocesses import start_subprocess
 from remit.errors import DeploymentError
 from remit.privatefiles import replace_private
@@ -40,7 +41,7 @@ from remit.release.traffic.configuration import (
     render_weights,
     server,
 )
-from remit.release.traffic.route import POOLS, Route, other
+from remit.release.traffic.route import POOLS, Route
 from remit.release.traffic.runtime import PROXY_FAILED, ProxySnapshot, ask, listens, look, socket_of
 from remit.release.traffic.steps import steps, unfound
 from remit.sandbox import ProcessHandle, start_time

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from remit.api.deploymentstatus import Slot
+from remit.api.slots import Slot
 from remit.release.traffic.configuration import PROBE_HEADER, SIDE_HEADER
 
 _MAX_OPEN: Final = 200

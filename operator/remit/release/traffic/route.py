@@ -8,19 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from remit.api.deploymentstatus import Slot
+from remit.api.slots import SLOTS, Slot, other
 from remit.errors import DeploymentError
 
-SLOTS: Final[tuple[Slot, Slot]] = ("blue", "green")
 CLOSED: Final[Mapping[Slot, int]] = {"blue": 0, "green": 0}
 """Weights of a port that answers 503 to everything: nothing is live yet, or there is no preview now."""
 Protocol = Literal["http", "tcp"]
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
-
-
-def other(slot: Slot) -> Slot:
-    return "green" if slot == "blue" else "blue"
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from remit.api.deploymentstatus import Slot
+from remit.api.slots import Slot, other
 from remit.errors import DeploymentError
 from remit.release.traffic.configuration import CHANGES, COUNTS, FAILOVER, WEIGHTS, backend
-from remit.release.traffic.route import CLOSED, POOLS, Pool, other
+from remit.release.traffic.route import CLOSED, POOLS, Pool
 
 PROXY_FAILED: Final = "ProxyFailed"
 _NEVER_CHECKED: Final = "INI"

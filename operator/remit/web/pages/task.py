@@ -28,6 +28,7 @@ from remit.web.rendering import View, as_yaml, kind_of, span
 from remit.web.rows import task_row
 from remit.web.sessions import Notice, Session
 from remit.web.timeline import Bar, timeline
+from remit.web.usage import runs_of, usage_plots
 
 _MANAGER: Final = "remit-page"
 
@@ -44,6 +45,7 @@ async def task(request: web.Request, session: Session) -> View:
     runs = (
         [each for each in viewer.tasks() if each.namespace == namespace and each.schedule == name] if scheduled else []
     )
+    family = runs_of(row, viewer.tasks())
     context = {
         "task": parsed,
         "row": row,
@@ -63,9 +65,10 @@ async def task(request: web.Request, session: Session) -> View:
         "yaml": as_yaml(obj["spec"]),
         "may_cancel": not over and not parsed.spec.cancel and await viewer.may("patch", TASKS, namespace),
         "may_rerun": not scheduled and await viewer.may("create", TASKS, namespace),
+        "usage": usage_plots(row, family),
         "runs": sorted(runs, key=lambda each: -each.created)[:20],
     }
-    return View("task.html", row.key, "tasks", context, ("head", "attempts", "facts", "told"))
+    return View("task.html", row.key, "tasks", context, ("head", "attempts", "usage", "facts", "told"))
 
 
 def what_of(obj: Object) -> str:

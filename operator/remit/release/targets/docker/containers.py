@@ -11,13 +11,12 @@ from typing import Any, Final
 import docker
 from docker.errors import NotFound
 
-from remit.api.deploymentstatus import Slot
+from remit.api.slots import SLOTS, Slot
 from remit.backends.docker import labels
 from remit.backends.docker.container import moment
 from remit.backends.docker.engine import ANSWER_SECONDS, Engine, create
 from remit.backends.failure import OperationFailed
 from remit.errors import DeploymentError
-from remit.release.model import SLOTS
 from remit.release.targets.docker.files import sealed
 
 _LAST_LINES: Final = 5

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from remit.api.deployment import DeploymentSpec, HealthCheck
-from remit.api.deploymentstatus import Slot
+from remit.api.slots import Slot
 from remit.backends.docker import labels
 from remit.backends.docker.planning import has_init
 from remit.errors import DeploymentError

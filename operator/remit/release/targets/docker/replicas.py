@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from remit.api.deploymentstatus import Slot
+from remit.api.slots import Slot
 from remit.policy.limits import Limits
 from remit.release.model import Revision
 from remit.release.target import Material

@@ -15,7 +15,7 @@ import structlog
 
 from remit.api.deployment import DockerTarget as DockerSpec
 from remit.api.deployment import HealthCheck
-from remit.api.deploymentstatus import Slot
+from remit.api.slots import Slot
 from remit.backends.failure import OperationFailed
 from remit.errors import DeploymentError, RemitError
 from remit.release.model import ObservedState, Revision

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from remit.api.deploymentstatus import Slot
 from remit.api.group import GROUP, VERSION
+from remit.api.slots import Slot
 from remit.errors import DeploymentError
 
 SLOT: Final = f"{GROUP}/slot"

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from remit.api.deployment import DeploymentSpec, HealthCheck
-from remit.api.deploymentstatus import Slot
 from remit.api.group import GROUP
+from remit.api.slots import Slot
 from remit.policy.limits import Limits
 from remit.release.model import Revision
 from remit.release.target import Material

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from remit.api.deploymentstatus import Slot
-from remit.release.model import SLOTS, InstanceView, ObservedState, SlotView, other
+from remit.api.slots import SLOTS, Slot, other
+from remit.release.model import InstanceView, ObservedState, SlotView
 from remit.release.targets.kubernetes.cluster import Object
 from remit.release.targets.kubernetes.identity import REVISION, SLOT
 from remit.release.targets.kubernetes.manifests import DRAINING, LIVE, SERVING, SHARE
@@ -31,6 +31,9 @@ _STUCK: Final = frozenset(
 """What a container waits for that is a failure."""
 _FINAL: Final = frozenset({"ErrImageNeverPull", "InvalidImageName"})
 _PULLING: Final = frozenset({"ErrImagePull", "ImagePullBackOff"})
+_CREATING: Final = frozenset({"ContainerCreating", "PodInitializing"})
+_CREATION_TIME: Final = datetime.timedelta(seconds=5)
+"""How long a pod that has a node may take before its Events are read."""
 _NO_SUCH_IMAGE: Final = re.compile(r"not found|NotFound|manifest unknown|does not exist", re.IGNORECASE)
 """What registries say of an image that they do not have, as runtimes pass it on; a registry may also be just away."""
 
@@ -45,6 +48,8 @@ class OwnedObjects:
     preview: Object | None = None
     slices: Sequence[Object] = ()
     """The EndpointSlices of `service`."""
+    start_failures: Mapping[str, str] = field(default_factory=dict)
+    """By the pod's uid, what its Events say of why no container of it is created."""
 
     @property
     def live(self) -> Slot | None:
@@ -95,7 +100,7 @@ def _view(seen: OwnedObjects, slot: Slot, now: datetime.datetime) -> SlotView:
         (each.get("message", "") for each in _conditions(workload, "ReplicaFailure") if each["status"] == "True"), ""
     )
     trouble = next((f"{name}: {why}" for name, why in sorted(troubles.items())), "")
-    waiting = next((why for pod in pods if (why := _unscheduled(pod))), "")
+    waiting = next((why for pod in pods if (why := _unscheduled(pod) or _not_created(pod, seen.start_failures))), "")
     return SlotView(
         revision=int(_annotations(workload).get(REVISION, "0")) or None,
         wanted=workload["spec"].get("replicas", 1),
@@ -171,6 +176,27 @@ def _overdue(pod: Object, running: Mapping[str, Any], now: datetime.datetime) ->
 def _unscheduled(pod: Object) -> str:
     said = [each.get("message", "") for each in _conditions(pod, "PodScheduled") if each["status"] == "False"]
     return f"{pod['metadata']['name']} has no node: {said[0]}" if said else ""
+
+
+def _not_created(pod: Object, start_failures: Mapping[str, str]) -> str:
+    why = start_failures.get(pod["metadata"]["uid"], "")
+    return f"{pod['metadata']['name']} does not start: {why}" if why else ""
+
+
+def not_created(seen: OwnedObjects, now: datetime.datetime) -> list[Object]:
+    """List the pods that have a node, but for a while no container. Their status says `ContainerCreating` at most, also
+    where their sandbox, network or volumes cannot be made; only their Events tell."""
+    return [pod for slot in SLOTS for pod in seen.pods_of(slot) if _is_overdue(pod, now)]
+
+
+def _is_overdue(pod: Object, now: datetime.datetime) -> bool:
+    scheduled = next((each for each in _conditions(pod, "PodScheduled") if each["status"] == "True"), None)
+    if scheduled is None or _disrupted(pod):
+        return False
+    states = [each.get("state") or {} for each in _containers(pod)]
+    creating = all((each.get("waiting") or {}).get("reason") in _CREATING for each in states)
+    since = _time(scheduled.get("lastTransitionTime"))
+    return creating and since is not None and now - since > _CREATION_TIME
 
 
 def _converged(seen: OwnedObjects) -> bool:

@@ -6,17 +6,18 @@ import asyncio
 import contextlib
 import datetime
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 import aiohttp
 import structlog
 
 from remit.api.deployment import DeploymentSpec
-from remit.api.deploymentstatus import Slot
 from remit.api.endpoint import Resource
+from remit.api.slots import SLOTS, Slot, other
 from remit.errors import ApiError, DeploymentError
 from remit.policy.limits import Limits
-from remit.release.model import SLOTS, ObservedState, Revision, other
+from remit.release.model import ObservedState, Revision
 from remit.release.target import Material
 from remit.release.targets.kubernetes import manifests, observation
 from remit.release.targets.kubernetes.cluster import (
@@ -35,6 +36,7 @@ from remit.release.targets.kubernetes.identity import WorkloadIdentity
 from remit.release.targets.kubernetes.manifests import DRAINING, SERVING
 from remit.release.targets.kubernetes.observation import OwnedObjects
 from remit.release.targets.kubernetes.revisions import ClusterRevisions, name_taken
+from remit.release.targets.kubernetes.startfailures import StartFailures
 
 Admit = Callable[[Revision, Material], Limits]
 """What policy lets a pod of a revision use. Raises DeploymentError where it may not run."""
@@ -58,6 +60,7 @@ class KubernetesTarget:
         """`changed` is called when anything in the cluster does."""
         self._identity, self._cluster, self._revisions = identity, cluster, revisions
         self._admit, self._changed = admit, changed
+        self._start_failures = StartFailures(cluster)
         self._watches: list[asyncio.Task[None]] = []
 
     @property
@@ -74,7 +77,9 @@ class KubernetesTarget:
             seen, kept = await asyncio.gather(self._look(), self._revisions.all())
         except (ApiError, DeploymentError) as error:
             return ObservedState(unreachable=_explained(error))
-        return observation.observed(seen, frozenset(kept), datetime.datetime.now(datetime.UTC))
+        now = datetime.datetime.now(datetime.UTC)
+        seen = replace(seen, start_failures=await self._start_failures.of(observation.not_created(seen, now)))
+        return observation.observed(seen, frozenset(kept), now)
 
     async def prepare(self, revision: Revision) -> None:
         """See `Target.prepare`. The nodes fetch the image themselves; its configuration was kept already."""
