@@ -81,8 +81,8 @@ async def engine_to_itself() -> AsyncIterator[None]:
 
 
 def _remove_what_was_left() -> None:
-    """Removes containers and images of tests that were killed. It finds them by the label of test images, so it does
-    not touch those of users."""
+    """Removes containers of tests that were killed. It finds them by the label of test images, so it does not touch
+    those of users."""
     left = docker("ps", "-aq", "--filter", f"label={MARK}").stdout.decode().split()
     if left:
         docker("rm", "-fv", *left)

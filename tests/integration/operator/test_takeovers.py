@@ -184,8 +184,8 @@ async def cut_off(leads: Leader, waits: Leader, number: int) -> Undo:
 
 
 async def stopped(leads: Leader, waits: Leader, number: int) -> Undo:
-    """Stops the leader with SIGSTOP and continues it later. No other process can kill it meanwhile, as in a container
-    without an init."""
+    """Stops the leader with SIGSTOP. If it is the first process of a container without an init, nothing can kill it, so
+    it is continued afterwards."""
     leads.signal(signal.SIGSTOP)
     return lambda: leads.contained and leads.signal(signal.SIGCONT)
 
