@@ -306,7 +306,7 @@ def _name(number: int, given: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("number", range(len(MISTAKES)), ids=[told for _, told in MISTAKES])
-def test_a_mistake_is_told(complaints: list[str], number: int) -> None:
+def test_a_mistake_is_reported(complaints: list[str], number: int) -> None:
     assert len(complaints) == len(MISTAKES), complaints
     assert MISTAKES[number][1] in complaints[number]
 

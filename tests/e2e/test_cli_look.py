@@ -80,7 +80,7 @@ def test_away_from_the_operators_host_the_tails_are_shown(up: RemitUp, tmp_path:
     assert up.remit_here("logs", "remote").stdout.startswith("1\n2\n")
 
 
-def test_a_task_that_is_not_there(up: RemitUp) -> None:
+def test_a_task_that_does_not_exist(up: RemitUp) -> None:
     for command in ("logs", "cancel", "get"):
         done = up.remit_here(command, "nobody")
         assert done.returncode == 1

@@ -50,7 +50,7 @@ def test_environment_and_standard_input_reach_the_program(up: RemitUp) -> None:
     assert (done.returncode, done.stdout) == (0, "hello, ada\n")
 
 
-def test_retries_are_told_and_their_output_shown(up: RemitUp) -> None:
+def test_retries_are_reported_and_their_output_shown(up: RemitUp) -> None:
     done = up.remit_here("run", "--retries", "1", "--", "sh", "-c", "echo try $REMIT_ATTEMPT; test $REMIT_ATTEMPT = 2")
     assert (done.returncode, done.stdout) == (0, "try 1\ntry 2\n")
     assert "exited with code 1; next attempt in" in done.stderr
@@ -140,7 +140,7 @@ def test_a_dry_run_shows_the_task_and_creates_none(up: RemitUp) -> None:
     assert "workingDir is /workspace" in refused.stderr
 
 
-def test_rerun_makes_a_copy_that_is_nobody_elses(up: RemitUp) -> None:
+def test_rerun_makes_an_independent_copy(up: RemitUp) -> None:
     task = {
         "apiVersion": "remit.dev/v1alpha1",
         "kind": "ExecutionTask",
@@ -168,7 +168,7 @@ def test_rerun_makes_a_copy_that_is_nobody_elses(up: RemitUp) -> None:
     assert (missing.returncode, "nobody" in missing.stderr) == (125, True)
 
 
-def test_rerun_of_a_schedule_says_how(up: RemitUp) -> None:
+def test_rerun_of_a_schedule_explains_how(up: RemitUp) -> None:
     yearly = {
         "apiVersion": "remit.dev/v1alpha1",
         "kind": "ExecutionTask",

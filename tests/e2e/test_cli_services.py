@@ -46,7 +46,7 @@ def test_a_stop_ends_what_runs_and_the_next_start_knows(up: RemitUp) -> None:
     assert up.task("long")["status"]["attempts"][0]["reason"] == "Interrupted"
 
 
-def test_what_cannot_start_says_why(up: RemitUp, tmp_path: Path) -> None:
+def test_what_cannot_start_gives_the_reason(up: RemitUp, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         port = address.rpartition(":")[2]

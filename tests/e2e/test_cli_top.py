@@ -51,7 +51,7 @@ def test_without_colours_and_with_a_signal(up: RemitUp, signum: signal.Signals) 
         assert not _COLOURED.search(drawn + screen.written)
 
 
-def test_without_a_terminal_or_a_server_it_says_what_to_do(up: RemitUp) -> None:
+def test_without_a_terminal_or_a_server_it_explains_what_to_do(up: RemitUp) -> None:
     done = up.remit("top")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (

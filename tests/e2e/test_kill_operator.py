@@ -95,7 +95,7 @@ def everything_is_recorded(up: RemitUp, reports: list[tuple[str, int]]) -> None:
 
 
 @pytest.mark.slow
-def test_twenty_running_tasks_reach_one_honest_end(up: RemitUp) -> None:
+def test_twenty_running_tasks_reach_one_correct_end(up: RemitUp) -> None:
     with witness() as (port, reports):
         wait = "test $REMIT_ATTEMPT -ge 2 || sleep 600"
         submit(up, [task(f"t{n:02}", port, wait, "Retry" if n % 2 else "Fail") for n in range(TASKS)])

@@ -38,7 +38,7 @@ async def test_what_remit_up_runs_is_traced(tmp_path: Path, kubectl: str, monkey
 
 
 @pytest.mark.parametrize("command", ["up", "operator"])
-def test_an_address_that_is_none_is_told_before_anything_starts(tmp_path: Path, command: str) -> None:
+def test_an_invalid_address_is_reported_before_anything_starts(tmp_path: Path, command: str) -> None:
     done = subprocess.run(
         [*REMIT, command, "--state-dir", str(tmp_path / "state")],
         env=environment(OTEL_EXPORTER_OTLP_ENDPOINT="collector:4318"),

@@ -54,7 +54,7 @@ def test_the_log_and_what_is_printed_have_no_token(up: RemitUp) -> None:
     assert "token=" not in up.log.read_text()
 
 
-def test_nobody_sees_anything_without_a_session(up: RemitUp, looker: Looker) -> None:
+def test_nothing_is_shown_without_a_session(up: RemitUp, looker: Looker) -> None:
     with stranger(up) as browser:
         for base in ("", looker.base):
             for path in ("/", "/nothing"):
@@ -88,7 +88,7 @@ def test_the_base_is_answered_as_any_other_path_is(
             )
 
 
-def test_outside_the_base_a_session_is_none(looker: Looker) -> None:
+def test_outside_the_base_a_session_has_no_effect(looker: Looker) -> None:
     """Requests that another port makes a browser send, or that a user types, reveal nothing about the base."""
     session = "; ".join(f"{each.name}={each.value}" for each in looker.client.cookies.jar)
     assert session
@@ -186,7 +186,7 @@ def test_what_runs_and_what_failed_is_shown_as_it_happens(up: RemitUp, looker: L
     up.remit_here("cancel", "shown-running")
 
 
-def test_a_control_plane_that_hangs_is_told_and_gone_on_with(up: RemitUp) -> None:
+def test_a_hanging_control_plane_is_reported_and_the_page_continues(up: RemitUp) -> None:
     """Known data stays visible, and later data appears again."""
     with looking(up) as one, one.live("/") as events:
         next(events)
@@ -214,7 +214,7 @@ def test_an_operator_that_is_stopped_takes_nothing_from_the_page(up: RemitUp) ->
     up.remit_here("cancel", "unseen-running")
 
 
-def test_a_reader_that_stops_reading_holds_up_nobody(up: RemitUp, looker: Looker) -> None:
+def test_a_reader_that_stops_reading_does_not_delay_others(up: RemitUp, looker: Looker) -> None:
     """The server renders nothing for a stream that is not read, and other streams continue."""
     with looker.live("/") as stalled, looker.live("/tasks?text=lively") as events:
         next(stalled)

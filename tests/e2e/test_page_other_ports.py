@@ -100,7 +100,7 @@ def test_a_server_on_another_port_gets_no_cookie_of_the_page(tab: Tab, hostile: 
     assert not [each for each in sent if name in each or value in each]
 
 
-def test_a_way_from_the_page_to_another_port_tells_nothing_of_the_address(tab: Tab, hostile: Hostile) -> None:
+def test_a_link_to_another_port_does_not_reveal_the_address(tab: Tab, hostile: Hostile) -> None:
     page = tab.go("/tasks")
     page.evaluate("to => { location.href = to }", hostile.origin + "/linked")
     expect(page).to_have_title("hostile")

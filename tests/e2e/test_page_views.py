@@ -196,7 +196,7 @@ def test_the_trail_is_searched_and_checked(up: RemitUp, looker: Looker) -> None:
     assert "The trail is whole" in looker.get("/audit").text
 
 
-def test_an_edited_trail_is_told(up: RemitUp, looker: Looker) -> None:
+def test_an_edited_trail_is_reported(up: RemitUp, looker: Looker) -> None:
     trail = up.state_dir / "audit/audit.jsonl"
     kept = trail.read_bytes()
     try:

@@ -81,7 +81,7 @@ async def test_clients_keep_their_credentials_over_a_restart(tmp_path: Path) -> 
         assert second.kubeconfig.read_text() == config
 
 
-async def test_unfinished_deletions_are_taken_up_at_boot(tmp_path: Path) -> None:
+async def test_unfinished_deletions_are_resumed_at_boot(tmp_path: Path) -> None:
     """A namespace, a CRD and a foreground deletion are held by a finalizer while the server is killed."""
     async with ControlPlane(tmp_path) as server, client_of(server.kubeconfig) as client:
         await client.create(CRDS, WIDGETS_CRD)
@@ -103,7 +103,7 @@ async def test_unfinished_deletions_are_taken_up_at_boot(tmp_path: Path) -> None
         assert (await client.call("GET", WIDGETS))[0] == 404
 
 
-async def test_a_failed_disk_fails_requests_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_disk_fails_requests_and_reports_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with ControlPlane(tmp_path) as server, client_of(server.kubeconfig) as client:
         await client.create(CONFIGMAPS, configmap("a"))
 

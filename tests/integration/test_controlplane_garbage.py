@@ -127,7 +127,7 @@ async def test_events_expire(client: Client, server: ControlPlane) -> None:
     assert await client.names(events) == ["new"]
 
 
-async def test_a_namespace_tells_what_it_waits_for(client: Client) -> None:
+async def test_a_terminating_namespace_reports_what_it_waits_for(client: Client) -> None:
     """The conditions are those of kube-controller-manager, which `kubectl describe` shows."""
     await client.create("/api/v1/namespaces", {"metadata": {"name": "going"}})
     for name in ("a", "b"):

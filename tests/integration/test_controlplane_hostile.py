@@ -109,7 +109,7 @@ async def test_a_deep_object_that_a_schema_lets_through_is_refused(client: Clien
     assert "nested deeper" in answer["message"]
 
 
-async def test_nobody_is_served_as_somebody_else(client: Client) -> None:
+async def test_no_client_is_served_as_another_user(client: Client) -> None:
     for header in ("Impersonate-User", "impersonate-group", "Impersonate-Uid", "Impersonate-Extra-Team"):
         async with client.session.get(f"{client.url}{CONFIGMAPS}", headers={header: "bob"}) as answer:
             refusal = await answer.json()

@@ -59,7 +59,7 @@ def costly(**spec: Any) -> dict[str, Any]:
     return {**made, "spec": {**made["spec"], **spec}}
 
 
-async def test_costly_rules_refuse_the_write_and_hold_nobody_up(client: Client) -> None:
+async def test_costly_rules_refuse_the_write_and_do_not_delay_others(client: Client) -> None:
     for spec, rule in (({"l": list(range(300))}, NESTED), ({"s": "x" * 1_000_000}, JOINED)):
         answered = asyncio.create_task(client.call("POST", WIDGETS, costly(**spec)))
         with watch_loop() as watch:
@@ -146,7 +146,7 @@ LARGE = {
 
 
 @pytest.mark.parametrize(("media", "data"), LARGE.values(), ids=LARGE.keys())
-async def test_large_objects_hold_nobody_up(client: Client, media: str, data: dict[str, str]) -> None:
+async def test_large_objects_do_not_delay_others(client: Client, media: str, data: dict[str, str]) -> None:
     body = {**configmap("large"), "data": data}
     encoded = orjson.dumps(body)
     if media != "application/json":
@@ -161,7 +161,7 @@ async def test_large_objects_hold_nobody_up(client: Client, media: str, data: di
     watch.assert_no_stall()
 
 
-async def test_many_objects_hold_nobody_up(client: Client, server: ControlPlane) -> None:
+async def test_many_objects_do_not_delay_others(client: Client, server: ControlPlane) -> None:
     """The objects are shown as a table, selected by a field, shown with a new schema, garbage-collected with their
     owner, and deleted at once."""
     owner = await client.create(CONFIGMAPS, configmap("owner"))

@@ -22,7 +22,7 @@ def planted(path: Path, content: str = "") -> Path:
     return path
 
 
-async def test_a_directory_of_somebody_else_is_left_as_it_is(tmp_path: Path) -> None:
+async def test_a_directory_of_another_user_is_left_as_it_is(tmp_path: Path) -> None:
     state, victim = tmp_path / "state", tmp_path / "victim"
     state.mkdir(mode=0o777)
     victim.write_text("before")
@@ -36,14 +36,14 @@ async def test_a_directory_of_somebody_else_is_left_as_it_is(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["token", "state.db", "state.lock", "tls"])
-async def test_what_somebody_else_put_into_it_is_not_used(tmp_path: Path, name: str) -> None:
+async def test_content_of_another_user_is_not_used(tmp_path: Path, name: str) -> None:
     planted(tmp_path / name, "a token that somebody else knows")
     with pytest.raises(InvalidInput, match=f"{name} belongs to user"):
         await ControlPlane(tmp_path).start()
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-async def test_a_key_that_somebody_else_put_there_is_not_used(tmp_path: Path) -> None:
+async def test_a_key_that_another_user_put_there_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "tls").mkdir()
     planted(tmp_path / "tls" / "ca.key")
     with pytest.raises(InvalidInput, match=r"ca\.key belongs to user"):
@@ -64,14 +64,14 @@ async def test_links_are_not_followed(tmp_path: Path) -> None:
     assert victim.read_text() == "before"
 
 
-def test_an_agents_folder_of_somebody_else_is_not_used(tmp_path: Path) -> None:
+def test_an_agents_folder_of_another_user_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "agent-0").mkdir()
     os.chown(tmp_path / "agent-0", STRANGER, STRANGER)
     with pytest.raises(ResourceError, match="agent-0 belongs to user"):
         Folder(tmp_path)
 
 
-def test_a_targets_folder_of_somebody_else_is_not_used(tmp_path: Path) -> None:
+def test_a_targets_folder_of_another_user_is_not_used(tmp_path: Path) -> None:
     os.chown(tmp_path, STRANGER, STRANGER)
     with pytest.raises(ResourceError, match="belongs to user"):
         _locked(tmp_path)

@@ -143,7 +143,7 @@ def test_it_exits_as_the_program_does(code: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV, signal.SIGPIPE])
-def test_a_signal_is_told_of(number: signal.Signals) -> None:
+def test_a_signal_is_reported(number: signal.Signals) -> None:
     got, log = shell(f"kill -{number.value} $$")
 
     assert got == 128 + number
@@ -230,7 +230,7 @@ def test_orphans_do_not_stay_as_zombies() -> None:
 # What cannot be started
 
 
-def test_a_program_that_is_not_there() -> None:
+def test_a_program_that_does_not_exist() -> None:
     for program in ("/nowhere/at-all", "no-such-program", ""):
         code, log = launch(program)
 
@@ -263,7 +263,7 @@ def test_the_folder_has_no_programs_unless_they_are_named(tmp_path: Path) -> Non
     assert launch("program", env={"PATH": f"/bin:{tmp_path}"})[0] == 0
 
 
-def test_a_folder_that_is_not_there() -> None:
+def test_a_folder_that_does_not_exist() -> None:
     code, log = launch("/bin/true", options=["-C", "/nowhere"])
 
     assert code == 126
@@ -373,7 +373,7 @@ def test_without_a_log_nothing_runs(tmp_path: Path) -> None:
     assert not ran.exists()
 
 
-def test_a_log_that_nobody_reads_any_more_ends_the_program() -> None:
+def test_a_closed_log_ends_the_program() -> None:
     mark = uuid.uuid4().hex
     command = first_process(launcher(), "--", "/bin/sh", "-c", f"setsid yes {mark} & yes {mark}")
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
@@ -437,7 +437,7 @@ def test_what_is_to_have_no_network_does_not_start_where_it_has_one() -> None:
     assert b"began" not in told.stdout
 
 
-def test_the_beginning_of_files_is_told_once_all_is_dead(tmp_path: Path) -> None:
+def test_the_beginning_of_files_is_reported_once_all_is_dead(tmp_path: Path) -> None:
     for name, content in (("small", b"hi\n"), ("large", b"x" * 5000), ("empty", b""), ("other", b"\xff" * 4)):
         (tmp_path / name).write_bytes(content)
     (tmp_path / "link").symlink_to(tmp_path / "small")

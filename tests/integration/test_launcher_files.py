@@ -150,7 +150,7 @@ def test_any_pattern_means_the_same(tmp_path_factory: pytest.TempPathFactory, pa
             assert found(records.spool, each.pattern) == found(tree, each.pattern), each.pattern
 
 
-def test_large_files_arrive_whole_and_are_told_twice(place: Path) -> None:
+def test_large_files_arrive_whole_and_are_reported_twice(place: Path) -> None:
     content = random.Random(1).randbytes(3 * MIB + 1)
     (place / "large").write_bytes(content)
     (place / "exact").write_bytes(content[: 5952 * 2])
@@ -170,7 +170,7 @@ def _told(place: Path, wanted: Sequence[KeptFiles]) -> list[bytes]:
 
 
 @pytest.mark.parametrize("cut", [(3, 40), (1, 2), (2, 3), (100, 184), (0, 180), (190, 260)])
-def test_what_is_lost_is_told_again(place: Path, cut: tuple[int, int]) -> None:
+def test_lost_parts_are_read_from_the_second_transfer(place: Path, cut: tuple[int, int]) -> None:
     content = random.Random(2).randbytes(MIB + 77)
     (place / "large").write_bytes(content)
     wanted = kept(place, "*")
@@ -226,7 +226,7 @@ def test_a_program_cannot_forge_what_it_left(place: Path) -> None:
     assert records.unexpected == b""
 
 
-def test_only_those_that_are_always_kept_are_told_of_a_failure(place: Path) -> None:
+def test_only_files_that_are_always_kept_are_transferred_after_a_failure(place: Path) -> None:
     wanted = [*kept(place, "a"), *kept(place, "b", always=True)]
     records = left(place, wanted, "echo a >a; echo b >b; exit 3")
     assert not records.spool.knows(wanted[0].pattern)
@@ -235,7 +235,7 @@ def test_only_those_that_are_always_kept_are_told_of_a_failure(place: Path) -> N
     assert records.ended.exit_code == 3
 
 
-def test_files_are_told_once_all_is_dead(place: Path) -> None:
+def test_files_are_transferred_once_all_processes_are_dead(place: Path) -> None:
     """A child that outlives its parent could write files at any time."""
     wanted = kept(place, "*")
     script = "(while :; do echo x >>log; done) & until [ -s log ]; do :; done; exit 0"
@@ -282,7 +282,7 @@ def test_a_deep_tree_is_bounded(place: Path) -> None:
         list(left(place, wanted).spool.find(wanted[0].pattern))
 
 
-def test_what_must_not_be_read_is_told_by_its_error(place: Path) -> None:
+def test_a_forbidden_read_is_reported_by_its_error(place: Path) -> None:
     (place / "hidden").write_text("x")
     (place / "hidden").chmod(0)
     wanted = [*kept(place, "*"), *kept(place.parent / "nowhere", "*")]
@@ -328,7 +328,7 @@ def test_a_swapped_folder_leads_nowhere(place: Path) -> None:
     assert seen <= {b"own"}
 
 
-def test_files_are_told_of_a_program_that_was_to_stop(place: Path) -> None:
+def test_files_of_a_stopped_program_are_transferred(place: Path) -> None:
     """This includes a program that does not stop: it is killed at its timeout, and the launcher is not."""
     wanted = kept(place, "log", always=True)
     script = "trap 'echo term >>log' TERM; echo begun >log; while :; do sleep 0.1; done"

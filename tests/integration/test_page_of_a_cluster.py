@@ -96,7 +96,7 @@ def test_it_is_served_until_ctrl_c_and_its_link_works_once(cluster: Kubectl, ser
     assert sorted(path.name for path in (tmp_path / "home").rglob("*")) == ["log", "out"]  # no key was written
 
 
-def test_where_the_audit_trail_and_reports_are_is_told(cluster: Kubectl, tmp_path: Path) -> None:
+def test_the_paths_of_the_audit_trail_and_reports_are_shown(cluster: Kubectl, tmp_path: Path) -> None:
     with (
         remit_page(
             tmp_path / "home",
@@ -116,7 +116,7 @@ def test_where_the_audit_trail_and_reports_are_is_told(cluster: Kubectl, tmp_pat
         assert looker.post("/audit/check").status_code == 400
 
 
-def test_a_port_that_is_taken_is_told_and_none_that_was_asked_for_is_another(cluster: Kubectl, tmp_path: Path) -> None:
+def test_a_used_port_is_reported_and_a_requested_port_is_never_replaced(cluster: Kubectl, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         said = failed("--kubeconfig", str(cluster.kubeconfig), "--port", port, folder=tmp_path)
@@ -142,7 +142,7 @@ def test_only_the_namespaces_that_are_named_are_shown(cluster: Kubectl, tmp_path
         assert "Shown: first, third" in text
 
 
-def test_what_is_wrong_from_the_beginning_is_told_at_once(cluster: Kubectl, server: Server, tmp_path: Path) -> None:
+def test_errors_at_the_start_are_reported_immediately(cluster: Kubectl, server: Server, tmp_path: Path) -> None:
     config = yaml.safe_load(cluster.kubeconfig.read_text())
     config["users"][0]["user"]["token"] = "another"
     (tmp_path / "config").write_text(yaml.safe_dump(config))

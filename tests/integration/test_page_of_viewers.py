@@ -283,7 +283,7 @@ def test_without_its_pod_the_end_of_the_output_is_shown_from_status(
     assert notes == ["The end of the output of attempt 1, from status."]
 
 
-def test_who_may_not_read_logs_of_pods_is_told_so(
+def test_a_missing_permission_for_logs_of_pods_is_reported(
     look: Callable[..., Looker], server: Server, kubelet: Kubelet
 ) -> None:
     kubelet.logs["pod-of-closed"] = LOG

@@ -28,7 +28,7 @@ def test_ones_own_is_trusted(tmp_path: Path) -> None:
     assert untrusted_owner(Path("/")) is None
 
 
-def test_no_trail_is_kept_in_a_folder_of_somebody_elses(theirs: Path) -> None:
+def test_no_trail_is_kept_in_a_folder_of_another_user(theirs: Path) -> None:
     with pytest.raises(AuditUnavailable, match="belongs to user 65534"):
         AuditLog(theirs / "audit.jsonl")
     assert list(theirs.iterdir()) == []

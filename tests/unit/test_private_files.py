@@ -47,7 +47,7 @@ def test_an_open_directory_is_closed(tmp_path: Path) -> None:
 
 
 @as_root
-def test_a_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
+def test_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     theirs.mkdir(mode=0o700)
     os.chown(theirs, STRANGER, STRANGER)
@@ -58,7 +58,7 @@ def test_a_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
 
 
 @as_root
-def test_a_directory_in_which_somebody_else_put_something_is_refused(tmp_path: Path) -> None:
+def test_a_directory_in_which_another_user_put_something_is_refused(tmp_path: Path) -> None:
     (tmp_path / "token").symlink_to("/etc/passwd")
     os.chown(tmp_path / "token", STRANGER, STRANGER, follow_symlinks=False)
     with pytest.raises(InvalidInput, match=f"token belongs to user {STRANGER}"):
@@ -85,7 +85,7 @@ def test_a_sticky_directory_keeps_its_mode(tmp_path: Path) -> None:
 
 
 @as_root
-def test_a_link_that_somebody_else_made_to_a_directory_of_ours_is_refused(tmp_path: Path) -> None:
+def test_a_link_that_another_user_made_to_a_directory_of_ours_is_refused(tmp_path: Path) -> None:
     ours, link = tmp_path / "ours", tmp_path / "link"
     ours.mkdir()
     ours.chmod(0o755)
@@ -99,7 +99,7 @@ def test_a_link_that_somebody_else_made_to_a_directory_of_ours_is_refused(tmp_pa
 
 
 @as_root
-def test_a_file_of_somebody_else_is_not_read(tmp_path: Path) -> None:
+def test_a_file_of_another_user_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("planted")
     os.chown(tmp_path / "token", STRANGER, STRANGER)
     for use in (read_private, open_private):
@@ -125,7 +125,7 @@ def test_links_and_what_is_no_file_are_refused(tmp_path: Path) -> None:
         read_private(tmp_path / "large")
 
 
-def test_a_write_that_fails_says_where(tmp_path: Path) -> None:
+def test_a_write_that_fails_names_the_place(tmp_path: Path) -> None:
     """This happens on a full disk. Nothing is replaced."""
     path = tmp_path / "key"
     replace_private(path, b"old")

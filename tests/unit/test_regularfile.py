@@ -36,7 +36,7 @@ def test_nothing_else_is_read(tmp_path: Path, kind: str) -> None:
     assert caught.value.filename == str(path)
 
 
-def test_nor_a_socket(tmp_path: Path) -> None:
+def test_a_socket_is_not_opened(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "it"))
         with pytest.raises(OSError, match="No such device"):

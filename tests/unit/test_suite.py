@@ -20,7 +20,7 @@ CONFTEST = Path(__file__).parents[1] / "conftest.py"
 ROOT = CONFTEST.parents[1]
 
 
-def test_a_part_that_is_missing_is_told_with_what_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_is_missing_is_reported_with_what_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CI", raising=False)
     monkeypatch.setattr(parts, "PARTS", (parts.Part("a", "this", lambda: "/a"), parts.Part("b", "that", lambda: None)))
     assert [line.split(maxsplit=1)[1] for line in parts.report()] == ["here", "missing, skipping that"]
@@ -36,7 +36,7 @@ def test_lines_fit_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(progress.line(99_999, 99_999, 0.5, 36_000)) <= 80
 
 
-def test_what_is_left_is_told_once_it_is_known() -> None:
+def test_what_is_left_is_reported_once_it_is_known() -> None:
     assert progress.line(5, 100, 0.25, 60) == " 25%  1:00 elapsed, about 3:00 left  (5 of 100 tests)"
     assert "left" not in progress.line(1, 100, 0.01, 60)
     assert "left" not in progress.line(100, 100, 1, 60)
@@ -124,7 +124,7 @@ def test_nothing_is_measured_where_a_test_or_a_fixture_says_so(tmp_path: Path) -
     assert "5 passed" in told_of(tmp_path, "--numprocesses=1", "--cov=.", "--cov-report=")
 
 
-def test_a_failure_whose_source_cannot_be_parsed_is_told(tmp_path: Path) -> None:
+def test_a_failure_whose_source_cannot_be_parsed_is_reported(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(
         "import _pytest._code.source, types\n"
         "def parse(*_): raise SystemError('AST constructor recursion depth mismatch')\n"

@@ -103,7 +103,7 @@ def test_what_policy_denies_is_not_done_wherever_a_link_leads(installation: Inst
     assert run(installation, "untouched", "cat /data/closed/a; rm -r /data/*") == "kept\n"
 
 
-def test_an_operator_that_is_killed_takes_it_up_and_does_it_once(installation: Installation) -> None:
+def test_a_restarted_operator_adopts_the_operation_and_runs_it_once(installation: Installation) -> None:
     """One operation ends while no operator runs, or soon after, and one continues until it is cancelled."""
     run(installation, "prepared", "truncate -s 1024G /data/endless; echo begun >/data/lines")
     ask(installation, "endless", "checksum", "/data/endless", "ReadOnly")

@@ -63,7 +63,7 @@ def test_an_upgrade_is_in_force_and_leaves_running_tasks_alone(installation: Ins
     assert (status["phase"], status["image"]) == ("Succeeded", another), status
 
 
-def test_what_somebody_put_in_the_place_of_what_jobs_need_is_replaced(installation: Installation) -> None:
+def test_objects_that_replaced_those_of_jobs_are_restored(installation: Installation) -> None:
     """The installation was upgraded before, so that a Job without a network runs on any cluster."""
     program = launcher(installation)
     for kind, name in (("networkpolicy", "remit-network-none"), ("secret", program)):

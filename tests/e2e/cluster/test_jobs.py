@@ -94,7 +94,7 @@ def test_a_task_that_fails_is_tried_again(installation: Installation) -> None:
     assert status["output"]["stdoutTail"] == "2\n"
 
 
-def test_an_image_that_is_nowhere_is_told(installation: Installation) -> None:
+def test_an_image_that_does_not_exist_is_reported(installation: Installation) -> None:
     installation.run("nowhere", "echo", image="remit-test.invalid/none:1", timeoutSeconds=60)
 
     status = installation.finished("nowhere")
@@ -102,7 +102,7 @@ def test_an_image_that_is_nowhere_is_told(installation: Installation) -> None:
     assert "remit-test.invalid/none:1" in status["message"]
 
 
-def test_what_a_quota_keeps_out_waits_and_says_so(installation: Installation) -> None:
+def test_what_a_quota_keeps_out_waits_and_reports_it(installation: Installation) -> None:
     with installation.no_new_pods(installation.namespace):
         installation.run("crowded", "echo", timeoutSeconds=15)
         status = installation.finished("crowded")

@@ -89,7 +89,7 @@ def test_a_restricted_network_is_the_gateway_or_refused(installation: Installati
     assert (used["connections"], used["denied"]) == (1, 0), used
 
 
-def test_without_a_network_nobody_is_heard(installation: Installation, enforced: bool, web: str) -> None:
+def test_without_a_network_no_packet_arrives(installation: Installation, enforced: bool, web: str) -> None:
     installation.upgrade(acceptUnenforcedNetwork=True)
     serves = "PORT=8080; echo begun; " + SERVES
     for name, network in (("hears", "host"), ("deaf", "none")):

@@ -106,7 +106,7 @@ def test_what_one_job_leaves_the_next_one_reads_though_the_operator_lost_all(
     assert SECRET not in installation.logs()
 
 
-def test_what_the_store_does_not_take_fails_the_task_and_says_so(installation: Installation, store: Store) -> None:
+def test_what_the_store_does_not_take_fails_the_task_and_reports_it(installation: Installation, store: Store) -> None:
     store.server.server.stop()
     try:
         kept = [{"name": "d", "path": "d"}]

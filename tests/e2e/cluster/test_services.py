@@ -113,7 +113,7 @@ def test_a_schedule_runs_at_its_minute_until_it_is_cancelled(installation: Insta
     assert installation.finished(name)["phase"] == "Cancelled"
 
 
-def test_a_ceiling_holds_for_the_served_namespace(installation: Installation) -> None:
+def test_a_ceiling_applies_to_the_served_namespace(installation: Installation) -> None:
     kubectl, system = installation.kubectl, installation.system
 
     def ceiling(pattern: str) -> None:

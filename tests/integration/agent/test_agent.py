@@ -222,7 +222,7 @@ async def test_what_a_listener_raises_ends_the_run_and_is_raised(agent: Executio
     assert agent.running() == []
 
 
-async def test_a_listener_that_waits_for_another_execution_is_told(agent: ExecutionAgent) -> None:
+async def test_a_listener_that_waits_for_another_execution_gets_an_error(agent: ExecutionAgent) -> None:
     with pytest.raises(RuntimeError, match="submit it instead"):
         await agent.execute_command("echo hi", on_output=lambda *_: agent.run("echo ho") and None)
     assert (await agent.execute_command("echo hi")).stdout == "hi\n"

@@ -258,7 +258,7 @@ def test_without_an_event_loop(production: Production) -> None:
     agent.close()
 
 
-async def test_what_is_not_there_is_told(production: Production) -> None:
+async def test_unknown_targets_and_versions_are_refused(production: Production) -> None:
     async with production.agent() as agent:
         with pytest.raises(DeploymentError, match="no target 'staging'; there are: production"):
             await agent.deploy("app:v1", "staging")
@@ -272,7 +272,7 @@ async def test_what_is_not_there_is_told(production: Production) -> None:
 
 @pytest.mark.parametrize("kept", ["targets/production/status.json", "releases/default/production/revisions/1.json"])
 @pytest.mark.timeout(120)
-async def test_state_that_cannot_be_kept_is_told_to_whoever_waits(production: Production, kept: str) -> None:
+async def test_state_that_cannot_be_stored_is_reported_to_waiting_callers(production: Production, kept: str) -> None:
     async with production.agent() as agent:
         await agent.get_deployment_status("production")
         in_the_way = production.state / "releases" / f"{Path(kept).parent}/.{Path(kept).name}.new"

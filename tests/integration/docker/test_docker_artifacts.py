@@ -134,7 +134,7 @@ async def test_what_failed_leaves_too(backend: DockerBackend, asking: Asking, st
     assert kept(store) == {"a0": {"log": b"slow\n"}}
 
 
-async def test_what_is_not_there(backend: DockerBackend, asking: Asking) -> None:
+async def test_what_does_not_exist(backend: DockerBackend, asking: Asking) -> None:
     assert (await run(backend, asking("true", "/workspace/x"))).reason is ExitReason.ARTIFACT_MISSING
     assert (await run(backend, asking("true", "/workspace/x/y/*"))).reason is ExitReason.ARTIFACT_MISSING
     assert (await run(backend, asking("nosuch; exit 127", "/workspace/x"))).reason is ExitReason.EXIT_CODE

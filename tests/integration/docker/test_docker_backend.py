@@ -104,7 +104,7 @@ async def test_stdin(backend: DockerBackend, asking: Asking, heard: Heard) -> No
     assert heard.out == b"200000\ndone\n"
 
 
-async def test_stdin_that_nobody_reads(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
+async def test_stdin_that_is_not_read(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
     outcome = await run(backend, asking("exit 4", stdin=b"x" * 200_000), heard)
     assert outcome.exit_code == 4
 
@@ -304,7 +304,7 @@ async def silent_registry() -> AsyncIterator[tuple[str, asyncio.Event]]:
 
 
 @pytest.mark.parametrize("how", ["cancelled", "time is over", "stopped"])
-async def test_a_pull_that_hangs_holds_nobody_up(
+async def test_a_pull_that_hangs_does_not_delay_others(
     asking: Asking, silent_registry: tuple[str, asyncio.Event], how: str
 ) -> None:
     """The engine allows an hour for the response, so a caller that waited for it would exceed this test's timeout."""

@@ -95,9 +95,7 @@ async def until_dead(process: int) -> None:
 
 
 @LEAKING
-async def test_what_ends_meanwhile_is_told_when_it_answers_again(
-    own: OwnEngine, engine: Engine, own_image: str
-) -> None:
+async def test_an_end_during_an_outage_is_reported_afterwards(own: OwnEngine, engine: Engine, own_image: str) -> None:
     heard = Heard()
     request = asking(own_image, "trap 'echo done; exit 5' USR1; echo begun; while true; do sleep 0.1; done")
     doing = asyncio.create_task(DockerBackend(engine).run(request, heard, cancel=asyncio.Event()))

@@ -510,7 +510,7 @@ async def test_an_operator_that_is_killed_leaves_its_account(stage: Stage) -> No
     ids=["another pid namespace", "root without the capability", "nobody"],
 )
 @pytest.mark.no_cover
-async def test_an_operator_that_cannot_is_told_so_and_nothing_runs(
+async def test_an_operator_that_cannot_open_a_listener_refuses_the_attempt(
     stage: Stage, confined: list[str], says: str
 ) -> None:
     argv = [word.format(socket_group=Path("/var/run/docker.sock").stat().st_gid) for word in confined]

@@ -74,14 +74,14 @@ FILES = [
     ),
     _case(
         _FILES,
-        "test_a_deny_rule_holds_for_what_a_directory_takes_along",
+        "test_a_deny_rule_applies_to_the_content_of_a_directory",
         "a file moved along with its directory",
         "to move, copy or delete what a deny rule names by naming what it is in",
         "policy is asked about everything below",
     ),
     _case(
         _FILES,
-        "test_a_deny_rule_holds_for_where_a_tree_goes",
+        "test_a_deny_rule_applies_to_the_destination_of_a_tree",
         "a tree put where part of it may not be",
         "to write to a denied path by moving a tree that has it",
         "policy is asked about every place that something comes to",

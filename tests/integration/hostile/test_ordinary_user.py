@@ -58,7 +58,7 @@ def junit() -> Iterator[Path]:
         yield junit
 
 
-def test_the_suite_holds_for_an_ordinary_user(junit: Path) -> None:
+def test_the_suite_passes_for_an_unprivileged_user(junit: Path) -> None:
     assert set(ends(junit)) == {"confined"}
 
 

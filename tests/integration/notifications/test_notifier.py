@@ -95,7 +95,7 @@ async def test_a_web_hook_hears_of_it_and_of_its_end(hook: Hook, tmp_path: Path)
     assert at.counted("delivered") == 2
 
 
-async def test_what_is_not_delivered_is_tried_again_and_told_of_once(hook: Hook, tmp_path: Path) -> None:
+async def test_what_is_not_delivered_is_tried_again_and_reported_once(hook: Hook, tmp_path: Path) -> None:
     at = stage({"apprise": {"urls": [hook.url]}}, tmp_path)
     hook.status = 500
     at.notifier.active.observe_deployment(deployment("AwaitingPromotion"), at.now)
@@ -143,7 +143,7 @@ async def test_the_memory_of_a_storm_can_be_read_again(hook: Hook, tmp_path: Pat
     assert [each["title"] for each in hook.taken[before:]] == []
 
 
-async def test_a_disk_that_hangs_holds_up_nothing_else(
+async def test_a_disk_that_hangs_does_not_delay_other_work(
     hook: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, answers = threading.Event(), threading.Event()

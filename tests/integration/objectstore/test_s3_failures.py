@@ -68,7 +68,7 @@ WRONG: dict[str, tuple[Callable[[Swift, S3Location, Path], S3Location], str, boo
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_what_is_wrong_is_told_with_what_to_do_and_without_secrets(
+def test_errors_explain_what_to_do_and_contain_no_secrets(
     swift: Swift, where: S3Location, tmp_path: Path, wrong: str
 ) -> None:
     change, message, lasting = WRONG[wrong]
@@ -192,7 +192,7 @@ def test_an_attempt_whose_files_are_not_taken_has_failed_for_that(
     assert (outcome.artifacts, staged) == ((), [])
 
 
-def test_an_end_that_cannot_be_told_now_is_told_later_by_whoever_comes(
+def test_an_end_that_cannot_be_reported_now_is_reported_by_the_next_operator(
     swift: Swift, where: S3Location, tmp_path: Path
 ) -> None:
     store = once(where, tmp_path / "store")

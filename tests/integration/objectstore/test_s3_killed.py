@@ -79,7 +79,7 @@ def test_an_attempt_that_is_cut_off_at_any_request_has_left_nothing(
     assert keys(swift, where) == before
 
 
-def test_an_end_that_is_cut_off_at_any_request_is_told_by_the_next_operator(
+def test_an_end_that_is_cut_off_at_any_request_is_reported_by_the_next_operator(
     store: S3Store, swift: Swift, where: S3Location, tmp_path: Path, killed: Mortal
 ) -> None:
     first_attempt(store, tmp_path)

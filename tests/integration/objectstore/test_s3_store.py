@@ -127,7 +127,7 @@ def test_the_newest_of_a_name_is_found_wherever_the_clock_is(store: S3Store, mon
 
 
 @pytest.mark.parametrize("damage", ["changed", "cut off", "longer", "gone"])
-def test_a_damaged_content_is_told_and_never_delivered(
+def test_a_damaged_content_is_reported_and_never_delivered(
     store: S3Store, where: S3Location, tmp_path: Path, damage: str
 ) -> None:
     left = put(store, "build", {"a": LARGE, "b": b"whole"})

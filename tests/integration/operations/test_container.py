@@ -179,7 +179,9 @@ async def test_exec_in_a_folder(desk: Desk, image: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("folder", ["/data/none", "/bin/busybox"])
-async def test_exec_in_a_folder_that_is_not_there_runs_nowhere(desk: Desk, image: str, name: str, folder: str) -> None:
+async def test_exec_in_a_folder_that_does_not_exist_runs_nowhere(
+    desk: Desk, image: str, name: str, folder: str
+) -> None:
     desk.policies = [allowing(workingDirs=["/**"])]
     await run(desk, image, name, "sleep", "600")
     asked = {"action": "exec", "name": name, "argv": ["sh", "-c", "echo x > /tmp/ran"], "workingDir": folder}
@@ -191,7 +193,9 @@ async def test_exec_in_a_folder_that_is_not_there_runs_nowhere(desk: Desk, image
     assert docker("exec", name, "cat", "/tmp/ran").returncode != 0
 
 
-async def test_a_program_that_was_not_started_is_told_from_one_that_failed(desk: Desk, image: str, name: str) -> None:
+async def test_a_program_that_was_not_started_is_distinguished_from_one_that_failed(
+    desk: Desk, image: str, name: str
+) -> None:
     desk.policies = [{**allowing(), "commands": {"allow": [{"executable": "nosuch"}, {"executable": "sh"}]}}]
     await run(desk, image, name, "sh", "-c", "sleep 600")
     with pytest.raises(OperationFailed, match="nosuch was not started") as caught:
@@ -214,7 +218,7 @@ async def test_what_goes_on_in_a_container_is_not_executed_again(desk: Desk, ima
     assert docker("exec", name, "cat", "/tmp/began").stdout == b"x\n"
 
 
-async def test_secrets_go_by_the_environment_and_are_not_told(desk: Desk, image: str, name: str) -> None:
+async def test_secrets_go_by_the_environment_and_are_not_reported(desk: Desk, image: str, name: str) -> None:
     env = [{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]
     operation = {"action": "run", "name": name, "image": image, "argv": ["env"], "env": env}
     await desk.do({"env[0].valueFrom.secretKeyRef": b"hunter22"}, container=operation)
@@ -304,7 +308,7 @@ async def test_options_that_are_allowed(desk: Desk, image: str, name: str, tmp_p
     assert "detour" in desk.decision(container=detour).message
 
 
-async def test_what_is_not_allowed_says_what_would_be(desk: Desk, image: str) -> None:
+async def test_a_denial_names_what_would_be_allowed(desk: Desk, image: str) -> None:
     assert "images.allow" in desk.decision(container={"action": "run", "image": "evil:1"}).message
     assert "images.allow" in desk.decision(container={"action": "pull", "image": "evil:1"}).message
     denied = desk.decision(container={"action": "exec", "name": "xx", "argv": ["rm", "-rf", "/"]})
@@ -315,7 +319,7 @@ async def test_what_is_not_allowed_says_what_would_be(desk: Desk, image: str) ->
     assert allowed.rule == "containers.operations[0]"
 
 
-async def test_an_image_that_is_not_there(desk: Desk, image: str, name: str) -> None:
+async def test_an_image_that_does_not_exist(desk: Desk, image: str, name: str) -> None:
     with pytest.raises(OperationFailed, match="pull it first") as caught:
         await run(desk, "remit-test:nowhere", name)
     assert (caught.value.reason, caught.value.retryable) == ("ImageNotFound", False)

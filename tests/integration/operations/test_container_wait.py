@@ -127,7 +127,7 @@ async def test_one_that_fails_is_removed(ward: Ward) -> None:
     assert not ward.is_there()
 
 
-async def test_a_program_that_is_not_there_leaves_nothing(ward: Ward) -> None:
+async def test_a_program_that_does_not_exist_leaves_nothing(ward: Ward) -> None:
     ended = await ward.run(ward.work("", argv=["nosuch"], remove=True))
     assert (ended.reason, "nosuch" in ended.message) == ("EngineRefused", True)
     assert not ward.is_there()
@@ -164,7 +164,7 @@ async def test_memory_that_is_exceeded(ward: Ward) -> None:
     assert (ended.reason, ended.exceeded) == (ExitReason.OOM_KILLED, ("Memory",))
 
 
-async def test_one_that_is_let_go_of_is_taken_up(ward: Ward) -> None:
+async def test_a_released_attempt_is_adopted(ward: Ward) -> None:
     work = ward.work(f"echo begun; {RELEASED}; echo done; exit 5", remove=True)
     async with ward.going(work):
         pass
@@ -178,7 +178,7 @@ async def test_one_that_is_let_go_of_is_taken_up(ward: Ward) -> None:
     assert not ward.is_there()
 
 
-async def test_one_that_ended_meanwhile_is_taken_up(ward: Ward) -> None:
+async def test_one_that_ended_meanwhile_is_adopted(ward: Ward) -> None:
     work = ward.work(f"echo begun; {RELEASED}; echo done", remove=True)
     async with ward.going(work):
         pass
@@ -201,7 +201,7 @@ async def test_the_time_that_it_had_counts(ward: Ward) -> None:
     assert not ward.is_there()
 
 
-async def test_the_time_that_it_had_is_counted_by_the_clock_that_nobody_sets(ward: Ward) -> None:
+async def test_the_elapsed_time_is_measured_by_the_monotonic_clock(ward: Ward) -> None:
     work = ward.work("echo begun; sleep 600", remove=True)
     async with ward.going(work):
         pass
@@ -223,7 +223,7 @@ async def test_what_another_made_is_not_taken_up(ward: Ward) -> None:
     assert ward.is_running()
 
 
-async def test_a_retry_begins_anew(ward: Ward) -> None:
+async def test_a_retry_uses_a_new_container(ward: Ward) -> None:
     """The second attempt does not see files that the first one left in its container."""
     script = "test -e /tmp/was && echo again; touch /tmp/was; exit 1"
     for attempt in (1, 2):

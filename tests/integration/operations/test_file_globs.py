@@ -335,7 +335,7 @@ async def test_a_cancelled_deletion_stops(folder: Path) -> None:
     assert len(left(folder)) == remain, "nothing of it goes on"
 
 
-async def test_too_deep_is_left_out_and_told(folder: Path) -> None:
+async def test_too_deep_is_left_out_and_reported(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     for _ in range(300):
         os.mkdir("d", dir_fd=descriptor)

@@ -106,7 +106,7 @@ def test_it_does_what_the_operator_does(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_a_failure_is_told_as_the_operator_tells_it(tmp_path: Path) -> None:
+def test_a_failure_is_reported_as_the_operator_tells_it(tmp_path: Path) -> None:
     rules = allow(f"{tmp_path}/**")
     outcome, _ = do(tmp_path, rules, "read", tmp_path / "none")
     assert (outcome.reason, outcome.retryable, outcome.exit_code) == ("NotFound", True, None)
@@ -116,7 +116,7 @@ def test_a_failure_is_told_as_the_operator_tells_it(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_link_leads_out_of_the_volume_whatever_policy_allows(tmp_path: Path) -> None:
+def test_no_link_leads_out_of_the_volume_under_any_policy(tmp_path: Path) -> None:
     inside, outside = tmp_path / "data", tmp_path / "elsewhere"
     inside.mkdir()
     outside.mkdir()
@@ -142,7 +142,7 @@ def test_policies_are_asked_about_where_a_link_leads(tmp_path: Path) -> None:
     assert (tmp_path / "closed/key").exists()
 
 
-def test_another_version_is_told_and_does_nothing(tmp_path: Path) -> None:
+def test_another_version_is_reported_and_does_nothing(tmp_path: Path) -> None:
     text = orjson.loads(handover(tmp_path, allow(f"{tmp_path}/**"), {"operation": "mkdir", "path": f"{tmp_path}/new"}))
     done = run(orjson.dumps({**text, "version": "0.0.1"}))
     outcome, _ = ended(ExecutionTask.parse({"metadata": {"name": "t"}, "spec": text["task"]["spec"]}).spec.file, done)
@@ -151,13 +151,13 @@ def test_another_version_is_told_and_does_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_program_that_breaks_down_is_not_run_again_unsaid() -> None:
+def test_a_program_that_breaks_down_is_not_rerun_without_a_record() -> None:
     outcome, _ = ended(ExecutionTask.parse({"metadata": {"name": "t"}, "spec": {"file": MKDIR}}).spec.file, run(b"{}"))
     assert (outcome.reason, outcome.retryable) == ("InternalError", False)
     assert outcome.message == "Remit's own program broke down in its Job: KeyError: 'version'"
 
 
-def test_it_stops_when_it_is_told_to(tmp_path: Path) -> None:
+def test_it_stops_when_it_is_asked_to(tmp_path: Path) -> None:
     path = tmp_path / "endless"
     path.touch()
     os.truncate(path, 1 << 34)

@@ -137,7 +137,7 @@ async def test_what_is_there_already(
     assert (folder / "a").read_text() == "before"
 
 
-async def test_what_is_not_there(desk: Desk, folder: Path) -> None:
+async def test_what_does_not_exist(desk: Desk, folder: Path) -> None:
     for operation, rest in {"read": {}, "append": {"content": "x"}, "delete": {}, "stat": {}, "checksum": {}}.items():
         assert await reason(desk, operation, folder / "none", **rest) == "NotFound"
     assert await reason(desk, "write", folder / "none" / "a", content="x") == "NotFound"
@@ -216,7 +216,7 @@ async def test_a_deny_rule_holds_below_a_tree(desk: Desk, folder: Path) -> None:
     assert (folder / "closed" / "x").exists()
 
 
-async def test_a_deny_rule_holds_for_what_a_directory_takes_along(desk: Desk, folder: Path) -> None:
+async def test_a_deny_rule_applies_to_the_content_of_a_directory(desk: Desk, folder: Path) -> None:
     desk.policies[0]["files"]["deny"].append({"paths": [f"{folder}/**/keys"], "operations": EVERYTHING})
     (folder / "tree" / "below").mkdir(parents=True)
     (folder / "tree" / "below" / "keys").write_text("stays")
@@ -232,7 +232,7 @@ async def test_a_deny_rule_holds_for_what_a_directory_takes_along(desk: Desk, fo
     assert (folder / "tree" / "below" / "keys").read_text() == "stays"
 
 
-async def test_a_deny_rule_holds_for_where_a_tree_goes(desk: Desk, folder: Path) -> None:
+async def test_a_deny_rule_applies_to_the_destination_of_a_tree(desk: Desk, folder: Path) -> None:
     (folder / "tree" / "x").mkdir(parents=True)
     desk.policies[0]["files"]["deny"].append({"paths": [f"{folder}/other/x"], "operations": ["move", "copy"]})
     for operation, rest in {"move": {}, "copy": {"recursive": True}}.items():
@@ -342,7 +342,7 @@ async def test_a_name_that_is_no_text(desk: Desk, folder: Path) -> None:
 
 @pytest.mark.parametrize("name", [b"\xff", b"a\nb", b"\x1b[2J", "\u202e".encode()])
 @pytest.mark.parametrize("operation", ["list", "chmod", "copy"])
-async def test_one_odd_name_below_a_folder_is_told_of_and_the_rest_is_done(
+async def test_one_unusual_name_below_a_folder_is_reported_and_the_rest_is_done(
     desk: Desk, folder: Path, name: bytes, operation: str
 ) -> None:
     (folder / "tree").mkdir()

@@ -154,7 +154,7 @@ async def test_a_lost_answer(desk: Desk, server: Server) -> None:
     assert (await attempt(desk, server, "/cut", method="POST", headers=key)).retryable
 
 
-async def test_nobody_listens(desk: Desk, server: Server) -> None:
+async def test_a_port_without_a_listener(desk: Desk, server: Server) -> None:
     desk.policies[0]["http"]["allow"][0]["ports"].append(1)
     with pytest.raises(OperationFailed) as caught:
         await desk.do(http={"url": "http://api.test:1/", "method": "POST"})

@@ -46,7 +46,7 @@ async def test_without_a_supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     await starts(processes, tmp_path)
 
 
-async def test_with_a_supervisor_that_was_told_nothing(tmp_path: Path) -> None:
+async def test_that_failed_before_its_supervisor_got_a_request(tmp_path: Path) -> None:
     processes = Supervision(tmp_path, probe_host())
     with pytest.raises(ZeroDivisionError):
         await processes.start(Wanted("ns", "p", REQUEST, effect=Broken()))

@@ -128,7 +128,7 @@ async def test_what_never_reached_redis_is_repeated(cache: tuple[Server, str]) -
     assert "connection refused" in ended.message
 
 
-async def test_a_reply_that_nobody_waited_for_is_no_later_tasks(cache: tuple[Server, str]) -> None:
+async def test_a_reply_to_a_cancelled_task_is_not_given_to_a_later_task(cache: tuple[Server, str]) -> None:
     _, url = cache
     executor = RedisExecutor()
     desk, values = Desk(executor, [POLICY]), {"connection": url.encode()}
@@ -188,7 +188,7 @@ async def test_only_what_is_safe_is_repeated_after_a_timeout(
     assert again or "not safe to repeat" in ended.message
 
 
-async def test_a_host_that_says_nothing_opens_the_circuit(silent: int) -> None:
+async def test_a_silent_host_opens_the_circuit(silent: int) -> None:
     desk, http = sending(silent)
     assert desk.executor.breaker is not None
     for _ in range(breaker.FAILURES):

@@ -54,7 +54,7 @@ async def test_of_several_files_those_that_are_there_count_and_the_others_are_no
     assert capfd.readouterr() == ("", "")
 
 
-async def test_who_a_kubeconfig_says_is_to_be_acted_as_is_asked_for(tmp_path: Path) -> None:
+async def test_impersonation_of_a_kubeconfig_is_requested(tmp_path: Path) -> None:
     """kubectl does this too, and administrators who hand out such a kubeconfig rely on it."""
     path = kubeconfig(tmp_path / "config")
     document = yaml.safe_load(path.read_text())
@@ -93,7 +93,7 @@ async def test_who_is_to_be_acted_as_is_read_or_nothing_is_done(tmp_path: Path, 
         await Access.load(kubeconfig(tmp_path / "config", **acting))
 
 
-async def test_a_context_that_is_not_there(tmp_path: Path) -> None:
+async def test_a_context_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(RemitError, match=r"config has no context 'two'; it has one$"):
         await Access.load(kubeconfig(tmp_path / "config"), "two")
 
@@ -183,7 +183,7 @@ async def test_certificates_that_kubectl_accepts_are_accepted(tmp_path: Path, tr
             assert await kube.list(TASKS, "team") == []
 
 
-async def test_an_operator_that_does_not_trust_the_server_says_so_and_does_not_wait(tmp_path: Path) -> None:
+async def test_an_operator_that_does_not_trust_the_server_reports_it_and_does_not_wait(tmp_path: Path) -> None:
     served, known = (ensure_tls(tmp_path / name, ["127.0.0.1"]) for name in ("served", "known"))
     asked = 0
 

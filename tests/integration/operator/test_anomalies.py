@@ -56,7 +56,7 @@ def writes(operator: Operator) -> float:
     return operator.metrics.registry.get_sample_value("remit_api_writes_total", labels) or 0
 
 
-async def test_an_unusual_task_is_marked_counted_and_told_of_once(world: World) -> None:
+async def test_an_unusual_task_is_marked_counted_and_reported_once(world: World) -> None:
     await world.policy("echo")
     await past_runs(world, "echo", "backup")
     async with world.operator() as operator:

@@ -98,7 +98,7 @@ async def test_paths_outside_of_what_is_the_task_s_are_refused(world: World) -> 
             assert "spec.artifacts[0].path" in status["error"]["message"]
 
 
-async def test_a_program_that_cannot_be_started_is_told_as_that(world: World) -> None:
+async def test_a_program_that_cannot_be_started_is_reported_as_that(world: World) -> None:
     async with world.operator():
         await world.policy("sh", **ARTIFACTS)
         status = await world.finished(await world.sh("true", **wanted("a"), workingDir="/workspace/none"))

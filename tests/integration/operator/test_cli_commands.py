@@ -29,7 +29,7 @@ async def created(world: World, name: str, **spec: Any) -> None:
     await world.kube.create(TASKS, "default", {**tasks.for_command(["echo", "hello"], name=name), **spec})
 
 
-async def test_a_name_that_is_not_there_keeps_no_other_from_being_cancelled(
+async def test_a_name_that_does_not_exist_keeps_no_other_from_being_cancelled(
     world: World, kubeconfig: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("nightly-dump", "weekly-dump"):

@@ -137,7 +137,7 @@ async def test_waiting_has_an_end(client: RemitClient) -> None:
     assert str(late.value).endswith("; it is Pending, and no operator has said why yet")
 
 
-async def test_a_wait_counts_the_time_in_the_queue_and_says_so(world: World, client: RemitClient) -> None:
+async def test_a_wait_counts_the_time_in_the_queue_and_reports_it(world: World, client: RemitClient) -> None:
     await world.policy("sleep")
     async with world.operator(max_concurrent=1):
         first = await client.submit({"metadata": {"name": "first"}, "spec": SLEEPS})
@@ -163,7 +163,7 @@ async def test_a_cancelled_task_is_waited_for(world: World, client: RemitClient)
         assert again.status.phase == "Cancelled"
 
 
-async def test_what_is_not_there_is_said(client: RemitClient) -> None:
+async def test_requests_for_a_missing_task_get_404(client: RemitClient) -> None:
     for asking in (client.get("no"), client.wait("no", timeout=60), client.cancel("no"), client.output("no")):
         with pytest.raises(ApiError) as refusal:
             await asking
@@ -230,7 +230,7 @@ async def test_waiting_goes_on_over_a_restart_of_the_server(world: World, client
         assert (await waiting[0]).status.phase == "Succeeded"
 
 
-async def test_a_server_that_stays_away_is_told_of(world: World) -> None:
+async def test_a_server_that_stays_away_is_reported(world: World) -> None:
     async with RemitClient(world.kube.access, patience=0.5) as client:
         task = await client.submit(echo("left"))
         waiting = asyncio.ensure_future(client.wait(task))
@@ -247,7 +247,7 @@ async def test_a_server_that_stays_away_is_told_of(world: World) -> None:
             await client.wait(task, timeout=0.2)
 
 
-async def test_whoever_waits_is_told_when_the_client_is_closed(world: World) -> None:
+async def test_waiting_callers_get_an_error_when_the_client_is_closed(world: World) -> None:
     async with RemitClient(world.kube.access) as client:
         waiting = asyncio.ensure_future(client.wait(await client.submit(echo())))
         async for _ in client.watch():
@@ -278,7 +278,7 @@ async def test_who_asked_is_the_programs_name(world: World) -> None:
     assert entry["manager"] == "hive"
 
 
-async def test_a_release_that_nobody_takes(world: World, client: RemitClient) -> None:
+async def test_a_deployment_without_an_operator_times_out(world: World, client: RemitClient) -> None:
     body = {"artifact": {"path": "/srv/shop"}, "target": {"process": {"command": ["serve"]}}}
     shop = {"metadata": {"name": "shop"}, "spec": body}
     with pytest.raises(WaitTimeout, match=r"default/shop has not come to its end within 0.1 s"):
@@ -293,7 +293,7 @@ async def test_a_release_that_nobody_takes(world: World, client: RemitClient) ->
     assert absent.value.status == 404
 
 
-async def test_a_client_that_is_not_open_says_so() -> None:
+async def test_a_client_that_is_not_open_reports_it() -> None:
     with pytest.raises(RuntimeError, match="async context manager"):
         await RemitClient().list()
 

@@ -104,7 +104,7 @@ async def test_what_is_refused(docked: World, image: str, spec: dict[str, Any], 
 
 
 @pytest.mark.no_cover
-async def test_memory_and_time_are_told_apart(docked: World, image: str) -> None:
+async def test_memory_and_time_are_distinguished(docked: World, image: str) -> None:
     """The container continues after the OOM kill, because the engine may miss a kill that ends the container. See
     docs/backends.md."""
     async with docked.operator():
@@ -127,7 +127,7 @@ async def test_cancelled(docked: World, image: str) -> None:
 
 
 @pytest.mark.no_cover
-async def test_a_new_operator_takes_up_what_runs(docked: World, image: str, tmp_path: Path) -> None:
+async def test_a_new_operator_adopts_what_runs(docked: World, image: str, tmp_path: Path) -> None:
     """There is one run with all of its output and its exit code, as without a change of the operator."""
     async with docked.operator() as operator:
         name = await in_container(
@@ -252,7 +252,7 @@ async def test_an_engine_that_is_restarted_in_mid_run(docked: World, network: st
         assert await containers(docked, host=engine.host) == []
 
 
-async def test_killed_by_somebody_else(docked: World, image: str) -> None:
+async def test_killed_by_another_process(docked: World, image: str) -> None:
     async with docked.operator() as operator:
         name = await in_container(docked, image, "echo begun; sleep 600")
         uid = (await docked.get(name))["metadata"]["uid"]

@@ -54,7 +54,7 @@ async def test_a_file_is_written_from_a_secret_and_read_redacted(world: World, f
     assert missing["attempts"][-1]["reason"] == "NotFound"
 
 
-async def test_files_that_are_slow_to_come_hold_up_nobody(world: World, folder: Path) -> None:
+async def test_files_that_are_slow_to_come_do_not_delay_others(world: World, folder: Path) -> None:
     """There are as many as an operator runs at once, and each waits in a thread."""
     asked, answer_now = 0, asyncio.Event()
 

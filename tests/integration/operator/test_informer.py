@@ -24,7 +24,7 @@ def told(change: Change | None) -> tuple[str, str, Any]:
     return change.type, change.object["metadata"]["name"], change.object.get("data")
 
 
-async def test_what_happened_while_no_watch_was_open_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_happened_while_no_watch_was_open_is_reported(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The version has expired: the server does not report what was deleted, but it is missing in the new list."""
     for name in ("kept", "gone", "replaced", "changed"):
         await make(world, name)

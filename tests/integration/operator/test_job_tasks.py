@@ -170,7 +170,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
             await kube.delete(NAMESPACES, None, namespace)
 
 
-async def test_what_does_not_come_about_is_told_with_its_reason(cluster: Cluster) -> None:
+async def test_a_failure_to_start_is_reported_with_its_reason(cluster: Cluster) -> None:
     spec = {"containers": [{"name": "task", "image": cluster.settings.image}], "nodeSelector": {"no": "such"}}
     spec["securityContext"] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
     spec["containers"][0]["securityContext"] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
@@ -189,7 +189,7 @@ async def test_what_does_not_come_about_is_told_with_its_reason(cluster: Cluster
     assert clusters.BUSYBOX in said
 
 
-async def test_what_says_nothing_of_where_runs_as_a_job(cluster: Cluster) -> None:
+async def test_a_task_without_backend_runs_as_a_job(cluster: Cluster) -> None:
     """The namespace enforces the restricted Pod Security Standard."""
     await cluster.create(SECRETS, "Secret", "s", {"stringData": {"key": SECRET}})
     async with cluster.operator():
@@ -294,7 +294,7 @@ async def _execute(pod: Object, *argv: str) -> None:
 
 
 @pytest.mark.parametrize("taken", ["pod", "job"])
-async def test_what_somebody_takes_away_is_interrupted_and_does_not_run_twice(cluster: Cluster, taken: str) -> None:
+async def test_a_deleted_pod_or_job_is_an_interruption_and_does_not_run_twice(cluster: Cluster, taken: str) -> None:
     async with cluster.operator():
         name = await cluster.sh("sleep 600", retry={"maxRetries": 3, "onInterruption": "Fail"})
         pod = await cluster.running(name)
@@ -309,7 +309,7 @@ async def test_what_somebody_takes_away_is_interrupted_and_does_not_run_twice(cl
         assert {each["metadata"]["uid"] for each in pods} <= {pod["metadata"]["uid"]}
 
 
-async def test_what_cannot_start_says_why(cluster: Cluster) -> None:
+async def test_what_cannot_start_gives_the_reason(cluster: Cluster) -> None:
     quota = {"spec": {"hard": {"pods": "0"}}}
     async with cluster.operator():
         no_folder = await cluster.sh("true", workingDir="/workspace/nowhere")
@@ -440,7 +440,7 @@ async def test_an_example_ends_as_a_job_as_elsewhere(cluster: Cluster, example: 
 
 
 @pytest.mark.parametrize("example", NOT_AS_JOBS)
-async def test_an_example_that_a_job_cannot_be_says_why(cluster: Cluster, example: str) -> None:
+async def test_an_example_that_a_job_cannot_be_gives_the_reason(cluster: Cluster, example: str) -> None:
     async with cluster.operator(image=clusters.usual_image(), docker_host="off"):
         names = await _applied(cluster, example)
         status = await cluster.finished(names[0])
@@ -475,7 +475,7 @@ async def test_where_networks_are_not_held_none_is_refused(cluster: Cluster) -> 
         assert (await cluster.finished(host))["phase"] == "Succeeded"
 
 
-async def test_what_strangers_put_in_the_way_is_not_what_runs(cluster: Cluster) -> None:
+async def test_objects_of_other_users_do_not_change_what_runs(cluster: Cluster) -> None:
     """The names of the operator's own objects can be guessed by any user."""
     name = Launcher.load(cluster.settings.launchers).name
     evil = {"immutable": True, "stringData": {"launch": "#!/bin/sh\necho evil"}}
@@ -499,7 +499,7 @@ async def test_what_strangers_put_in_the_way_is_not_what_runs(cluster: Cluster) 
 
 
 @pytest.mark.parametrize("known", [True, False])
-async def test_a_job_that_a_stranger_put_in_the_place_of_ours_is_not_it(
+async def test_a_job_that_another_user_put_in_place_of_ours_is_not_adopted(
     cluster: Cluster, tmp_path: Path, known: bool
 ) -> None:
     """The Job is replaced while no operator runs, and the operator's records are lost. The replacement runs the same
@@ -539,7 +539,7 @@ def _copy(job: Object) -> Object:
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
 
 
-async def test_a_job_that_a_stranger_copied_for_the_next_attempt_is_not_it(cluster: Cluster) -> None:
+async def test_a_job_that_another_user_copied_for_the_next_attempt_is_not_adopted(cluster: Cluster) -> None:
     """The copy runs what the next attempt would run."""
     retry = {"maxRetries": 1, "backoff": {"initialSeconds": 10, "jitter": 0}}
     async with cluster.operator():
@@ -561,7 +561,7 @@ async def test_a_job_that_a_stranger_copied_for_the_next_attempt_is_not_it(clust
         await cluster.gone(JOBS, forged["metadata"]["name"])
 
 
-async def test_a_job_that_a_stranger_made_for_the_next_attempt_is_not_it(cluster: Cluster) -> None:
+async def test_a_job_that_another_user_made_for_the_next_attempt_is_not_adopted(cluster: Cluster) -> None:
     retry = {"maxRetries": 1, "backoff": {"initialSeconds": 10, "jitter": 0}}
     async with cluster.operator():
         task = await cluster.sh("exit 1", retry=retry)

@@ -400,7 +400,7 @@ async def test_deleted_it_leaves_nothing(shop: Shop) -> None:
         assert [each["metadata"]["name"] for each in kept if "revision" in each["metadata"]["name"]] == []
 
 
-async def test_what_is_somebody_elses_is_left_alone(shop: Shop) -> None:
+async def test_objects_of_other_users_are_left_alone(shop: Shop) -> None:
     theirs = {"metadata": {"name": "shop"}, "spec": {"ports": [{"port": 80}], "selector": {"app": "theirs"}}}
     await shop.kube.create(SERVICES, shop.namespace, theirs)
     async with shop.operator():

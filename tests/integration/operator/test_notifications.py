@@ -55,7 +55,7 @@ async def test_a_task_that_fails(world: World, tmp_path: Path) -> None:
     assert hook.taken[0]["message"].startswith(f"task/{name}: ")
 
 
-async def test_a_receiver_that_fails_is_told_of_by_an_event(world: World, tmp_path: Path) -> None:
+async def test_a_receiver_that_fails_is_reported_by_an_event(world: World, tmp_path: Path) -> None:
     await world.policy("false")
     namespace = world.settings.operator_namespace
     async with web_hook() as hook:

@@ -58,7 +58,7 @@ async def test_another_operator_finds_what_a_task_left(world: World, swift: Swif
     assert any(key.startswith("blobs/") for key in keys(swift, where))
 
 
-async def test_what_the_store_does_not_take_fails_the_task_and_says_why(world: World, swift: Swift) -> None:
+async def test_what_the_store_does_not_take_fails_the_task_and_gives_the_reason(world: World, swift: Swift) -> None:
     async with world.operator(artifact_store=swift.bucket()):
         await world.policy("sh", **ARTIFACTS)
         made = await world.sh("mkdir dist; echo one > dist/a", **LEFT)

@@ -11,7 +11,7 @@ from remit.kube.client import EVENTS, NAMESPACES, POLICIES, TASKS
 from .conftest import PATIENCE, World, truth
 
 
-async def test_a_bad_pattern_is_told_with_its_column_and_nothing_runs(world: World) -> None:
+async def test_a_bad_pattern_is_reported_with_its_column_and_nothing_runs(world: World) -> None:
     async with world.operator():
         name = await world.policy({"pattern": "echo (.*"})
         status = await world.until(name, lambda status: truth(status, "Ready") == "False", POLICIES)
@@ -39,7 +39,7 @@ async def test_what_a_policy_decided_is_counted(world: World) -> None:
     assert status["observedGeneration"] == 1
 
 
-async def test_a_policy_that_selects_nothing_says_so(world: World) -> None:
+async def test_a_policy_that_selects_nothing_reports_it(world: World) -> None:
     async with world.operator():
         name = await world.policy("echo", selector={"matchLabels": {"team": "nobody"}})
         status = await world.until(name, lambda status: truth(status, "Ready") == "True", POLICIES)
@@ -117,7 +117,7 @@ async def test_policies_of_other_namespaces_say_nothing(world: World) -> None:
         assert (await world.finished(there, namespace="elsewhere"))["phase"] == "Succeeded"
 
 
-async def test_a_policys_deadline_holds_for_tasks_that_ask_for_none(world: World) -> None:
+async def test_a_policys_deadline_applies_to_tasks_that_ask_for_none(world: World) -> None:
     async with world.operator():
         await world.policy("sleep", environment={"allow": ["X"]}, limits={"deadlineSeconds": {"default": 2, "max": 3}})
         running = await world.task("sleep", "1000")

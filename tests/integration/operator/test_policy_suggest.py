@@ -126,7 +126,7 @@ async def test_what_a_policy_in_audit_let_run_is_allowed_once_it_is_enforced(wor
 
 
 @pytest.mark.parametrize("deleted", [False, True])
-async def test_a_secret_is_never_told(world: World, deleted: bool) -> None:
+async def test_a_secret_is_never_reported(world: World, deleted: bool) -> None:
     await referred(world)
     async with world.operator():
         argument = await world.task("echo", f"--password={SECRET}", env=[PASSWORD])
@@ -198,7 +198,7 @@ async def test_what_a_ceiling_forbids_is_said_and_never_suggested(world: World) 
         assert f"# - task {forbidden}: CeilingExceeded" in policyyaml.as_yaml(found)
 
 
-async def test_what_is_not_there_and_what_would_be_a_ceiling_is_refused(world: World) -> None:
+async def test_what_does_not_exist_and_what_would_be_a_ceiling_is_refused(world: World) -> None:
     with pytest.raises(RemitError, match="there is no ExecutionTask gone in namespace default"):
         await suggested(world, "gone")
     own = world.settings.operator_namespace
@@ -242,7 +242,7 @@ async def test_what_the_proxy_refused_is_added_to_the_policy_that_allows_the_com
 
 
 @LEAKING
-async def test_a_deployment_that_was_denied_goes_on_under_what_is_suggested_for_it(
+async def test_a_deployment_that_was_denied_continues_under_what_is_suggested_for_it(
     world: World, tmp_path: Path
 ) -> None:
     await referred(world)

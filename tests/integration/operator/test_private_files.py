@@ -123,7 +123,7 @@ async def test_unusual_names_are_fine(world: World) -> None:
     assert [status["output"]["stdoutTail"] for status in ends] == list(UNUSUAL)
 
 
-async def test_a_working_directory_that_is_not_there_is_not_made(world: World) -> None:
+async def test_a_working_directory_that_does_not_exist_is_not_made(world: World) -> None:
     async with world.operator():
         await world.policy("cat", privateFiles={"allow": ["/workspace/in/*"]})
         file = {"path": "/workspace/in/put", "value": "x"}
@@ -144,7 +144,7 @@ async def test_a_working_directory_that_is_a_file_ends_the_task(world: World) ->
     assert "another path goes through it" in status["message"]
 
 
-async def test_a_secret_too_short_to_hide_is_told_of(world: World) -> None:
+async def test_a_secret_too_short_to_hide_is_reported(world: World) -> None:
     async with world.operator():
         await world.policy("cat", environment={"allow": ["PIN"]})
         await given(world, pin=b"42\n")

@@ -274,7 +274,7 @@ async def test_a_secret_reaches_the_process_and_nothing_else(desk: Desk) -> None
         assert [path for path in kept if "processes" in path.parts and path.stat().st_mode & 0o077] == []
 
 
-async def test_a_working_directory_that_is_not_there_is_a_failed_start(desk: Desk) -> None:
+async def test_a_working_directory_that_does_not_exist_is_a_failed_start(desk: Desk) -> None:
     async with desk.world.operator():
         status = await desk.task("start", "web", process={"argv": ["sh", "-c", SERVE]}, workingDir="/workspace/none")
     assert (status["phase"], status["conditions"][0]["reason"]) == ("Failed", "StartFailed")

@@ -103,7 +103,7 @@ async def test_a_rate_spreads_starts_out(world: World) -> None:
     assert last - before >= datetime.timedelta(seconds=2), "two at once from the burst, then one every half second"
 
 
-async def test_a_flood_in_one_namespace_does_not_hold_up_another(world: World) -> None:
+async def test_a_flood_in_one_namespace_does_not_delay_another(world: World) -> None:
     await world.kube.create(NAMESPACES, None, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "calm"}})
     async with world.operator(max_concurrent=1) as operator:
         await world.policy("true", "sleep")

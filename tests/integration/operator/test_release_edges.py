@@ -182,7 +182,7 @@ async def test_health_that_flaps_a_program_and_a_supervisor_that_die_in_the_bake
         assert first.is_running()
 
 
-async def test_a_port_that_somebody_else_has_fails_in_words_and_the_old_one_serves(shop: Edges) -> None:
+async def test_a_port_in_use_is_reported_and_the_old_side_serves(shop: Edges) -> None:
     with socket.socket() as other:
         other.bind(("", 0))
         other.listen()

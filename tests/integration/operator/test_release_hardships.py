@@ -114,7 +114,7 @@ async def test_a_request_that_takes_the_place_of_another_one_is_answered_too(
         await eventually(removed, "the request to be removed")
 
 
-async def test_a_hook_whose_name_is_a_task_of_somebody_else_fails_at_once(shop: Edges) -> None:
+async def test_a_hook_whose_name_is_a_task_of_another_user_fails_at_once(shop: Edges) -> None:
     await shop.world.policy("true")
     async with shop.world.operator():
         await shop.create("v1")
@@ -158,7 +158,7 @@ while True:
 
 
 @pytest.mark.no_cover
-async def test_a_health_check_that_hangs_holds_up_no_abort(shop: Edges) -> None:
+async def test_a_health_check_that_hangs_does_not_delay_an_abort(shop: Edges) -> None:
     async with shop.world.operator():
         await shop.create("v1")
         await shop.live("v1")
@@ -173,7 +173,9 @@ async def test_a_health_check_that_hangs_holds_up_no_abort(shop: Edges) -> None:
         assert (await shop.answer(), len(shop.supervisors())) == ("v1", 1)
 
 
-async def test_an_artifact_that_never_comes_holds_up_no_abort(shop: Edges, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_artifact_that_never_comes_does_not_delay_an_abort(
+    shop: Edges, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(copies, "_FETCH_SECONDS", 0.1)
     asked, left = asyncio.Event(), asyncio.Event()
 
@@ -200,7 +202,7 @@ async def test_an_artifact_that_never_comes_holds_up_no_abort(shop: Edges, monke
         assert await shop.answer() == "v1"
 
 
-async def test_a_policy_that_is_revoked_stops_nothing_that_runs_and_says_why_nothing_starts(shop: Edges) -> None:
+async def test_a_revoked_policy_stops_nothing_that_runs_and_explains_why_nothing_starts(shop: Edges) -> None:
     async with shop.world.operator():
         await shop.create("v1")
         await shop.live("v1")
@@ -223,7 +225,7 @@ async def test_a_policy_that_is_revoked_stops_nothing_that_runs_and_says_why_not
         await shop.hears("v1")
 
 
-async def test_a_file_that_no_process_can_have_there_is_told_and_ends_the_wait(shop: Edges) -> None:
+async def test_a_file_that_no_process_can_have_there_is_reported_and_ends_the_wait(shop: Edges) -> None:
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "shop"}, "data": {"colour": "red"}}
     await shop.kube.create(CONFIG_MAPS, "default", config)
     async with shop.world.operator():
@@ -234,7 +236,7 @@ async def test_a_file_that_no_process_can_have_there_is_told_and_ends_the_wait(s
         await shop.live("v1")
 
 
-async def test_a_step_that_goes_on_failing_is_told_once(shop: Edges) -> None:
+async def test_a_repeatedly_failing_step_is_reported_once(shop: Edges) -> None:
     with structlog.testing.capture_logs() as logged:
         async with shop.world.operator():
             await shop.create("v1")

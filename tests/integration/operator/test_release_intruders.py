@@ -136,7 +136,7 @@ async def test_a_hook_that_is_replaced_while_it_runs_runs_again(shop: Edges) -> 
         await shop.live("v2")
 
 
-async def test_tasks_with_broken_labels_hold_up_no_release(shop: Edges) -> None:
+async def test_tasks_with_broken_labels_do_not_delay_releases(shop: Edges) -> None:
     await shop.world.policy("true")
     async with shop.world.operator():
         await shop.create("v1")

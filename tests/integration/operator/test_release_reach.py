@@ -120,7 +120,7 @@ async def test_another_namespace_that_no_policy_allows_is_never_read(world: Worl
 
 
 @LEAKING
-async def test_a_deletion_while_the_engine_is_away_says_so_and_ends(world: World, tmp_path: Path) -> None:
+async def test_a_deletion_while_the_engine_is_away_reports_it_and_ends(world: World, tmp_path: Path) -> None:
     engine = f"unix://{tmp_path}/none.sock"
     made = await create(world, {"docker": {"host": engine}}, progressDeadlineSeconds=86400)
     status = {"pipeline": {"latest": 1}}  # a revision was released there

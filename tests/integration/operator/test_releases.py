@@ -357,7 +357,7 @@ async def test_deleted_it_leaves_nothing(shop: Shop) -> None:
         assert not (state / "releases" / "default" / "shop").exists()
 
 
-async def test_kubernetes_without_a_cluster_is_told_in_words(shop: Shop) -> None:
+async def test_kubernetes_without_a_cluster_is_reported_in_words(shop: Shop) -> None:
     async with shop.world.operator():
         await shop.world.policy(containers={"operations": ["run"]}, images={"allow": ["shop:*"]})
         body = {

@@ -34,7 +34,7 @@ async def test_a_script_that_was_changed_does_not(world: World) -> None:
     assert "spec.scripts.sha256" in status["message"]
 
 
-async def test_what_this_version_does_not_perform_is_said(world: World) -> None:
+async def test_a_missing_backend_is_reported(world: World) -> None:
     async with world.operator():
         status = await world.finished(await world.task(backend="kubernetes", image="x", command={"argv": ["true"]}))
     assert (status["phase"], status["message"].split(";")[0]) == (

@@ -56,7 +56,7 @@ def audited(told: dict[str, str]) -> str:
         ),
     ],
 )
-async def test_what_was_decided_is_told_without_it(
+async def test_a_decision_is_reported_without_the_secret(
     world: World, policy: dict[str, Any], argv: list[str], reason: str
 ) -> None:
     async with world.operator():
@@ -81,7 +81,7 @@ async def test_one_that_only_env_from_brings(world: World) -> None:
     assert [where for where, text in told.items() if SECRET in text] == []
 
 
-async def test_a_secret_that_is_missing_does_not_hold_up_a_denial(world: World) -> None:
+async def test_a_secret_that_is_missing_does_not_delay_a_denial(world: World) -> None:
     missing = [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "none", "key": "x"}}}, *ENV]
     async with world.operator():
         await world.policy("echo", environment={"allow": ["PASSWORD", "X"]})
@@ -91,7 +91,7 @@ async def test_a_secret_that_is_missing_does_not_hold_up_a_denial(world: World) 
     assert [where for where, text in told.items() if SECRET in text] == []
 
 
-async def test_secrets_that_are_too_many_to_be_redacted_do_not_hold_up_a_denial(world: World) -> None:
+async def test_secrets_that_are_too_many_to_be_redacted_do_not_delay_a_denial(world: World) -> None:
     """The request is not reported at all, because it may contain one of the secrets."""
     many = {f"k{number}": f"{SECRET}-{number}" for number in range(MOST_VALUES + 1)}
     body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "many"}, "stringData": many}

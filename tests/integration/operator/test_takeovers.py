@@ -246,7 +246,7 @@ def named(kind: str, name: str) -> Object:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120 + 60 * STRATEGIES)
-async def test_never_two_at_work(server: Server, tmp_path: Path) -> None:
+async def test_attempts_of_two_competing_operators_never_overlap(server: Server, tmp_path: Path) -> None:
     kubeconfig = server.kubeconfig(tmp_path / "kubeconfig")
     ways = (cut_off, stopped, killed, clock_jumped)
     turns = asyncio.Semaphore(PAIRS_AT_ONCE)

@@ -184,7 +184,7 @@ async def test_the_deadline_cuts_a_run_short(world: World) -> None:
     assert (status["phase"], status["conditions"][0]["reason"]) == ("TimedOut", "DeadlineExceeded")
 
 
-async def test_too_much_memory_is_told_apart(world: World) -> None:
+async def test_too_much_memory_is_distinguished(world: World) -> None:
     async with world.operator():
         await world.policy("dd")
         name = await world.task(
@@ -210,7 +210,7 @@ async def test_status_says_which_limit_was_met_and_what_holds_it(world: World) -
     assert status["sandbox"]["limits"]["disk"] == "tmpfs size"
 
 
-async def test_a_program_that_is_not_there_says_so_and_is_not_retried(world: World) -> None:
+async def test_a_program_that_does_not_exist_reports_it_and_is_not_retried(world: World) -> None:
     async with world.operator():
         await world.policy("no-such-program")
         name = await world.task("no-such-program", retry={"maxRetries": 3})
@@ -219,7 +219,7 @@ async def test_a_program_that_is_not_there_says_so_and_is_not_retried(world: Wor
     assert "install it" in status["message"]
 
 
-async def test_a_program_that_sandboxes_do_not_see_is_said_where_it_is(
+async def test_a_program_that_sandboxes_do_not_see_is_reported_with_its_path(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The program is given by its name, which is looked up, and by its path, which does not exist in the sandbox."""
@@ -309,7 +309,7 @@ async def test_deleting_a_running_task_kills_it(world: World) -> None:
         assert processes(marker) == []
 
 
-async def test_a_finished_task_with_a_generated_name_is_deleted_unless_somebody_would_create_it_again(
+async def test_a_finished_task_with_a_generated_name_is_deleted_unless_it_would_be_recreated(
     world: World,
 ) -> None:
     await world.policy("echo")

@@ -124,7 +124,7 @@ async def test_namespaces_and_labels_choose(world: World) -> None:
         assert "here" not in (await top.shows("there", "-l team=other")).replace("there", "")
 
 
-async def test_a_task_is_cancelled_when_somebody_says_yes(world: World) -> None:
+async def test_a_task_is_cancelled_after_confirmation(world: World) -> None:
     await created(world, "stays", phase="Running")
     async with terminal(world) as top:
         await top.shows("stays")
@@ -206,7 +206,7 @@ class Forbidding(Kube):
         return await super().request(method, path, **more)
 
 
-async def test_what_roles_do_not_allow_is_told_in_a_line(world: World) -> None:
+async def test_missing_permissions_are_reported_in_one_line(world: World) -> None:
     await created(world, "visible", phase="Running")
     async with Forbidding(world.kube.access) as kube, terminal(world, kube=kube) as top:
         await top.shows("visible", "● 1 of 3 refused", "policies may not be seen", "GET is forbidden for ann")

@@ -148,7 +148,7 @@ async def kept(kube: Kube, resource: Resource, obj: Object) -> Object:
     return await kube.request("PUT", path, body={**made, "status": obj["status"]})
 
 
-async def test_objects_keep_their_meaning_or_are_told(upgraded: Upgraded) -> None:
+async def test_objects_keep_their_meaning_or_are_reported(upgraded: Upgraded) -> None:
     for resource in KINDS:
         listed = await upgraded.kube.request("GET", resource.path("default"))
         for obj in listed["items"]:

@@ -71,7 +71,7 @@ async def test_a_secret_is_nowhere_to_be_seen(world: World) -> None:
         assert SECRET.encode() not in path.read_bytes(), path
 
 
-async def test_what_redaction_changed_is_told(world: World) -> None:
+async def test_changes_by_redaction_are_reported(world: World) -> None:
     async with world.operator():
         await world.policy("sh", environment={"allow": ["PASSWORD"]})
         await secret(world, "db", password=SECRET)
@@ -109,7 +109,7 @@ async def test_standard_input_of_a_config_map_or_a_secret(world: World) -> None:
         assert waits["message"] == "ConfigMap dump has no key other"
 
 
-async def test_standard_input_of_a_denied_task_is_not_told(world: World) -> None:
+async def test_standard_input_of_a_denied_task_is_not_reported(world: World) -> None:
     async with world.operator():
         await world.policy("sh")
         await secret(world, "db", password=SECRET)
@@ -118,7 +118,7 @@ async def test_standard_input_of_a_denied_task_is_not_told(world: World) -> None
     assert (status["phase"], SECRET in str(status)) == ("Denied", False)
 
 
-async def test_output_that_looks_binary_is_told(world: World) -> None:
+async def test_output_that_looks_binary_is_reported(world: World) -> None:
     async with world.operator():
         await world.policy("sh", environment={"allow": ["PASSWORD"]})
         await secret(world, "db", password=SECRET)

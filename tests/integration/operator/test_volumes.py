@@ -75,7 +75,7 @@ async def test_a_program_of_a_mounted_folder_with_its_configuration(world: World
     assert (shop / "made").stat().st_uid == OWNER
 
 
-async def test_what_is_not_there_fails_with_what_to_do(world: World, shop: Path) -> None:
+async def test_what_does_not_exist_fails_with_what_to_do(world: World, shop: Path) -> None:
     async with world.operator():
         await world.policy("sh", **opened(shop))
         name = await world.sh("true", **volumes(shop / "missing"))
@@ -90,7 +90,7 @@ async def test_what_is_not_there_fails_with_what_to_do(world: World, shop: Path)
     assert not (shop / "missing").exists()
 
 
-async def test_the_operators_state_is_closed_whatever_policies_say(world: World) -> None:
+async def test_the_operators_state_is_closed_under_any_policy(world: World) -> None:
     async with world.operator():
         await world.policy("sh", volumes={"hostPaths": [{"paths": ["/**"], "access": ["ReadOnly", "ReadWrite"]}]})
         for path in (world.settings.state_dir, world.settings.state_dir / "runs", world.settings.state_dir.parent):

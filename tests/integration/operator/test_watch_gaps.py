@@ -142,7 +142,7 @@ async def test_an_object_recreated_while_a_list_is_on_its_way_is_kept(
         assert found is not None and found["metadata"]["uid"] == new["metadata"]["uid"]
 
 
-async def test_what_was_deleted_while_no_watch_was_open_is_noticed_as_it_begins_anew(world: World) -> None:
+async def test_what_was_deleted_while_no_watch_was_open_is_noticed_as_it_starts_again(world: World) -> None:
     """No object is left of which the new watch could report an event."""
     async with world.operator(resync_seconds=3600) as operator:
         await world.policy("sleep")

@@ -62,7 +62,7 @@ async def test_an_attempt_cannot_hide_files_deeper_than_is_looked(world: World) 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
-async def test_a_container_is_ended_also_by_the_operator_that_takes_it_up(world: World, image: str) -> None:
+async def test_a_container_is_ended_also_by_the_operator_that_adopts_it(world: World, image: str) -> None:
     await opened(world, backends=["docker"], images={"allow": ["remit-test:*"]})
     wait = "while ! test -e /workspace/go; do sleep 0.1; done;"
     in_container = {"backend": "docker", "image": image, "timeoutSeconds": 60, **cache(size="1Mi")}

@@ -258,7 +258,7 @@ async def test_a_long_message_does_not_block(tmp_path: Path) -> None:
     assert len(str(error)) < 500
 
 
-async def test_what_is_no_archive_is_told_so(tmp_path: Path) -> None:
+async def test_a_file_that_is_not_an_archive_is_refused(tmp_path: Path) -> None:
     for content in (b"<html>not here</html>" * 100, b"\x28\xb5\x2f\xfd" + bytes(range(256)) * 4, b"x", b""):
         assert "it is not a tar archive (plain, gzip, bzip2 or xz) and not a zip archive" in str(
             await refused(tmp_path, content)

@@ -61,7 +61,7 @@ def shelf(tmp_path: Path) -> Shelf:
     return Shelf(tmp_path)
 
 
-async def test_a_copy_is_made_once_and_a_later_edit_of_its_source_reaches_nobody(shelf: Shelf) -> None:
+async def test_a_copy_is_made_once_and_not_affected_by_later_edits(shelf: Shelf) -> None:
     assert await shelf.bring(1)
     (shelf.source / "lib" / "run").write_text("v2")
     assert not await shelf.bring(1)
@@ -187,9 +187,7 @@ async def test_a_copy_that_was_being_made_when_all_are_removed_does_not_come_bac
 
 
 @pytest.mark.parametrize("source", ["edited", "gone"])
-async def test_a_copy_of_an_earlier_version_is_taken_over_whatever_became_of_its_source(
-    shelf: Shelf, source: str
-) -> None:
+async def test_a_copy_of_an_earlier_version_is_reused_even_if_its_source_changed(shelf: Shelf, source: str) -> None:
     shutil.copytree(shelf.source, shelf.earlier / "1", symlinks=True)
     if source == "gone":
         shutil.rmtree(shelf.source)

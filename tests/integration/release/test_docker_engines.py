@@ -146,7 +146,7 @@ async def test_images_are_pulled_with_pull_secrets(stage: Stage) -> None:
     await stage.until(lambda observed: observed.ready(1, "blue", 1))  # the image is not pulled again
 
 
-async def test_a_pull_that_takes_long_keeps_nobody_waiting(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_pull_that_takes_long_does_not_delay_others(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "_WAIT_SECONDS", 0)
     async with registry() as host:
         stage.secrets["registry"] = _login(PASSWORD, host)

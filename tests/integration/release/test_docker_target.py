@@ -110,7 +110,7 @@ async def test_one_that_crashes_is_not_healthy_and_says_why_but_no_secret(stage:
     assert observed.blue.message.endswith("exit code 3: no database for [redacted]")
 
 
-async def test_out_of_memory_is_told_also_when_it_runs_again(stage: Stage) -> None:
+async def test_out_of_memory_is_reported_also_when_it_runs_again(stage: Stage) -> None:
     stage.limits = Limits(memory=16 << 20, pids=32)
     # The container continues after the OOM kill, because the engine may miss a kill that ends the container.
     hungry = "touch /tmp/been; exec 2>/dev/null; tail /dev/zero; sleep 1; exit 137"
@@ -129,7 +129,7 @@ async def test_a_command_that_is_not_in_the_image_is_named(stage: Stage) -> None
     )
 
 
-async def test_one_that_fails_its_check_is_not_healthy_and_says_why(stage: Stage) -> None:
+async def test_one_that_fails_its_check_is_not_healthy_and_gives_the_reason(stage: Stage) -> None:
     check = {"http": {"path": "/none", "port": 8080}, "failureThreshold": 1}
     await stage.provision("blue", stage.revision(1, healthCheck=check))
     observed = await stage.until(lambda observed: observed.blue.failed == 1)
@@ -202,7 +202,7 @@ async def test_an_operator_killed_in_mid_start_leaves_nothing_half_done(stage: S
     await stage.until(lambda observed: stage.containers() == [stage.name("blue", 0)])
 
 
-async def test_a_container_of_somebody_else_is_left_alone(stage: Stage) -> None:
+async def test_a_container_of_another_user_is_left_alone(stage: Stage) -> None:
     docker("create", "--name", stage.name("blue"), stage.image, "sleep", "600")
     try:
         with pytest.raises(DeploymentError, match="not of this Deployment") as caught:
@@ -311,7 +311,7 @@ async def test_what_both_sides_use(stage: Stage) -> None:
     assert then["blue"].cpu_seconds >= first["blue"].cpu_seconds
 
 
-async def test_an_exit_is_told_of_by_the_engine(stage: Stage) -> None:
+async def test_an_exit_is_reported_by_the_engine(stage: Stage) -> None:
     observed = await stage.live(healthCheck=None)
     before = observed.blue.instances["blue-0"].incarnation
     stage.changed.clear()

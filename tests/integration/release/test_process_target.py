@@ -341,14 +341,14 @@ async def test_each_order_given_twice_is_as_given_once(stage: Stage) -> None:
     assert (await stage.until(lambda observed: observed.live == "blue")).blue == first.blue
 
 
-async def test_one_that_crashes_is_not_healthy_and_says_why(stage: Stage) -> None:
+async def test_one_that_crashes_is_not_healthy_and_gives_the_reason(stage: Stage) -> None:
     await stage.provision("blue", stage.revision(1, "crash"))
     observed = await stage.until(lambda observed: observed.blue.failed == 1 and observed.blue.restarts >= 1)
     assert observed.blue.healthy == 0
     assert "no database" in observed.blue.message
 
 
-async def test_one_that_fails_its_check_is_not_healthy_and_says_why(stage: Stage) -> None:
+async def test_one_that_fails_its_check_is_not_healthy_and_gives_the_reason(stage: Stage) -> None:
     await stage.provision("blue", stage.revision(1, "broken"))
     observed = await stage.until(lambda observed: observed.blue.failed == 1)
     assert (observed.blue.healthy, observed.blue.restarts) == (0, 0)
@@ -376,7 +376,7 @@ async def test_one_that_hangs_is_restarted_and_counted_as_a_crash(stage: Stage, 
     assert await stage.answer(path="/alive") == "v1"
 
 
-async def test_a_check_that_policy_allows_no_more_is_told_from_one_that_fails(stage: Stage) -> None:
+async def test_a_check_that_policy_allows_no_more_is_distinguished_from_one_that_fails(stage: Stage) -> None:
     """Revoking a policy does not stop running instances."""
     revision, stage.revoked = stage.revision(1), True
     with pytest.raises(DeploymentError, match="no policy allows it"):
@@ -546,7 +546,7 @@ async def test_a_side_whose_revision_cannot_be_read_goes_on_unchecked_and_can_be
     assert (await stage.target.observe()).blue == SlotView()
 
 
-async def test_a_supervisor_that_is_stopped_does_not_hold_up_a_look(stage: Stage) -> None:
+async def test_a_supervisor_that_is_stopped_does_not_delay_a_look(stage: Stage) -> None:
     await stage.provision("blue", stage.revision(1))
     await stage.until(lambda observed: observed.ready(1, "blue", 1))
     (supervisor,) = supervised.supervisors(stage.folder / "processes" / "default")
@@ -561,7 +561,7 @@ async def test_a_supervisor_that_is_stopped_does_not_hold_up_a_look(stage: Stage
     await stage.until(lambda observed: "maxRestarts" not in stage.state("blue-0"))
 
 
-async def test_a_port_that_an_instance_closes_and_opens_is_told_of_by_the_proxy(stage: Stage) -> None:
+async def test_a_port_that_an_instance_closes_and_opens_is_reported_by_the_proxy(stage: Stage) -> None:
     """The instance's own check is not due for an hour."""
     revision = stage.revision(1, healthCheck={"tcp": {"port": "http"}, "periodSeconds": 3600})
     (stage.folder / "v1" / "app.py").write_text(CLOSING)
@@ -581,7 +581,7 @@ async def test_a_port_that_an_instance_closes_and_opens_is_told_of_by_the_proxy(
         assert (observed.blue.failed, observed.blue.restarts) == (0, 0)
 
 
-async def test_a_proxy_that_dies_is_told_of(stage: Stage) -> None:
+async def test_a_proxy_that_dies_is_reported(stage: Stage) -> None:
     await stage.provision("blue", stage.revision(1, healthCheck={"tcp": {"port": "http"}, "periodSeconds": 3600}))
     await stage.until(lambda observed: observed.ready(1, "blue", 1))
     await stage.target.switch("blue")
@@ -597,7 +597,7 @@ async def test_a_proxy_that_dies_is_told_of(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["program", "supervisor"])
-async def test_an_exit_is_told_of_without_a_look(stage: Stage, whole: bool) -> None:
+async def test_an_exit_is_reported_without_a_look(stage: Stage, whole: bool) -> None:
     await stage.provision("blue", stage.revision(1, healthCheck=None))
     await stage.until(lambda observed: observed.ready(1, "blue", 1))
     (supervisor,) = supervised.supervisors(stage.folder / "processes" / "default")

@@ -208,7 +208,7 @@ async def test_a_kept_connection_of_a_proxy_that_leaves_follows_the_next_switch(
         assert await client.get() == "green"
 
 
-async def test_whoever_listens_to_a_proxy_does_not_keep_it(
+async def test_a_listening_client_does_not_keep_a_proxy_alive(
     monkeypatch: pytest.MonkeyPatch, traffic: Traffic, sides: dict[Slot, Side]
 ) -> None:
     monkeypatch.setattr("remit.release.traffic.instance._END_SECONDS", 3600.0)
@@ -665,7 +665,7 @@ async def test_the_token_of_the_probe_is_written_nowhere(
     assert Traffic(tmp_path / "traffic").probe_token(NAME) == token, "also after a restart of the operator"
 
 
-async def test_a_key_that_is_lost_or_cut_off_is_made_anew(
+async def test_a_key_that_is_lost_or_cut_off_is_recreated(
     tmp_path: Path, traffic: Traffic, sides: dict[Slot, Side]
 ) -> None:
     route, key = route_to(sides, port := free_port()), tmp_path / "traffic" / "probe.key"
@@ -765,7 +765,7 @@ async def _gone(pid: int) -> bool:
         ("{tmp}/haproxy", "ProxyFailed", "Exec format error"),
     ],
 )
-async def test_a_proxy_that_cannot_start_says_why(
+async def test_a_proxy_that_cannot_start_gives_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, traffic: Traffic, program: str, reason: str, says: str
 ) -> None:
     (tmp_path / "haproxy").write_bytes(b"\x7fELF")
@@ -778,7 +778,7 @@ async def test_a_proxy_that_cannot_start_says_why(
     await traffic.remove(NAME)
 
 
-async def test_a_proxy_that_hangs_is_told_from_one_that_is_gone(
+async def test_a_proxy_that_hangs_is_distinguished_from_one_that_is_gone(
     monkeypatch: pytest.MonkeyPatch, traffic: Traffic, sides: dict[Slot, Side]
 ) -> None:
     monkeypatch.setattr("remit.release.traffic.runtime._PATIENCE", 0.5)

@@ -108,7 +108,7 @@ async def test_a_working_directory_is_one_that_a_private_file_is_in(run):
     assert outcome.exit_code == 0
 
 
-async def test_an_exit_code_and_a_signal_are_told(run):
+async def test_an_exit_code_and_a_signal_are_reported(run):
     assert (await run(source="raise SystemExit(3)"))[0].exit_code == 3
     outcome, _ = await run(source="import os; os.kill(os.getpid(), 15)")
     assert (outcome.reason, outcome.exit_code) == (ExitReason.SIGNALED, 128 + signal.SIGTERM)

@@ -104,7 +104,7 @@ def test_kill_ends_all_that_is_inside(cgroup, occupy):
         wait_until(lambda path=path: pids(path) == [], "the end of all processes")
 
 
-def test_an_occupied_cgroup_is_not_told_of_as_removed(cgroup, occupy):
+def test_an_occupied_cgroup_is_not_reported_as_removed(cgroup, occupy):
     process = occupy(cgroup)
     assert remove_cgroups(cgroup.paths) is False
     cgroup.remove()

@@ -131,7 +131,7 @@ def has_ipv6() -> bool:
     return False
 
 
-async def test_the_attempt_gets_out_and_all_of_it_is_told(gateways: Gateways, port: int) -> None:
+async def test_the_attempt_gets_out_and_all_of_it_is_reported(gateways: Gateways, port: int) -> None:
     gateway = await gateways.start(here(port))
     answer = await gateway.say(get(f"http://localhost:{port}/bytes/2000"))
     assert answer.startswith("HTTP/1.1 200 OK")
@@ -152,7 +152,7 @@ async def test_it_listens_on_every_address_of_its_pod(gateways: Gateways, port: 
     assert (await gateway.ended()).connections == len(hosts)
 
 
-async def test_nobody_else_is_served(gateways: Gateways, port: int) -> None:
+async def test_other_clients_are_refused(gateways: Gateways, port: int) -> None:
     """Another pod that found the gateway is refused, and does not affect the attempt's counters."""
     gateway = await gateways.start(here(port))
     heads = (get(f"http://localhost:{port}/"), connect(f"localhost:{port}"), connect("evil.test:1"))
@@ -190,7 +190,7 @@ async def test_a_policy_that_allows_every_host_opens_nothing_of_the_cluster(gate
     assert (use.connections, use.denied, REFUSED[-1][1] in use.last_denied) == (0, 2 * len(REFUSED), True)
 
 
-async def test_nobody_writes_a_record_by_what_they_ask_for(gateways: Gateways) -> None:
+async def test_a_request_cannot_forge_a_record(gateways: Gateways) -> None:
     """Both streams are in the log of a container."""
     gateway = await gateways.start({"hosts": ["a.test"]})
     forged = GatewayRecord(NetworkUse(), over=True).line().decode()

@@ -569,7 +569,7 @@ async def test_close_cuts_every_connection(net: Net) -> None:
         await proxy.open()
 
 
-async def test_a_client_that_does_not_read_holds_up_nobody_else(net: Net) -> None:
+async def test_a_client_that_does_not_read_does_not_delay_others(net: Net) -> None:
     async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
             while True:

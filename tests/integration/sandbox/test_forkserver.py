@@ -241,7 +241,7 @@ def test_what_fails_before_the_program_is_an_error_with_its_number(server, null,
 
 
 @pytest.mark.parametrize("room", [0, 1], ids=["for no channel", "for no pidfd"])
-def test_a_server_out_of_descriptors_says_so(server, null, room):
+def test_a_server_out_of_descriptors_reports_it(server, null, room):
     done(server, Execute(["/usr/bin/true"], (null, null, null)))
     _, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
     spares = waiting(server)
@@ -261,7 +261,7 @@ def test_a_server_out_of_descriptors_says_so(server, null, room):
     assert done(server, Execute(["/usr/bin/true"], (null, null, null))).returncode == 0
 
 
-def test_a_child_out_of_descriptors_says_so(server, null):
+def test_a_child_out_of_descriptors_reports_it(server, null):
     done(server, Execute(["/usr/bin/true"], (null, null, null)))
     spare, *_ = waiting(server)
     # The streams and the channel: it has closed the descriptors that the fork inherited.
@@ -273,7 +273,7 @@ def test_a_child_out_of_descriptors_says_so(server, null):
     assert done(server, Execute(["/usr/bin/true"], (null, null, null))).returncode == 0
 
 
-def test_ends_are_told_as_subprocess_tells_them(server, null):
+def test_ends_are_reported_as_subprocess_tells_them(server, null):
     assert done(server, Execute(["/usr/bin/false"], (null, null, null))).returncode == 1
     process = server.begin(Execute(["/usr/bin/sleep", "60"], (null, null, null)))
     process.wait(SECONDS, start=True)
@@ -286,7 +286,7 @@ def test_ends_are_told_as_subprocess_tells_them(server, null):
     process.close()
 
 
-def test_nobody_waits_so_it_is_killed(server, null):
+def test_a_process_is_killed_when_its_channel_is_closed(server, null):
     process = server.begin(Execute(["/usr/bin/sleep", "60"], (null, null, null)))
     process.wait(SECONDS, start=True)
     with ProcessHandle(process.pid) as handle:

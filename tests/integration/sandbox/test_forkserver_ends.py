@@ -55,7 +55,7 @@ def trace(pid: int) -> None:
         pytest.skip(f"no process may be traced here: {os.strerror(ctypes.get_errno())}")
 
 
-def test_what_a_killed_supervisor_left_holds_up_nobody_else(server: ForkServer) -> None:
+def test_leftovers_of_a_killed_supervisor_do_not_delay_others(server: ForkServer) -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     read, write = os.pipe()
     with os.fdopen(nothing, "rb"), os.fdopen(read, "rb") as said:

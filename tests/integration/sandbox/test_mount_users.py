@@ -184,7 +184,7 @@ async def test_artifacts_are_read_from_mounted_folders(run: Runner, top: Path) -
     assert found == {"/src/** file": b"mine", "/src/** made": b"src", "/data/* made": b"data", "/workspace/* x": b"x"}
 
 
-async def test_a_filesystem_that_never_answers_holds_up_nobody() -> None:
+async def test_a_filesystem_that_never_answers_does_not_delay_others() -> None:
     undone: list[int] = []
     answer, asked = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -218,7 +218,7 @@ async def test_a_filesystem_that_never_answers_holds_up_nobody() -> None:
     os.close(end)
 
 
-async def test_nothing_is_lost_of_an_answer_to_somebody_who_is_cancelled_meanwhile() -> None:
+async def test_an_answer_to_a_cancelled_caller_is_not_lost() -> None:
     undone: list[int] = []
     loop = asyncio.get_running_loop()
     waiting: asyncio.Task[int] = loop.create_task(in_thread(lambda: 7, 60, undone.append))

@@ -355,7 +355,7 @@ async def test_nor_is_the_folder_in_which_it_has_yet_to_be_made(host: Host, top:
             assert "never mounted" in await refusal(run, mount(path))
 
 
-async def test_what_is_not_there_is_told_and_not_made(run: Runner, src: Path) -> None:
+async def test_a_missing_path_is_reported_and_not_created(run: Runner, src: Path) -> None:
     for each in (mount(src / "no" / "such", root=src), mount(src, sub_path="no/such"), mount("/no/such/root")):
         message = await refusal(run, each)
         assert "no/such" in message

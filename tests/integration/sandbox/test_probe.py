@@ -49,7 +49,7 @@ def test_a_bubblewrap_that_does_not_confine_is_refused(candidate):
         plan(Confinement(), found)
 
 
-def test_a_bubblewrap_that_fails_says_how(candidate):
+def test_a_bubblewrap_that_fails_explains_how(candidate):
     candidate.write_text(
         "#!/bin/sh\n[ \"$1\" = --version ] && { echo v 0.1; exit; }\necho 'no user namespaces' >&2; exit 1\n"
     )

@@ -166,7 +166,7 @@ async def test_exit_codes_are_the_commands_own(run, code):
     assert (outcome.reason, outcome.exit_code) == (ExitReason.EXIT_CODE if code else ExitReason.COMPLETED, code)
 
 
-async def test_a_signal_is_told(run):
+async def test_a_signal_is_reported(run):
     outcome, _ = await run.python("import os; os.kill(os.getpid(), 11)")
     assert (outcome.reason, outcome.exit_code) == (ExitReason.SIGNALED, 139)
     assert "SIGSEGV" in outcome.message
@@ -383,7 +383,7 @@ async def test_an_attempt_ends_although_the_fork_server_hangs(run, mark, monkeyp
     assert outcome.exit_code == 0
 
 
-async def test_recover_does_not_touch_a_stranger(run):
+async def test_recover_does_not_touch_other_processes(run):
     """A pid may have been reused, or be from before a reboot."""
     stranger = subprocess.Popen(["/usr/bin/sleep", "60"])
     try:

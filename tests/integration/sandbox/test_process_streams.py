@@ -74,7 +74,7 @@ async def test_large_stdin_comes_back_whole(run):
     assert sink.hash.digest() == hashlib.blake2b(content).digest()
 
 
-async def test_stdin_that_nobody_reads(run):
+async def test_stdin_that_is_not_read(run):
     outcome, _ = await run("/usr/bin/true", stdin=b"x" * (8 * MIB))
     assert outcome.exit_code == 0
 

@@ -19,7 +19,7 @@ from remit.sandbox import Ability, Layer
 SECRET = "correct-horse-battery-staple"
 
 
-async def test_the_hosts_files_are_not_there(run, tmp_path):
+async def test_the_hosts_files_do_not_exist(run, tmp_path):
     marker = tmp_path / "marker"
     marker.write_text("host")
     _, out = await run.python(

@@ -301,7 +301,7 @@ def test_the_user_that_a_policy_asks_for(src: Path) -> None:
 
 
 @root_only
-async def test_the_program_is_nobody_for_it(run: Runner, src: Path) -> None:
+async def test_the_program_has_no_rights_on_the_file(run: Runner, src: Path) -> None:
     """The program receives the bytes, and none of the owner's rights."""
     written(src / "file")
     source = "import sys; sys.stdin.read(); print(open('/proc/self/uid_map').read().split()[1])"

@@ -115,7 +115,7 @@ async def test_the_time_of_day_and_another_machine_do_not_end_it_early(cluster: 
 
 
 @pytest.mark.parametrize("idle", ["", "{", "[]", '{"seconds": "9"}', "[" * 5000, '{"boot": 1, "seconds": null}'])
-async def test_a_mark_that_is_none_begins_anew(cluster: Cluster, idle: str) -> None:
+async def test_an_invalid_mark_restarts_the_idle_time(cluster: Cluster, idle: str) -> None:
     await cluster.used(attempt())
     await cluster.annotate(idle=idle)
     assert await cluster.prune() == 60
@@ -224,7 +224,7 @@ async def test_a_writer_waits_for_pods_of_others_that_still_write(cluster: Clust
 
 
 @pytest.mark.parametrize("expandable", [True, False])
-async def test_a_larger_size_enlarges_it_or_says_why_not(cluster: Cluster, expandable: bool) -> None:
+async def test_a_larger_size_enlarges_it_or_gives_the_reason(cluster: Cluster, expandable: bool) -> None:
     name = f"class-{uuid.uuid4().hex[:8]}"
     provided = {"metadata": {"name": name}, "provisioner": "test", "allowVolumeExpansion": expandable}
     await cluster.kube.create(CLASSES, None, provided)

@@ -121,7 +121,7 @@ async def test_each_kind_alone_has_its_columns_and_both_tell_which(
     assert " ".join((await command.list(folder))[0]) == "NAME USED SIZE LAST USED USED BY"
 
 
-async def test_programs_are_told_of_a_claim(
+async def test_json_output_lists_a_claim(
     cluster: Cluster, command: Command, claim: Object, folder: Path, tmp_path: Path
 ) -> None:
     assert await command.json(tmp_path / "nothing") == [

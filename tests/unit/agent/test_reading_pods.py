@@ -132,7 +132,7 @@ async def test_the_pods_of_a_release_are_in_the_namespace_that_it_names() -> Non
         await pods_of_release(Pods(), {**shop, "metadata": {**shop["metadata"], "name": "a.b"}})
 
 
-async def test_whoever_leaves_ends_the_request() -> None:
+async def test_a_client_that_leaves_ends_the_request() -> None:
     class Endless(Logs):
         ended = False
 

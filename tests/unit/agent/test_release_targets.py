@@ -72,6 +72,6 @@ def test_what_is_no_name_is_refused(artifact: str) -> None:
         ("t", "a: 1\n---\nb: 2\n", "holds 2 documents"),
     ],
 )
-def test_what_cannot_be_a_target_says_why(name: str, manifest: Any, said: str) -> None:
+def test_what_cannot_be_a_target_gives_the_reason(name: str, manifest: Any, said: str) -> None:
     with pytest.raises(InvalidInput, match=said):
         release_targets({name: manifest})

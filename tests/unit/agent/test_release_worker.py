@@ -45,7 +45,7 @@ def worker(folder: Path, error: Exception) -> ReleaseWorker:
         (KeyError("slot"), DeploymentError, r"a mistake of Remit's own: KeyError\('slot'\)"),
     ],
 )
-async def test_a_step_that_comes_to_nothing_is_told(
+async def test_a_step_without_effect_is_reported(
     tmp_path: Path, error: Exception, kind: type[RemitError], message: str
 ) -> None:
     at_work = worker(tmp_path, error)

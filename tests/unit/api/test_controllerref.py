@@ -49,14 +49,14 @@ def test_an_owner_is_in_the_same_namespace() -> None:
 
 
 @pytest.mark.parametrize("references", [None, [], {}, "shop", [None], ["shop"], [{}], [{"controller": True}]])
-def test_nonsense_is_controlled_by_nobody(references: Any) -> None:
+def test_an_invalid_reference_names_no_controller(references: Any) -> None:
     obj = {"metadata": {"name": "task", "namespace": "web", "ownerReferences": references}}
     assert not is_controlled_by(obj, SHOP)
     assert controller_of(obj, API_VERSION, "Deployment") is None
     assert controller_of({"metadata": {"name": "task"}}, API_VERSION, "Deployment") is None
 
 
-def test_the_controller_of_another_kind_is_none() -> None:
+def test_a_controller_of_another_kind_does_not_count() -> None:
     foreign = owned({**REFERENCE, "apiVersion": "apps/v1"})
     assert controller_of(foreign, API_VERSION, "Deployment") is None
     assert controller_of(owned({**REFERENCE, "name": 5}), API_VERSION, "Deployment") is None

@@ -58,7 +58,7 @@ def test_explain_has_a_text_for_every_field() -> None:
     assert silent == []
 
 
-def test_everything_that_users_write_has_a_bound() -> None:
+def test_all_fields_of_specs_are_bounded() -> None:
     """The API server refuses rules over unbounded values, and etcd accepts objects up to a certain size only."""
     bounds = {"string": {"maxLength", "enum", "pattern"}, "array": {"maxItems"}}
     unbounded = [
@@ -86,7 +86,7 @@ def test_status_says_nothing_until_the_operator_does() -> None:
 
 
 @pytest.mark.parametrize(("quantity", "right"), [("512Mi", True), (7, True), ("5Q", False), (-7, False), ("", False)])
-def test_quantities_are_numbers_or_strings_and_a_wrong_one_is_told_in_words(quantity: object, right: bool) -> None:
+def test_quantities_are_numbers_or_strings_and_a_wrong_one_is_reported_in_words(quantity: object, right: bool) -> None:
     memory = at("ExecutionTask", ".spec.resources.memory")
     assert memory["x-kubernetes-int-or-string"] is True
     causes = Schema.compile({"type": "object", "properties": {"memory": memory}}).validate({"memory": quantity})
@@ -101,7 +101,7 @@ def test_rules_that_look_at_the_old_object_stay_out_of_lists() -> None:
     assert inside == []
 
 
-def test_conditions_are_told_apart_by_type() -> None:
+def test_conditions_are_distinguished_by_type() -> None:
     for kind in BY_KIND:
         conditions = at(kind, ".status.conditions")
         assert (conditions["x-kubernetes-list-type"], conditions["x-kubernetes-list-map-keys"]) == ("map", ["type"])

@@ -102,7 +102,7 @@ def test_the_scan_follows_what_is_passed_for_a_reason(
     assert ({each.code for each in found.codes}, {each.code for each in found.unknown}) == (codes, unknown)
 
 
-def test_each_code_is_told_of_once_and_in_full() -> None:
+def test_each_code_is_reported_once_and_in_full() -> None:
     names = [code.name for section in SECTIONS.values() for code in section]
     assert sorted(names) == sorted(set(names))
     for code in CATALOGUE.values():

@@ -21,7 +21,7 @@ def test_generated_files_are_what_the_models_say(generated: dict[Path, str]) -> 
     assert drifted == [], "run `make crds` and commit what it writes"
 
 
-def test_drift_is_told_and_mended(
+def test_drift_is_reported_and_repaired(
     generated: dict[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(generator, "generated", lambda: generated)
@@ -36,7 +36,7 @@ def test_drift_is_told_and_mended(
     assert generator.main(["--check"]) == 0
 
 
-def test_wrong_usage_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert generator.main(["--wrong"]) == 2
     assert "usage" in capsys.readouterr().err
 

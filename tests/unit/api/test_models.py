@@ -41,7 +41,7 @@ def test_a_task_fills_in_what_the_crd_fills_in() -> None:
         ({"command": {"line": "x"}, "env": [{"name": "1X"}]}, "spec.env[0].name: must match pattern"),
     ],
 )
-def test_a_wrong_task_is_told_where_it_is_wrong(spec: dict[str, Any], message: str) -> None:
+def test_a_wrong_task_is_reported_where_it_is_wrong(spec: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         ExecutionTask.parse(task(**spec))
     assert message in str(caught.value)
@@ -89,7 +89,7 @@ def test_a_hook_is_a_task_without_a_schedule() -> None:
         ({"target": {"docker": {"host": "http://engine"}}}, "spec.target.docker.host"),
     ],
 )
-def test_a_wrong_release_is_told_where_it_is_wrong(spec: dict[str, Any], message: str) -> None:
+def test_a_wrong_release_is_reported_where_it_is_wrong(spec: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         Deployment.parse(release(**spec))
     assert message in str(caught.value)

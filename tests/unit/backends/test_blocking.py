@@ -27,7 +27,7 @@ async def test_a_free_thread_is_used_again() -> None:
     assert len(used) < 20, "a thread for each piece of work"
 
 
-async def test_nobody_waits_for_one_that_hangs() -> None:
+async def test_no_caller_waits_for_a_hanging_thread() -> None:
     hanging, undone = threading.Event(), threading.Event()
 
     def hangs() -> int:

@@ -22,7 +22,7 @@ class Client:
 
 
 @pytest.mark.parametrize(("transitions", "labels"), [(None, {"a": "b"}), (7, {"a": "b", LEASE_TRANSITIONS: "7"})])
-def test_a_container_tells_under_which_transition_of_the_lease_it_was_created(
+def test_a_container_records_the_lease_transition_of_its_creation(
     monkeypatch: pytest.MonkeyPatch, transitions: int | None, labels: dict[str, str]
 ) -> None:
     monkeypatch.setattr(fence, "transitions", transitions)

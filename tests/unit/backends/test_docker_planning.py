@@ -82,7 +82,7 @@ def test_a_network_is_restricted_where_there_is_a_program_to_hold_it(architectur
         enforcement_of(Confinement(network="restricted"), engine)
 
 
-def test_what_the_engine_is_told() -> None:
+def test_requests_to_the_engine() -> None:
     image = {"Id": "sha256:1", "Config": {"Volumes": {"/data": {}}, "User": "0", "Entrypoint": ["/evil"]}}
     limits = Limits(memory_bytes=1 << 20, pids=8, cpu_cores=0.5, disk_bytes=1 << 16, open_files=9)
     given = Given(filled="filled")

@@ -36,6 +36,6 @@ def test_what_another_machine_or_version_started_has_the_engines_time(
     assert time_had(recorded, boot, 5.0, "2026-03-01T12:00:00Z", engine(-20, zone)) == 0
 
 
-def test_an_engine_that_does_not_tell_the_time_has_ours() -> None:
+def test_an_engine_that_does_not_report_its_time_is_assumed_to_have_ours() -> None:
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     assert time_had(None, "", 0.0, now, "") < 3600

@@ -80,7 +80,7 @@ def test_other_lines_of_its_log_are_no_records(line: bytes) -> None:
     assert GatewayRecord.read(line) is None
 
 
-async def test_it_serves_and_tells_what_was_used_until_sigterm(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+async def test_it_serves_and_reports_usage_until_sigterm(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     listener = gateway._listener(0)
     port = listener.getsockname()[1]
     serving = asyncio.create_task(gateway.serve(GatewayConfig((egress({"hosts": ["a.test"]}),), "t0ken"), listener))
@@ -103,7 +103,7 @@ async def test_it_serves_and_tells_what_was_used_until_sigterm(capsysbinary: pyt
 
 
 @pytest.mark.parametrize("arguments", [[], ["nowhere"], ["empty"]])
-def test_what_it_cannot_begin_with_is_said(
+def test_invalid_configuration_files_are_reported(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").write_text("")

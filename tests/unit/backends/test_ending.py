@@ -47,7 +47,7 @@ def test_a_signal_is_named_as_a_shell_would():
     assert [signal_of(code) for code in (None, 0, 127, 128, 255)] == [None] * 5
 
 
-def test_a_kill_that_nobody_counted_may_have_been_for_memory():
+def test_an_uncounted_kill_may_have_been_for_memory():
     hint = "; if it was for memory, it used more than its 5 bytes of memory; set spec.resources.memory higher"
     assert end(exit_code=137).message == "ended by SIGKILL"
     assert end(exit_code=137, kills_counted=False).message == f"ended by SIGKILL{hint}"
@@ -75,7 +75,7 @@ def test_a_child_killed_for_memory_does_not_blame_a_program_that_went_well():
         ),
     ],
 )
-def test_what_was_not_executed_says_why(said, told):
+def test_what_was_not_executed_gives_the_reason(said, told):
     found = end(exit_code=None, returncode=1, stderr=said)
     assert (found.reason, found.exit_code) == (ExitReason.START_FAILED, None)
     assert told in found.message

@@ -36,7 +36,7 @@ def test_processes_are_counted_where_they_can_be() -> None:
     assert met(said=b"RuntimeError: can't start new thread", refused=None) == (Exceeded.PIDS,)
 
 
-def test_what_the_kernel_counted_is_told_though_all_went_well() -> None:
+def test_what_the_kernel_counted_is_reported_though_all_went_well() -> None:
     assert met(0, oom=1, refused=2) == (Exceeded.MEMORY, Exceeded.PIDS)
 
 

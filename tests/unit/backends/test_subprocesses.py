@@ -65,6 +65,6 @@ async def test_a_child_that_nobody_will_have_is_ended(monkeypatch: pytest.Monkey
     assert ["/bin/sleep", "86399"] not in left
 
 
-async def test_a_program_that_is_not_there_is_an_error() -> None:
+async def test_a_program_that_does_not_exist_is_an_error() -> None:
     with pytest.raises(FileNotFoundError):
         await start_subprocess("/no/such/program")

@@ -165,7 +165,7 @@ def test_a_file_that_cannot_be_finished_leaves_what_was_there(trail: Path, tmp_p
     assert sorted(each.name for each in tmp_path.iterdir()) == ["audit", "copy"]
 
 
-def test_lines_that_are_no_records_are_left_out_and_told(trail: Path) -> None:
+def test_lines_that_are_no_records_are_left_out_and_reported(trail: Path) -> None:
     with trail.open("ab") as file:
         file.write(b"nonsense\n" + b'{"seq":999,"time"')
     for command in ("show", "export"):
@@ -258,7 +258,7 @@ def test_what_is_no_moment(text: str) -> None:
 
 @pytest.mark.parametrize("option", ["--head", "--after"])
 @pytest.mark.parametrize("value", ["", " ", "7", "7:", "²:" + "0" * 64, f"7:{'z' * 64}"])
-def test_an_anchor_that_is_none_is_wrong_usage(trail: Path, option: str, value: str) -> None:
+def test_an_invalid_anchor_is_a_usage_error(trail: Path, option: str, value: str) -> None:
     """This includes an empty anchor: a command that should provide it found nothing, and a truncated trail would go
     unnoticed."""
     result = audit("verify", trail, option, value)
@@ -268,7 +268,7 @@ def test_an_anchor_that_is_none_is_wrong_usage(trail: Path, option: str, value: 
 
 
 @pytest.mark.parametrize("option", ["--since", "--until"])
-def test_an_empty_moment_is_wrong_usage(trail: Path, option: str) -> None:
+def test_an_empty_moment_is_a_usage_error(trail: Path, option: str) -> None:
     assert audit("show", trail, option, "").exit_code == 2
 
 

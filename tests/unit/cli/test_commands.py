@@ -145,7 +145,7 @@ def test_version() -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_wrong_usage_is_told_and_exits_with_2(arguments: list[str], said: str) -> None:
+def test_wrong_usage_is_reported_and_exits_with_2(arguments: list[str], said: str) -> None:
     code, text = invoke(*arguments)
     assert code == 2
     assert said in " ".join(text.replace("│", " ").split())

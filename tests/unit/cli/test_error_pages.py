@@ -10,7 +10,7 @@ from remit.errors import ApiError, DeploymentError, InvalidInput, RemitError
 
 
 @pytest.mark.parametrize("written", ["OOMKilled", "oomkilled"])
-def test_the_page_of_a_code_says_what_to_do(written: str) -> None:
+def test_the_page_of_a_code_explains_what_to_do(written: str) -> None:
     result = commandline.invoke("errors", written)
     assert result.exit_code == 0
     assert result.stdout.startswith("OOMKilled: It used more memory than its limit.\n")
@@ -18,7 +18,7 @@ def test_the_page_of_a_code_says_what_to_do(written: str) -> None:
     assert "\nWhat to do: Raise 'resources.memory'" in result.stdout
 
 
-def test_a_code_that_is_none_is_wrong_usage_and_tells_the_nearest() -> None:
+def test_an_unknown_code_is_a_usage_error_and_names_the_nearest() -> None:
     result = commandline.invoke("errors", "OOMKiled", env={"COLUMNS": "200"})
     assert result.exit_code == 2
     assert "'OOMKiled' is no code of Remit's; did you mean OOMKilled?" in result.stderr

@@ -269,7 +269,7 @@ def test_json_has_all_of_it() -> None:
         (["-A", "-n", "team-a"], "leave one out"),
     ],
 )
-def test_wrong_usage_is_told(arguments: list[str], told: str) -> None:
+def test_wrong_usage_is_reported(arguments: list[str], told: str) -> None:
     result = commandline.invoke("errors", *arguments, env={"COLUMNS": "200"})
     assert result.exit_code == 2
     assert told in result.stderr

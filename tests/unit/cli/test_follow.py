@@ -91,7 +91,7 @@ async def test_a_server_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPa
             await observed.finished()
 
 
-async def test_what_redaction_changed_is_told_beside_the_output(
+async def test_changes_by_redaction_are_reported_beside_the_output(
     tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     output = {"stdoutTail": "row [redacted]\n", "stdoutBytes": 15, "redactions": 2}
@@ -125,7 +125,7 @@ async def test_who_runs_a_task_sees_no_raw_output(tmp_path: Path, capsysbinary: 
     assert b"hunter2" not in shown.err
 
 
-async def test_logs_shows_raw_output_as_kept_and_says_so(
+async def test_logs_shows_raw_output_as_kept_and_reports_it(
     tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     obj = raw_task(tmp_path)

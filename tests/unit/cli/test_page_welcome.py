@@ -48,7 +48,7 @@ def test_a_file_or_a_journal_gets_none(
     assert "token" not in said
 
 
-def test_without_a_page_nothing_is_said(settings: supervisor.UpSettings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_page_nothing_is_printed(settings: supervisor.UpSettings, capsys: pytest.CaptureFixture[str]) -> None:
     welcome(settings, "")
     assert "page" not in capsys.readouterr().out
 

@@ -142,7 +142,7 @@ async def test_without_a_pod_there_is_nothing_to_show() -> None:
 
 
 @pytest.mark.parametrize("what", ["pods", "pods/log"])
-async def test_who_may_not_read_logs_is_told_so(what: str, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+async def test_a_missing_permission_for_logs_is_reported(what: str, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     assert not await shown(Server(LOG, forbidden=what))
     assert capsysbinary.readouterr().out == b""
     assert f"{what} is forbidden" in TOLD[0]
@@ -157,7 +157,7 @@ async def test_an_instance_is_shown_with_its_name(capsysbinary: pytest.CaptureFi
     assert [(each["previous"], each["follow"]) for each in server.asked] == [("true", "false")]
 
 
-async def test_an_instance_without_a_log_says_why() -> None:
+async def test_an_instance_without_a_log_gives_the_reason() -> None:
     server = Server(b"", forbidden="pods/log")
     async with server.kube() as kube:
         source = podlogs.PodSource("deploy/shop/p", kube, pod(), previous=False)

@@ -63,7 +63,9 @@ def test_an_allowed_command_exits_with_0_and_says_by_which_rule(team: str) -> No
         (["-l", "team=data", "--raw-output"], ["ls", "-l"], "RawOutputNotAllowed"),
     ],
 )
-def test_a_denied_command_exits_with_1_and_says_why(team: str, flags: list[str], argv: list[str], reason: str) -> None:
+def test_a_denied_command_exits_with_1_and_gives_the_reason(
+    team: str, flags: list[str], argv: list[str], reason: str
+) -> None:
     code, text = invoke("-f", team, *flags, "--", *argv)
     assert code == 1
     assert text.startswith("Denied\n")
@@ -105,7 +107,7 @@ def test_a_table_must_hold(team: str, tmp_path: Path, expected: str, code: int) 
         assert ("FAIL  ls -a" in text) == bool(code)
 
 
-def test_a_broken_policy_is_told_and_allows_nothing(tmp_path: Path) -> None:
+def test_a_broken_policy_is_reported_and_allows_nothing(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(POLICY.replace("args: [-l]", "args: ['(']"))
     code, text = invoke("-f", str(tmp_path / "p.yaml"), "-l", "team=data", "--", "ls", "-l")
     assert code == 1

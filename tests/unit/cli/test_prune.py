@@ -102,7 +102,7 @@ def test_off_is_without_limit(tmp_path: Path) -> None:
     assert said.exists()
 
 
-def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
+def test_a_directory_that_does_not_exist(tmp_path: Path) -> None:
     done = commandline.invoke("prune", "--state-dir", str(tmp_path / "none"), env={})
     assert done.exit_code != 0
     assert "there is no state directory" in str(done.exception)

@@ -64,7 +64,7 @@ def test_at_the_gate_both_sides_and_the_two_ways_on_are_shown() -> None:
     assert not over(deployment(sim))
 
 
-def test_hooks_are_with_their_revision_and_a_failed_one_says_why() -> None:
+def test_hooks_are_with_their_revision_and_a_failed_one_gives_the_reason() -> None:
     stages = {"stages": {"bakeSeconds": 0, "prePromotion": [hook("smoke")]}}
     sim = live("v1", **stages).apply(version="v2", **stages)
     sim.until(RunHook)
@@ -151,7 +151,7 @@ def test_missing_instances_of_the_live_side_can_be_left_behind() -> None:
     assert (tree.phase, [advice.split()[1] for advice in tree.advice]) == ("Degraded", ["rollback"])
 
 
-def test_one_that_nobody_looked_at_is_shown_all_the_same() -> None:
+def test_an_unprocessed_deployment_is_shown() -> None:
     spec = {"artifact": {"path": "/srv/shop"}, "target": {"process": {"command": ["serve"]}}}
     new = Deployment.parse({"metadata": {"name": "shop", "generation": 1}, "spec": spec})
     tree = release_tree(new, {}, EPOCH)

@@ -48,7 +48,7 @@ def test_a_file_for_standard_input_becomes_a_volume_that_is_mounted_nowhere(
 
 
 @pytest.mark.parametrize("word", ["shop", ":/src", "shop:", "shop:src", "shop:/src:rwx", "shop:/src:rw:z"])
-def test_a_mount_that_cannot_be_read_is_told_with_an_example(word: str) -> None:
+def test_a_mount_that_cannot_be_read_is_reported_with_an_example(word: str) -> None:
     with pytest.raises(InvalidInput, match=r"mounts: .* such as \./shop:/src"):
         volumes([word], [])
 

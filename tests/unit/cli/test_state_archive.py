@@ -94,7 +94,9 @@ def test_owners_come_back(state: Path, tmp_path: Path) -> None:
     assert (info.st_uid, info.st_gid) == (12345, 54321)
 
 
-def test_a_file_that_shrinks_meanwhile_is_told(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_shrinks_meanwhile_is_reported(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (state / "output").write_bytes(b"0123456789")
     real = os.fstat
 
@@ -142,7 +144,7 @@ def test_no_task_can_keep_its_workspace_from_being_backed_up(
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_what_may_not_be_read_is_left_out_and_told(state: Path) -> None:
+def test_unreadable_objects_are_left_out_and_reported(state: Path) -> None:
     (state / "closed").touch(mode=0o000)
     (state / "folder").mkdir(mode=0o000)
     try:

@@ -34,7 +34,7 @@ def test_restarts_are_slower_each_time_and_never_end_where_it_comes_up() -> None
     assert delays[-1] == MAX_SECONDS
 
 
-def test_what_was_ready_for_long_begins_anew() -> None:
+def test_what_was_ready_for_long_starts_again() -> None:
     history = Restarts(in_row=7, failed_starts=3).after_end(STEADY_SECONDS)
     assert history == Restarts(in_row=1, failed_starts=0)
 
@@ -68,7 +68,7 @@ def test_a_line_without_end_is_passed_on_in_pieces(monkeypatch: pytest.MonkeyPat
     assert passed == [b"12345671234567\n"]
 
 
-def test_messages_to_nobody_are_lost_and_no_more_come() -> None:
+def test_messages_to_no_receiver_are_lost_and_no_more_come() -> None:
     ours, theirs = pair()
     with ours:
         with theirs:
@@ -153,7 +153,7 @@ async def test_what_another_part_is_needed_for_is_stopped_before_it_begins(progr
         await keeping
 
 
-async def test_a_part_that_says_nothing_as_it_stops_is_killed(program: Path) -> None:
+async def test_a_part_that_is_silent_while_it_stops_is_killed(program: Path) -> None:
     program.write_text("import signal; signal.pause()")
     service = Service("part", "role")
     keeping = asyncio.ensure_future(service.keep(dict))
@@ -166,7 +166,7 @@ async def test_a_part_that_says_nothing_as_it_stops_is_killed(program: Path) -> 
         assert await ended == "signal 9 (Killed)"
 
 
-async def test_a_part_that_says_nothing_as_it_starts_is_killed_and_tried_again(
+async def test_a_part_that_is_silent_while_it_starts_is_killed_and_restarted(
     program: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "_START_SECONDS", 0.1)
@@ -195,7 +195,7 @@ async def test_a_part_that_does_not_die_is_not_waited_for(program: Path, monkeyp
     service.worker.wait(60)
 
 
-def test_whoever_says_that_it_is_at_it_has_its_time() -> None:
+def test_a_part_that_reports_progress_is_waited_for() -> None:
     async def scenario() -> None:
         loop, heard = asyncio.get_running_loop(), [0.0]
         never = loop.create_future()
@@ -209,7 +209,7 @@ def test_whoever_says_that_it_is_at_it_has_its_time() -> None:
     simulate(scenario())
 
 
-def test_a_log_that_nobody_reads_holds_up_nobody_and_tells_what_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unread_log_delays_nothing_and_reports_what_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     told, (reader, writer) = list[int](), os.pipe()
     monkeypatch.setattr("remit.cli.supervisor.logstream.log.warning", lambda event, lines: told.append(lines))
     stream, line = LogStream(writer, most_bytes=1 << 20), b"x" * 99 + b"\n"

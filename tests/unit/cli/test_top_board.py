@@ -110,7 +110,7 @@ def test_ten_thousand_tasks_take_little_memory() -> None:
     assert taken < 20_000_000
 
 
-def test_a_lost_server_is_told_with_what_is_shown_meanwhile() -> None:
+def test_a_lost_server_is_reported_with_what_is_shown_meanwhile() -> None:
     changes: list[None] = []
     board = Board(0.0, changed=lambda: changes.append(None))
     for kind in board.sights:

@@ -65,7 +65,7 @@ def test_a_running_and_an_ended_task_have_their_times_and_usage() -> None:
     assert ended["WHY"] == "OOMKilled: used more memory"
 
 
-def test_tasks_are_in_the_order_in_which_somebody_looks_for_them() -> None:
+def test_tasks_are_sorted_by_what_runs_waits_and_ended_last() -> None:
     rows = [
         task("old", "Succeeded", completionTime="2026-01-01T11:00:00Z"),
         task("second", "Queued", queue={"position": 2, "waiting": 2, "reason": "OperatorCapacity"}),
@@ -127,7 +127,7 @@ def test_a_canary_shows_its_share_of_the_requests() -> None:
     assert "20%" in cells(release(sim), RELEASES)["GREEN"]
 
 
-def test_what_cannot_be_done_is_told_instead_of_asked() -> None:
+def test_what_cannot_be_done_is_reported_instead_of_asked() -> None:
     assert question("cancel", task("t", "Failed")) == "task default/t has already ended (Failed)"
     assert question("cancel", None) == "nothing is selected"
     assert question("promote", task("t")) == "promote is for releases; Tab shows them"

@@ -129,7 +129,7 @@ def test_decisions_that_follow_each_other_are_written_together(world: World) -> 
     assert world.written() == [("p", {"allowed": 21})]
 
 
-def test_a_change_of_a_policy_is_told_at_once_with_the_counts_so_far(world: World) -> None:
+def test_a_change_of_a_policy_is_reported_at_once_with_the_counts_so_far(world: World) -> None:
     world.count()
     world.observe(POLICIES, {**new("p", generation=2), "status": world.server.policies["p"]["status"]})
     [(name, status)] = world.written()
@@ -157,7 +157,7 @@ def test_tools_read_whether_a_policy_is_in_force(world: World) -> None:
     assert read() == ("Current", True)
 
 
-def test_a_policy_for_backends_that_the_operator_lacks_says_so_once(world: World) -> None:
+def test_a_policy_for_backends_that_the_operator_lacks_reports_it_once(world: World) -> None:
     """As policies for which an earlier version set `backends`."""
     world.policies.backends = ("kubernetes", "docker")
 
@@ -202,7 +202,7 @@ def test_a_status_that_was_written_is_not_looked_at_again(world: World) -> None:
     assert world.reconciliations() == before + 1
 
 
-def test_a_status_that_somebody_else_writes_is_mended(world: World) -> None:
+def test_a_status_that_another_user_writes_is_mended(world: World) -> None:
     world.observe(POLICIES, {**new("p"), "status": {}})
     world.loop.advance(60)
     [(name, status)] = world.written()
@@ -239,7 +239,7 @@ def test_what_is_not_written_yet_is_written_at_the_end(world: World) -> None:
     assert world.written() == [("p", {"allowed": 1})]
 
 
-def test_at_the_end_a_server_that_is_away_keeps_nobody(world: World) -> None:
+def test_an_unavailable_server_does_not_delay_the_shutdown(world: World) -> None:
     world.count()
     world.server.failures.append(ApiError("not now", status=503))
     world.loop.run_until_complete(world.policies.write_counts())

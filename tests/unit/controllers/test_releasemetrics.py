@@ -85,7 +85,7 @@ def test_restarts_only_rise() -> None:
     assert found["remit_deployment_instance_restarts_total",] == 5
 
 
-def test_whoever_writes_status_makes_no_end_of_labels() -> None:
+def test_writers_of_status_cannot_create_unlimited_labels() -> None:
     metrics = Metrics()
     for number in range(3 * MOST_WORDS):
         failure = ReleaseFailure(outcome="Failed", reason=f"Made{number}", at=after(1))

@@ -158,7 +158,7 @@ async def test_a_first_release_switches_nothing(tmp_path: Path) -> None:
     assert (short.revision, short.switch_milliseconds) == (1, None)
 
 
-async def test_an_engine_that_does_not_tell_what_is_used_holds_nothing_up(tmp_path: Path) -> None:
+async def test_an_engine_that_does_not_tell_what_is_used_does_not_delay_other_work(tmp_path: Path) -> None:
     """The engine is asked once, and only these figures are missing."""
     target = Stuck()
     watched = Watched(tmp_path, live("v1").apply(version="v2"), target)
@@ -211,7 +211,7 @@ async def test_a_service_that_the_operator_does_not_reach_is_not_called_broken(t
     await watched.reports.close()
 
 
-async def test_an_operator_that_comes_late_says_so(tmp_path: Path) -> None:
+async def test_an_operator_that_comes_late_reports_it(tmp_path: Path) -> None:
     sim = live("v1").apply(version="v2")
     sim.step()
     sim.breathe(7)
@@ -231,7 +231,7 @@ async def test_one_that_comes_after_the_end_reports_what_status_knows(tmp_path: 
 
 
 @pytest.mark.parametrize("error", [DeploymentError("gone", reason="Gone", retryable=True), TimeoutError()], ids=repr)
-async def test_what_cannot_be_measured_holds_nothing_up(tmp_path: Path, error: Exception) -> None:
+async def test_what_cannot_be_measured_does_not_delay_other_work(tmp_path: Path, error: Exception) -> None:
     target = Telling(error)
     short = await Watched(tmp_path, live("v1").apply(version="v2"), target).until_due()
     assert target.asked > 1

@@ -154,7 +154,7 @@ def test_a_new_leader_knows_what_is_still_there(tasks: Reflector, history: RunHi
     assert history.find_unusual(late, status(late)) == other.find_unusual(late, status(late)) != ()
 
 
-def test_what_is_kept_has_bounds_and_nobody_has_others_forgotten(
+def test_history_is_bounded_and_no_namespace_evicts_that_of_others(
     history: RunHistory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runhistory, "MOST_FAMILIES", 50)

@@ -64,7 +64,7 @@ def reconcile(server: Server, times: int = 2) -> None:
         assert asyncio.run(reconciler.reconcile("default/shop")) is None
 
 
-def test_a_deployment_keeps_its_release_and_says_why_nothing_is_done() -> None:
+def test_a_deployment_keeps_its_release_and_explains_why_nothing_is_done() -> None:
     server = Server(stored({"artifact": {"image": "shop:v1"}}, phase="Healthy", activeRevision=2, pipeline=PIPELINE))
     assert kstatus(server.object) == "Current"
     reconcile(server)

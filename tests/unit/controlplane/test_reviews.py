@@ -42,7 +42,7 @@ def test_a_token_is_that_of_the_one_user() -> None:
     assert refused("TokenReview", token=5)[0] == 400
 
 
-def test_the_administrator_may_do_everything_and_nobody_else_anything() -> None:
+def test_the_administrator_may_do_everything_and_others_nothing() -> None:
     local = f"{AUTHORIZATION}/namespaces/default/localsubjectaccessreviews"
     for path, kind in (("", "SubjectAccessReview"), (local, "LocalSubjectAccessReview")):
         assert review(kind, path, user=ADMIN, **ACCESS) == {"allowed": True}

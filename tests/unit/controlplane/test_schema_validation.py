@@ -94,7 +94,7 @@ def test_what_fits_is_let_be(of_a: Raw, value: Any) -> None:
     assert wrong(of_a, value) == []
 
 
-def test_mistakes_are_told_with_where_they_are() -> None:
+def test_mistakes_are_reported_with_where_they_are() -> None:
     item = {"type": "object", "required": ["name"], "properties": {"name": TEXT, "port": NUMBER}}
     found = wrong({"type": "array", "items": item}, [{"name": "x"}, {"port": "y"}])
     assert found == [

@@ -338,7 +338,7 @@ async def test_the_identity_stays_over_restarts(store: Store, tmp_path: Path) ->
     assert not logs
 
 
-async def test_a_disk_without_room_for_the_mark_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_disk_without_room_for_the_mark_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -348,7 +348,7 @@ async def test_a_disk_without_room_for_the_mark_is_told(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("damage", ["end", "all", "removed"])
-async def test_lost_writes_are_told_and_revisions_do_not_come_twice(tmp_path: Path, damage: str) -> None:
+async def test_lost_writes_are_reported_and_revisions_do_not_come_twice(tmp_path: Path, damage: str) -> None:
     """This is the state after a power failure with a damaged disk, and after the database was removed."""
     path = tmp_path / "state.db"
     store = Store(path)

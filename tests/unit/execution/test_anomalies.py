@@ -62,7 +62,7 @@ any_run = st.builds(
 )
 
 
-def test_a_run_far_beyond_those_before_is_unusual_and_says_so() -> None:
+def test_a_run_far_beyond_those_before_is_unusual_and_reports_it() -> None:
     before = runs(*([2.5, 3.1, 3.3, 4.0] * 5))
     found = judge(run(99, 41.0), before)
     assert [finding.measure.reason for finding in found] == ["UnusualDuration"]
@@ -161,7 +161,7 @@ def test_whatever_is_said_is_outside_of_almost_all_runs_and_far_from_the_median(
 
 
 @given(st.floats(1, 1e4), st.floats(3.1, 1000), st.booleans())
-def test_a_lasting_change_is_told_of_three_times(usual: float, factor: float, up: bool) -> None:
+def test_a_lasting_change_is_reported_three_times(usual: float, factor: float, up: bool) -> None:
     """After that it is usual, and the previous level is not any more."""
     low, high = usual, usual * factor * (1 if up else 2)
     before, after = (low, high) if up else (high, low)
@@ -255,14 +255,14 @@ def test_a_year_of_runs_that_vary_much_has_few_false_alarms() -> None:
 
 
 @pytest.mark.no_cover
-def test_a_change_in_july_is_told_of_in_july_and_not_in_august() -> None:
+def test_a_change_in_july_is_reported_in_july_and_not_in_august() -> None:
     seen = year(BY_NAME["five times as much from July on"], 0)
     assert HOURLY // 2 in seen.false
     assert len(seen.false) <= 6
     assert all(HOURLY // 2 <= number < HOURLY // 2 + WINDOW for number in seen.false)
 
 
-def test_a_change_is_told_of_three_times_in_a_year_of_daily_runs() -> None:
+def test_a_change_is_reported_three_times_in_a_year_of_daily_runs() -> None:
     (family,) = (each for each in families(DAILY) if "July" in each.name)
     assert sum(DAILY // 2 <= number < DAILY // 2 + WINDOW for number in year(family, 0).false) >= LEARNED
 

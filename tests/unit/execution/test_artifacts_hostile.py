@@ -319,7 +319,7 @@ def test_a_damaged_content_is_not_copied(store: FolderStore, tree: FileTree, fol
     assert list((tmp_path / "target").iterdir()) == []
 
 
-def test_a_damaged_content_is_told_wherever_it_is_read(store: FolderStore, tree: FileTree, folder: Path) -> None:
+def test_a_damaged_content_is_reported_wherever_it_is_read(store: FolderStore, tree: FileTree, folder: Path) -> None:
     (folder / "a").write_bytes(b"content")
     keep(store, tree)
     (artifact,) = store.artifacts("data", "build")

@@ -87,7 +87,7 @@ OUTCOME = Outcome(
 )
 
 
-def test_a_record_of_the_version_before_is_read(tmp_path: Path) -> None:
+def test_a_record_of_the_previous_version_is_read(tmp_path: Path) -> None:
     (tmp_path / "outcome.json").write_bytes(orjson.dumps(RECORD))
     assert Run(tmp_path).outcome == OUTCOME
 
@@ -125,7 +125,7 @@ def test_a_record_that_cannot_be_read_ends_its_attempt_and_is_not_repeated(tmp_p
     assert "another version of Remit" in outcome.message
 
 
-def test_a_record_is_written_as_the_version_before_did(tmp_path: Path) -> None:
+def test_a_record_is_written_as_the_previous_version_did(tmp_path: Path) -> None:
     """Fields that the previous version ignores may differ."""
     Run(tmp_path).ended(replace(OUTCOME, retry_after_seconds=7))
     output = RECORD["output"] | {"redacted_streams": [], "binary_streams": []}

@@ -64,7 +64,7 @@ def test_it_counts_on_after_a_restart_of_the_operator_and_of_the_machine(machine
 
 
 @pytest.mark.parametrize("written", ["", "[]", '{"boot": "boot-1", "at": "noon", "seconds": null}'])
-def test_what_cannot_be_read_begins_anew(machine: Machine, written: str) -> None:
+def test_what_cannot_be_read_starts_again(machine: Machine, written: str) -> None:
     """An earlier version has written an empty file."""
     (machine.root / "ns" / "u" / "missing").write_text(written)
     store = machine.store()

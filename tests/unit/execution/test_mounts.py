@@ -89,7 +89,7 @@ def test_what_cannot_be_mounted() -> None:
 SRC = [{"name": "src", "hostPath": {"path": "/srv/shop"}}], [{"name": "src", "mountPath": "/src"}]
 
 
-def test_on_a_cluster_nobody_knows_which_host_that_would_be() -> None:
+def test_host_paths_are_refused_on_a_cluster() -> None:
     verdict = decided(task(*SRC), host_paths=False)
     assert isinstance(verdict, Refused)
     assert "spec.volumes[src].hostPath: on a cluster nobody knows" in verdict.finish.message

@@ -62,7 +62,7 @@ async def for_ever() -> str:
     return "never"
 
 
-async def test_what_was_done_is_said() -> None:
+async def test_the_result_is_the_message_of_the_outcome() -> None:
     async def act() -> str:
         return "3 rows"
 
@@ -119,7 +119,7 @@ async def test_what_may_have_taken_place_is_not_repeated(cancelled: bool) -> Non
         assert ended == at(Outcome("Timeout", "timed out after 0.01 s; it may have arrived", retryable=False))
 
 
-async def test_what_it_was_waiting_for_is_told() -> None:
+async def test_a_timeout_reports_what_the_operation_waited_for() -> None:
     async def act() -> str:
         try:
             return await for_ever()

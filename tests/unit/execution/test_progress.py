@@ -70,7 +70,7 @@ def test_tools_read_each_state(status: ExecutionTaskStatus, expected: tuple[str,
     assert {each.observed_generation for each in status.conditions} <= {3}
 
 
-def test_waiting_for_an_earlier_leader_says_so() -> None:
+def test_waiting_for_an_earlier_leader_reports_it() -> None:
     running = progress.begun(task(), "u-1", ALLOWED, NOW)
     waits = progress.awaiting_earlier_leader(task(running), later(1))
     assert (waits.phase, waits.attempts) == (Phase.RUNNING, running.attempts)
@@ -101,7 +101,7 @@ def test_a_life_in_four_writes() -> None:
     assert [attempt.reason for attempt in done.attempts] == ["ExitCode", "Completed"]
 
 
-def test_a_denied_task_is_stalled_and_says_why() -> None:
+def test_a_denied_task_is_stalled_and_gives_the_reason() -> None:
     denied = PolicyStatus(decision="Denied")
     status = progress.finished(task(), Finish(Phase.DENIED, "NoPolicy", "Denied", "no policy"), NOW, denied)
     assert truths(status)["Stalled"] == "True"
@@ -160,7 +160,7 @@ def test_durations_for_people(seconds: float, text: str) -> None:
         (Blocked(WaitReason.RATE, 2, "remit/all", 9.0), "policy remit/all allows 2 starts a minute, all are used"),
     ],
 )
-def test_who_waits_is_told_what_for_and_its_place(blocked: Blocked, why: str) -> None:
+def test_a_waiting_task_shows_its_reason_and_its_place(blocked: Blocked, why: str) -> None:
     status = progress.queued(task(), Place(3, 17, blocked), NOW)
     assert status.message == f"waits for its turn: {why}; 3rd of 17 waiting in namespace default"
     assert status.queue == QueueStatus(position=3, waiting=17, reason=blocked.reason, policy=blocked.policy)

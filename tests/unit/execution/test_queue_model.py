@@ -59,7 +59,7 @@ def test_a_flood_delays_another_namespace_by_one_turn():
     assert "calm/0" in order[:2]
 
 
-def test_who_waits_longest_goes_first_whoever_asks_first():
+def test_the_longest_waiting_task_goes_first():
     hall = Hall()
     hall.enter("a/0")
     hall.enter("a/late", since=9)
@@ -68,7 +68,7 @@ def test_who_waits_longest_goes_first_whoever_asks_first():
     assert hall.let_in() == ["a/early"]
 
 
-def test_a_blocked_task_holds_up_nobody_else():
+def test_a_blocked_task_does_not_delay_others():
     hall = Hall(capacity=2)
     hall.enter("a/0", one("p", 1))
     blocked = hall.enter("a/1", one("p", 1)).blocked
@@ -117,7 +117,7 @@ def test_memory_stays_kept_when_its_namespace_starts_something_else():
     assert hall.let_in() == ["b/2", "b/3"]
 
 
-def test_memory_is_no_longer_kept_for_whom_a_policy_holds_up_since():
+def test_memory_is_no_longer_reserved_for_a_task_that_a_policy_now_delays():
     hall = Hall(capacity=9, memory=100)
     assert hall.enter("a/0", memory=60) is None
     assert hall.enter("b/large", one("p", 1), memory=80).blocked.reason is WaitReason.MEMORY
@@ -126,7 +126,7 @@ def test_memory_is_no_longer_kept_for_whom_a_policy_holds_up_since():
     assert hall.let_in() == ["c/0"]
 
 
-def test_no_memory_is_kept_for_whom_a_policy_holds_up():
+def test_no_memory_is_reserved_for_a_task_that_a_policy_delays():
     hall = Hall(capacity=9, memory=100)
     assert hall.enter("a/0", one("p", 1), memory=50) is None
     assert hall.enter("a/1", one("p", 1), memory=100).blocked.reason is WaitReason.CONCURRENCY
@@ -221,7 +221,7 @@ moves = st.lists(
 
 @settings(max_examples=repetitions(40, soak=2000), deadline=None)
 @given(st.integers(1, 4), moves)
-def test_capacities_hold_nobody_starves_and_no_place_stays_free(capacity, arrivals):
+def test_capacities_hold_no_task_starves_and_no_place_stays_free(capacity, arrivals):
     hall, now, inside, waiting = Hall(capacity), 0.0, [], []
 
     def settle():

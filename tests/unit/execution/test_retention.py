@@ -153,7 +153,7 @@ def test_a_name_with_dots_is_no_name(tmp_path: Path, name: str) -> None:
     assert files(theirs) == before
 
 
-def test_names_with_escapes_and_newlines_are_told_and_removed(tmp_path: Path) -> None:
+def test_names_with_escapes_and_newlines_are_reported_and_removed(tmp_path: Path) -> None:
     run = RunStore(tmp_path / "runs").open("data", "\x1b[2J\n", "a\n1")
     run.ended(Outcome("Completed", "ok", 0))
     (run.path / "stdout.head").write_bytes(b"said")

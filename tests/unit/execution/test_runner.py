@@ -98,7 +98,7 @@ async def test_a_result_outlives_the_runner(tmp_path: Path) -> None:
     assert later.output.stdout_tail == "some output\n"
 
 
-async def test_a_run_that_nobody_saw_end_is_looked_for_and_interrupted(tmp_path: Path) -> None:
+async def test_a_run_with_an_unobserved_end_is_searched_and_interrupted(tmp_path: Path) -> None:
     run = RunStore(tmp_path).open("ns", "u", "u-1")
     run.started({"pid": 7, "start_time": 8, "boot_id": "b", "cgroups": ["/c"]})
     bench = Bench(tmp_path, at_once)
@@ -186,7 +186,7 @@ async def test_a_backend_that_breaks_leaves_a_change_of_files_in_doubt(
     assert ("it may have run" in result.message) is not retryable
 
 
-async def test_a_disk_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_disk_that_cannot_be_written_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> Any:
         raise OSError(28, "No space left on device")
 
@@ -337,7 +337,7 @@ class Maker(Lasting):
         return None
 
 
-async def test_which_job_an_attempt_is_is_told_while_it_runs(tmp_path: Path) -> None:
+async def test_the_job_of_an_attempt_is_reported_while_it_runs(tmp_path: Path) -> None:
     bench, made = Bench(tmp_path, until_cancelled, Maker), list[str]()
     bench.runner.on_made = made.append
     bench.runner.start(attempt())
@@ -351,7 +351,7 @@ async def test_which_job_an_attempt_is_is_told_while_it_runs(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("uid", ["of-the-job", ""])
-async def test_without_a_record_the_job_that_status_tells_of_is_taken_up(tmp_path: Path, uid: str) -> None:
+async def test_without_a_record_the_job_that_status_tells_of_is_adopted(tmp_path: Path, uid: str) -> None:
     bench = Bench(tmp_path, at_once, Maker)
     bench.runner.start(replace(attempt(), job_uid=uid), adopt=True)
     assert await bench.reason() == "Interrupted"
@@ -423,7 +423,9 @@ async def test_of_a_task_that_is_deleted_before_its_end_is_in_status_no_result_i
 
 
 @pytest.mark.parametrize(("most", "met"), [(1000, ()), (4, ("Output",))])
-async def test_output_past_its_limit_is_told_and_is_no_failure(tmp_path: Path, most: int, met: tuple[str, ...]) -> None:
+async def test_output_past_its_limit_is_reported_and_is_no_failure(
+    tmp_path: Path, most: int, met: tuple[str, ...]
+) -> None:
     bench = Bench(tmp_path, at_once)
     bench.runner.start(replace(attempt(), max_output_bytes=most))
     assert await bench.reason() == "Completed"

@@ -106,7 +106,7 @@ def parent(last: str | None = None, **spec: Any) -> ExecutionTask:
     )
 
 
-def test_a_clock_that_is_set_back_by_an_hour_holds_up_no_runs() -> None:
+def test_a_clock_that_is_set_back_by_an_hour_does_not_delay_runs() -> None:
     task = parent(cron="*/5 * * * *", last="2026-06-01T10:00:00Z")
     back = schedule.turn(task, [], at("2026-06-01T09:02Z"))
     assert back.action == Wait()
@@ -117,7 +117,7 @@ def test_a_clock_that_is_set_back_by_an_hour_holds_up_no_runs() -> None:
     assert (turn.action, turn.set_back) == (Start(at("2026-06-01T09:05Z")), "")
 
 
-def test_a_clock_that_is_set_back_to_before_the_creation_holds_up_no_runs() -> None:
+def test_a_clock_that_is_set_back_to_before_the_creation_does_not_delay_runs() -> None:
     task = parent(cron="*/5 * * * *")
     assert schedule.turn(task, [], at("2026-05-31T22:04Z")).action == Wait()
     assert schedule.turn(task, [], at("2026-05-31T22:05:01Z")).action == Start(at("2026-05-31T22:05Z"))

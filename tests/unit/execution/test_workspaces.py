@@ -73,7 +73,7 @@ def test_files_count_once_and_links_are_not_followed(store: WorkspaceStore, tmp_
     assert 100_000 <= workspace.used_bytes() < 200_000
 
 
-def test_it_goes_when_nobody_used_it_for_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unused_workspace_is_removed_after_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     up = [1000.0]
     store = WorkspaceStore(tmp_path / "workspaces", ElapsedTime(lambda: up[0]))
     brief, used = store.use("data", "brief", 1 << 20, 60), store.use("data", "used", 1 << 20, 60)

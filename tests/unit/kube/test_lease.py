@@ -189,7 +189,7 @@ async def test_one_that_waits_outlasts_what_the_server_answers(server: Server, s
     assert [line["log_level"] for line in logs if "cannot be had" in line["event"]] == ["warning"]
 
 
-async def test_one_that_may_not_read_the_lease_says_so(server: Server) -> None:
+async def test_one_that_may_not_read_the_lease_reports_it(server: Server) -> None:
     server.before = refuse(403)
     with pytest.raises(ApiError):
         await elector(server).acquire()
@@ -208,7 +208,7 @@ async def test_one_that_waits_outlasts_a_refusal_too(server: Server) -> None:
     assert server.holder == "me"
 
 
-async def test_a_write_by_somebody_else_is_not_a_loss(server: Server) -> None:
+async def test_a_write_by_another_user_is_not_a_loss(server: Server) -> None:
     async with leading(elector(server)) as lost:
         await server.renewals(1)
         assert server.lease
@@ -262,7 +262,7 @@ async def test_a_sole_replica_that_is_not_alone_has_a_deadline(server: Server) -
     assert CANDIDATE not in server.lease["metadata"]["annotations"]
 
 
-async def test_a_lease_that_is_deleted_lets_nobody_in_before_its_time(server: Server) -> None:
+async def test_a_deleted_lease_is_not_acquired_before_it_expires(server: Server) -> None:
     """Its holder works until it notices the deletion."""
     server.take("another", leaseDurationSeconds=3600)
     me = elector(server)
@@ -329,7 +329,7 @@ async def test_each_new_holder_raises_the_transitions(server: Server) -> None:
     assert server.lease["spec"]["acquireTime"] == server.lease["spec"]["renewTime"]
 
 
-async def test_a_lease_that_was_released_says_that_its_work_has_ended(server: Server) -> None:
+async def test_a_released_lease_shows_that_its_work_has_ended(server: Server) -> None:
     async with leading(elector(server)):
         pass
     assert server.lease

@@ -44,7 +44,7 @@ async def test_a_list_whose_moment_is_forgotten_is_asked_for_all_at_once() -> No
 
 
 @pytest.mark.parametrize("answers", [[EXPIRED], [page("5", "a", token="t"), ApiError("not now", status=503)]])
-async def test_other_refusals_of_a_list_are_told(answers: list[Any]) -> None:
+async def test_other_refusals_of_a_list_are_reported(answers: list[Any]) -> None:
     with pytest.raises(ApiError):
         await Server(*answers).snapshot(TASKS)
 

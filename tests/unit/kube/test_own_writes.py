@@ -40,7 +40,7 @@ def updates(reflector: Reflector, writer: StatusWriter) -> list[bool]:
     return told
 
 
-async def test_a_write_is_told_from_the_updates_of_others() -> None:
+async def test_a_write_is_distinguished_from_the_updates_of_others() -> None:
     reflector = Reflector(THINGS)
     writer = StatusWriter(cast(Kube, Server()), reflector, Metrics(), "Thing")
     told = updates(reflector, writer)

@@ -81,7 +81,7 @@ def test_what_is_no_number_is_opaque(version: str) -> None:
     assert found is not None and found["metadata"]["resourceVersion"] == version
 
 
-async def test_what_is_just_not_there_any_more_is_told_as_vanished() -> None:
+async def test_a_missing_object_is_reported_as_vanished() -> None:
     """A list, a 404 or another object with the name shows that it is missing. If its deletion is observed later, that
     is reported too."""
     reflector, told = Reflector(THINGS), list[str]()

@@ -90,7 +90,7 @@ def test_what_changes_waits_for_the_interval_and_what_does_not_is_repeated() -> 
     assert told(groups, [first, second], at(hours=4, minutes=5, seconds=10))
 
 
-def test_the_end_is_told_once() -> None:
+def test_the_end_is_reported_once() -> None:
     groups, first = Groups(config()), alert()
     told(groups, [first], NOW)
     told(groups, [first], at(seconds=10))
@@ -100,20 +100,20 @@ def test_the_end_is_told_once() -> None:
     assert groups.as_json() == []
 
 
-def test_what_is_over_before_it_was_told_is_not_told() -> None:
+def test_a_problem_that_ended_before_its_report_is_not_reported() -> None:
     groups = Groups(config())
     assert told(groups, [alert()], NOW) == []
     assert told(groups, [], at(seconds=10)) == []
 
 
-def test_the_end_of_what_ends_by_itself_is_not_told() -> None:
+def test_the_end_of_a_transient_problem_is_not_reported() -> None:
     groups, failed = Groups(config()), alert("task/a", AlertName.TASK_FAILED, ends_at=at(hours=1))
     told(groups, [failed], NOW)
     assert told(groups, [failed], at(seconds=10))
     assert told(groups, [], at(hours=1)) == []
 
 
-def test_what_comes_back_before_its_end_was_told_is_no_news() -> None:
+def test_a_problem_that_returns_before_its_end_was_reported_is_not_reported_again() -> None:
     groups, first = Groups(config()), alert()
     told(groups, [first], NOW)
     told(groups, [first], at(seconds=10))
@@ -151,7 +151,7 @@ def test_a_failed_delivery_is_tried_again_less_and_less_often() -> None:
     assert groups.update([first], now) == []
 
 
-def test_no_more_than_so_many_an_hour() -> None:
+def test_at_most_so_many_an_hour() -> None:
     groups = Groups(config(mostAnHour=2))
     alerts = [alert(namespace=f"ns{number}") for number in range(5)]
     sent = [minutes for minutes in range(181) if told(groups, alerts, at(minutes=minutes))]
@@ -188,7 +188,7 @@ def test_a_long_message_names_the_first() -> None:
     assert isinstance(notification, Notification)
 
 
-def test_what_is_over_while_it_is_told_is_told_to_be_over() -> None:
+def test_a_problem_that_ends_during_its_delivery_is_reported_as_ended() -> None:
     """A delivery may take longer than the time between two observations."""
     groups = Groups(config())
     groups.update([alert()], NOW)
@@ -198,7 +198,7 @@ def test_what_is_over_while_it_is_told_is_told_to_be_over() -> None:
     assert told(groups, [], at(minutes=6)) == ["[1 resolved] DeploymentDegraded in shop: deployment/web: resolved"]
 
 
-def test_what_is_over_while_it_could_not_be_told_is_forgotten() -> None:
+def test_a_problem_that_ended_during_failed_deliveries_is_forgotten() -> None:
     groups = Groups(config())
     groups.update([alert()], NOW)
     (sending,) = groups.update([alert()], at(seconds=10))
@@ -207,7 +207,7 @@ def test_what_is_over_while_it_could_not_be_told_is_forgotten() -> None:
     assert told(groups, [], at(minutes=6)) == []
 
 
-def test_a_clock_that_was_ahead_silences_nobody() -> None:
+def test_a_clock_that_was_ahead_suppresses_no_notification() -> None:
     groups = Groups(config(most_an_hour=1))
     ahead = NOW + datetime.timedelta(days=30)
     told(groups, [alert()], ahead)

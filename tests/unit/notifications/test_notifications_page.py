@@ -14,7 +14,7 @@ from remit.notifications.config import NotificationConfig, Route
 PAGE = (Path(__file__).parents[3] / "docs/notifications.md").read_text()
 
 
-def test_every_alert_is_told_with_its_severity() -> None:
+def test_every_alert_is_reported_with_its_severity() -> None:
     told = re.findall(r"^\| `(\w+)` \| (critical|warning) \|", PAGE, re.M)
     assert told == [(str(name), "critical" if name in CRITICAL else "warning") for name in AlertName]
 

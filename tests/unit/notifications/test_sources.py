@@ -94,7 +94,7 @@ def test_an_unusual_task_is_an_alert_for_an_hour(active: ActiveAlerts, owner: tu
     assert active.at(after(minutes=60)) == []
 
 
-def test_a_task_that_is_usual_or_gone_or_of_long_ago_is_none(active: ActiveAlerts) -> None:
+def test_a_usual_deleted_or_old_task_raises_no_alert(active: ActiveAlerts) -> None:
     active.observe_task(unusual("a", status="False"), NOW)
     active.observe_task(unusual("b", ended=after(hours=-2)), NOW)
     active.observe_task(gone := unusual("c"), NOW)
@@ -118,7 +118,7 @@ def test_a_schedule_that_is_deleted_fails_no_more(active: ActiveAlerts) -> None:
     assert names(active) == []
 
 
-def test_a_hook_is_told_of_by_its_release(active: ActiveAlerts) -> None:
+def test_a_hook_is_reported_by_its_release(active: ActiveAlerts) -> None:
     active.observe_task(task("web-migrate", "Failed", NOW, ("Deployment", "web")), NOW)
     assert names(active) == []
 
@@ -203,7 +203,7 @@ def test_many_alerts_of_one_namespace_push_out_no_others(active: ActiveAlerts) -
 
 
 @pytest.mark.parametrize("moment", ["2030-01-02T03:00:00", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00+14:00"])
-def test_a_moment_that_somebody_else_wrote(active: ActiveAlerts, moment: str) -> None:
+def test_an_invalid_time_of_another_client(active: ActiveAlerts, moment: str) -> None:
     """A schema accepts a time without a zone. It must not suppress notifications of later runs."""
     run = task("nightly-1", "Failed", owner=("ExecutionTask", "nightly"))
     single = task("once", "Failed")

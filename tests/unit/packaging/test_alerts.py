@@ -321,7 +321,7 @@ def test_what_alerts_say_has_the_values_in_it(tmp_path: Path) -> None:
     assert run_promtool(tmp_path, "test", "rules", "test.yaml") == ""
 
 
-def test_every_alert_has_a_runbook_that_says_what_to_do() -> None:
+def test_every_alert_has_a_runbook_that_explains_what_to_do() -> None:
     pages = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", RUNBOOKS.read_text(), re.M | re.S))
     found = alerts(rendered())
     assert [*pages] == [*found], "one for each, in the order of the alerts"

@@ -425,7 +425,7 @@ def test_the_label_of_a_stateful_set_has_room_for_its_hash(helm: Any) -> None:
 
 
 @pytest.mark.parametrize("persistence", [False, True])
-def test_a_single_replica_is_told_so_and_never_overlaps(helm: Any, persistence: bool) -> None:
+def test_a_single_replica_is_configured_as_such_and_never_overlaps(helm: Any, persistence: bool) -> None:
     unreachable = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"}
     own = {"key": "team", "operator": "Exists"}
     for count, tolerated in ((1, [unreachable, own]), (2, [own])):

@@ -80,7 +80,7 @@ def test_a_table_says_which_installation_it_is_for_and_flags_win() -> None:
     assert [result.passed for result in run_cases(suite, policies, elsewhere)] == [False]
 
 
-def test_a_backend_that_there_is_not_is_wrong_usage(tmp_path: Path) -> None:
+def test_a_backend_that_does_not_exist_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(POLICY % "")
     asked = commandline.invoke("policy", "test", "-f", str(tmp_path / "p.yaml"), "--default-backend", "podman")
     assert asked.exit_code == 2

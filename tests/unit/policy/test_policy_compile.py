@@ -30,7 +30,7 @@ from remit.policy.patterns import BadPattern, Pattern, glob
         (r"\pN{999}", 8, "too large"),
     ],
 )
-def test_a_mistake_is_told_with_its_column(source, column, what):
+def test_a_mistake_is_reported_with_its_column(source, column, what):
     (problem,) = allowing("ls", source).problems
     assert problem.field == "spec.commands.allow[1].pattern"
     assert problem.message.startswith(f"column {column}: ")

@@ -52,7 +52,7 @@ class TestDefaultDeny:
         decision = decide(PolicyRequest(namespace="data", operation="process"), [allowing(".*")])
         assert (decision.allowed, decision.reason) == (False, Reason.OPERATION_NOT_ALLOWED)
 
-    def test_a_program_that_is_not_there(self):
+    def test_a_program_that_does_not_exist(self):
         decision = decide(request("nope", resolved=None), [allowing("nope")])
         assert (decision.allowed, decision.reason) == (False, Reason.EXECUTABLE_NOT_FOUND)
 
@@ -151,7 +151,7 @@ class TestSeveralPolicies:
         decision = decide(request("ls", limits=Limits(pids=5)), [small, allowing("ls", name="b")])
         assert (decision.allowed, decision.policy) == (True, "b")
 
-    def test_the_nearest_denial_is_told(self):
+    def test_the_nearest_denial_is_reported(self):
         small = allowing("ls", name="b", limits={"pids": {"max": 1}})
         decision = decide(request("ls", limits=Limits(pids=5)), [allowing("x", name="a"), small])
         assert (decision.reason, decision.policy) == (Reason.LIMIT_EXCEEDED, "b")
@@ -243,7 +243,7 @@ class TestCeilings:
 
 
 class TestNotReady:
-    def test_it_allows_nothing_and_nobody_else_can_vouch(self):
+    def test_it_allows_nothing_and_no_other_policy_can_allow_it(self):
         broken = allowing("ls", "(", name="broken")
         for policies in ([broken], [allowing("ls"), broken]):
             decision = decide(request("ls"), policies)

@@ -66,7 +66,7 @@ def test_which_engine_a_pattern_is_about(pattern: str, address: str, matches: bo
      "unix:///run/../x", "http://build", "ssh://build:port", "ssh://a:b@build", "ssh://10.0.0.1/8", "ssh://build/24",
      "ssh://300.0.0.*", "tcp://root@build", "ssh://"],
 )  # fmt: skip
-def test_a_pattern_that_is_none_makes_its_policy_not_ready(pattern: str) -> None:
+def test_an_invalid_pattern_makes_its_policy_not_ready(pattern: str) -> None:
     own = policy(releases={"engines": ["unix:///ok.sock", pattern]})
     assert [problem.field for problem in own.problems] == ["spec.releases.engines[1]"]
 

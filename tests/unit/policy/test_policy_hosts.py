@@ -46,7 +46,7 @@ def test_nonsense_is_refused(nonsense: str) -> None:
 
 
 @pytest.mark.parametrize("address", ["http://example.com", "example.com/", "https://[::1]:8080/x"])
-def test_an_address_of_the_web_is_told_from_a_host(address: str) -> None:
+def test_an_address_of_the_web_is_distinguished_from_a_host(address: str) -> None:
     with pytest.raises(BadHost, match="name the host alone, without scheme or path"):
         canonical_host(address)
 

@@ -59,7 +59,7 @@ def test_what_a_policy_bounds_is_never_unbounded():
     assert effective(Limits(), [limits(pids={"max": 100})]).pids == 100
 
 
-def test_a_task_has_a_timeout_whatever_nobody_says():
+def test_a_task_always_has_a_timeout():
     assert effective(Limits(), []).timeout_seconds == DEFAULT_TIMEOUT_SECONDS
     assert effective(Limits(), [limits(timeoutSeconds={"max": 60})]).timeout_seconds == 60
     assert effective(Limits(), [limits(timeoutSeconds={"default": 900})]).timeout_seconds == 900
@@ -91,7 +91,7 @@ def test_a_grace_that_is_too_long_is_cut():
          ("networkBytesPerSecond", "2Ki", "1Ki")),
     ],
 )  # fmt: skip
-def test_an_excess_is_told_in_the_words_of_the_policy(asked, maximum, shown):
+def test_an_excess_is_reported_in_the_words_of_the_policy(asked, maximum, shown):
     over = excess(asked, limits(**maximum).max)
     assert over is not None
     assert (over.name, over.asked, over.max) == shown

@@ -73,7 +73,7 @@ def test_never_more_than_the_burst_and_the_rate_together(per_minute, burst, gaps
 
 
 @given(st.integers(1, 600), st.integers(1, 5))
-def test_who_waits_as_told_gets_a_token(per_minute, burst):
+def test_a_task_that_waits_as_announced_gets_a_token(per_minute, burst):
     spec, now = RateSpec(per_minute, burst), 1_700_000_000.0
     bucket, wait = take(Bucket(0, now), spec, now)
     assert take(bucket, spec, now + wait + 1e-6)[1] == 0

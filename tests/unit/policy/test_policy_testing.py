@@ -144,7 +144,7 @@ def test_an_argument_list_is_shown_quoted():
         ),
     ],
 )
-def test_a_file_that_is_wrong_says_where(text, message):
+def test_an_invalid_file_is_reported_with_its_place(text, message):
     with pytest.raises(InvalidInput, match=message):
         parse_suite(text)
 
@@ -154,7 +154,7 @@ def test_a_line_that_cannot_be_split_says_which():
         run("name: odd, line: a | b, expect: {decision: Denied}")
 
 
-def test_a_policy_that_is_wrong_says_where():
+def test_an_invalid_policy_is_reported_with_the_place():
     with pytest.raises(InvalidInput, match=r"spec\.comands: is not a known field"):
         parse_policies("kind: CommandPolicy\nmetadata: {name: x}\nspec: {comands: {}}")
 

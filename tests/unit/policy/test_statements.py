@@ -208,7 +208,7 @@ def test_what_only_reads_needs_no_other_function(sql: str) -> None:
     assert [str(called) for called in read_statement(sql).functions if called.name not in READING_FUNCTIONS] == []
 
 
-def test_what_is_copied_to_the_client_is_told_and_what_would_come_from_it_is_refused() -> None:
+def test_what_is_copied_to_the_client_is_reported_and_what_would_come_from_it_is_refused() -> None:
     assert read_statement("copy (select 1) to /* */ stdout").copies
     assert read_statement("copy t to stdin").copies
     assert not read_statement("copy t to program 'to stdout'").copies

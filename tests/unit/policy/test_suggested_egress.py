@@ -84,7 +84,7 @@ def test_what_an_enforced_policy_lets_through_is_allowed_already() -> None:
     assert (found.policies, found.left_out, len(found.allowed)) == ((), (), 1)
 
 
-def test_what_a_ceiling_does_not_let_through_is_told() -> None:
+def test_what_a_ceiling_does_not_let_through_is_reported() -> None:
     ceiling = policy("top", "remit-system", **CURL, egress={"allow": [{"hosts": ["a.test"]}]})
     for there in ((), (policy("web", **CURL),)):
         found = suggested(run("curl x", "b.test:443"), policies=there, ceilings=(ceiling,))
@@ -101,13 +101,13 @@ def test_a_clouds_metadata_address_is_never_suggested(address: str) -> None:
     assert "no rule can say exactly that" in left.why
 
 
-def test_more_than_a_policy_may_list_is_told() -> None:
+def test_more_than_a_policy_may_list_is_reported() -> None:
     found = suggested(run("curl x", *(f"h{number}.test:{number}" for number in range(1, 70))))
     assert not found.policies
     assert len(found.left_out) == 1
 
 
-def test_a_host_that_is_a_secret_is_not_told() -> None:
+def test_a_host_that_is_a_secret_is_not_reported() -> None:
     one = run("curl x", "hunter22.test:443")
     hidden = replace(one, mask=lambda text: text.replace("hunter22", "?"))
     found = suggested(hidden)

@@ -266,7 +266,7 @@ class TestSurroundings:
         assert found.policies[0].spec["limits"] == limits
         assert not decided(found, asked({"command": {"line": "ls a"}, "timeoutSeconds": 901})).allowed
 
-    def test_nobody_gets_less_than_without_it(self):
+    def test_a_task_without_limits_gets_none_from_another_task(self):
         found = suggested(command("a", "ls a", resources={"memory": "1Mi"}), command("b", "ls b"))
         assert decided(found, asked({"command": {"line": "ls b"}})).limits.memory is None
 
@@ -415,7 +415,7 @@ class TestSecrets:
         given = run("a", command={"argv": list(argv)}, **spec) if argv else run("a", **spec)
         return suggested(replace(given, mask=redactor.redact_cut, masked=MASK))
 
-    def test_a_secret_among_arguments_is_any_text_there_and_told(self):
+    def test_a_secret_among_arguments_is_any_text_there_and_reported(self):
         found = self.masked("curl", "--user=me:hunter2-hunter2", "https://a.test/")
         assert rules(found) == [{"executable": "curl", "args": ["--user=me:.+", r"https://a\.test/"]}]
         assert "holds a secret" in said(found)

@@ -30,7 +30,7 @@ def test_the_workspace_and_folders_below_it(path):
     ["/", "/run/p", "/run/private", "/run/remit", "/etc", "/tmp", "/tmp/x", "/usr/lib", "/proc/self", "/dev/shm",
      "/workspacex", "//workspace", "/./workspace", "/opt/app"],
 )  # fmt: skip
-def test_nothing_else_whatever_a_policy_allows(path):
+def test_nothing_else_under_any_policy(path):
     for enforcement in ("Enforce", "Audit"):
         decision = decided(COMMAND, path, allowing(".*", namespace="default", enforcement=enforcement))
         assert decision.reason is Reason.WORKING_DIR_NOT_ALLOWED

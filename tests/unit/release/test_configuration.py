@@ -62,7 +62,7 @@ async def test_a_digest_does_not_let_its_reader_try_values_of_a_secret() -> None
         (Objects(__=b""), {"secrets": MOUNT}, "is no name of a file"),
     ],
 )
-async def test_what_no_instance_could_have_is_told(objects: Objects, changes: dict[str, Any], why: str) -> None:
+async def test_what_no_instance_could_have_is_reported(objects: Objects, changes: dict[str, Any], why: str) -> None:
     with pytest.raises(MissingReference, match=why):
         await read(objects, spec(**changes))
 

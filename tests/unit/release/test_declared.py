@@ -169,7 +169,7 @@ def test_a_release_that_ends_after_a_newer_edit_is_not_what_is_waited_for() -> N
     assert (sim.serving, sim.status.phase, kstatus(sim.object)) == ("v3", "Healthy", "Current")
 
 
-def test_a_failure_of_an_earlier_spec_is_not_told_of_the_next_one() -> None:
+def test_a_failure_of_an_earlier_spec_is_not_reported_for_the_next_one() -> None:
     sim = live("v1").apply(version="v2")
     sim.behaviour["v2"] = "crashing"
     sim.settle()
@@ -180,7 +180,7 @@ def test_a_failure_of_an_earlier_spec_is_not_told_of_the_next_one() -> None:
     assert kstatus(sim.object) == "InProgress"
 
 
-def test_what_cannot_begin_is_told_while_the_old_side_is_kept() -> None:
+def test_what_cannot_begin_is_reported_while_the_old_side_is_kept() -> None:
     sim = live("v1").apply(version="v2")
     sim.waits_for("ScaleDownDelay")
     sim.apply(version="v2", rollbackTo={"revision": 99}).step()

@@ -26,7 +26,7 @@ def test_what_was_told_is_kept(tmp_path: Path) -> None:
     assert (tmp_path / "told.json").stat().st_mode & 0o777 == 0o600
 
 
-def test_what_was_told_by_an_operator_that_knew_no_hosts_is_read(tmp_path: Path) -> None:
+def test_a_desired_state_without_hosts_is_read(tmp_path: Path) -> None:
     write(tmp_path / "told.json", DesiredState(sides={"green": GREEN}))
     document = orjson.loads((tmp_path / "told.json").read_bytes())
     del document["sides"]["green"]["hosts"]

@@ -89,7 +89,7 @@ def test_a_target_that_is_gone_and_back_goes_on_where_it_was() -> None:
     assert end(sim) == ("Promoted", "Promoted", "v2")
 
 
-def test_what_is_being_deleted_says_so() -> None:
+def test_what_is_being_deleted_reports_it() -> None:
     sim = live("v1")
     sim.deleted = True
     sim.step()
@@ -210,7 +210,7 @@ def test_a_hook_that_fails_stops_the_release(when: str) -> None:
     assert end(sim) == (outcome, "HookFailed", "v1")
 
 
-def test_without_automatic_rollback_a_failed_bake_is_only_told_of() -> None:
+def test_without_automatic_rollback_a_failed_bake_is_only_reported() -> None:
     sim = live("v1").apply(version="v2", rollback={"automatic": False})
     sim.waits_for("Baking")
     sim.crash("green")
@@ -404,7 +404,7 @@ def test_a_status_that_was_wiped_is_worked_out_again() -> None:
     assert (sim.serving, [type(step) for step in sim.steps]) == ("v1", [Wait])
 
 
-def test_a_clock_that_is_set_back_does_not_hold_up_a_release() -> None:
+def test_a_clock_that_is_set_back_does_not_delay_a_release() -> None:
     sim = live("v1").apply(version="v2")
     sim.waits_for("Baking")
     sim.now -= datetime.timedelta(days=30)
@@ -547,7 +547,7 @@ def test_a_request_that_means_another_revision_is_refused(kind: str) -> None:
     assert end(sim)[2] == ("v3" if kind == "promote" else "v1")
 
 
-def test_a_problem_with_the_wish_is_waited_out_or_told_of() -> None:
+def test_a_problem_with_the_wish_is_waited_out_or_reported() -> None:
     sim = live("v1").apply(version="v2")
     for retryable, stalled, phase in ((True, "False", "Pending"), (False, "True", "Degraded")):
         sim.problem = SpecProblem("SecretNotFound", "Secret db is not there", retryable)
@@ -600,7 +600,7 @@ def test_a_rollback_to_what_cannot_be_brought_back_is_refused_before_anything_is
 
 
 @pytest.mark.parametrize("retryable", [True, False])
-def test_a_spec_that_returns_to_what_cannot_be_brought_back_waits_and_says_why(retryable: bool) -> None:
+def test_a_spec_that_returns_to_what_cannot_be_brought_back_waits_and_gives_the_reason(retryable: bool) -> None:
     sim = live("v1").apply(version="v2").settle()
     sim.obstacles = {1: replace(GONE, retryable=retryable)}
     before = sim.observed

@@ -13,7 +13,7 @@ CHECK = HealthCheck.model_validate({"tcp": {"port": 80}, "periodSeconds": 60, "t
 
 
 @pytest.mark.parametrize("turns", range(8))
-async def test_it_ends_in_whatever_moment_an_answer_comes(turns: int) -> None:
+async def test_it_ends_at_whatever_moment_an_answer_arrives(turns: int) -> None:
     """A response and the end may occur in the same turn of the event loop, in which case `asyncio.wait_for` loses the
     cancellation."""
     asked: asyncio.Queue[asyncio.Future[str]] = asyncio.Queue()

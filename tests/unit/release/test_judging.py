@@ -47,7 +47,7 @@ def problem(
     )
 
 
-def test_nothing_is_allowed_by_nobody():
+def test_without_a_policy_nothing_is_allowed():
     assert problem({"docker": {}}).reason == "NoPolicy"
     assert problem({"docker": {}}, {}).reason == "OperationNotAllowed"
 
@@ -178,7 +178,7 @@ def test_an_archive_at_an_ambiguous_address_is_a_mistake_of_the_spec():
     assert found.message.startswith("spec.artifact.archive: the path has a dot segment")
 
 
-def test_a_file_that_no_process_can_have_there_is_told_in_the_words_of_a_deployment():
+def test_a_file_that_no_process_can_have_there_is_reported_in_the_words_of_a_deployment():
     found = problem({"process": {"command": ["serve"]}}, files=("/etc/shop/colour", "/run/shop/key"))
     assert found is not None
     assert (found.reason, found.retryable) == ("InvalidSpec", False)

@@ -125,7 +125,7 @@ def test_pods_without_a_container_are_listed_after_a_while(candidate: dict[str, 
     assert not_created(seen, NOW) == ([candidate] if listed else [])
 
 
-def test_why_a_pod_is_not_created_is_told_and_is_no_failure_of_the_revision() -> None:
+def test_why_a_pod_is_not_created_is_reported_and_is_no_failure_of_the_revision() -> None:
     why = "FailedCreatePodSandBox: the network is not ready"
     seen = OwnedObjects(workloads={"green": workload(2)}, pods=[unstarted(**CREATING)], start_failures={"uid-new": why})
     view = observed(seen, frozenset(), NOW).green

@@ -317,7 +317,7 @@ def test_a_side_that_failed_and_stayed_live_is_an_end_from_which_people_go_back(
 
 
 @pytest.mark.parametrize(("seen", "serving"), [(True, "v1"), (False, "v2")])
-def test_a_crash_that_nobody_saw_is_gone_with_what_the_target_lost(seen: bool, serving: str) -> None:
+def test_an_unobserved_crash_is_lost_with_the_state_of_the_target(seen: bool, serving: str) -> None:
     chaos = OtherChaos()
     chaos.begin_with(CANARY, 0, hooks=False, automatic=False, under_way=31)
     chaos.an_instance_crashes(slot="green", back=False)

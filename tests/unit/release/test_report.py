@@ -127,7 +127,7 @@ def test_a_report_is_owed_once_for_each_end() -> None:
 
 
 @pytest.mark.parametrize("fate", ["unhealthy", "crashing"])
-def test_a_release_that_fails_says_where_and_why(fate: str) -> None:
+def test_a_failed_release_reports_the_stage_and_the_outcome(fate: str) -> None:
     sim = live("v1").apply(version="v2", progressDeadlineSeconds=20)
     sim.behaviour["v2"] = fate
     assert isinstance(sim.finish(), Finish)
@@ -145,7 +145,7 @@ def test_several_switches_are_as_slow_as_the_slowest_that_was_seen(good: Report)
     assert replace(good, evidence=Evidence(switchings=found)).switch_milliseconds == 8.0
 
 
-def test_processor_time_is_told_between_samples_and_not_across_restarts() -> None:
+def test_processor_time_is_reported_between_samples_and_not_across_restarts() -> None:
     samples = [sample(0, blue=1.0), sample(2, blue=2.0), sample(3, blue=0.1), sample(3, blue=0.2), sample(5, blue=0.4)]
     assert series.cores(samples, "blue", EPOCH) == [(2, 0.5), (5, pytest.approx(0.1))]
     assert series.cores(samples, "green", EPOCH) == []
@@ -232,7 +232,7 @@ def test_the_page_needs_nothing_else(good: Report) -> None:
     assert html.unescape(text).count("GET http://127.0.0.1:80/healthz")
 
 
-def test_what_is_missing_is_said(good: Report) -> None:
+def test_missing_evidence_is_reported(good: Report) -> None:
     report = replace(good, evidence=Evidence(missing=("The operator was killed.",)))
     assert all("The operator was killed." in text for text in (markdown(report), page(report)))
     assert "not probed" in page(report)

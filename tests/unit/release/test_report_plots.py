@@ -77,7 +77,7 @@ def test_points_are_where_they_belong() -> None:
     assert {each.text for each in root.findall("text")} >= {"0", "5", "10", "15", "20"}
 
 
-def test_one_point_is_seen_and_none_is_said() -> None:
+def test_one_point_is_drawn_and_empty_data_is_reported() -> None:
     alone = plots.lines("l", [plots.Series("blue", [(1, 1)]), plots.Series("green", [])], 2, x=plain, y=plain)
     assert drawn(alone).find("circle") is not None
     nothing = plots.lines("l", [plots.Series("blue", [(math.nan, 1)])], 2, x=plain, y=plain)

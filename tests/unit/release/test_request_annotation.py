@@ -83,7 +83,7 @@ def test_terms_and_an_id_are_taken_as_written() -> None:
         ('{"promote": {}, "id": "' + "a" * 200_000 + '"}', "has 200025 characters; a request has at most 1024"),
     ],
 )
-def test_a_mistake_is_told_and_nothing_is_asked_for(text: str, answer: str) -> None:
+def test_a_mistake_is_reported_and_nothing_is_requested(text: str, answer: str) -> None:
     request = refused(text)
     assert answer in request.message
     assert request.message.startswith(ANNOTATION)
@@ -97,7 +97,7 @@ def test_a_mistake_is_answered_under_the_id_that_was_given() -> None:
     assert refused('{"promote": {}, "abort": {}, "id": "not mine"}').id != "not mine"
 
 
-def test_what_is_told_has_no_control_characters() -> None:
+def test_messages_have_no_control_characters() -> None:
     assert "\x1b" not in refused('{"\x1b[2J": {}}').message
     assert "\x1b" not in refused("\x1b[2J").message
 
@@ -115,11 +115,11 @@ def test_the_same_text_written_again_is_another_request() -> None:
 
 
 @pytest.mark.parametrize("managed", [{}, {"fieldsV1": None}, {"fieldsV1": {"f:metadata": None}}, {"fieldsV1": []}])
-def test_odd_managed_fields_are_nobody(managed: dict[str, Any]) -> None:
+def test_unusual_managed_fields_name_no_requester(managed: dict[str, Any]) -> None:
     assert requester(deployment("promote", managed)) == ""
     assert isinstance(pending(deployment("promote", managed)), ReleaseRequest)
 
 
-def test_a_client_without_a_name_is_nobody() -> None:
+def test_a_client_without_a_name_has_no_requester() -> None:
     fields = {"f:metadata": {"f:annotations": {f"f:{ANNOTATION}": {}}}}
     assert requester(deployment("promote", {"fieldsV1": fields})) == ""

@@ -74,6 +74,6 @@ def test_status_is_written_as_before(name: str, scenario: Callable[[], Sim]) -> 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_status_of_the_version_before_is_read_and_kept(name: str) -> None:
+def test_status_of_the_previous_version_is_read_and_kept(name: str) -> None:
     text = json.dumps(STATUSES[name], separators=(",", ":"))
     assert DeploymentStatus.model_validate_json(text).model_dump_json(by_alias=True) == text

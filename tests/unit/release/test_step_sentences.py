@@ -45,7 +45,7 @@ TOLD: list[tuple[Step, str]] = [
 
 
 @pytest.mark.parametrize(("step", "told"), [pytest.param(*each, id=each[1]) for each in TOLD])
-def test_each_step_is_told_in_a_sentence(step: Step, told: str) -> None:
+def test_each_step_is_reported_in_a_sentence(step: Step, told: str) -> None:
     assert sentence(step) == told
 
 

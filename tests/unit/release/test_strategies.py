@@ -319,7 +319,7 @@ def test_recreate_starts_the_old_one_even_when_the_failed_one_does_not_stop() ->
     assert (sim.serving, sim.active.healthy) == ("v1", 2)
 
 
-def test_recreate_does_not_stop_anything_for_an_artifact_that_is_not_there() -> None:
+def test_recreate_does_not_stop_anything_for_an_artifact_that_does_not_exist() -> None:
     strategy = {"type": "Recreate"}
     sim = live("v1", strategy=strategy).apply(version="v2", strategy=strategy)
     sim.errors[Prepare] = StepError("ImageNotFound", "no such image", retryable=False)

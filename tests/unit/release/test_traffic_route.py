@@ -90,7 +90,7 @@ def test_what_is_written_brings_everything_back() -> None:
     assert render_weights(route) == "80 1010\n81 -1\n"
 
 
-def test_what_haproxy_says_is_understood() -> None:
+def test_output_of_haproxy_is_parsed() -> None:
     info = "Name: HAProxy\nPid: 42\nUptime_sec: 7\n"
     stat = (
         "# pxname,svname,scur,stot,econ,status,addr,check_status,bck,mode,\n"
@@ -134,7 +134,7 @@ def test_what_haproxy_says_is_understood() -> None:
     ("number", "reason", "says"),
     [(errno.EACCES, "PortForbidden", "from 1024 on"), (errno.EADDRNOTAVAIL, "PortRefused", "cannot be listened on")],
 )
-def test_a_refused_port_says_why(number: int, reason: str, says: str) -> None:
+def test_a_refused_port_gives_the_reason(number: int, reason: str, says: str) -> None:
     error = _refused(80, "a/b", OSError(number, "no"), {})
     assert error.reason == reason
     assert "port 80 of a/b" in str(error)

@@ -53,7 +53,7 @@ def test_a_crash_after_the_upgrade_is_one(back: bool) -> None:
     assert (ended.outcome, sim.observed.live) == ("RolledBack", "blue")
 
 
-def test_a_hook_that_the_version_before_had_begun_runs_again() -> None:
+def test_a_hook_that_the_previous_version_had_begun_runs_again() -> None:
     sim = Sim(spec("v1", stages={"prePromotion": [hook()]}))
     sim.until(RunHook)
     sim.state = of_version_0_1(sim.status, restarts=0).pipeline

@@ -190,7 +190,7 @@ def test_a_delegated_v2_subtree_is_prepared(tmp_path):
         assert (folder / "cgroup.subtree_control").read_text() == "+cpu +io +memory +pids"
 
 
-def test_a_v2_tree_without_controllers_says_so(tmp_path):
+def test_a_v2_tree_without_controllers_reports_it(tmp_path):
     (tmp_path / "cgroup.controllers").write_text("")
     reasons: list[str] = []
     assert _prepare_v2(tmp_path, Mount(2, tmp_path, "/", frozenset()), reasons) is None

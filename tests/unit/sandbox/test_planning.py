@@ -93,7 +93,7 @@ def test_bubblewrap_starts_in_the_least_memory_that_is_not_refused():
     assert subprocess.run(command, check=False).returncode == 0
 
 
-def test_a_limit_that_nothing_holds_is_said_to_be_so():
+def test_a_limit_without_enforcement_is_reported():
     held = plan(Confinement(EVERYTHING), host(Layer.NAMESPACES)).enforced_by
     assert held["cpu_cores"] == "not enforced"
     assert held["memory_bytes"] == "not enforced for the task; rlimit AS, of each process"
@@ -188,7 +188,7 @@ def test_network_bandwidth_of_the_host_is_refused_on_any_host():
         plan(confinement, host(*Layer))
 
 
-def test_every_refusal_is_told_at_once():
+def test_every_refusal_is_reported_at_once():
     both = Limits(disk_bytes_per_second=1, network_bytes_per_second=1)
     with pytest.raises(SandboxUnavailable, match=r"diskBytesPerSecond.*networkBytesPerSecond"):
         plan(Confinement(both, network="host"), host(Layer.NAMESPACES))

@@ -125,7 +125,7 @@ def test_any_other_call_is_allowed(number, arguments):
 
 
 @given(LATER)
-def test_calls_that_nobody_has_considered_do_not_exist(number):
+def test_unknown_calls_fail_with_enosys(number):
     for machine in MACHINES:
         assert verdict(compile_filter(machine, "host"), number, audit=AUDIT[machine]) == ENOSYS
 

@@ -156,7 +156,7 @@ def test_an_event_that_cannot_be_encoded_is_refused_alone(path, monkeypatch, wro
     assert verify(path).ok
 
 
-async def test_whatever_ends_the_writer_nobody_waits_for_it_and_health_tells(path, monkeypatch):
+async def test_no_caller_waits_for_an_ended_writer_and_health_reports_it(path, monkeypatch):
     encode, begun, go_on = audit.encode, threading.Event(), threading.Event()
 
     def failing(event, *rest):
@@ -185,7 +185,7 @@ async def test_whatever_ends_the_writer_nobody_waits_for_it_and_health_tells(pat
     assert verify(path).ok
 
 
-async def test_a_disk_that_hangs_is_told_and_not_waited_for(path, monkeypatch):
+async def test_a_disk_that_hangs_is_reported_and_not_waited_for(path, monkeypatch):
     sync, go_on = os.fsync, threading.Event()
     with AuditLog(path) as log:
         monkeypatch.setattr(audit, "HANG_SECONDS", 0.05)
@@ -363,7 +363,7 @@ class TestVerify:
         path.write_bytes(b"rubbish\n" * 500)
         assert len(verify(path).problems) == 100
 
-    def test_a_file_that_is_not_there(self, tmp_path):
+    def test_a_file_that_does_not_exist(self, tmp_path):
         with pytest.raises(InvalidInput, match="cannot be read: No such file"):
             verify(tmp_path / "nothing")
 

@@ -51,7 +51,7 @@ def test_removals_can_follow_each_other(path: Path) -> None:
             assert verify(path).ok
 
 
-def test_files_that_somebody_else_removed_are_missing(path: Path) -> None:
+def test_files_that_another_user_removed_are_missing(path: Path) -> None:
     with filled(path) as log:
         remove(path, segments(path)[:1], "too much", log.append)
         segments(path)[0].unlink()

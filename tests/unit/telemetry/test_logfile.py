@@ -20,7 +20,7 @@ def lines(path: Path) -> list[str]:
     return path.read_text().splitlines()
 
 
-def test_no_more_than_so_many_files_of_so_many_bytes(tmp_path: Path) -> None:
+def test_at_most_so_many_files_of_so_many_bytes(tmp_path: Path) -> None:
     path = tmp_path / "remit.log"
     log = LogFile(path, max_bytes=100, backups=2)
     for number in range(60):

@@ -76,7 +76,7 @@ def test_secrets_are_redacted_in_every_field_and_in_tracebacks(stream, form):
 
 @pytest.mark.parametrize("form", ["json", "console"])
 @pytest.mark.parametrize("char", ["\n", "\r", "\x1b", "\x7f", "\x9b", "\u2028", "\u202e", "\x00", "\ud800", "\x85"])
-def test_nobody_can_forge_an_event_or_drive_a_terminal(stream, form, char):
+def test_no_text_can_forge_an_event_or_control_a_terminal(stream, form, char):
     configure(format=form, stream=stream)
     get_logger("remit").info(f"a{char}b", field=f"c{char}d", **{f"key{char}": 1})
     logging.getLogger("aiohttp").info("e%sf", char)
@@ -133,7 +133,7 @@ def test_auto_is_console_on_a_terminal():
     assert not stream.getvalue().startswith("{")
 
 
-def test_a_wrong_level_or_format_is_said():
+def test_a_wrong_level_or_format_is_reported():
     with pytest.raises(InvalidInput, match="level: 'loud' is not a log level; use one of debug"):
         configure(level="loud")
     with pytest.raises(InvalidInput, match="format: 'xml' is not a log format"):

@@ -87,7 +87,7 @@ def test_what_cannot_be_done_is_refused_with_the_variable(environ: Mapping[str, 
     assert "s3cret" not in str(refused.value)
 
 
-def test_a_missing_extra_is_told_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_reported_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith("opentelemetry.exporter")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter", None)
@@ -194,7 +194,7 @@ async def test_metrics_are_those_of_the_registry(monkeypatch: pytest.MonkeyPatch
     assert {"process_cpu_seconds_total", "process_open_fds"} <= found.keys()
 
 
-async def test_metrics_that_cannot_be_read_are_told_of_once_and_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_metrics_that_cannot_be_read_are_reported_once_and_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
     metrics, reads = Metrics(), []
 
     def read() -> float:
@@ -213,7 +213,7 @@ async def test_metrics_that_cannot_be_read_are_told_of_once_and_come_again(monke
         assert collector.metrics["remit_tasks"].gauge.data_points[0].as_double == 4
 
 
-async def test_what_fails_is_told_when_it_begins_and_when_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failure_is_reported_when_it_begins_and_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     async with collecting(status=400) as collector:
         export_to(collector, monkeypatch, OTEL_METRICS_EXPORTER="none")
         with capture_logs() as logs:
@@ -234,7 +234,7 @@ async def test_what_fails_is_told_when_it_begins_and_when_it_is_over(monkeypatch
 
 
 @pytest.mark.parametrize("status", [0, 503, None])
-async def test_a_collector_that_hangs_or_is_not_there_holds_nothing_up(
+async def test_a_hanging_or_missing_collector_does_not_delay_other_work(
     monkeypatch: pytest.MonkeyPatch, status: int | None
 ) -> None:
     monkeypatch.setattr(otlp, "FLUSH_SECONDS", 0.3)

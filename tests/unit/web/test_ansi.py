@@ -50,7 +50,7 @@ def test_a_colour_goes_on_in_the_next_line() -> None:
     assert painter.line(b"still\n") == '<span class="f3">still</span>'
 
 
-def test_a_line_that_is_too_long_is_cut_and_says_so() -> None:
+def test_a_line_that_is_too_long_is_cut_and_reports_it() -> None:
     html = painted(b"x" * (1 << 20))
     assert len(html) < LONGEST_SHOWN + 200
     assert f"{(1 << 20) - LONGEST_SHOWN} characters more" in html

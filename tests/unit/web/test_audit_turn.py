@@ -45,7 +45,7 @@ READERS: dict[str, Callable[[Path, threading.Event], object]] = {
 
 
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
-def test_every_reading_ends_when_it_is_told_to(trail: Path, reader: Callable[[Path, threading.Event], object]) -> None:
+def test_every_read_ends_when_it_is_asked_to(trail: Path, reader: Callable[[Path, threading.Event], object]) -> None:
     stop = threading.Event()
     assert reader(trail, stop) is not None
     stop.set()
@@ -90,6 +90,6 @@ async def test_a_reader_that_hangs_holds_one_thread_and_no_more(monkeypatch: pyt
     assert await audit.in_turn(hanging)
 
 
-async def test_what_goes_wrong_is_told(tmp_path: Path) -> None:
+async def test_errors_of_a_reading_are_raised(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         await audit.in_turn(lambda stop: list(read(tmp_path / "none", stop)))

@@ -93,7 +93,7 @@ async def test_a_container_that_has_not_started_is_waited_for() -> None:
     assert found[1:] == ["b'one\\n'", "end of 1"]
 
 
-async def test_who_may_not_read_it_is_told_once_why() -> None:
+async def test_a_missing_permission_is_reported_once() -> None:
     going = task(finished=False)
     found = await told(Pods(403, 403, 403), going, going, going, task(finished=True))
     assert found == ["You may not read the log of its pod: answered 403", "end of 1"]
@@ -104,7 +104,7 @@ async def test_a_server_that_does_not_answer_is_an_error() -> None:
         await told(Pods(503), task(finished=False))
 
 
-async def test_what_runs_in_the_operators_pod_is_told_to_be_there_until_it_has_ended() -> None:
+async def test_an_attempt_in_the_operators_pod_is_reported_as_running_until_it_has_ended() -> None:
     going = task(finished=False, backend="process")
     found = await told(Pods(), going, going, going, task(finished=True, backend="process"))
     assert found[0].startswith("It runs in the operator's pod")
@@ -116,12 +116,12 @@ async def test_what_the_container_runtime_says_is_a_note() -> None:
     assert await told(Pods(b"no such image\n"), task(finished=True)) == ["no such image", "end of 1"]
 
 
-async def test_an_attempt_that_is_not_there() -> None:
+async def test_an_attempt_that_does_not_exist() -> None:
     with pytest.raises(InvalidInput, match="has no attempt 7"):
         await told(Pods(), task(finished=True), number=7)
 
 
-async def test_where_too_many_logs_are_followed_it_says_that_it_waits() -> None:
+async def test_a_wait_for_too_many_followed_logs_is_reported() -> None:
     viewer = cast(Viewer, SimpleNamespace(kube=Pods(LINE), logs=asyncio.Semaphore(0)))
 
     async def again() -> ExecutionTask:

@@ -76,7 +76,7 @@ def test_the_page_s_file_is_for_its_owner(tmp_path: Path) -> None:
     assert login.write_page_file(tmp_path, "http://127.0.0.1:6480").key != made.key
 
 
-def test_a_page_s_file_that_is_no_page_s_is_told(tmp_path: Path) -> None:
+def test_a_page_s_file_that_is_no_page_s_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RemitError, match=r"no page is served from .*; start it with 'remit up'"):
         login.read_page_file(tmp_path)
     for text in ("", "[]", '{"url": 3}', '{"url": "x", "key": "zz"}'):

@@ -38,7 +38,7 @@ def test_what_ran_and_waited_is_known_for_each_minute() -> None:
     assert (found.running, found.waiting) == (1, 1)
 
 
-def test_waiting_tasks_are_told_by_their_reason() -> None:
+def test_waiting_tasks_are_reported_by_their_reason() -> None:
     rows = [row(f"w{number}", "Queued", reason="PolicyRate", policy="p", created=NOW - number) for number in range(5)]
     rows.append(row("b", "Backoff", reason="ExitCode"))
     groups = summarize(rows, NOW).waits
@@ -59,7 +59,7 @@ def test_failures_of_one_family_and_reason_are_one_line() -> None:
     assert failures[0].path == "/tasks/default/build-0"
 
 
-def test_releases_and_policies_that_need_somebody_are_told() -> None:
+def test_releases_and_policies_that_need_attention_are_reported() -> None:
     shop = {"metadata": {"name": "shop", "namespace": "web"}, "status": {"phase": "AwaitingPromotion"}}
     well = {"metadata": {"name": "well", "namespace": "web"}, "status": {"phase": "Healthy"}}
     bare: dict[str, Any] = {"metadata": {"name": "bare", "namespace": "web"}}

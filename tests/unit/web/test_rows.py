@@ -110,7 +110,7 @@ def test_no_status_breaks_it(status: Object) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "now", "2026-01-31", "2026-01-31T08:00:00", None, 3, "9" * 400])
-def test_what_is_no_time_is_none(text: object) -> None:
+def test_an_invalid_time_is_ignored(text: object) -> None:
     assert moment(text) is None
 
 

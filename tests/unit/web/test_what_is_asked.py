@@ -150,7 +150,7 @@ async def test_where_all_may_not_be_listed_one_namespace_is_shown_until_all_may(
         assert [row.name for row in viewer.tasks()] == ["one"]
 
 
-async def test_what_may_not_be_listed_at_all_is_told() -> None:
+async def test_a_forbidden_list_is_reported() -> None:
     api = ApiServer({"all", "data"})
     async with page(api, Scope(otherwise="data")) as (browser, viewer):
         await text(browser, "/tasks", "You may not list executiontasks of namespace data, nor of all: data is refused")

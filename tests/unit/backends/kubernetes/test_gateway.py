@@ -182,7 +182,7 @@ async def left_running(cluster: Cluster, backend: KubernetesBackend, cancel: asy
     await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_the_program_begins_behind_its_gateway_and_all_of_it_is_told(
+async def test_the_program_begins_behind_its_gateway_and_all_of_it_is_reported(
     cluster: Cluster, backend: KubernetesBackend, cancel: asyncio.Event
 ) -> None:
     running = asyncio.create_task(run(backend, cancel))
@@ -213,7 +213,7 @@ async def test_without_an_image_for_gateways_it_is_refused(
     assert server.objects == {}
 
 
-async def test_where_nothing_enforces_it_the_same_is_asked_for_and_status_says_so(
+async def test_where_nothing_enforces_it_the_same_is_asked_for_and_status_reports_it(
     cluster: Cluster, cancel: asyncio.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This includes an attempt that is adopted later."""
@@ -333,7 +333,7 @@ async def test_a_gateway_that_does_not_begin_begins_no_program(
     assert not cluster.task.is_set()
 
 
-async def test_a_gateway_whose_image_is_not_there_says_where_to_correct_that(
+async def test_a_gateway_whose_image_does_not_exist_says_where_to_correct_that(
     cluster: Cluster, backend: KubernetesBackend, cancel: asyncio.Event
 ) -> None:
     cluster.gateway, cluster.says = {"waiting": {"reason": "ErrImagePull", "message": "not found"}}, b""
@@ -356,7 +356,7 @@ async def test_a_gateway_that_never_listens_is_waited_for_as_long_as_the_attempt
     assert not OWN & cluster.server.objects.keys()
 
 
-async def test_what_an_operator_left_that_came_no_further_is_made_anew(
+async def test_what_an_operator_left_that_came_no_further_is_recreated(
     cluster: Cluster, backend: KubernetesBackend, cancel: asyncio.Event
 ) -> None:
     """The token of the previous operator is not known any more."""
@@ -374,7 +374,7 @@ async def test_what_an_operator_left_that_came_no_further_is_made_anew(
     assert (await running).reason == ExitReason.COMPLETED
 
 
-async def test_the_job_of_somebody_else_is_no_gateway(
+async def test_the_job_of_another_user_is_not_used_as_gateway(
     cluster: Cluster, backend: KubernetesBackend, cancel: asyncio.Event
 ) -> None:
     cluster.server.objects[GATEWAY] = {"metadata": {"name": "remit-uid-1-egress", "uid": "theirs"}, "spec": {}}
@@ -398,7 +398,7 @@ async def test_policies_that_somebody_made_beforehand_are_replaced(
     await running
 
 
-async def test_what_the_cluster_does_not_admit_says_so(
+async def test_what_the_cluster_does_not_admit_reports_it(
     cluster: Cluster, backend: KubernetesBackend, cancel: asyncio.Event
 ) -> None:
     cluster.refuses["POST", f"{BATCH}/jobs"] = [ApiError('admission webhook "x" denied the request', status=400)]

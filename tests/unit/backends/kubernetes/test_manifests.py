@@ -208,7 +208,7 @@ def test_without_a_network_a_pod_neither_speaks_nor_hears() -> None:
     assert labels["remit.dev/network"] == "none"
 
 
-def test_whoever_may_write_config_maps_has_no_say_in_what_runs() -> None:
+def test_writers_of_config_maps_cannot_change_what_runs() -> None:
     """A user could replace a ConfigMap between its creation and its mounting, and so get the secrets of the attempt."""
     assert "configMap" not in json.dumps(job(REQUEST, Secrets.of(REQUEST), LAUNCHER))
 

@@ -174,7 +174,7 @@ def test_what_was_used_and_when() -> None:
     assert outcome.finished_at.isoformat() == "2026-01-01T00:00:02+00:00"
 
 
-def test_output_that_was_rotated_away_is_told_in_bytes() -> None:
+def test_output_that_was_rotated_away_is_reported_in_bytes() -> None:
     outcome = ended(pod(terminated(0)), replace(ENDED, stdout_bytes=4096))
     assert "4096 bytes of its output were rotated away" in outcome.message
 
@@ -204,7 +204,7 @@ def test_a_container_that_cannot_be_made() -> None:
     assert refused.reason == ExitReason.START_FAILED
 
 
-def test_what_a_pod_waits_for_is_told_when_its_time_is_over() -> None:
+def test_what_a_pod_waits_for_is_reported_when_its_time_is_over() -> None:
     unschedulable = {
         "type": "PodScheduled",
         "status": "False",

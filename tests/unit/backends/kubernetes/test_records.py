@@ -150,7 +150,7 @@ def test_results_that_nobody_asked_for_are_not_kept() -> None:
     assert set(records.results) == {0, 31}
 
 
-def test_a_node_tells_its_own_time() -> None:
+def test_a_node_reports_its_own_time() -> None:
     records = Records()
     heard(records, [b"2026-11-30T10:03:03.934930442+01:00 o hi\n"])
     assert records.since == "2026-11-30T09:03:03Z"
@@ -204,7 +204,7 @@ def test_a_pattern_without_its_end_is_not_whole() -> None:
     assert (found.path, found.size, found.executable, found.open().read()) == ("x", 1, True, b"x")
 
 
-def test_a_full_disk_is_told_when_files_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_when_files_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("remit.backends.kubernetes.spool.nearly_full", lambda _: True)
     spool = Spool(KEPT)
     heard(Records(spool=spool), log([b"a 0 0 0 1 eA==", b"b 0 0 eA=="]))

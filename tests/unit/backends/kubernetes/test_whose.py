@@ -156,7 +156,7 @@ NONE = replace(REQUEST, confinement=replace(REQUEST.confinement, network="none")
 
 
 @pytest.mark.parametrize("path", [launcher_path(), SECRET, POLICY])
-async def test_what_somebody_made_beforehand_is_not_used(
+async def test_objects_that_another_user_made_before_are_not_used(
     server: JobServer, backend: KubernetesBackend, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.put(path, evil(path))
@@ -172,7 +172,7 @@ async def test_what_somebody_made_beforehand_is_not_used(
 
 
 @pytest.mark.parametrize("path", [launcher_path(), SECRET])
-async def test_what_somebody_made_beforehand_and_holds_on_to_is_not_used(
+async def test_objects_that_another_user_made_before_and_holds_are_not_used(
     server: JobServer, backend: KubernetesBackend, path: str
 ) -> None:
     """A finalizer prevents its deletion."""
@@ -184,7 +184,7 @@ async def test_what_somebody_made_beforehand_and_holds_on_to_is_not_used(
     assert ("POST", f"{BATCH}/jobs") not in server.requests
 
 
-async def test_a_launcher_that_could_be_changed_later_is_made_anew(
+async def test_a_launcher_that_could_be_changed_later_is_recreated(
     server: JobServer, backend: KubernetesBackend
 ) -> None:
     server.put(launcher_path(), {**LAUNCHER.secret("data"), "immutable": False})
@@ -248,7 +248,7 @@ def strange_job(owner: str = "", program: str = "/bin/evil") -> dict[str, Any]:
     return made
 
 
-async def test_the_pod_of_somebody_else_tells_nothing(server: JobServer, backend: KubernetesBackend) -> None:
+async def test_the_pod_of_another_user_is_ignored(server: JobServer, backend: KubernetesBackend) -> None:
     """The other pod has all labels of the attempt, and was created first."""
     for name, owner in (("first", ""), ("second", "another-job")):
         server.put(f"{V1}/pods/{name}", pod(name, owner, code=0))
@@ -259,7 +259,7 @@ async def test_the_pod_of_somebody_else_tells_nothing(server: JobServer, backend
 
 
 @pytest.mark.parametrize("owner", ["", "uid"])
-async def test_the_job_of_somebody_else_is_not_the_attempt(
+async def test_the_job_of_another_user_is_not_the_attempt(
     server: JobServer, backend: KubernetesBackend, owner: str
 ) -> None:
     """A Job that claims to belong to the task is removed; another one belongs to another user."""
@@ -287,7 +287,7 @@ async def test_an_answer_that_was_lost_is_not_missed(server: JobServer, backend:
 
 
 @pytest.mark.parametrize("recorded", [True, False])
-async def test_only_what_is_ours_is_taken_up(server: JobServer, recorded: bool) -> None:
+async def test_only_what_is_ours_is_adopted(server: JobServer, recorded: bool) -> None:
     first, second = (KubernetesBackend(server, LAUNCHER) for _ in range(2))
     Controller(server, code=None)
     handles: list[Handle] = []
@@ -345,7 +345,7 @@ async def test_a_job_that_comes_back_under_its_name_is_not_waited_for(server: Jo
         assert await remove_job(server, "data", "remit-uid-1")
 
 
-async def test_a_job_that_a_stranger_holds_is_over_when_its_pod_is(server: JobServer) -> None:
+async def test_a_job_that_another_user_holds_ends_with_its_pod(server: JobServer) -> None:
     held = job(REQUEST, Secrets.of(REQUEST), LAUNCHER)
     held["metadata"]["finalizers"] = ["evil.example/stay"]
     uid = server.put(JOB, held)["metadata"]["uid"]
@@ -381,7 +381,7 @@ async def test_a_pod_that_lost_its_labels_is_alive_until_its_job_is_gone(
 REFUSAL = ApiError('jobs.batch is forbidden: User "remit" cannot do that', status=403, reason="Forbidden")
 
 
-async def test_nothing_is_told_while_a_job_cannot_be_deleted(
+async def test_no_end_is_reported_while_a_job_cannot_be_deleted(
     server: JobServer, backend: KubernetesBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This is the case while the operator's roles are reinstalled. A retry would run in parallel."""
@@ -526,7 +526,7 @@ async def test_what_is_ended_after_a_restart_leaves_no_secret(server: JobServer,
     assert not {JOB, SECRET} & server.objects.keys()
 
 
-async def test_a_watch_that_stays_refused_ends_what_nobody_can_follow(
+async def test_a_watch_that_stays_refused_ends_the_attempt(
     server: JobServer, backend: KubernetesBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The Job is deleted too."""

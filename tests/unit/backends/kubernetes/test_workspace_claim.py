@@ -36,7 +36,7 @@ def test_a_claim_is_read() -> None:
     assert read(claim(creationTimestamp="2026-01-01T00:00:00Z")).last_used == "2026-01-01T00:00:00Z"
 
 
-def test_what_has_no_label_or_another_name_is_a_strangers() -> None:
+def test_an_object_without_the_label_or_with_another_name_is_not_ours() -> None:
     assert WorkspaceClaim.of(claim(labels={"app.kubernetes.io/managed-by": "remit"})) is None
     assert WorkspaceClaim.of(claim(labels=None)) is None
     assert WorkspaceClaim.of(claim(name="database")) is None
@@ -53,7 +53,7 @@ def test_a_size_that_no_task_can_ask_for_is_not_known(size: str) -> None:
     assert size_told(read(claim(size)), 1) == ""
 
 
-def test_only_who_asks_for_less_is_told() -> None:
+def test_only_a_request_for_less_is_reported() -> None:
     assert size_told(read(claim()), 16 << 20) == ""
     assert "has 16Mi, and the task asks for 1Mi" in size_told(read(claim()), 1 << 20)
 
@@ -68,7 +68,7 @@ def pod(
 
 
 @pytest.mark.parametrize("kind", ["containers", "initContainers", "ephemeralContainers"])
-def test_whoever_mounts_a_claim_uses_it(kind: str) -> None:
+def test_every_pod_that_mounts_a_claim_uses_it(kind: str) -> None:
     assert list(uses([pod(kind=kind), pod(kind=kind, read_only=True), pod(kind=kind, volume=True)], "pip")) == [
         PodUse("p", "a", writes=True),
         PodUse("p", "a", writes=False),
