@@ -147,7 +147,7 @@ def test_another_site_cannot_open_a_stream(looker: Looker) -> None:
 @pytest.mark.parametrize(
     "host", ["evil.example", "127.0.0.1.evil.example", "169.254.169.254", "[::ffff:7f00:1]", "a b"]
 )
-def test_a_name_that_somebody_pointed_here_is_refused(looker: Looker, host: str) -> None:
+def test_another_host_name_for_this_address_is_refused(looker: Looker, host: str) -> None:
     assert looker.get("/", Host=host).status_code in {400, 421}
 
 

@@ -131,7 +131,7 @@ def test_another_port_learns_the_address_by_no_request(tab: Tab, hostile: Hostil
         assert found == "refused", path
 
 
-def test_a_cookie_that_another_port_set_takes_nobody_s_session(tab: Tab, hostile: Hostile) -> None:
+def test_a_cookie_that_another_port_set_takes_over_no_session(tab: Tab, hostile: Hostile) -> None:
     name, _ = cookie(tab)
     hostile.cookies = [f"{name}=theirs; Path=/", f"{name}=theirs; Path=/s-AAAAAAAAAAAAAAAAAAAAAA"]
     other = tab.page.context.new_page()

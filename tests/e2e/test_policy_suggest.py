@@ -33,7 +33,7 @@ def test_the_page_about_policy_tells_what_happens(tmp_path: Path, kubectl: str) 
 
 
 @pytest.mark.usefixtures("sandbox")
-def test_the_readme_tells_what_happens_in_a_folder_of_ones_own(tmp_path: Path, kubectl: str) -> None:
+def test_the_readme_matches_a_session_in_the_users_folder(tmp_path: Path, kubectl: str) -> None:
     folder = tmp_path / "shop"
     folder.mkdir()
     (folder / "test_shop.py").write_text(

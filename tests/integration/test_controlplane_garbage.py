@@ -78,7 +78,7 @@ async def test_foreground_waits_for_blocking_dependents(client: Client) -> None:
     await client.gone(f"{WIDGETS}/owner")
 
 
-async def test_orphans_are_let_go(client: Client) -> None:
+async def test_orphaned_dependents_lose_their_owner_references(client: Client) -> None:
     await family(client)
     await client.ok("DELETE", f"{WIDGETS}/owner", options(propagationPolicy="Orphan"))
     await client.gone(f"{WIDGETS}/owner")

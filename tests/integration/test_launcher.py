@@ -173,7 +173,7 @@ def test_a_signal_to_stop_reaches_the_whole_group(stop: signal.Signals) -> None:
     assert (code, log.out) == (5, b"ready\nchild\nparent\n")
 
 
-def test_a_signal_to_stop_reaches_a_program_while_nobody_reads_the_log(tmp_path: Path) -> None:
+def test_a_signal_to_stop_reaches_a_program_while_the_log_is_not_read(tmp_path: Path) -> None:
     ready, got = tmp_path / "ready", tmp_path / "got"
     process = started(f"trap 'touch {got}; kill $!; exit 3' TERM; yes & touch {ready}; wait")
     wait_until(ready.exists, "the trap is set")
@@ -271,7 +271,7 @@ def test_a_folder_that_does_not_exist() -> None:
     assert (log.ended.error, log.ended.errno) == ("chdir", errno.ENOENT)
 
 
-def test_input_comes_from_a_file_or_there_is_none(tmp_path: Path) -> None:
+def test_input_comes_from_a_file_or_is_empty(tmp_path: Path) -> None:
     (tmp_path / "input").write_bytes(b"what it reads\n")
 
     assert launch("/bin/cat", options=["-i", str(tmp_path / "input")])[1].out == b"what it reads\n"
@@ -314,7 +314,7 @@ def test_the_program_cannot_write_records() -> None:
     assert (code, log.out, log.unexpected) == (9, b"", b"")
 
 
-def test_a_signal_to_the_first_process_ends_nobody_but_the_program() -> None:
+def test_a_signal_to_the_first_process_ends_only_the_program() -> None:
     code, log = shell("kill -KILL 1; kill -STOP 1; kill -SEGV 1; kill -PIPE 1; echo still; exit 9", first=True)
 
     assert (code, log.out) == (9, b"still\n")

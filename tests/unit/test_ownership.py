@@ -23,7 +23,7 @@ def theirs(tmp_path: Path) -> Path:
     return folder
 
 
-def test_ones_own_is_trusted(tmp_path: Path) -> None:
+def test_own_folders_and_those_of_root_are_trusted(tmp_path: Path) -> None:
     assert untrusted_owner(tmp_path) is None
     assert untrusted_owner(Path("/")) is None
 

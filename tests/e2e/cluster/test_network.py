@@ -75,7 +75,7 @@ def held_or_refused(installation: Installation, name: str, enforced: bool, scrip
     return status
 
 
-def test_no_network_is_none_or_refused(installation: Installation, enforced: bool, web: str) -> None:
+def test_network_none_is_enforced_or_refused(installation: Installation, enforced: bool, web: str) -> None:
     status = held_or_refused(installation, "unconnected", enforced, tries(web, API), "none")
     assert [told(status, web), told(status, API)] == [{"held" if enforced else "reached"}] * 2, status
 

@@ -198,7 +198,7 @@ async def test_hooks_run_under_the_policy_of_the_agent(production: Production) -
 
 @pytest.mark.parametrize("mark", ["crash", "sick"])
 @pytest.mark.timeout(120)
-async def test_a_side_that_was_never_live_is_gone_once_the_program_hears_of_the_failure(
+async def test_a_side_that_was_never_live_is_gone_once_the_program_learns_of_the_failure(
     production: Production, mark: str
 ) -> None:
     production.version("bad", mark)

@@ -130,7 +130,7 @@ async def test_more_memory_than_it_may(backend: DockerBackend, asking: Asking, h
     assert (outcome.reason, outcome.exit_code) == (ExitReason.OOM_KILLED, 137)
 
 
-async def test_a_timeout_hears_term_first(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
+async def test_a_timed_out_command_receives_sigterm_first(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
     script = "trap 'echo asked; exit 0' TERM; while true; do sleep 0.1; done"
     outcome = await run(backend, asking(script, timeout_seconds=1, grace_seconds=30), heard)
     assert outcome.reason is ExitReason.TIMED_OUT
@@ -197,7 +197,7 @@ async def test_thirty_two_at_once(backend: DockerBackend, asking: Asking) -> Non
     assert [one.out for one in many] == [f"{n}\n".encode() for n in range(32)]
 
 
-async def test_let_go_and_adopted(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
+async def test_a_released_container_is_adopted(backend: DockerBackend, asking: Asking, heard: Heard) -> None:
     request = asking("echo one; until [ -e /tmp/go ]; do sleep 0.1; done; echo two; echo wrong >&2; exit 5")
     first = asyncio.create_task(backend.run(request, heard, cancel=asyncio.Event()))
     await heard.begun(first)

@@ -237,7 +237,7 @@ async def test_a_link_of_an_image_leads_no_engine_into_a_mounted_folder(
     assert sorted(each.name for each in src.rglob("*")) == ["deep", "file", "sub"], "the engine made it on the host"
 
 
-async def test_nor_do_links_at_places_that_an_image_or_an_engine_chooses(
+async def test_links_at_places_that_an_image_or_an_engine_chooses_are_refused(
     backend: DockerBackend, asking: Asking, src: Path, linked: str, its_etc_is_a_link: str
 ) -> None:
     for image, place in ((linked, "/mnt/volume"), (its_etc_is_a_link, "/sbin/docker-init")):

@@ -109,7 +109,7 @@ def kept_waiting(asked: asyncio.Task[Any]) -> bool:
 
 @LEAKING
 @pytest.mark.parametrize("kind", KINDS)
-async def test_each_answer_has_its_time(kind: str) -> None:
+async def test_each_answer_has_a_time_limit(kind: str) -> None:
     left_out = {"chunks": {"inspect"}}.get(kind, set()) | (set() if kind in BEFORE_BODIES else {"mode"})
     calls = {name: ask for name, ask in CALLS.items() if name not in left_out}
     async with engine(KINDS[kind], len(calls)) as asked:

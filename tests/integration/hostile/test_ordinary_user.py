@@ -62,18 +62,18 @@ def test_the_suite_passes_for_an_unprivileged_user(junit: Path) -> None:
     assert set(ends(junit)) == {"confined"}
 
 
-def test_so_do_the_walls_of_mounted_folders(junit: Path) -> None:
+def test_the_tests_of_mounted_folders_pass(junit: Path) -> None:
     assert {
         "test_a_folder_that_is_swapped_meanwhile_is_never_another",
         "test_no_mischief_reaches_the_file",
     } <= set(passed(junit))
 
 
-def test_so_do_the_examples_with_files_of_a_user(junit: Path) -> None:
+def test_the_examples_with_files_of_a_user_pass(junit: Path) -> None:
     assert {*EXAMPLES[1:4]} <= passed(junit)
 
 
-def test_a_user_of_the_engine_is_told_that_it_mounts_nothing(junit: Path) -> None:
+def test_an_unprivileged_operator_mounts_nothing_for_the_engine(junit: Path) -> None:
     if not Path("/var/run/docker.sock").exists():
         pytest.skip("no Docker engine runs here")
     assert BOXED in passed(junit)

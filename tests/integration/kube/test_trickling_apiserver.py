@@ -40,7 +40,7 @@ async def watched(connected: Kube) -> None:
 
 
 @pytest.mark.parametrize("kind", BODIES)
-async def test_an_answer_has_its_time(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_answer_has_a_time_limit(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "ANSWER_SECONDS", SOON)
     async with kube(BODIES[kind]) as (connected, server):
         with pytest.raises(ApiError, match="does not answer") as raised:
@@ -50,7 +50,7 @@ async def test_an_answer_has_its_time(kind: str, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("kind", LINES)
-async def test_each_event_of_a_watch_has_its_time(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_event_of_a_watch_has_a_time_limit(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "SILENCE_SECONDS", SOON)
     async with kube(LINES[kind]) as (connected, server):
         with pytest.raises(TimeoutError):

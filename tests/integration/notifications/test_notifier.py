@@ -79,7 +79,7 @@ def deployment(phase: str, message: str = "needs a person") -> dict[str, Any]:
     return {"metadata": {"name": "web", "namespace": "shop"}, "status": {"phase": phase, "message": message}}
 
 
-async def test_a_web_hook_hears_of_it_and_of_its_end(hook: Hook, tmp_path: Path) -> None:
+async def test_a_web_hook_receives_an_alert_and_its_end(hook: Hook, tmp_path: Path) -> None:
     at = stage({"apprise": {"urls": [hook.url]}}, tmp_path)
     at.notifier.active.observe_deployment(deployment("AwaitingPromotion"), at.now)
     await at.after(seconds=0)
@@ -200,7 +200,7 @@ async def test_text_is_no_markup(hook: Hook, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"two\nlines", b"\xff", b"x" * (5 << 20)])
-async def test_a_token_that_is_none(tmp_path: Path, content: bytes) -> None:
+async def test_an_invalid_token(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "token").write_bytes(content)
     at = stage({"alertmanager": {"url": "http://127.0.0.1:1", "tokenFile": f"{tmp_path}/token"}}, tmp_path)
     at.notifier.active.observe_deployment(deployment("AwaitingPromotion"), at.now)

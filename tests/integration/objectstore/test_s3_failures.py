@@ -143,7 +143,7 @@ def test_words_of_the_store_are_not_repeated() -> None:
     assert "no credentials" in failure("Error performing PUT http://169.254.169.254/latest/api/token").what
 
 
-def test_credentials_that_are_none(where: S3Location, tmp_path: Path) -> None:
+def test_invalid_credentials(where: S3Location, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="secret-access-key holds no credential"):
         (tmp_path / "access-key-id").write_text("a")
         (tmp_path / "secret-access-key").write_text("\n")

@@ -233,7 +233,7 @@ def test_pruning_takes_nothing_of_what_others_collect(store: S3Store) -> None:
             store.release("data", f"u{turn}")
 
 
-def test_what_is_mounted_stays_until_it_is_let_go(store: S3Store) -> None:
+def test_a_mounted_artifact_is_kept_until_it_is_released(store: S3Store) -> None:
     left = put(store, "build", {"a": b"a"})
     tree = store.tree(left, "user")
     store.prune(1 << 30)

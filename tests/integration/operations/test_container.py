@@ -229,7 +229,7 @@ async def test_secrets_go_by_the_environment_and_are_not_reported(desk: Desk, im
     assert "TOKEN" in orjson.loads(told)["Config"]["Env"]
 
 
-async def test_list_tells_of_what_is_ones_own(desk: Desk, image: str, name: str) -> None:
+async def test_list_returns_only_own_containers(desk: Desk, image: str, name: str) -> None:
     await run(desk, image, name, "sleep", "600")
     other = f"{name}-other"
     try:

@@ -222,7 +222,7 @@ async def test_only_what_a_rule_names_goes(folder: Path) -> None:
     assert left(folder) == ["b.txt"]
 
 
-async def test_a_ceiling_has_a_say_in_each_path(desk: Desk, folder: Path) -> None:
+async def test_a_ceiling_applies_to_each_path(desk: Desk, folder: Path) -> None:
     make(folder, "a.log", "b.log")
     desk.ceilings = [{"files": {"allow": [{"paths": [f"{folder}/a*"], "operations": BOTH}]}}]
     with pytest.raises(PolicyDenied, match=r"b\.log"):

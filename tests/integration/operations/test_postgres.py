@@ -419,7 +419,7 @@ async def test_what_a_connection_may_say(desk: Desk, secret: str, told: str) -> 
     ],
     ids=["password", "database", "host", "port"],
 )
-async def test_why_there_is_no_connection_is_told_without_a_secret(
+async def test_a_failed_connection_is_reported_without_a_secret(
     desk: Desk, url: str, right: str, wrong: str, told: str
 ) -> None:
     right = right.replace("PORT", str(urlsplit(url).port))

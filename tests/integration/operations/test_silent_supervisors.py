@@ -62,7 +62,7 @@ def wanted(stdin: bytes = b"") -> Wanted:
 
 
 @pytest.mark.parametrize("source", [NEVER_READS, NEVER_LETS_GO])
-async def test_one_that_never_hears_what_to_supervise_is_ended(
+async def test_a_supervisor_that_never_reads_its_request_is_ended(
     processes: Supervision, program: Path, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
     monkeypatch.setattr(supervision, "_START_SECONDS", 0.5)
@@ -75,7 +75,7 @@ async def test_one_that_never_hears_what_to_supervise_is_ended(
     assert asked.effect.in_doubt == "", "nothing can have been started"
 
 
-async def test_one_that_never_hears_it_is_ended_by_a_cancellation(
+async def test_a_supervisor_that_never_reads_is_ended_by_a_cancellation(
     processes: Supervision, program: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(supervision, "_END_SECONDS", 0.2)

@@ -226,7 +226,7 @@ async def test_what_only_reads_needs_no_entry(desk: Desk, url: str) -> None:
     assert desk.output.stdout.count(b'"rowCount":') == 2
 
 
-async def test_what_somebody_created_may_be_named_with_its_schema(desk: Desk, url: str) -> None:
+async def test_user_defined_functions_may_be_named_with_their_schema(desk: Desk, url: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("CREATE OR REPLACE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1'")
     desk.policies[0]["databases"]["postgres"]["functions"] = ["public.on*"]

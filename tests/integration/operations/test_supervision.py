@@ -46,14 +46,14 @@ async def test_without_a_supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     await starts(processes, tmp_path)
 
 
-async def test_that_failed_before_its_supervisor_got_a_request(tmp_path: Path) -> None:
+async def test_a_start_that_fails_before_its_supervisor_got_a_request(tmp_path: Path) -> None:
     processes = Supervision(tmp_path, probe_host())
     with pytest.raises(ZeroDivisionError):
         await processes.start(Wanted("ns", "p", REQUEST, effect=Broken()))
     await starts(processes, tmp_path)
 
 
-async def test_that_was_cancelled_before_its_supervisor_had_heard_everything(tmp_path: Path) -> None:
+async def test_a_start_that_is_cancelled_before_its_supervisor_read_the_request(tmp_path: Path) -> None:
     """The supervisor ends, and starts nothing later."""
     more = dataclasses.replace(REQUEST, files={"/run/remit/more": bytes(8 << 20)})
     wanted, processes = Wanted("ns", "p", more), Supervision(tmp_path, probe_host())

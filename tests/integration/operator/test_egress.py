@@ -130,7 +130,7 @@ async def test_what_no_rule_lists_fails_and_status_says_what_would_help(world: W
     assert wanted[:60] in status["output"]["stderrTail"]  # the program got the message as well
 
 
-async def test_a_ceiling_has_a_say(world: World, server: Server) -> None:
+async def test_a_ceiling_can_deny(world: World, server: Server) -> None:
     async with world.operator():
         await world.policy("python3", **egress(server.http))
         ceiling = await world.ceiling({"pattern": ".*"}, **egress(443, hosts=("*",)))

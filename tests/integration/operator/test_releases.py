@@ -171,7 +171,7 @@ async def test_one_that_is_never_healthy_leaves_the_old_one_serving(shop: Shop) 
 
 
 @pytest.mark.no_cover
-async def test_a_secret_in_the_command_is_recorded_and_told_nowhere(shop: Shop) -> None:
+async def test_a_secret_in_the_command_is_neither_recorded_nor_reported(shop: Shop) -> None:
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"k": "kestrel-Plumage"}}
     await shop.world.kube.create(SECRETS, "default", secret)
     env = [{"name": "GREETING", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]

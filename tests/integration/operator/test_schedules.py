@@ -88,7 +88,7 @@ async def test_a_tick_makes_a_child_that_runs(world: World) -> None:
         assert len(await children(world)) == 2
 
 
-async def test_an_operator_that_was_killed_before_it_told_runs_the_tick_once(world: World) -> None:
+async def test_an_operator_that_was_killed_before_its_report_runs_the_tick_once(world: World) -> None:
     async with world.operator() as operator:
         await world.policy("echo")
         name = await scheduled(world, "echo", "tick")

@@ -254,7 +254,7 @@ async def test_a_worker_without_ports(stage: Stage) -> None:
     await stage.until(lambda observed: observed.ready(1, "blue", 1) and observed.ready(2, "green", 1))
 
 
-async def test_all_of_a_namespace_share_a_network_whoever_comes_first(stage: Stage) -> None:
+async def test_all_tasks_of_a_namespace_share_a_network(stage: Stage) -> None:
     engine, owners = Engine(), [Owner(stage.owner.namespace, f"shop-{number}", str(number)) for number in range(4)]
     try:
         first = await asyncio.gather(*(network.ensured(engine, owner) for owner in owners))
@@ -323,7 +323,7 @@ async def test_an_exit_is_reported_by_the_engine(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("code", [0, 3])
-async def test_only_what_was_live_is_restarted_for_ever(stage: Stage, code: int) -> None:
+async def test_only_a_live_side_is_restarted_without_a_limit(stage: Stage, code: int) -> None:
     """If a release fails, no operator may be left to end its instances, so these must not restart without a limit."""
     await stage.live()
     await stage.until(lambda _: stage.inspected("blue")["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped")

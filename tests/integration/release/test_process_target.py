@@ -443,7 +443,7 @@ async def test_an_instance_is_never_started_from_anything_but_what_its_revision_
     assert await stage.answer() == "v1"
 
 
-async def test_only_what_was_live_is_restarted_for_ever(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_a_live_side_is_restarted_without_a_limit(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """If a release fails, no operator may be left to end its instances, so these must not restart without a limit."""
     monkeypatch.setattr(process, "_MOST_RESTARTS", 1)
     await stage.provision("blue", stage.revision(1))

@@ -389,7 +389,7 @@ def shown(status: DeploymentStatus) -> dict[str, Any]:
         (refused, "RequestRefused"),
     ],
 )
-async def test_both_stores_are_told_the_same(
+async def test_both_stores_record_the_same(
     tmp_path: Path, scenario: Callable[[Stage], Awaitable[None]], verdict: str
 ) -> None:
     told = []

@@ -114,7 +114,7 @@ async def test_an_exit_code_and_a_signal_are_reported(run):
     assert (outcome.reason, outcome.exit_code) == (ExitReason.SIGNALED, 128 + signal.SIGTERM)
 
 
-async def test_a_cancel_is_heard_and_a_program_may_end_in_order(run):
+async def test_a_cancelled_program_may_end_in_order(run):
     cancel = asyncio.Event()
     source = """
 import signal, sys, time

@@ -334,7 +334,7 @@ async def test_the_next_address_is_tried_when_one_does_not_answer(net: Net) -> N
     assert status(await proxy.get(f"http://api.test:{origin.port}/", f"api.test:{origin.port}")) == 200
 
 
-async def test_every_policy_has_a_say(net: Net) -> None:
+async def test_every_policy_must_allow_it(net: Net) -> None:
     origin = await net.origin()
     net.names.answers |= {"a.test": [["127.0.0.1"]], "b.test": [["127.0.0.1"]]}
     own = rules({"hosts": ["*.test"], "ports": [origin.port], "addresses": LOOPBACK})

@@ -121,7 +121,7 @@ print(re.findall(r"Sig(?:Blk|Ign):\\s*(\\w+)", open("/proc/self/status").read())
     assert ignored & named == 1 << 12 | 1 << 24  # PIPE and XFSZ: the inner Python's own
 
 
-def test_what_the_operator_ignores_a_program_hears(null):
+def test_a_program_receives_signals_that_the_operator_ignores(null):
     before = signal.signal(signal.SIGQUIT, signal.SIG_IGN)
     try:
         with contextlib.closing(ForkServer()) as started:

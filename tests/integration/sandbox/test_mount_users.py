@@ -68,7 +68,7 @@ async def test_a_private_repository_is_read_by_its_owner_alone(run: Runner, top:
 
 
 @root_only
-async def test_roots_folders_are_read_as_anybody_may_and_not_written(run: Runner, top: Path) -> None:
+async def test_folders_of_root_are_read_like_by_any_user_and_not_written(run: Runner, top: Path) -> None:
     src = folder(top / "src", {"public": "yes", "key": "no"}, owner=0)
     src.chmod(0o755)
     (src / "key").chmod(0o600)

@@ -282,7 +282,7 @@ async def test_the_kernel_and_the_hosts_sockets_are_never_mounted(run: Runner, p
 
 
 @root_only
-async def test_nor_are_they_by_other_names(run: Runner, top: Path, src: Path) -> None:
+async def test_paths_of_the_operator_are_refused_by_other_names(run: Runner, top: Path, src: Path) -> None:
     for kind, options in (("proc", "-t proc proc"), ("dev", "--bind /dev"), ("run", "--bind /run")):
         place = folder(src / kind)
         assert os.system(f"mount {options} {place}") == 0
@@ -294,7 +294,7 @@ async def test_nor_are_they_by_other_names(run: Runner, top: Path, src: Path) ->
 
 
 @root_only
-def test_nor_are_they_where_a_folder_on_the_way_is_renamed_meanwhile(
+def test_paths_of_the_operator_are_refused_while_a_parent_folder_is_renamed(
     top: Path, src: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = folder(src / "proc")
@@ -345,7 +345,7 @@ async def test_the_operators_own_state_is_never_mounted(host: Host, top: Path, s
     ]
 
 
-async def test_nor_is_the_folder_in_which_it_has_yet_to_be_made(host: Host, top: Path) -> None:
+async def test_the_folder_of_a_missing_socket_is_not_mounted(host: Host, top: Path) -> None:
     """An engine's socket does not exist while the engine restarts."""
     engine = folder(top / "engine", {"file": "nothing"})
     (top / "alias").symlink_to(engine)

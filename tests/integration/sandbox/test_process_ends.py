@@ -109,14 +109,14 @@ async def test_a_background_child_that_holds_stdout_does_not_hang_completion(run
     assert outcome.usage.wall_seconds < 30
 
 
-async def test_the_command_hears_term_and_may_end_well(run):
+async def test_the_command_receives_sigterm_and_may_end_in_order(run):
     source = "signal.signal(15, lambda *_: (print('saved', flush=True), sys.exit(3)))"
     outcome, out = await overdue(run, program(source, "linger()"), grace=60)
     assert outcome.exit_code == 3
     assert out.stdout == b"ready\nsaved\n"
 
 
-async def test_a_stopped_command_hears_term(run):
+async def test_a_stopped_command_receives_sigterm(run):
     source = "signal.signal(15, lambda *_: sys.exit(3))"
     outcome, _ = await overdue(run, program(source, "os.kill(os.getpid(), signal.SIGSTOP); linger()"), grace=60)
     assert outcome.exit_code == 3

@@ -25,7 +25,7 @@ def told(**config: Any) -> dict[str, Any]:
     return holding(REQUEST, {"Id": "sha256:1", "Config": config}, "remit-abc")
 
 
-def test_nothing_of_the_image_and_of_the_task_has_a_say() -> None:
+def test_neither_image_nor_task_changes_the_holder() -> None:
     holder = told(User="0", Entrypoint=["/evil"], Cmd=["/evil"], Env=["A=b"], WorkingDir="/x", Volumes={"/data": {}})
     assert (holder["Entrypoint"], holder["Cmd"], holder["Env"]) == (["/remit-abc"], [], [])
     assert (holder["User"], holder["WorkingDir"]) == ("65534:65534", "/")

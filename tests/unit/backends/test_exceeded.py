@@ -23,7 +23,7 @@ def met(
         (b"all is well", ()),
     ],
 )
-def test_a_program_that_failed_is_believed(said: bytes, expected: tuple[Exceeded, ...]) -> None:
+def test_the_output_of_a_failed_program_is_considered(said: bytes, expected: tuple[Exceeded, ...]) -> None:
     assert met(said=said) == expected
     assert met(0, said=said) == ()
 

@@ -51,7 +51,7 @@ async def test_a_timeout_around_a_start_is_a_timeout() -> None:
     await child.wait()
 
 
-async def test_a_child_that_nobody_will_have_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_child_without_a_caller_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     real = asyncio.wait
 
     async def failing(awaited: set[asyncio.Future[object]]) -> None:

@@ -46,7 +46,7 @@ def test_what_is_configured_for_programs(tmp_path: Path) -> None:
     assert "hunter22" not in done.output
 
 
-def test_a_url_that_is_none(tmp_path: Path) -> None:
+def test_an_unknown_kind_of_url(tmp_path: Path) -> None:
     done = notify(tmp_path, receivers=[{"name": "ops", "apprise": {"urls": ["nothing://hunter22@x"]}}])
     assert done.exit_code == 1
     assert done.output == "ops: URL 1 (nothing://…) is none that Apprise knows; see its documentation\n"

@@ -101,7 +101,7 @@ def test_a_difference_shows_what_today_s_policy_gets() -> None:
     assert all(line.startswith(("---", "+++", "@@", "+")) for line in policyyaml.difference(new, {}).splitlines())
 
 
-def test_where_there_are_no_comments_it_is_told_which_rules_allow_more() -> None:
+def test_without_comments_the_rules_that_allow_more_are_named() -> None:
     runs = [
         *(run("task a", "cat", f"/srv/{number}.csv") for number in range(20)),
         run("task b\x1b[2J", "sh", "-c", "ls"),

@@ -66,6 +66,6 @@ def test_unusual_tasks_are_those_that_say_so() -> None:
 
 
 @pytest.mark.parametrize("written", ["size", ".", ".a..b", "$.a", ""])
-def test_an_order_that_is_none_is_refused(written: str) -> None:
+def test_an_unknown_order_is_refused(written: str) -> None:
     with pytest.raises(ValueError, match="is none of name, created"):
         order(written)

@@ -229,7 +229,7 @@ def test_an_unread_log_delays_nothing_and_reports_what_was_lost(monkeypatch: pyt
 
 
 @pytest.mark.parametrize(("leaps", "said"), [(100, True), (1, False)], ids=["it says so", "everything stood still"])
-async def test_a_part_that_stops_has_its_time(
+async def test_a_stopping_part_may_use_its_time(
     program: Path, monkeypatch: pytest.MonkeyPatch, leaps: int, said: bool
 ) -> None:
     """The process ends by itself, although this takes longer, by the clock, than it may be silent."""

@@ -146,13 +146,13 @@ def test_a_policy_has_its_counts_and_its_last_denial() -> None:
 
 
 @pytest.mark.parametrize("status", [None, [], "x", {"phase": 3}, {"attempts": "x", "queue": [1], "error": 7}, {"startTime": "never", "attempts": [None, {"usage": 3}], "queue": {"position": "a"}}])  # fmt: skip # noqa: E501
-def test_a_status_that_is_none_does_no_harm(status: object) -> None:
+def test_an_invalid_status_is_shown_as_pending(status: object) -> None:
     row = task_row({**task_object(), "status": status})
     assert len(TASKS.cells(row, NOW)) == len(TASKS.columns)
     assert row.phase == "Pending"
 
 
-def test_objects_that_cannot_be_read_are_shown_all_the_same() -> None:
+def test_objects_that_cannot_be_read_are_shown() -> None:
     broken: dict[str, Any] = {"metadata": {"name": "x", "namespace": "n", "uid": "u"}, "spec": {"target": 3}}
     assert "cannot be read" in cells(release_row(broken), RELEASES)["MESSAGE"]
     assert "cannot be read" in cells(policy_row({**broken, "spec": {"commands": 3}}), POLICIES)["LAST DENIED"]

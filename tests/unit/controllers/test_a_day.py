@@ -97,7 +97,7 @@ def test_series_are_bounded_whatever_tasks_say() -> None:
     assert sum(each.value for each in finished) == TASKS
 
 
-def test_whoever_is_told_is_told_so_often_at_most_and_nothing_is_remembered_for_good() -> None:
+def test_notifications_and_memory_are_bounded() -> None:
     config = NotificationConfig.model_validate(
         {
             "receivers": [{"name": name, "apprise": {"urls": ["json://localhost"]}} for name in ("team", "ops")],

@@ -202,7 +202,7 @@ def test_a_status_that_was_written_is_not_looked_at_again(world: World) -> None:
     assert world.reconciliations() == before + 1
 
 
-def test_a_status_that_another_user_writes_is_mended(world: World) -> None:
+def test_a_status_that_another_client_writes_is_corrected(world: World) -> None:
     world.observe(POLICIES, {**new("p"), "status": {}})
     world.loop.advance(60)
     [(name, status)] = world.written()

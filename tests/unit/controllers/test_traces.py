@@ -101,7 +101,7 @@ def test_the_same_status_gives_the_same_spans() -> None:
     assert spans(ended) == spans(ExecutionTask.model_validate(ended.model_dump(by_alias=True, mode="json")))
 
 
-def test_a_trace_goes_on_with_that_of_whoever_asked_and_a_bad_one_is_ignored() -> None:
+def test_a_trace_continues_that_of_the_requester_and_an_invalid_one_is_ignored() -> None:
     given = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
     whole, *parts = spans(task(attempt(1, 2, 60), annotations={"remit.dev/traceparent": given}))
     assert whole.parent is not None
@@ -207,7 +207,7 @@ def test_each_release_has_a_trace_of_its_own_which_a_restart_does_not_change() -
         ("Failed", None, "Failed"),
     ],
 )
-def test_a_release_failed_unless_somebody_wanted_its_end(outcome: Outcome, asked: bool | None, error: str) -> None:
+def test_a_release_failed_unless_its_end_was_requested(outcome: Outcome, asked: bool | None, error: str) -> None:
     failure = None
     if asked is not None:
         failure = ReleaseFailure(outcome=outcome, reason="CrashLoop", message="says argv-secret", at=at(9), asked=asked)

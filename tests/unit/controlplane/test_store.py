@@ -132,9 +132,7 @@ async def test_history_is_a_window_and_the_disk_forgets_with_it(
         await again.stop()
 
 
-async def test_a_slow_subscriber_is_told_that_it_missed_something(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_slow_subscriber_learns_that_it_missed_events(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("remit.controlplane.storage.store.SUBSCRIPTION_LIMIT", 2)
     woken = asyncio.Event()
     subscription = store.subscribe("things", 0, woken.set)

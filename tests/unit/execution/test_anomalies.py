@@ -74,7 +74,7 @@ def test_a_run_that_ends_at_once_may_have_done_nothing() -> None:
     assert message(found) == "took 0.2s; the 20 runs before took 5m15s (median), at least 5m"
 
 
-def test_less_memory_or_processor_time_is_no_harm() -> None:
+def test_less_memory_or_processor_time_is_not_unusual() -> None:
     assert quantities(run(99, 60, cpu=0.1, memory=MIB), runs(*[60.0] * 20, cpu=600, memory=4096 * MIB)) == []
 
 

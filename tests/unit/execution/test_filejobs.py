@@ -87,7 +87,7 @@ def test_the_job_runs_remit_itself_and_has_nothing_that_a_task_could_change_it_b
     assert "x" not in str(manifest["spec"]["template"]["metadata"])
 
 
-def test_the_program_is_told_the_operation_and_asks_the_same_policies() -> None:
+def test_the_program_gets_the_operation_and_the_same_policies() -> None:
     limits = {"limits": {"fileSize": {"max": "1Mi"}}}
     asked = task({**WRITE, "content": None, "contentFrom": {"secretKeyRef": {"name": "s", "key": "k"}}})
     made = attempt(asked, Resolved(values={"contentFrom.secretKeyRef": b"\xff"}), {**ALLOWED, **limits})

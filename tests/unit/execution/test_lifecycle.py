@@ -67,7 +67,7 @@ def test_an_ended_task_stays_as_it_is(phase: Phase) -> None:
     assert step(task({"cancel": True}, {"phase": phase})) == Idle()
 
 
-def test_an_attempt_that_nobody_runs_is_collected() -> None:
+def test_an_attempt_without_a_runner_is_collected() -> None:
     found = step(task(status={"phase": "Running", "attemptCount": 1, "attempts": [attempt()]}))
     assert isinstance(found, Collect)
     assert found.attempt.id == "u-1"

@@ -91,7 +91,7 @@ async def test_it_returns_only_when_nothing_goes_on() -> None:
     assert cleaned == [True]
 
 
-async def test_what_was_done_before_it_heard_is_done() -> None:
+async def test_an_operation_that_completes_despite_cancellation_is_completed() -> None:
     async def act() -> str:
         try:
             return await for_ever()

@@ -40,7 +40,7 @@ def slim(full: Object) -> Object:
     return {"metadata": full["metadata"], "size": len(full["status"]["large"])}
 
 
-async def test_what_is_kept_and_told_is_what_was_made_of_it() -> None:
+async def test_an_informer_keeps_and_reports_transformed_objects() -> None:
     server, told = Server(), list[str]()
     informer = Informer(server, TASKS, None, transform=slim)
     informer.add_handler(ResourceEventHandler(on_add=lambda new: told.append(new["metadata"]["name"])))

@@ -208,7 +208,7 @@ async def test_one_that_waits_outlasts_a_refusal_too(server: Server) -> None:
     assert server.holder == "me"
 
 
-async def test_a_write_by_another_user_is_not_a_loss(server: Server) -> None:
+async def test_a_write_by_another_client_is_not_a_loss(server: Server) -> None:
     async with leading(elector(server)) as lost:
         await server.renewals(1)
         assert server.lease

@@ -116,7 +116,7 @@ async def test_no_more_of_what_vanished_is_remembered_than_of_deletions() -> Non
     assert told == ["b"]
 
 
-async def test_a_server_whose_history_went_back_is_believed() -> None:
+async def test_a_server_whose_history_went_back_is_followed() -> None:
     """`remit up` with an empty state directory, or etcd restored from a backup, has such a history."""
     reflector = Reflector(THINGS)
     told = Told(reflector)
@@ -172,7 +172,7 @@ async def test_a_long_list_lets_others_have_their_turn() -> None:
     beside.cancel()
 
 
-def test_a_handler_hears_of_what_is_there_and_of_changes_in_their_order() -> None:
+def test_a_handler_receives_existing_objects_and_changes_in_order() -> None:
     reflector = Reflector(THINGS)
     reflector.observe(obj("a", "1"))
 
@@ -199,7 +199,7 @@ def test_a_handler_that_fails_keeps_nothing_from_the_others() -> None:
     assert told.news == ["+a"] and [entry["log_level"] for entry in logs] == ["error"]
 
 
-def test_objects_may_change_while_somebody_goes_through_them() -> None:
+def test_objects_may_change_during_iteration() -> None:
     reflector = Reflector(THINGS)
     for number in range(3):
         reflector.observe(obj(f"o{number}", str(number + 1)))

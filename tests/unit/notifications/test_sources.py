@@ -62,12 +62,12 @@ def test_a_failed_task_is_an_alert_for_an_hour(active: ActiveAlerts, phase: str)
 
 
 @pytest.mark.parametrize("phase", ["Running", "Succeeded", "Cancelled", "Denied", "Backoff"])
-def test_other_phases_are_none(active: ActiveAlerts, phase: str) -> None:
+def test_other_phases_raise_no_alert(active: ActiveAlerts, phase: str) -> None:
     active.observe_task(task("a", phase), NOW)
     assert names(active) == []
 
 
-def test_what_failed_long_ago_is_none(active: ActiveAlerts) -> None:
+def test_an_old_failure_raises_no_alert(active: ActiveAlerts) -> None:
     active.observe_task(task("a", "Failed", ended=after(hours=-2)), NOW)
     assert names(active) == []
 

@@ -654,7 +654,7 @@ def test_the_page_of_the_chart_has_all_values() -> None:
     assert [name for name in VALUES if f"`{name}" not in page] == []
 
 
-def test_who_asked_is_believed_only_where_it_is_stamped(helm: Any) -> None:
+def test_the_requester_is_trusted_only_if_it_is_stamped(helm: Any) -> None:
     stamped = (ROOT / "manifests/requested-by/requested-by.yaml").read_text()
     assert (CHART / "files/requested-by.yaml").read_text() == stamped
     for enabled in (True, False):

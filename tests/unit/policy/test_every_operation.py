@@ -292,7 +292,7 @@ def test_the_tables_have_every_operation() -> None:
 
 
 @pytest.mark.parametrize(("operation", "bad"), listed(BAD))
-def test_bad_input_is_told_the_field_and_the_remedy(served: Schema, operation: str, bad: Bad) -> None:
+def test_an_error_names_the_field_and_the_remedy(served: Schema, operation: str, bad: Bad) -> None:
     said = answer(
         served, {"kind": "ExecutionTask", "metadata": {"name": "t"}, "spec": {operation: bad.subject, **bad.beside}}
     )

@@ -52,7 +52,7 @@ def test_a_ceiling_holds_the_namespaces_that_it_selects(selector: dict[str, Any]
         {"matchExpressions": [{"key": NAME, "operator": "In"}]},
     ],
 )
-def test_a_selector_that_cannot_be_told_holds_everything(selector: dict[str, Any]) -> None:
+def test_a_ceiling_with_an_invalid_selector_applies_to_everything(selector: dict[str, Any]) -> None:
     policy = ceiling(**selector)
     assert [problem.field.split(".matchExpressions")[0] for problem in policy.problems] == ["spec.namespaceSelector"]
     assert not decided(policy).allowed

@@ -58,7 +58,7 @@ def test_all_that_is_listed_and_nothing_else() -> None:
     assert decided({}, {}).allowed
 
 
-def test_so_does_a_ceiling() -> None:
+def test_a_ceiling_denies_it_too() -> None:
     tight = allowing("ls", name="top", namespace="remit-system", backends=["kubernetes"], images={"allow": ["i"]})
     assert not decided(POD, PODS, tight).allowed
 

@@ -447,7 +447,7 @@ class TestWhatTheInstallationSays:
     def test_a_policy_without_backends_allows_its_default(self, installation):
         assert self.decided(installation, {}).allowed
 
-    def test_and_no_other(self):
+    def test_other_backends_are_denied(self):
         assert self.decided(self.CLUSTER, {"backend": "process"}).reason == Reason.BACKEND_NOT_ALLOWED
         denied = self.decided(Installation(), {"backend": "docker", "image": "base:1"})
         assert denied.reason == Reason.BACKEND_NOT_ALLOWED

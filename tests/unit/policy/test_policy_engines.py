@@ -78,7 +78,7 @@ def test_an_invalid_pattern_makes_its_policy_not_ready(pattern: str) -> None:
      "ssh://build\n", "ssh://build\\x", "tcp://root@build", "unix://relative", "unix:///a/../b", "unix:///a//b",
      "npipe:x"],
 )  # fmt: skip
-def test_an_address_that_is_none(address: str) -> None:
+def test_an_invalid_address(address: str) -> None:
     with pytest.raises(BadEngine) as caught:
         EngineAddress.parse(address)
     assert "secret" not in str(caught.value)

@@ -18,7 +18,7 @@ BLUE = DesiredSide(
 GREEN = DesiredSide(2, (Published("web", 80), Published("admin", 79)), 81, 1, ({"web": 2001, "admin": 2002},))
 
 
-def test_what_was_told_is_kept(tmp_path: Path) -> None:
+def test_a_desired_state_is_stored(tmp_path: Path) -> None:
     desired = DesiredState("blue", 10, preview="green", sides={"blue": BLUE, "green": GREEN})
     assert read(tmp_path / "told.json") == DesiredState()
     write(tmp_path / "told.json", desired)

@@ -426,7 +426,7 @@ def test_scaling_reaches_both_sides_while_a_promotion_is_awaited() -> None:
     assert [sim.step(), sim.step()] == [Scale("blue", 4), Scale("green", 4)]
 
 
-def test_a_wish_that_cannot_be_resolved_begins_nothing() -> None:
+def test_a_spec_that_cannot_be_resolved_starts_nothing() -> None:
     sim = Sim(wish=spec("v1", rollbackTo={"revision": 7}))
     step = sim.step()
     assert isinstance(step, Wait)
@@ -434,7 +434,7 @@ def test_a_wish_that_cannot_be_resolved_begins_nothing() -> None:
     assert {c.type: c.status for c in sim.status.conditions}["Stalled"] == "True"
 
 
-def test_a_live_side_that_cannot_be_mended_does_not_stop_its_successor() -> None:
+def test_a_live_side_that_cannot_be_repaired_does_not_stop_its_successor() -> None:
     sim = live("v1")
     sim.put("blue", SlotView())
     sim.errors[Provision] = StepError("Broken", "the engine refuses", retryable=True)
@@ -547,7 +547,7 @@ def test_a_request_that_means_another_revision_is_refused(kind: str) -> None:
     assert end(sim)[2] == ("v3" if kind == "promote" else "v1")
 
 
-def test_a_problem_with_the_wish_is_waited_out_or_reported() -> None:
+def test_a_problem_with_the_spec_is_waited_for_or_reported() -> None:
     sim = live("v1").apply(version="v2")
     for retryable, stalled, phase in ((True, "False", "Pending"), (False, "True", "Degraded")):
         sim.problem = SpecProblem("SecretNotFound", "Secret db is not there", retryable)

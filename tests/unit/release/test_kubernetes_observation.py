@@ -68,7 +68,7 @@ def test_what_is_on_its_way_out_is_still_there_but_no_instance() -> None:
     assert (view.started, view.healthy) == (2, 1)
 
 
-def test_a_restarted_container_is_another_run_of_its_pod_and_one_that_ended_is_none() -> None:
+def test_a_restarted_container_has_another_incarnation_and_an_ended_one_has_none() -> None:
     def incarnation(container: dict[str, Any]) -> str:
         found = pod("p", "green", 2)
         found["status"]["containerStatuses"] = [container]

@@ -107,7 +107,7 @@ def test_blue_green_aborted_tried_again_and_promoted() -> None:
     )
 
 
-def test_blue_green_past_its_deadline_without_automatic_rollback_leaves_the_old_one_live_all_the_same() -> None:
+def test_blue_green_past_its_deadline_without_automatic_rollback_leaves_the_old_side_live() -> None:
     changes = {"progressDeadlineSeconds": 60, "rollback": {"automatic": False}}
     sim = live("v1").apply(version="v2", **changes)
     sim.behaviour["v2"] = "unhealthy"

@@ -161,7 +161,7 @@ def test_refusals_are_unknown_where_nothing_counts_processes(tmp_path):
     )
 
 
-def test_what_a_kernel_does_not_count_is_none(v2):
+def test_counters_that_the_kernel_lacks_are_none(v2):
     used = AttemptCgroup.create(CgroupSpec(v2, Limits()), "one").usage()
     assert (used.cpu_seconds, used.max_memory_bytes, used.read_bytes) == (None, None, None)
 

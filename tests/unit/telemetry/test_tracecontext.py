@@ -40,7 +40,7 @@ def test_a_valid_traceparent(text: str, sampled: bool) -> None:
         f"01-{TRACE}-{SPAN}-01-{'x' * 100_000}",
     ],
 )
-def test_an_invalid_traceparent_is_none(text: str | None) -> None:
+def test_an_invalid_traceparent_is_ignored(text: str | None) -> None:
     assert parse_traceparent(text) is None
 
 

@@ -384,7 +384,7 @@ async def test_the_job_of_another_user_is_not_used_as_gateway(
     assert not cluster.task.is_set()
 
 
-async def test_policies_that_somebody_made_beforehand_are_replaced(
+async def test_policies_that_another_user_made_before_are_replaced(
     cluster: Cluster, backend: KubernetesBackend, cancel: asyncio.Event
 ) -> None:
     everything = {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{}]}

@@ -198,7 +198,7 @@ def test_more_than_a_secret_holds_is_refused_before_anything_is_made() -> None:
         Secrets.of(request)
 
 
-def test_without_a_network_a_pod_neither_speaks_nor_hears() -> None:
+def test_without_a_network_a_pod_neither_sends_nor_receives() -> None:
     made = network_policy("data", "none")
     assert made["spec"] == {
         "podSelector": {"matchLabels": {"remit.dev/network": "none"}},
@@ -230,7 +230,7 @@ def test_it_says_which_versions_of_secrets_it_was_given() -> None:
         assert secret_versions_of({"metadata": {"annotations": each}}) not in ({}, versions)
 
 
-def test_what_is_kept_is_told_the_launcher_as_data() -> None:
+def test_the_launcher_gets_the_kept_files_as_data() -> None:
     mounts = (EmptyMount("/workspace/scratch"), ClaimMount("/cache", "pip", 1 << 30))
     kept = (
         KeptFiles("/workspace/$(x)/*; rm", 5),

@@ -144,7 +144,7 @@ def test_numbers_that_no_launcher_writes_end_nothing(number: bytes) -> None:
     assert records.ended is None
 
 
-def test_results_that_nobody_asked_for_are_not_kept() -> None:
+def test_results_that_were_not_requested_are_not_kept() -> None:
     records = Records()
     heard(records, log([b"r %d YQ==" % number for number in (0, 31, 32, 10**9, -1)]))
     assert set(records.results) == {0, 31}
@@ -183,7 +183,7 @@ def test_what_no_launcher_tells_of_files_is_not_kept(line: bytes) -> None:
     assert records.unexpected == line + b"\n"
 
 
-def test_files_that_nobody_asked_for_take_no_room() -> None:
+def test_files_that_were_not_requested_use_no_space() -> None:
     records = Records()
     heard(records, log([b"a 0 0 0 1 eA==", b"b 0 0 eA==", b"b 7 0 eA=="]))
     assert (records.spool._length, records.spool._files) == (0, {})

@@ -63,7 +63,7 @@ def test_names_are_bounded() -> None:
         list(files.find(PATTERN))
 
 
-def test_blocks_without_content_are_none() -> None:
+def test_blocks_without_content_are_ignored() -> None:
     files = spool()
     files.take(b"a", b"0 0 0 4 %s" % name(0))
     assert not files.take(b"b", b"0 0 ")

@@ -43,7 +43,7 @@ def test_an_object_without_the_label_or_with_another_name_is_not_ours() -> None:
 
 
 @pytest.mark.parametrize("ttl", ["", "-1", "1.5", "x", "٣", "9" * 12, "0x1"])
-def test_a_time_to_live_that_is_none_keeps_it(ttl: str) -> None:
+def test_an_invalid_time_to_live_keeps_the_workspace(ttl: str) -> None:
     assert read(claim(annotations={"remit.dev/ttl-seconds-after-last-use": ttl})).ttl_seconds is None
 
 
