@@ -1,8 +1,8 @@
 """The CRDs that tests start from: Remit's own, one with every keyword, and those of the folder that REMIT_CRD_CORPUS
 names.
 
-Public CRDs (cert-manager, Argo CD, the Prometheus operator, …) are not kept here. Whoever has some in a folder, one or
-more documents in each `*.yaml`, adds them with `REMIT_CRD_CORPUS=folder make test`.
+Public CRDs (cert-manager, Argo CD, the Prometheus operator, …) are not kept here. `REMIT_CRD_CORPUS=folder make test`
+adds those of a folder, with one or more documents in each `*.yaml`.
 """
 
 from __future__ import annotations

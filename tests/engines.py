@@ -141,7 +141,8 @@ def _signing() -> x509.KeyUsage:
 async def ssh_host(folder: Path, programs: Path) -> AsyncIterator[str]:
     """Starts an SSH server on which `docker` can be run, and yields its address.
 
-    Below `programs` is an `ssh` that reads its configuration, keys and known hosts from `folder` instead of a home.
+    `programs` then contains an `ssh` that reads its configuration, keys and known hosts from `folder` instead of the
+    home directory.
     """
     folder.mkdir()
     host_key, user_key = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))

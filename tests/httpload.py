@@ -2,8 +2,8 @@
 
     python -m httpload HOST PORT {keep|new} RATE
 
-makes RATE requests a second there until its stdin is closed, and then prints what came of each as a line of JSON:
-`[sent, answered, body, error]`, the times as `time.monotonic()` tells them, which is the same clock in all processes.
+sends RATE requests per second until its stdin is closed, and then prints the result of each as a line of JSON:
+`[sent, answered, body, error]`. The times are those of `time.monotonic()`, which is the same clock in all processes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A small HTTP backend in a separate process that answers with its name, fast enough not to affect measurements.
 
-`GET /slow` is answered only once the process has got SIGUSR1, and `/headers` shows the request's head.
+`GET /slow` is answered only after the process received SIGUSR1, and `/headers` returns the request's headers.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python tests/killloop.py [--rounds N] [--kill operator|both|any] [--user nobody|root]
 
-Each round is an operator: nobody, without cgroups, or root, with those that the host has. It starts twelve tasks and
-gets SIGKILL 20 to 250 ms later, `both` together with its fork server, `any` one way or the other. `running` are
-processes of tasks that do not end by themselves then, and `left` those that are still there when another operator has
-recovered what the run store has. Run it as root.
+Each round runs one operator: as nobody without cgroups, or as root with the host's cgroups. It starts twelve tasks and
+gets SIGKILL 20 to 250 ms later: `operator` alone, `both` together with its fork server, `any` either way. `running` are
+processes of tasks that do not end by themselves then, and `left` those that remain after another operator has recovered
+the run store. Run it as root.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@ interrupt.
 
     python leaders.py KUBECONFIG STATE_DIR SETTINGS
 
-runs one of them with these settings, as JSON. At SIGUSR1 its wall clock jumps an hour ahead, and at SIGUSR2 back.
-Without arguments it is the template of operators that are forked, which spares the time that imports take.
+runs one operator with these settings, given as JSON. SIGUSR1 makes its wall clock jump an hour ahead, and SIGUSR2 back.
+Without arguments the process is the template from which operators are forked, which saves the time for imports.
 
-What operators run reports to a witness, which needs neither their word nor this test's clock.
+The programs of the tasks report to a witness, which depends neither on the operators nor on this test's clock.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python mortaloperator.py KUBECONFIG STATE_DIR [NAMESPACE]
 
-reads points from stdin, one a line, such as `Switch before`, `Switch after` or `Provision amid`: of a step that the
-pipeline asks for, or of what it waits for (`Baking before`). For each it runs an operator until it dies of it, and says
-so. `Begin before` is the moment when a release was decided on and nothing was written. Points of an
-attempt in a container whose artifacts are collected are in `_COLLECTING`.
+reads points from stdin, one per line, such as `Switch before`, `Switch after` or `Provision amid`. A point is in a step
+of the pipeline or in a wait (`Baking before`). For each point it runs an operator until it dies there, and reports it.
+`Begin before` is the moment when a release was decided on and nothing was written. `_COLLECTING` has the points of
+collecting artifacts from a container.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ async def killed_at_every_stage(
     """Releases a good v2 and then a faulty v3, which is rolled back. Returns the outcomes in history, newest first,
     after each release.
 
-    `settled` has an operator live until v2 is, and gives the status.
+    `settled` runs an operator until v2 is live, and returns the status.
     """
 
     async def outcomes() -> list[str]:

@@ -1,8 +1,8 @@
 """Processes that are killed at a chosen request to an object store: `python mortalstore.py STATE-DIR`.
 
-Reads lines such as `attempt 3 ID` and `commit 3 ID` from stdin. For each a process of its own leaves what the files `a`
-and `b` of STATE-DIR hold as the attempt ID of a task, or tells its end, and is killed right before the third request.
-It says `killed`, or `done` where there were fewer requests.
+Reads lines such as `attempt 3 ID` and `commit 3 ID` from stdin. For each line, a separate process stores the files `a`
+and `b` of STATE-DIR as artifacts of the attempt ID of a task, or records its end, and is killed right before the third
+request. It prints `killed`, or `done` if there were fewer requests.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Builds an image of the operator from this checkout or another one, without a registry.
 
-It holds what the Dockerfile's does: the wheel and its dependencies less what they never import and without symbols, the
-programs that Jobs start with, a user of its own and tini. Python is this machine's, and BusyBox stands for the programs
-of a Debian.
+It contains what the Dockerfile's image contains: the wheel and its dependencies without unused parts and symbols, the
+programs that Jobs start with, a user, and tini. Python is that of this machine, and BusyBox replaces Debian's programs.
 """
 
 from __future__ import annotations

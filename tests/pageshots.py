@@ -1,6 +1,6 @@
 """Takes screenshots of the page for the documentation: `python tests/pageshots.py` writes docs/images.
 
-A scene is played on a `remit up`: tasks that run, wait and fail, schedules, a release that waits to be promoted.
+The state is created on a `remit up`: tasks that run, wait and fail, schedules, and a release that waits for promotion.
 """
 
 from __future__ import annotations

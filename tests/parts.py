@@ -34,8 +34,8 @@ def report() -> Iterator[str]:
 def require(part: str, found: object, how: str) -> None:
     """Skips the test if an external part is missing, with a message on how to get it.
 
-    Where CI=true and REMIT_REQUIRE names the part (separated by commas), a missing one is a failure instead: a test
-    that silently stops running is no test.
+    If CI=true and REMIT_REQUIRE names the part (separated by commas), a missing part is a failure instead, because a
+    test that silently stops running tests nothing.
     """
     if found:
         return

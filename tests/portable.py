@@ -1,6 +1,6 @@
 """Runs the hostile suite where the interpreter and the repository cannot be read: as another user, and in a container.
 
-Everything is put into one folder that anybody may read: by hard links where they will do, so it costs a second.
+Everything is put into one folder that every user may read. Hard links are used where possible, so this takes a second.
 """
 
 from __future__ import annotations

@@ -64,8 +64,8 @@ def snapshot(wish: DeploymentSpec, secret: str = "", former: str = "") -> Snapsh
 class Sim:
     """A target, a clock and an operator that follows `next_step`.
 
-    `behaviour` says how a version fares once it runs: `well`, `flapping`, `unhealthy` or `crashing`. Each `step` is one
-    look, one decision and what it asks for; `kill` says where in that the operator dies.
+    `behaviour` is the behaviour of a version once it runs: `well`, `flapping`, `unhealthy` or `crashing`. Each `step`
+    is one observation, one decision and its action; `kill` says at which point of it the operator dies.
     """
 
     wish: DeploymentSpec = field(default_factory=spec)

@@ -1,6 +1,6 @@
 """A Deployment under test: the program `shop`, its versions, and the kinds of targets that it is released to.
 
-What holds for every target is tested once, over `GROUNDS`: a target joins with an entry there.
+Behaviour that all targets share is tested once for each entry of `GROUNDS`. A new target needs an entry there.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python swiftserver.py FOLDER HOST PORT TLS-PORT CERTIFICATE
 
-says `ready` when it answers. Its users are `test:tester` with the secret `testing`, and `test:guest` with `guesting`,
-who may do nothing.
+prints `ready` when it answers. Its users are `test:tester` with the secret `testing`, and `test:guest` with `guesting`,
+who has no permissions.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The terminal transcript of docs/demo.md, which is the output of `make demo`.
 
-`python tests/transcript.py` runs the demo and writes what it printed into the page. A test compares the two, up to
-what is different each time: times, durations, ids, ports, folders, and the widths of columns, which follow from those.
+`python tests/transcript.py` runs the demo and writes its output into the page. A test compares the two, except for what
+differs each time: times, durations, ids, ports, folders, and the widths of columns, which depend on these.
 """
 
 from __future__ import annotations

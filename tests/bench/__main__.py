@@ -1,6 +1,6 @@
 """`make bench`, or `python -m bench [SECTION…]`: measures Remit beside comparable programs in the same run.
 
-Nothing here passes or fails: the machine decides how fast is fast. Read the ratios.
+Nothing here passes or fails, because absolute figures depend on the machine. Compare the ratios.
 """
 
 from __future__ import annotations

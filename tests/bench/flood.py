@@ -1,7 +1,7 @@
 """Creates tasks and waits for their ends: `python -m bench.flood` reads a JSON job and prints JSON times.
 
-A process of its own, like `bench.loadgenerator`, whose connections it uses: requests are rendered beforehand, and the
-watch asks the server for finished tasks only, so there is one short text to search for each task.
+It runs as a separate process, like `bench.loadgenerator`, whose connections it uses. Requests are rendered beforehand,
+and the watch selects finished tasks only, so that there is one short text to search for each task.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Sends requests to an API server as fast as it answers: `python -m bench.loadgenerator` reads a JSON job and prints
 JSON figures.
 
-A process of its own, and a client that does as little as can be: requests are rendered beforehand, and of an answer
-only status and length are read. So what is measured is the server.
+It runs as a separate process and does as little as possible: requests are rendered beforehand, and only status and
+length of a response are read. The measurement is therefore that of the server.
 """
 
 from __future__ import annotations

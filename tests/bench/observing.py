@@ -1,8 +1,8 @@
 """Measures the cost of monitoring Remit: one `remit up` without monitoring beside one with all kinds of monitoring, in
 turns.
 
-Processor time is compared, which does not depend on who else uses the machine as much as time does, and over pairs of
-short rounds, so that what slows both down falls out.
+CPU time is compared, which depends less on other users of the machine than elapsed time does. It is compared over pairs
+of short rounds, so that effects on both cancel out.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Measures releases by a whole operator under load: the duration of a switch, of a rollback, and from `apply` to live.
 
-Beside them what each cannot be quicker than: the proxy's own switch, and the start of the program alone.
+The lower limits of these durations are shown beside them: the proxy's own switch, and the start of the program alone.
 """
 
 from __future__ import annotations

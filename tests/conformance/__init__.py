@@ -1,4 +1,4 @@
 """Sends the same requests to Remit's control plane and to a kube-apiserver, and compares the responses.
 
-A package, so that its fixture of servers ends with its tests.
+It is a package, so that its package-scoped fixture of servers ends with its tests.
 """

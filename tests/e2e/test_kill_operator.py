@@ -1,8 +1,8 @@
 """Kills `remit up` with SIGKILL while tasks run, and tests that each ends with one correct outcome and no unrecorded
 run.
 
-Every attempt reports its task and number to a socket of this test as the first thing it does: a witness that neither
-the operator's status nor its files can make up.
+Every attempt first reports its task and number to a socket of this test. These reports are independent of the
+operator's status and files.
 """
 
 from __future__ import annotations

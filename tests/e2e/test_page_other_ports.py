@@ -1,7 +1,7 @@
 """Tests the page beside a hostile server on another port of the same address, visited with the same browser.
 
-Browsers keep cookies by host and path, not by port. So the page's cookie has a secret path, which is in nothing that
-another port gets to see.
+Browsers keep cookies by host and path, not by port. The page's cookie therefore has a secret path, which never appears
+in anything that another port can read.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Sends real objects, CRDs, patches and options with random changes: no request causes a server error or breaks a later
 one.
 
-The event loop, which server and client share, does not stand still for any, and a server that is started again answers
-the same. 600 requests are sent, and 20,000 by `make soak`.
+No request blocks the event loop, which server and client share, and a restarted server gives the same responses. 600
+requests are sent, and 20,000 by `make soak`.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Sends CRDs in the shapes of public ones with random changes, and their objects: none causes a server error or breaks
 another.
 
-They are our own, those that Hypothesis makes (`crdshapes.py`), and those of the folder that REMIT_CRD_CORPUS names. Of
-each that is accepted objects are created, replaced, patched in every way, applied, scaled, listed and watched. No turn
-of the event loop, which server and client share, is long, and a server that is started again answers the same.
+They are our own, those that Hypothesis generates (`crdshapes.py`), and those of the folder that REMIT_CRD_CORPUS names.
+For each accepted CRD, objects are created, replaced, patched in every way, applied, scaled, listed and watched. No turn
+of the event loop, which server and client share, takes long, and a restarted server gives the same responses.
 
-200 requests are sent, and 100,000 by `make soak`; REMIT_FUZZ_REQUESTS is another number.
+200 requests are sent, and 100,000 by `make soak`. REMIT_FUZZ_REQUESTS overrides the number.
 """
 
 from __future__ import annotations

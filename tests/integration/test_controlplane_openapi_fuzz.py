@@ -1,6 +1,6 @@
 """Sends requests that Schemathesis generates from the served OpenAPI documents: none causes a server error.
 
-What is answered with 200 is as the document says. 40 requests are sent, and 20,000 by `make soak`.
+Responses with status 200 match the document. 40 requests are sent, and 20,000 by `make soak`.
 """
 
 from __future__ import annotations

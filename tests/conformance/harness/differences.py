@@ -1,7 +1,7 @@
 """Deliberate differences between the embedded control plane and kube-apiserver, and their reasons.
 
-docs/control-plane.md tells users the same. A difference that is declared here and no longer seen fails its scenario:
-delete it.
+docs/control-plane.md documents them for users. A declared difference that no longer occurs fails its scenario and must
+be deleted.
 """
 
 from __future__ import annotations

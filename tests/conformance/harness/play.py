@@ -28,9 +28,9 @@ def conformance(
 ) -> Callable[[Scenario], Callable[[list[Server]], Awaitable[None]]]:
     """Makes a pytest test of a scenario.
 
-    It runs against every server that there is, must hold on each, and must get the same answers from all of them.
-    `points` are those of the forty that it shows. `crds` are there when it begins, in a group of its own; `needs` names
-    a trait that a server must have to be asked.
+    It runs against every available server, must pass on each, and must get the same responses from all of them.
+    `points` are those of the forty that it covers. `crds` are installed before it begins, in a separate group. `needs`
+    names a trait that a server must have to be included.
     """
     unknown = set(points) - set(FORTY)
     assert not unknown, unknown

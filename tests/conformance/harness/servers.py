@@ -36,7 +36,8 @@ class Server:
     `cel-checker`        CEL rules are type-checked and their cost is estimated when a CRD is created
     `old-discovery`      aggregated discovery is also served as v2beta1, which Kubernetes 1.36 no longer does
     `protobuf-refusals`  protobuf for a custom resource is refused, where Kubernetes 1.36 drops the connection
-    `watch-progress`     a watch knows how far its storage is, which kube-apiserver asks of etcd 3.4.31, 3.5.13 or newer
+    `watch-progress`     a watch reports the progress of its storage, for which kube-apiserver needs etcd 3.4.31, 3.5.13
+                         or newer
     """
 
     name: str
@@ -91,7 +92,7 @@ def embedded(state: Path) -> Iterator[Server]:
 def kube_apiserver(state: Path, **flags: object) -> Iterator[Server]:
     """Runs etcd, kube-apiserver and, if it is found, the two controllers that finish deletions.
 
-    `flags` are further ones of kube-apiserver, or others in the place of those here.
+    `flags` are additional flags of kube-apiserver; they override those set here.
     """
     state.mkdir(mode=0o700)
     store, peer, port = (free_port() for _ in range(3))

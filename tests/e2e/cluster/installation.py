@@ -155,8 +155,7 @@ class Installation:
     def serve(self, name: str, image: str, argv: Sequence[str], port: int, **variables: str) -> Iterator[str]:
         """Yields the address of a pod that listens on `port` of its node.
 
-        Other pods reach it there, also where the node is a machine whose Docker has its firewall drop what one pod
-        sends to another.
+        Other pods reach it there, even if Docker's firewall on the node drops traffic between pods.
         """
         container = {
             "name": "it",

@@ -1,6 +1,6 @@
 """Tests the network isolation of Jobs, on clusters that enforce NetworkPolicies and on clusters that do not.
 
-A plugin may know of a pod some time after that has begun: until then no program is started that is to have no network.
+A network plugin may apply rules some time after a pod has started. A program without network is not started before.
 """
 
 from __future__ import annotations

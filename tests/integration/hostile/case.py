@@ -1,9 +1,9 @@
 """Types of hostile cases: what the attacker wants, the control that stops the attack, and how the test verifies that it
 was stopped.
 
-A `Program` is Python that runs inside the sandbox. It says `won(...)` where it got what it wanted, and its last line
-says that it was tried: a case whose program breaks down early, or that wins, fails. Where `outside` names a user, the
-same program is also run without a sandbox as that user and must win there, so that it is known to be able to.
+A `Program` is Python code that runs inside the sandbox. It calls `won(...)` if the attack succeeds, and its last line
+reports that the attack was tried. A case fails if its program succeeds or ends early. If `outside` names a user, the
+same program also runs without a sandbox as that user and must succeed, which proves that the attack works.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ class Case:
 class Program(Case):
     """An attack by a program that a policy allowed to run.
 
-    `stopped_by` are the errors, one of which it must have met (none: it must be tried without any effect). `ends` are
-    the ways in which the attempt may end. `layer` is what has to be in force for the control to be there.
+    `stopped_by` are the errors, one of which must have occurred (empty: the attack must have no effect). `ends` are the
+    reasons with which the attempt may end. `layer` is the layer that must be in force for the control to exist.
     """
 
     attack: str

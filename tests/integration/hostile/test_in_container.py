@@ -1,6 +1,7 @@
 """Runs the suite in a container with Docker's defaults: its seccomp profile, no CAP_SYS_ADMIN, as root and as nobody.
 
-There bubblewrap cannot make a namespace. What nothing else can hold is refused, and nothing runs bare.
+In there, bubblewrap cannot create namespaces. Tasks whose confinement cannot be enforced otherwise are refused, and no
+program runs unconfined.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Provides what the examples need that a test machine has elsewhere: servers, folders and images.
 
-A stage yields what has to stand in an example instead of what is written there for users. Each text must occur in the
-example, so that the two cannot drift apart; nothing else of an example is changed.
+A stage yields replacements for texts of an example. Each text must occur in the example, so that the two cannot drift
+apart; nothing else of an example is changed.
 """
 
 from __future__ import annotations

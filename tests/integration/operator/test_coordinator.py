@@ -1,7 +1,7 @@
-"""A coordinator: a program that knows only `RemitClient` carries out a plan of thirty tasks, and things go wrong.
+"""Tests a coordinator that uses only `RemitClient`: it carries out a plan of thirty tasks while failures occur.
 
-Four sources are fetched, kept, summed up and booked in two databases. One source answers 503 at first, one sum fails at
-first, the way to publish the result is denied. In the middle the coordinator is killed, then the API server and the
+Four sources are fetched, stored, summed up and recorded in two databases. One source answers 503 at first, one sum
+fails at first, and publishing the result is denied. Halfway the coordinator is killed, then the API server and the
 operator are restarted; the coordinator starts again from the beginning of its plan.
 """
 

@@ -1,7 +1,7 @@
 """Tests two operators with separate state directories that compete for a lease on a real API server: whatever happens
 to the leader, no two attempts of a task ever run at the same time, and every task ends.
 
-REMIT_SOAK_TAKEOVERS says how often another one takes over; with REMIT_SOAK=1 it is often.
+REMIT_SOAK_TAKEOVERS is the number of takeovers; with REMIT_SOAK=1 it is high by default.
 """
 
 from __future__ import annotations

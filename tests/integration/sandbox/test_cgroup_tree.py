@@ -168,7 +168,7 @@ def test_only_what_a_dead_operator_left_is_swept(tree, occupy, owner):
     """A folder is named after the pid and the start time of its operator, because another process may have the same
     pid.
 
-    The pid of one in another pid namespace means nothing here, so it holds a lock.
+    The pid of an operator in another pid namespace is meaningless here, so an operator also holds a lock.
     """
     parent = tree.parents["memory"] / f"sweep-{uuid4().hex}"
     operator = subprocess.Popen(["/usr/bin/sleep", "600"])

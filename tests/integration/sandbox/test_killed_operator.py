@@ -1,6 +1,6 @@
 """Tests operators that are killed with SIGKILL while they start tasks: no process of the tasks remains.
 
-`make soak` kills five hundred of each user, and `python tests/killloop.py` as many as one likes.
+`make soak` kills five hundred of each user, and `python tests/killloop.py` any number.
 """
 
 from __future__ import annotations

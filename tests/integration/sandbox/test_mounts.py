@@ -1,8 +1,8 @@
 """Tests hostile folders: exactly what a policy allowed is mounted, whatever happens to its name, and the mount gives no
 additional rights.
 
-As root, attempts are the owner of what they write, and as an ordinary user they are the operator's: see
-`test_mounts_ordinary`, which runs these tests as one.
+If the operator is root, attempts run as the owner of what they write to; otherwise they run as the operator's user.
+`test_ordinary_user` also runs these tests as an unprivileged user.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Tests the reflector with an API server whose events arrive late, twice, out of order and with gaps.
 
-What it must know after each message follows from the messages alone, whatever their order: `expected` says it the slow
-way, from all of them.
+What it must know after each message depends on the messages alone, whatever their order. `expected` computes it slowly,
+from all of them.
 """
 
 from __future__ import annotations

@@ -222,8 +222,8 @@ class Chaos(RuleBasedStateMachine):
         """Asserts that the release ends under a fair schedule: the target is available, steps succeed, and promotions
         are given.
 
-        A side that failed and stayed live is such an end as long as it is not whole: the other side is kept, and
-        somebody has to go back to it.
+        A side that failed, stayed live and is not complete is such an end: the other side is kept, and a user has to
+        return to it.
         """
         if not hasattr(self, "sim"):
             return
