@@ -1,4 +1,5 @@
-"""Tells the audit trail's head to where whoever may write the trail cannot take it back: the log, metrics, the Lease.
+"""Publishes the audit trail's head where a user who may write the trail cannot change it: in the log, metrics and the
+Lease.
 
 With such a copy, `remit audit verify --head` finds a trail whose end was cut off or that was written anew.
 """
@@ -23,7 +24,7 @@ log = structlog.get_logger(__name__)
 ANNOTATION: Final = "remit.dev/audit-head"
 """Annotation of the Lease with `SEQ:HASH` of the audit trail at the last renewal."""
 NOTE_SECONDS: Final = 5.0
-"""How often the Lease has the head, at most, where nobody renews it."""
+"""Minimum time between two updates of the Lease, in seconds, if no leader renews it."""
 EVERY_SECONDS: Final = 300.0
 """How often the log has the head, at most, while records are written."""
 
@@ -49,7 +50,7 @@ def noted(audit: AuditLog) -> dict[str, str]:
 async def keep_noting(
     kube: Kube, namespace: str, lease_name: str, audit: AuditLog, every: float = NOTE_SECONDS
 ) -> None:
-    """Note the head on the Lease for ever, whenever it moved: for an operator that holds no lease."""
+    """Records the head on the Lease whenever it has moved, without end. For an operator that holds no lease."""
     last: Anchor | None = None
     failed = False
     while True:
@@ -65,7 +66,8 @@ async def keep_noting(
 
 
 async def note(kube: Kube, namespace: str, lease_name: str, audit: AuditLog) -> ApiError | None:
-    """Note the head on the Lease, and make one that nobody holds where there is none. Gives why it failed."""
+    """Records the head on the Lease. Creates a Lease without a holder if there is none. Returns the error if it
+    fails."""
     try:
         try:
             lease = await kube.get(LEASES, namespace, lease_name)
@@ -92,7 +94,7 @@ def tell(audit: AuditLog, when: str) -> Anchor:
 
 
 async def keep_telling(audit: AuditLog, every: float = EVERY_SECONDS) -> None:
-    """Log the head for ever, whenever it moved meanwhile."""
+    """Logs the head whenever it has moved, without end."""
     told = audit.head
     while True:
         await asyncio.sleep(every)

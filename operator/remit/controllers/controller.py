@@ -55,7 +55,7 @@ class Controller:
 
     kind: str
     resource: Resource
-    """The kind that is reconciled. All its objects are looked at in each resync."""
+    """The kind that is reconciled. Each resync reconciles all its objects."""
     queue: WorkQueue
     reconcile: Reconcile
     """It is also called with the keys of objects that are gone."""
@@ -65,9 +65,9 @@ class Controller:
     on_delete: Callable[[Object], None] | None = None
     """Called with the last form of each object that is deleted, before its key is reconciled."""
     on_vanish: Callable[[Object], None] | None = None
-    """Called instead of `on_delete` where nobody saw the deletion."""
+    """Called instead of `on_delete` if the deletion was not observed."""
     sweep: Callable[[], Awaitable[None]] = nothing
-    """Called after each resync: looks after what was kept of objects whose deletion nobody saw."""
+    """Called after each resync. Removes what was kept of objects whose deletion was not observed."""
     shut_down: Callable[[], Awaitable[None]] | None = None
     """Called when the operator stops: ends what was started. What that adds to the queue is still reconciled."""
     close: Callable[[], Awaitable[None]] = nothing

@@ -61,7 +61,7 @@ class ApiStore:
     """The object as it was last read or written."""
     deployment: Deployment
     _created: dict[HookKey, str] = field(default_factory=dict)
-    """The uids of the tasks that were created for hooks of the release that goes on, until status has them."""
+    """The uids of the tasks that were created for hooks of the current release, until status has them."""
     denied: SpecProblem | None = None
     """The last denial, which is counted once and not at every look."""
 
@@ -90,7 +90,7 @@ class ApiStore:
             tracer.export(releasetraces.spans_of(self.deployment, ended))
 
     async def remove_request(self, answer: RequestAnswer) -> None:
-        """Raises Outdated where another one may have taken its place, which nobody has read yet."""
+        """Removes the request. Raises Outdated if another request, which was not read yet, may have replaced it."""
         await self.patch_metadata({"annotations": {requestannotation.ANNOTATION: None}})
 
     async def forget(self) -> None:
@@ -169,7 +169,7 @@ class ApiStore:
 
 @dataclass
 class DeploymentReconciler:
-    """Has a driver for each Deployment that it was told of."""
+    """Keeps a driver for each known Deployment."""
 
     kube: Kube
     reflector: Reflector
@@ -195,7 +195,7 @@ class DeploymentReconciler:
         self.writer = StatusWriter(self.kube, self.reflector, self.metrics, "Deployment")
 
     async def reconcile(self, key: str) -> float | None:
-        """One step for the Deployment `key`. Gives seconds until it wants to be looked at again, or None."""
+        """Takes one step for the Deployment `key`. Returns the seconds until its next reconciliation, or None."""
         obj = self.reflector.objects.get(key)
         if obj is None:
             self._driven.pop(key, None)
@@ -216,7 +216,7 @@ class DeploymentReconciler:
                 return 0.0
 
     async def close(self) -> None:
-        """Let go of what is open: the probes of reports, and connections to targets."""
+        """Closes the probes of reports and the connections to targets."""
         await self.reports.close()
         await self.places.close()
 
@@ -255,7 +255,7 @@ class DeploymentReconciler:
         return replace(found, message=f"{found.message}; {advice}")
 
     async def _refuse(self, obj: Object, error: InvalidInput | DeploymentError) -> None:
-        """Say once that nothing will be done about it. What is live goes on."""
+        """Reports once that the Deployment is refused. The live side continues to run."""
         reason = error.reason if isinstance(error, DeploymentError) else "Invalid"
         message, metadata, live = str(error), obj["metadata"], (obj.get("status") or {}).get("activeRevision")
         if live is not None:

@@ -34,7 +34,7 @@ DISK_SECONDS: Final = 15.0
 def expose(
     metrics: Metrics, known: Mapping[Resource, Reflector], tasks: TaskReconciler, runner: Runner, audit: AuditLog
 ) -> None:
-    """Have `metrics` read what there is, from the informer's cache and the parts of an operator."""
+    """Makes `metrics` read its gauges from the informer's cache and the parts of an operator."""
     for phase in Phase:
         count = partial(known[TASKS].objects.count_by_index, PHASE, str(phase))
         metrics.tasks.labels(phase).set_function(count)

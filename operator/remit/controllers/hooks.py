@@ -1,7 +1,7 @@
-"""The hooks of a release, as the ExecutionTasks that they are.
+"""Represents the hooks of a release as ExecutionTasks.
 
-Whoever may create tasks can give one the name, labels and owner of a hook. So a hook's task is known by its uid, which
-the API server answers to the creation and the release remembers. Labels are for people and selectors.
+Any user who may create tasks can give one the name, labels and owner of a hook. A hook's task is therefore identified
+by its uid, which the API server returns at its creation and the release stores. Labels are for people and selectors.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def release_key(obj: Object) -> str | None:
 
 
 def observe(tasks: Reflector, uids: Mapping[HookKey, str]) -> dict[HookKey, HookView]:
-    """What became of the hooks whose tasks have these uids. One whose task is gone is not in it."""
+    """Returns the states of the hooks whose tasks have these uids. A hook whose task was deleted is omitted."""
     found = {key: tasks.objects.get_by_uid(uid) for key, uid in uids.items()}
     return {key: _view(obj) for key, obj in found.items() if obj is not None}
 
@@ -104,8 +104,8 @@ async def run(
     """The hook's task. It is created, unless the one that is there has the `uid` that is known. Raises DeploymentError.
 
     Another task of that name which names the Deployment as its controller is deleted first. It is left from an earlier
-    release of the revision, or from an operator that was killed before it could remember the uid, or it was made by
-    somebody else. None of these says that the hook ran, in this release and at this stage.
+    release of the revision, or from an operator that was killed before it could store the uid, or another user created
+    it. None of these shows that the hook ran in this release and at this stage.
     """
     namespace, body = deployment["metadata"]["namespace"], _task(deployment, step, annotations or {})
     name, replaced = body["metadata"]["name"], False
@@ -171,7 +171,7 @@ def _with_release(spec: Object, deployment: str, key: HookKey) -> Object:
 
 
 async def cancel(kube: Kube, tasks: Reflector, deployment: Object) -> None:
-    """Cancel the hooks that still run: their release is over. Raises `ApiError` once all have been tried."""
+    """Cancels the hooks that still run after their release has ended. Raises `ApiError` after all have been tried."""
     failed: ApiError | None = None
     for obj in tasks.objects.by_index(CONTROLLER, deployment["metadata"]["uid"]):
         metadata = obj["metadata"]
@@ -226,7 +226,7 @@ def _short(stage: str) -> str:
 
 
 def _short_name(name: str) -> str:
-    """A name with room for what is added to it; one that was cut is still nobody else's."""
+    """Returns a name that is short enough for suffixes. A shortened name is still unique."""
     if len(name) <= _LONGEST_NAME:
         return name
     return f"{name[:_LONGEST_NAME].rstrip('-.')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

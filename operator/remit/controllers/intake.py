@@ -69,7 +69,7 @@ class Intake:
             self._by_plural[plural].observe(obj)
 
     def listed(self, plural: str) -> None:
-        """A watch began, or began anew. It does not tell what was deleted before."""
+        """Called when a watch begins or begins again. The watch does not report earlier deletions."""
         self._gaps.add(self._by_plural[plural])
         self._gap.set()
 
@@ -95,7 +95,7 @@ class Intake:
                 log.warning("a resync failed", error=str(error))
 
     async def keep_closing_gaps(self) -> None:
-        """List each kind whose watch began anew, without end."""
+        """Lists each kind whose watch began again, without end."""
         while True:
             await self._gap.wait()
             self._gap.clear()

@@ -36,7 +36,8 @@ def notifier(
     metrics: Metrics,
     redactor: Redactor,
 ) -> Notifier | None:
-    """None where nobody is to be told. Raises `InvalidInput` for a wrong configuration."""
+    """Returns the notifier, or None if no notifications are configured. Raises `InvalidInput` for an invalid
+    configuration."""
     if settings.notifications is None:
         return None
     made = Notifier(
@@ -64,7 +65,7 @@ async def failing_checks(checks: Checks) -> Mapping[str, str]:
 async def record_failure(
     kube: Kube, events: Recorder, namespace: str, lease_name: str, receiver: str, why: str
 ) -> None:
-    """An Event about the Lease, which is what stands for the operator in a cluster."""
+    """Records an Event about the Lease, which represents the operator in a cluster."""
     try:
         lease = await kube.get(LEASES, namespace, lease_name)
     except ApiError:
@@ -86,7 +87,8 @@ def _forget(forget: Callable[[Object], None], obj: Object) -> None:
 
 
 def _tolerant(obj: Object, do: Callable[[], None]) -> None:
-    """A status that somebody else wrote may hold anything the schema lets through; nobody is told of that."""
+    """Logs errors of `do` instead of raising them, because another client may have written any status that the schema
+    accepts."""
     try:
         do()
     except (AttributeError, KeyError, TypeError, ValueError) as error:

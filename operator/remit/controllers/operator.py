@@ -87,8 +87,8 @@ _DEAD_SECONDS = 3.0
 
 
 def exit_at_once(error: LeaseLost) -> None:
-    """As programs that use client-go do: another operator may be at work, so nothing may go on here. The fork server,
-    which sees this process end, kills what it started."""
+    """Ends the process immediately, like programs that use client-go: another operator may be at work, so nothing may
+    continue here. The fork server notices the end of this process and kills what it started."""
     log.error("stopped leading; this process ends at once", reason=str(error))
     sys.stderr.flush()
     os._exit(1)
@@ -163,7 +163,7 @@ async def running_operator(
 
 
 async def _check_artifact_store(settings: Settings) -> None:
-    """Raises `RemitError` where somebody has to change something. A store that is away now is used later."""
+    """Raises `RemitError` if the configuration must be changed. A store that is temporarily unavailable is accepted."""
     if settings.artifact_store is None:
         return
     try:
@@ -393,7 +393,7 @@ class Operator:
         return operator
 
     def _expose(self) -> None:
-        """Have metrics and health checks read what they tell of."""
+        """Makes metrics and health checks read the operator's state."""
         checks, audit = self.checks, self.audit
         gauges.expose(self.metrics, self.intake.reflectors, self.tasks, self.runner, audit)
         checks.ready["watching"] = lambda: None if self.watcher.ready.is_set() else "the watches are not up"
@@ -423,7 +423,7 @@ class Operator:
             self.spawn(pruning, "claims of workspaces")
 
     async def stop(self) -> None:
-        """Take nothing new, end what runs, write what became of it."""
+        """Accepts no new work, ends what runs, and writes its outcome."""
         self.tasks.stopping = True
         await self.watcher.stop()
         for controller in self.controllers:

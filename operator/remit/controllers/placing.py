@@ -14,10 +14,10 @@ BESIDE_THE_OPERATOR = frozenset({"process", "file"})
 
 
 async def backends(kube: Kube, settings: Settings) -> tuple[BackendName, ...]:
-    """What `settings` says, or else what there is, the default first. Raises `ApiError`.
+    """Returns the configured backends, or else the available ones, the default first. Raises `ApiError`.
 
-    In a pod nothing runs beside the operator unless it was told so: a task could take it down, and every other task
-    with it.
+    In a pod, nothing runs beside the operator unless it is configured, because a task could stop the operator and with
+    it every other task.
     """
     if settings.backends:
         return settings.backends

@@ -255,7 +255,7 @@ def _status_of(obj: Object) -> CommandPolicyStatus:
 
 
 def compile_object(obj: Object) -> CompiledPolicy:
-    """Never fails: a policy that cannot be read at all is one that is not ready."""
+    """Compiles a policy without raising: a policy that cannot be parsed is one that is not ready."""
     try:
         return compile_policy(CommandPolicy.parse(obj))
     except InvalidInput as error:

@@ -14,10 +14,10 @@ _RATE: Final = 20.0
 """Requests a second."""
 _TIMEOUT_SECONDS: Final = 2.0
 _AFTER_SECONDS: Final = 5.0
-"""How long it goes on once what is live is whole and no longer touched."""
+"""How long the probe continues after the live side is complete and no longer changed, in seconds."""
 _LONGEST_SECONDS: Final = 60.0
 _WATCHING_RATES: Final = ((3600.0, 1.0), (float("inf"), 0.1))
-"""Requests a second in a bake that is longer than that, up to an hour and beyond: what came of each is kept."""
+"""Requests per second during a long bake: up to an hour, and beyond. The result of each request is kept."""
 _START_SECONDS: Final = 0.5
 """How long a step waits for the first answer. A side that does not answer must not hold up the way back."""
 
@@ -43,7 +43,7 @@ class ProbeRun:
 
     @property
     def requests(self) -> Sequence[ProbeSample]:
-        """What came of each request that has ended."""
+        """The result of each request that has ended."""
         return self._probe.requests
 
     @property
@@ -52,7 +52,7 @@ class ProbeRun:
         return any(not request.error for request in self._probe.requests)
 
     def watch(self) -> None:
-        """Go on for a few seconds from now, as long as a bake may last; after a minute with fewer requests."""
+        """Continues for some seconds from now, as long as a bake may last. After a minute it sends fewer requests."""
         now = time.monotonic()
         if (gone := now - self._limit) > 0:
             self._probe.rate = next(rate for until, rate in _WATCHING_RATES if gone < until)

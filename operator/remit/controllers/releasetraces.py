@@ -26,7 +26,7 @@ def stage_of(metadata: ObjectMeta, release: Release, stage: StageName) -> TraceC
 
 
 def spans_of(deployment: Deployment, release: Release) -> list[Span]:
-    """The spans of a release that ended, the one of the whole first; empty for one that goes on."""
+    """Returns the spans of a release that has ended, the root span first; empty for a release in progress."""
     metadata, ended = deployment.metadata, release.finished_at
     if release.outcome is None or ended is None or not metadata.uid:
         return []

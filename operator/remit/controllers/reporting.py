@@ -1,6 +1,6 @@
-"""Reports of releases: what is seen at each look is kept until the release is over, and then written down.
+"""Writes reports of releases: observations are kept until the release has ended.
 
-A report holds nothing up: what cannot be measured or written is missing from it, and it says so.
+A report delays nothing: what cannot be measured or written is missing from it, and the report says so.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ _MOST_SAMPLES: Final = 600
 """A release that waits for days is sampled ever more seldom."""
 _MOST_SWITCHINGS: Final = 100
 _USAGE_SECONDS: Final = 5.0
-"""How long a report waits for what the instances use. An engine takes a second to tell, or half a minute, or for ever.
-"""
+"""How long a report waits for the instances' resource usage, in seconds. An engine may take a second or half a minute
+to answer, or not answer at all."""
 
 _Id = tuple[int, datetime.datetime]
 
@@ -119,7 +119,7 @@ class Reports:
     _recordings: dict[str, _Recording] = field(default_factory=dict)
     _written: dict[str, tuple[_Id, ReleaseReport]] = field(default_factory=dict)
     _ending: set[asyncio.Task[None]] = field(default_factory=set)
-    """What nobody waits for any more, but for the operator's own end."""
+    """Tasks in the background that only the operator's own shutdown awaits."""
 
     async def look(
         self,
@@ -195,7 +195,7 @@ class Reports:
             recording.under_way = time.monotonic()
 
     async def forget(self, key: str) -> None:
-        """Let go of what is not written yet."""
+        """Discards what is not written yet."""
         self._written.pop(key, None)
         if recording := self._recordings.pop(key, None):
             await _end(recording)

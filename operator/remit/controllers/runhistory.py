@@ -1,8 +1,8 @@
-"""What runs took, by the family that they belong to: what a task that ends is compared with.
+"""Keeps measurements of runs by family, with which a task that ends is compared.
 
 A schedule's runs are kept in its own status, because most of them are deleted long before there are enough. All other
-families are kept here, and an operator that starts reads them from the tasks that are still there. So a new leader
-knows what the one before knew, and tells nobody anew: a task is judged in the write that ends it, and never again.
+families are kept here, and an operator that starts reads them from the existing tasks. A new leader therefore knows
+what the previous one knew, and reports nothing again: a task is evaluated only in the write that ends it.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ class RunHistory:
 
 
 def _family(obj: Object, status: ExecutionTaskStatus) -> Hashable:
-    """A hook of one Deployment, whatever the revision; or else what has the same spec. Backends take different times
-    for the same, and count differently."""
+    """Returns the family: hooks of one Deployment, whatever the revision, or else runs with the same spec and backend.
+    Backends differ in duration and in how they measure."""
     hook, release = key_of_hook(obj), release_key(obj)
     if hook is not None and release is not None:
         return tuple(by_controller(obj)), hook.stage, hook.name, status.backend

@@ -31,9 +31,9 @@ class Settings:
     workers: int = 16
     """Objects reconciled at once."""
     resync_seconds: float = 300
-    """How often everything is listed and looked at again, whatever the watches said."""
+    """How often all objects are listed and reconciled, independently of watches, in seconds."""
     notifications: Path | None = None
-    """The configuration of `remit.notifications`; None: nobody is told anything."""
+    """The configuration of `remit.notifications`. None: no notifications are sent."""
     health_host: str = "127.0.0.1"
     health_port: int = 0
     """The port that serves /metrics, /healthz and /readyz; 0 picks a free one."""
@@ -83,7 +83,7 @@ class Settings:
     audit_age_seconds: float | None = None
     """After which a closed file of the audit trail goes; None: never."""
     anomalies: bool = True
-    """Whether runs that differ much from those before them are told of."""
+    """Whether runs that differ much from earlier runs are reported."""
     lease_name: str = LEASE_NAME
     """The name of the Lease. Operators in one namespace that serve different namespaces need different names."""
     leader_election: bool = True

@@ -20,12 +20,12 @@ _LOOK_SECONDS = 0.2
 
 @contextlib.contextmanager
 def holder_identity(state_dir: Path) -> Iterator[str]:
-    """As whom this process holds a lease, and no other process that is alive.
+    """Yields the identity with which this process holds a lease. No other running process has the same.
 
-    It is the same after a restart, so that an operator that was killed takes up its own lease at once. It is derived
-    from what is kept in a file, of which this process holds the lock, from the file's inode and from this boot of the
-    machine. So a copy of the directory has another identity, and so has another machine that shares it, even on a file
-    system that does not share locks. While another process holds the lock, the identity is for this run alone.
+    It is the same after a restart, so that an operator that was killed acquires its own lease again immediately. It is
+    derived from the content of a file that this process has locked, from the file's inode and from this boot of the
+    machine. A copy of the directory therefore has another identity, and so has another machine that shares it, even on
+    a file system that does not share locks. While another process holds the lock, the identity is for this run alone.
     """
     descriptor = open_private(state_dir / "holder.lock")
     try:

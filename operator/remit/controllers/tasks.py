@@ -46,14 +46,14 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 ORPHAN_SECONDS = 24 * 3600
-"""How long output and run records are kept of a task that is not there any more, though nobody saw its deletion."""
+"""How long output and run records of a missing task are kept if its deletion was not observed, in seconds."""
 _TASKS_PER_TURN = 100
 """Tasks that are read as the operator starts before others have a turn on the event loop."""
 
 
 @dataclass
 class TaskReconciler:
-    """Takes tasks from their creation to their one honest end."""
+    """Reconciles tasks from their creation to their final status."""
 
     kube: Kube
     reflector: Reflector
@@ -75,7 +75,7 @@ class TaskReconciler:
     anomalies: bool = True
     """Whether a run is compared with those before that are like it."""
     _missing: set[str] = field(default_factory=set)
-    """Uids of tasks that are not there, of which that was told."""
+    """Uids of missing tasks that were reported."""
     writer: StatusWriter = field(init=False)
     _history: RunHistory | None = field(init=False)
     _driver: TaskDriver = field(init=False)
@@ -127,7 +127,7 @@ class TaskReconciler:
         self._driver.stopping = stopping
 
     async def reconcile(self, key: str) -> float | None:
-        """One step for the task `key`. Gives seconds until it wants to be looked at again, or None."""
+        """Takes one step for the task `key`. Returns the seconds until its next reconciliation, or None."""
         self._driver.leave_ended()
         obj = self.reflector.objects.get(key)
         if obj is None:
@@ -148,7 +148,7 @@ class TaskReconciler:
                 return 0.0
 
     def _with_default_ttl(self, task: ExecutionTask, obj: Object) -> ExecutionTask:
-        """The task as it is kept: one that nobody would create again goes some time after its end."""
+        """Returns the task with the default TTL, if it has none and no client would create it again."""
         ttl, spec = self.finished_task_ttl, task.spec
         if ttl is None or spec.ttl_seconds_after_finished is not None or spec.schedule is not None:
             return task
@@ -157,21 +157,21 @@ class TaskReconciler:
         return task.model_copy(update={"spec": spec.model_copy(update={"ttl_seconds_after_finished": ttl})})
 
     def deleted(self, obj: Object) -> None:
-        """The task is gone: whatever of it still runs must end, and what was kept of it goes too."""
+        """Called after the deletion of a task. Ends what runs of it, and removes what was kept of it."""
         metadata = obj["metadata"]
         self._driver.deleted(key_of(obj), metadata["namespace"], metadata["uid"])
 
     def vanished(self, obj: Object) -> None:
-        """The API server does not have the task any more, and nobody saw its deletion: whatever of it still runs must
-        end. The server may have lost its state, so what was kept of the task is left to `sweep`."""
+        """Called when the API server does not have the task any more and its deletion was not observed. Ends what runs
+        of it. The server may have lost its state, so `sweep` decides about what was kept of the task."""
         self._driver.vanished(key_of(obj), obj["metadata"]["uid"])
 
     async def sweep(self) -> None:
-        """Look after what is kept of tasks that are not there, and whose deletion nobody saw.
+        """Handles what is kept of missing tasks whose deletion was not observed.
 
-        Nothing of them goes on. What is kept is removed `ORPHAN_SECONDS` after a sweep first missed the task, and not
-        before that was told: an API server that lost its state, or is a wrong one, has none of the tasks either. A task
-        is told of when the second sweep misses it, because its deletion may be on its way.
+        Their attempts are ended. What is kept is removed `ORPHAN_SECONDS` after a sweep first missed the task, and not
+        before that was reported, because an API server that lost its state, or the wrong server, has none of the tasks
+        either. A task is reported when the second sweep misses it, because its deletion event may still arrive.
         """
         store, tasks, told = self.runner.store, self.reflector, dict[str, int]()
         kept = await asyncio.to_thread(_kept, store)

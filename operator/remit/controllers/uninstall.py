@@ -61,7 +61,8 @@ class Uninstall:
             self.report(f"{kind or 'deployment'}.apps {self.operator_namespace}/{name} is scaled to zero")
 
     async def _wait_until_stopped(self, timeout_seconds: float) -> None:
-        """A Lease without a holder, or one that nobody has renewed for its whole duration, by this machine's clock."""
+        """Waits for a Lease without a holder, or one that was not renewed for its whole duration by this machine's
+        clock."""
         clock = asyncio.get_running_loop().time
         deadline, renewed, seen_at = clock() + timeout_seconds, None, clock()
         while True:

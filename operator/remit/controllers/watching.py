@@ -117,7 +117,8 @@ class Watcher:
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _watch(self, home: asyncio.AbstractEventLoop) -> None:
-        """Until it breaks off, or is cancelled. (By its stop flag, kopf waits 5 s where it has only just begun.)"""
+        """Watches until the watch breaks off or is cancelled. (With its stop flag, kopf waits 5 s if it has only just
+        begun.)"""
         me = asyncio.current_task()
         assert me is not None  # noqa: S101  # of `asyncio.run`
         self._cancel = partial(asyncio.get_running_loop().call_soon_threadsafe, me.cancel)

@@ -1,1 +1,1 @@
-"""How one task runs, from admission to its one honest end."""
+"""Runs a task from its admission to its final status."""

@@ -1,4 +1,4 @@
-"""From a task and the policies to an attempt that may run, or to the reason why not."""
+"""Decides whether a task may run under the policies, and returns the attempt or the reason for the refusal."""
 
 from __future__ import annotations
 
@@ -127,18 +127,18 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """It may not. `by_policy` tells a denial from a task that cannot be run at all."""
+    """The task may not run. `by_policy` distinguishes a denial from a task that cannot run at all."""
 
     finish: Finish
     status: PolicyStatus | None = None
     command: Command | None = None
     request: PolicyRequest | None = None
-    """What policy was asked, unless that is told nowhere."""
+    """The request that the policies decided on. None if it must not be reported."""
     audited: tuple[Denial, ...] = ()
     """Denials by policies that only audit, as in `Admitted`."""
     by_policy: bool = False
     withheld: bool = False
-    """Whether what was asked is told nowhere."""
+    """Whether the request must not be reported."""
 
 
 _V = TypeVar("_V", Admitted, Refused)
@@ -177,7 +177,7 @@ class Admission:
     backends: frozenset[str] = frozenset({"process"})
     """The backends on which this operator runs commands and scripts."""
     max_output_bytes: int = MAX_OUTPUT_BYTES
-    """The most that is kept of each stream of a run, whatever the task and the policies say."""
+    """The maximum that is kept of each stream of a run, in bytes. Neither the task nor policies can raise it."""
     memory: MemoryBudget = field(default_factory=MemoryBudget)
     """The memory for attempts that run beside the operator."""
     host_paths: bool = True

@@ -6,8 +6,8 @@ absolute deviation) are those of logarithms, where a factor is a distance. An un
 from the median for how much its family varies, a large factor away from it, and by an amount that matters. For families
 that never vary the factor is what counts.
 
-A run at a level that `LEARNED` runs of the window had reached before is not unusual. So a lasting change is told of
-that many times, and what comes now and then (a cold cache) is learned.
+A run at a level that `LEARNED` runs of the window had reached before is not unusual. A lasting change is therefore
+reported that many times, and occasional levels (a cold cache) are learned.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from remit.execution.durations import human_duration
 WINDOW: Final = 20
 """Runs that one is compared with: the latest that succeeded before it."""
 LEAST_RUNS: Final = 8
-"""Values below which nothing is said."""
+"""The minimum number of values to compare with. With fewer, nothing is reported."""
 LEARNED: Final = 3
 """Runs of the window at a level that make it a usual one."""
 SPREADS: Final = 4
@@ -39,7 +39,7 @@ _SIGMA: Final = 1.4826
 _SAME_LEVEL: Final = 1.25
 """The factor up to which a value is at the level of another."""
 _LARGEST: Final = 2.0**60
-"""Beyond which a number is no measurement: whoever may write status writes any."""
+"""Larger numbers are not measurements: a client that may write status can write any number."""
 _LONGEST: Final = 1e9
 """Seconds that are shown as what they are."""
 
@@ -150,8 +150,8 @@ def run_of(name: str, status: ExecutionTaskStatus) -> RecentRun | None:
 
 
 def latest(*runs: Iterable[RecentRun]) -> list[RecentRun]:
-    """The window: the latest of all these, the oldest first, each once by its name. In whatever order and however often
-    runs are added, it is the same."""
+    """Returns the latest of all these runs, oldest first, each once by its name. The result does not depend on the
+    order and the number of calls."""
     found = {run.name: run for some in runs for run in some}
     return sorted(found.values(), key=lambda run: (run.finished_at, run.name))[-WINDOW:]
 

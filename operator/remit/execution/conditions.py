@@ -1,7 +1,7 @@
-"""The conditions of a task: what kubectl wait, kstatus (Flux, Helm) and Argo CD read.
+"""Computes the conditions of a task, which kubectl wait, kstatus (Flux, Helm) and Argo CD read.
 
-`Finished` turns True once, whatever the outcome; `Succeeded` says which. `Reconciling` and `Stalled` are kstatus'
-words: work goes on; the end was a failure.
+`Finished` becomes True once, whatever the outcome; `Succeeded` tells the outcome. `Reconciling` and `Stalled` are terms
+of kstatus: work is in progress, and the task failed.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from remit.errors import InvalidInput
 _FIELDS: Final = 5
 _MINUTE: Final = datetime.timedelta(minutes=1)
 _WEEK: Final = datetime.timedelta(days=7)
-"""No zone sets its clock twice in this time."""
+"""No zone changes its clock twice within this time."""
 
 
 def check(schedule: Schedule) -> None:

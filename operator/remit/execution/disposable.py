@@ -1,8 +1,8 @@
-"""Which finished tasks are deleted by default: those that nobody would create again. Pure.
+"""Determines which finished tasks are deleted by default: those that no client would create again. Pure.
 
-A task with a generated name was created once, by `remit run`, `kubectl create` or a program. What was applied, or is
-tracked by a GitOps tool or Helm, would be created again by whoever syncs it, and so run again. What has an owner, such
-as a run of a schedule or the hook of a release, goes with it, or by its history limits.
+A task with a generated name was created once, by `remit run`, `kubectl create` or a program. A task that was applied,
+or that a GitOps tool or Helm tracks, would be created again by the next sync, and so run again. A task with an owner,
+such as a run of a schedule or the hook of a release, is deleted with its owner, or by its history limits.
 """
 
 from __future__ import annotations

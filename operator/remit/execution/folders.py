@@ -39,7 +39,7 @@ class Folders:
     artifacts: ArtifactStore
     workspaces: WorkspaceStore
     find_release: FindRelease | None = None
-    """None: nothing is released here that tasks could mount."""
+    """None if no releases exist here that tasks could mount."""
     _used: dict[str, frozenset[Path]] = field(default_factory=dict)
     """The data folders of the workspaces that a task has, by its uid."""
     _written: dict[str, tuple[Workspace, ...]] = field(default_factory=dict)

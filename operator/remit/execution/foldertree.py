@@ -20,9 +20,10 @@ _REFERENCE: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def disk_usage(root: Path) -> int:
-    """What the files below `root` take on the disk, in bytes, each once. Looks at every one, by name only.
+    """Returns the disk space of the files below `root`, in bytes, each counted once. Examines every file, but not its
+    content.
 
-    Raises OSError, and `InvalidInput` where there are more than can be looked at.
+    Raises OSError, and `InvalidInput` if there are more files than can be examined.
     """
     folder = os.open(root, _FOLDER)
     try:
@@ -34,7 +35,7 @@ def disk_usage(root: Path) -> int:
 
 
 def remove_tree(root: Path) -> None:
-    """Remove the folder `root` and all that is in it, of which nobody may make more meanwhile. Raises OSError.
+    """Removes the folder `root` with its content, which no other process may extend meanwhile. Raises OSError.
 
     Folders are moved up before they are emptied, so that neither a path nor the stack grows with their depth.
     """

@@ -1,4 +1,4 @@
-"""From a task's volumes to what its Job mounts. Pure."""
+"""Converts a task's volumes to the mounts of its Job. Pure."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
     <state>/runs/<namespace>/<task uid>/<attempt id>/     its output goes; what it did stays on record
     <state>/processes/<namespace>/<name>/                 goes as a whole, once no supervisor lives
 
-Names come from the disk, and a folder may have been replaced by a link. So each is opened from the one above it, links
-are not followed, and what is removed is removed below the descriptor that was looked at.
+Names come from the disk, and a folder may have been replaced by a link. Each folder is therefore opened from the one
+above it, links are not followed, and files are removed below the descriptor that was examined.
 """
 
 from __future__ import annotations

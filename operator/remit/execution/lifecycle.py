@@ -32,7 +32,7 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Expire:
-    """Delete the task: its time to live is over."""
+    """Delete the task, because its time to live has passed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +218,8 @@ def longest_retry_delay(backoff: Backoff) -> float:
 
 
 def cancelled(consequence: str = "") -> Finish:
-    """`consequence` says what became of an attempt that was going: that it is dead, or may have taken place."""
+    """Returns the end of a cancelled task. `consequence` says what happened to an attempt in progress: it is dead, or
+    may have taken effect."""
     message = "cancelled as spec.cancel asked" + (f"; {consequence}" if consequence else "")
     return Finish(Phase.CANCELLED, "Cancelled", "Cancelled", message)
 

@@ -1,4 +1,4 @@
-"""From a task's volumes to what a backend mounts. Pure."""
+"""Converts a task's volumes to the mounts of a backend. Pure."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from remit.operations.base import OVERDUE, AdoptingExecutor, OperationExecutor, 
 async def execute(
     executor: OperationExecutor, request: OperationRequest, output: OutputSink, cancel: asyncio.Event
 ) -> Outcome:
-    """Execute an operation, and return its outcome once nothing of it goes on.
+    """Executes an operation, and returns its outcome once nothing of it runs any more.
 
     Every failure of the operation becomes an outcome. Only a bug in Remit raises; `request.effect` then says whether a
     retry is safe.

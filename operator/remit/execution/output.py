@@ -30,7 +30,7 @@ from remit.telemetry.redact import Redactor
 
 STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
 Listener = Callable[[Stream, bytes], None]
-"""Told of everything that is said, secrets taken out, as it comes. It must not block."""
+"""Called with all output as it arrives, with secrets redacted. It must not block."""
 _RING = 4
 """Segments of the end that are kept besides the one being written."""
 _LOOK_AGAIN_BYTES = 256 << 10
@@ -38,7 +38,7 @@ RAW: Final = "raw"
 """The folder of raw output in the directory of a run."""
 _REDACTIONS: Final = "redactions"
 _LOOKED_AT: Final = 8000
-"""Bytes of a stream's beginning by which it is told whether it looks binary; as many as Git looks at."""
+"""Number of bytes at the beginning of a stream that determine whether it looks binary; the same number as in Git."""
 
 
 @dataclass
@@ -52,7 +52,7 @@ class _Kept:
     segment: int = 0
     room: int = 0
     unseen: int = 0
-    """How much is written before the disk is looked at again."""
+    """How many bytes are written before the free space of the disk is checked again."""
     file: BinaryIO | None = None
     full_disk: bool = False
 
@@ -156,8 +156,8 @@ class OutputWriter:
 
     @property
     def digest(self) -> str:
-        """Of everything that was said, whether kept or not, secrets redacted: `sha256:` over the digests of the two
-        streams. One of raw output would let short secrets be guessed."""
+        """Digest of all output, whether it was kept or not, with secrets redacted: `sha256:` over the digests of the
+        two streams. A digest of raw output would allow short secrets to be guessed."""
         both = b"".join(self._hash[name].digest() for name in STREAMS)
         return f"sha256:{hashlib.sha256(both).hexdigest()}"
 
@@ -184,7 +184,7 @@ class OutputWriter:
             self._listener(stream, chunk)
 
     def _count_redactions(self) -> None:
-        """Keep the number for whoever finds the files after this process was killed."""
+        """Stores the number for a reader of the files after this process was killed."""
         redactions = sum(redactor.replacements for redactor in self._redact.values())
         if redactions == self._redactions:
             return

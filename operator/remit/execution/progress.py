@@ -134,7 +134,7 @@ def made(task: ExecutionTask, job_uid: str) -> ExecutionTaskStatus:
 
 
 def attempt_ended(task: ExecutionTask, outcome: Outcome) -> ExecutionTaskStatus:
-    """The open attempt is over. What follows is `finished` or `backing_off`, in the same write."""
+    """Ends the open attempt. `finished` or `backing_off` follows in the same write."""
     status = task.status
     *earlier, attempt = status.attempts
     return status.model_copy(

@@ -1,6 +1,6 @@
-"""Removes from a state directory what its rules leave no room for: output, artifacts and closed audit files.
+"""Removes output, artifacts and closed audit files from a state directory according to its retention rules.
 
-Every removal is a step of its own that may be taken again, so whatever ends this in between, the next one goes on.
+Every removal is a separate step that can be repeated, so after an interruption the next run continues.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
-"""Whose turn it is: all tasks wait in one place, and every change lets in whoever may go now.
+"""Determines which task may start next: all tasks wait in one queue, and every change admits the tasks that may start
+now.
 
-Namespaces take turns, so one that waits with a thousand tasks delays another's first by one start at most. In a
-namespace the oldest goes first. Whoever is held up by its own policy is stepped over and delays nobody else.
+Namespaces take turns, so a namespace with a thousand waiting tasks delays the first task of another by at most one
+start. Within a namespace the oldest task goes first. A task that its own policy blocks is skipped and delays no other.
 
-Who is let in holds a place under each of its claims, its share of the memory, and a token of each rate. The token is
-spent by `started`; who leaves before that gives it back.
+An admitted task holds a place under each of its claims, its share of the memory, and a token of each rate. `started`
+spends the token; a task that leaves before that returns it.
 
-Memory is kept free for the first whose policies would let it in and for whom there is too little, until it is let in
-or held up by a policy, whoever's turn it is meanwhile. Others that need memory wait behind it, or small tasks would
-keep a large one waiting for ever.
+Memory is reserved for the first task that its policies would admit and for which there is too little memory, until it
+is admitted or a policy blocks it, whatever namespace has its turn. Other tasks that need memory wait behind it;
+otherwise small tasks could keep a large one waiting without end.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class WaitReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """What lets no more in. `seconds`: until time alone changes that; None: until a task ends. A limit of memory is in
-    bytes. A workspace is told by its name, with the task that writes to it."""
+    """Why no more tasks are admitted. `seconds`: until time alone changes that; None: until a task ends. A limit of
+    memory is in bytes. A workspace is given by its name, with the task that writes to it."""
 
     reason: WaitReason
     limit: int
@@ -65,8 +66,8 @@ _Ticket = tuple[float, int, str]
 
 @dataclass(slots=True)
 class _Line:
-    """What waits in one namespace: in order, and by what it claims. Equal claims are held up by the same thing, so only
-    the first of each need ever be looked at."""
+    """The waiting tasks of one namespace, in order and by their claims. The same condition blocks equal claims, so only
+    the first task of each needs to be checked."""
 
     order: list[_Ticket] = field(default_factory=list)
     lanes: dict[_Lane, list[_Ticket]] = field(default_factory=dict)

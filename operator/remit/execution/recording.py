@@ -153,7 +153,7 @@ def _asks(request: PolicyRequest | None) -> dict[str, Any]:
 
 
 def _working_dir(request: PolicyRequest) -> str:
-    """Where its program is started, in a container or in its sandbox; empty for what it is unless a task says so."""
+    """Returns the folder in which the program starts, in a container or in its sandbox; empty for the default."""
     if isinstance(request.subject, ContainerOperation):
         return request.subject.working_dir or ""
     return request.working_dir if request.working_dir != WORKSPACE else ""

@@ -1,4 +1,4 @@
-"""Runs attempts: one asyncio task each, the output kept, the result stored before anyone is told.
+"""Runs attempts: each is an asyncio task, its output is kept, and its result is stored before it is reported.
 
 The runner knows nothing of API servers. Its caller records an attempt, starts it here, and is called back when its
 result can be collected: from memory or, after a restart, from the run store.
@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 _CLEAR_SECONDS = 5.0
 _LET_GO_SECONDS = 20.0
 _DEATH_SECONDS = 60.0
-"""How long an attempt may take to die after its grace period. On a disk that hangs it may not die at all."""
+"""How long an attempt may take to die after its grace period, in seconds. On a hanging disk it may not die at all."""
 _MAY_HAVE_RUN = "it may have run"
 _LOST = "the operator was stopped while this attempt was running; nothing of it is alive"
 _RAW_NOT_SHOWN = (
@@ -215,7 +215,7 @@ class Runner:
             self._in_background(self._ended(lost))
 
     async def _lost(self, namespace: str, uid: str) -> list[Handle]:
-        """What is on record of runs whose end nobody saw."""
+        """Returns the recorded handles of runs whose end was not observed."""
         runs = await asyncio.to_thread(self.store.runs, namespace, uid)
         for run in runs:
             self.forget(run.path.name)

@@ -74,9 +74,9 @@ def is_live(desired: Desired, live: LiveSide) -> bool:
 
 
 def superseded(desired: Desired, state: PipelineState, release: Release, *, switched: bool) -> str:
-    """Why the release that goes on should make way for what the spec declares now; empty: it should not.
+    """Returns why the current release should be superseded by the current spec; empty if it should not.
 
-    Once it is live it is finished first: the side to return to is not given up for one that nobody has proven.
+    A release that is live is finished first, because the side to return to must not be given up for an unproven one.
     """
     if release.key == state.key:
         return ""
@@ -130,7 +130,8 @@ def _begin_requested(
 
 
 def _moment(state: PipelineState, number: int, now: datetime.datetime) -> datetime.datetime:
-    """When it begins. By this moment, in whole seconds, it is told from an earlier release of the same revision."""
+    """Returns the start time of a release, in whole seconds. It distinguishes the release from an earlier one of the
+    same revision."""
     last = state.release
     if last is None or last.revision != number:
         return now

@@ -11,13 +11,14 @@ from remit.release.model import ObservedState
 from remit.release.steps import Wait
 
 LOOK_SECONDS: Final = 2.0
-"""How often a Deployment is looked at, besides when something is known to have changed."""
+"""Interval of reconciliations of a Deployment without known changes, in seconds."""
 REST_SECONDS: Final = 30.0
 """The same where nothing is to be done and the target tells of changes by itself."""
 
 
 def next_look(wait: Wait, observed: ObservedState, now: datetime.datetime) -> float:
-    """Seconds until a Deployment that waits is looked at again. At rest it must cost an API server next to nothing."""
+    """Returns the seconds until a waiting Deployment is reconciled again. An idle Deployment must cost the API server
+    almost nothing."""
     longest = REST_SECONDS if observed.watched and wait.reason == "Settled" else LOOK_SECONDS
     return longest if wait.until is None else max(0.05, min(longest, (wait.until - now).total_seconds()))
 
@@ -62,7 +63,7 @@ def progressed(
 
 
 def held_over(state: PipelineState, step: Wait | None, now: datetime.datetime) -> PipelineState:
-    """Time that is spent waiting on purpose does not count: when such a wait is over, counting begins anew."""
+    """Excludes deliberate waits from the progress deadline: when such a wait ends, counting starts again."""
     release, held = state.releasing, step is not None and step.held
     if release is None or release.held == held:
         return state

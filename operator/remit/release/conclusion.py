@@ -1,4 +1,4 @@
-"""What status says of the end of a release, for whoever waits for it. Pure."""
+"""Reads the end of a release from status, for callers that wait for it. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from remit.errors import DeploymentError
 
 
 def over(deployment: Deployment) -> bool:
-    """Whether all that the spec of this moment asks for has come to its end, good or bad."""
+    """Returns whether the release of the current spec has ended, successfully or not."""
     status = deployment.status
     return (
         status.observed_generation == deployment.metadata.generation

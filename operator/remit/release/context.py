@@ -38,7 +38,7 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The desired and the observed state, the pipeline's own, and the time, while a release goes on."""
+    """The desired state, the observed state, the pipeline's own state, and the time, during a release."""
 
     desired: Desired
     observed: ObservedState
@@ -81,7 +81,7 @@ class Context:
 
     @property
     def paused(self) -> bool:
-        """A rollback is not held up: whoever asks for one has an outage."""
+        """Whether the release is paused. A rollback is never paused, because it is requested during an outage."""
         return (self.desired.spec.paused or self.state.paused) and not self.release.rollback
 
     @property
@@ -111,7 +111,7 @@ class Context:
 
     @property
     def served(self) -> tuple[int, int] | None:
-        """How many requests the new side got since it went live, and how many of them failed; None: nobody counts."""
+        """Requests to the new side since it went live, and how many of them failed. None if nothing counts requests."""
         before, failed = self.release.requests_before, self.release.failed_before or 0
         return None if before is None else self._served_since(before, failed)
 

@@ -67,7 +67,7 @@ class Store(Protocol):
 
     @property
     def request(self) -> ReleaseRequest | MalformedRequest | None:
-        """What is asked for by hand."""
+        """The pending request of a user."""
 
     async def configuration(self) -> tuple[Snapshot, Material]:
         """What the spec asks for now, with its ConfigMaps and Secrets. Raises `MissingReference`."""
@@ -85,14 +85,14 @@ class Store(Protocol):
         """Tell users what happened. Losing it does no harm."""
 
     def observe_hooks(self, release: Release) -> Mapping[HookKey, HookView]:
-        """What became of the hooks that the release has run so far; a hook that is lost is not in it."""
+        """Returns the states of the hooks that the release has run so far. A lost hook is omitted."""
 
     async def run_hook(self, release: Release, step: RunHook) -> None:
         """Start the hook, unless it has been started."""
 
     async def clean_up_hooks(self, over: Release | None) -> None:
-        """No release goes on; `over` is the last one. Cancel what still runs of its hooks, and delete those of
-        revisions that are not kept any more. Called at every step."""
+        """Called at every step without a release in progress; `over` is the last one. Cancels its hooks that still run,
+        and deletes the hooks of revisions that are not kept any more."""
 
     async def report(
         self, target: Target, observed: ObservedState, before: PipelineState, after: PipelineState
@@ -103,7 +103,7 @@ class Store(Protocol):
         """The step is about to be taken, and on the audit trail."""
 
     def step_failed(self, error: RemitError) -> None:
-        """A step failed; it is told to the pipeline, which decides what follows from it."""
+        """Called when a step failed. The pipeline gets the error and decides what follows."""
 
 
 @dataclass
@@ -226,7 +226,7 @@ class ReleaseDriver:
     async def _perform(
         self, place: Place, desired: Desired, observed: ObservedState, decision: Decision, material: Material
     ) -> float:
-        """Take the step. A failure is told to the next look, which decides what follows from it."""
+        """Carries out the step. The next observation includes a failure, and the pipeline decides what follows."""
         step = decision.step
         try:
             if not isinstance(step, Finish):

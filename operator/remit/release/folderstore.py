@@ -39,16 +39,17 @@ class DeployRequest:
 
 @dataclass
 class FolderStore:
-    """Nobody else writes to `folder`. Requests by hand and hooks live in this process alone, and end with it.
+    """Keeps a Deployment in `folder`, to which no other process writes. Requests and hooks exist in this process only,
+    and end with it.
 
-    There are no Events and no report: what happens goes to the log, and whoever called hears how it ended.
+    There are no Events and no report: events are logged, and the caller gets the outcome.
     """
 
     template: Deployment
     """The Deployment whose metadata is used."""
     folder: Path
     who: str
-    """Whoever releases, for the audit trail."""
+    """The requester of releases, for the audit trail."""
     hook: Callable[[HookKey, Hook], Awaitable[HookView]]
     """Runs the task of a hook to its end."""
     wake: Callable[[], None]
@@ -70,7 +71,7 @@ class FolderStore:
         self._file = self.folder / "status.json"
 
     async def load(self) -> None:
-        """Go on from where the process before stopped."""
+        """Loads the state in which the previous process stopped."""
         with contextlib.suppress(FileNotFoundError):
             self.status = DeploymentStatus.model_validate_json(await asyncio.to_thread(self._file.read_bytes))
         if numbers := await self._requests.all():

@@ -28,7 +28,8 @@ def clear(desired: Desired, observed: ObservedState, state: PipelineState, slot:
 def clean_up_idle(
     desired: Desired, observed: ObservedState, state: PipelineState, now: datetime.datetime
 ) -> Decision | None:
-    """The next step for whatever is not live, while no release goes on; None: there is nothing to do."""
+    """Returns the next step for a side that is not live, while no release is in progress. None: there is nothing to
+    do."""
     live = state.live.slot if state.live else None
     if observed.preview is not None:
         return Decision(Preview(None), state)

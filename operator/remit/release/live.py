@@ -11,7 +11,7 @@ from remit.release.strategies import STRATEGIES
 
 
 def maintain_live(desired: Desired, observed: ObservedState, state: PipelineState) -> Step | None:
-    """What the live side lacks while no release goes on."""
+    """Returns the step that repairs the live side while no release is in progress. None if it is complete."""
     live = state.live
     if live is None:
         return None

@@ -135,7 +135,7 @@ class SlotView:
     wanted: int = 0
     """How many instances it was last told to have."""
     started: int = 0
-    """How many exist, in whatever state."""
+    """Number of instances that exist, in any state."""
     healthy: int = 0
     """How many pass their health check now, thresholds applied."""
     failed: int = 0
@@ -181,7 +181,7 @@ class HookKey:
 
 @dataclass(frozen=True, slots=True)
 class HookView:
-    """A hook's task, as it was observed. Only `Succeeded` lets a release go on; whatever else ended is `Failed`."""
+    """The observed state of a hook's task. Only `Succeeded` lets a release continue; any other end is `Failed`."""
 
     state: Literal["Running", "Succeeded", "Failed"]
     message: str = ""
@@ -233,7 +233,7 @@ class ObservedState:
     digests: Mapping[int, str] = field(default_factory=dict)
     """The digest of each revision's source, if the target knows it."""
     unreachable: str = ""
-    """Why the target could not be observed at all. Nothing else in here means anything then."""
+    """Why the target could not be observed. All other fields are then meaningless."""
     watched: bool = False
     """Whether the target tells by itself when anything of this changes."""
     hooks: Mapping[HookKey, HookView] = field(default_factory=dict)

@@ -1,11 +1,12 @@
 """The pipeline: the next step of a Deployment, as a pure function of desired and observed state, its own, and the time.
 
-Reading this file is reading the state machine. It is total: there is a next step whatever is observed, and the same
-arguments give the same step. What it promises, whatever happens in whatever order:
+This file contains the whole state machine. It is total: there is a next step for every observed state, and the same
+arguments give the same step. Whatever events occur in whatever order, it guarantees:
 
-- What is live is not touched before the other side is healthy (but by Recreate, by Rolling within its allowance, and by
-  a user who changes `replicas`).
-- A failure before the switch leaves the old side serving; one after it goes back, without a look at the failed side.
+- The live side is not changed before the other side is healthy (except by Recreate, by Rolling within its allowance,
+  and by a user who changes `replicas`).
+- After a failure before the switch, the old side continues to serve. After a later failure, requests are switched back,
+  whatever the state of the failed side.
 - Every release ends.
 """
 

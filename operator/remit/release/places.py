@@ -122,7 +122,7 @@ async def carry_out(place: Place, step: Step, material: Material) -> None:
 
 
 async def keep_only(place: Place, state: PipelineState) -> None:
-    """Let go of what belongs to revisions that are not remembered any more. Raises DeploymentError."""
+    """Removes what belongs to revisions that are not in the history any more. Raises DeploymentError."""
     revisions = {record.revision for record in state.history}
     await place.revisions.forget((await place.revisions.all()).keys() - revisions)
     await place.target.keep(revisions)
@@ -174,13 +174,13 @@ class Places:
         return copy
 
     async def forget_other(self, deployment: Deployment) -> None:
-        """Let go of one of the same name that was there before: its end was never seen."""
+        """Forgets an earlier Deployment of the same name whose deletion was not observed."""
         before = self._deployments.get(deployment.key)
         if before is not None and before.metadata.uid != deployment.metadata.uid:
             await self.forget(deployment.key)
 
     async def forget(self, key: str) -> None:
-        """Let go of it; what runs goes on."""
+        """Closes the target of a Deployment. Its instances continue to run."""
         self._deployments.pop(key, None)
         if place := self._known.pop(key, None):
             await place.target.close()

@@ -26,7 +26,7 @@ class Revisions(Protocol):
     """The revisions of one Deployment. All methods raise DeploymentError."""
 
     async def keep(self, revision: Revision, material: Material) -> None:
-        """Whole or not at all. A number that is kept already keeps what it has."""
+        """Stores a revision completely or not at all. A number that is stored already is not changed."""
 
     async def load(self, number: int) -> tuple[Revision, Material]:
         """Raises DeploymentError with the reason `RevisionNotFound` where it is not kept any more."""
@@ -35,16 +35,17 @@ class Revisions(Protocol):
         """The revisions by number."""
 
     async def forget(self, numbers: set[int]) -> None:
-        """Let go of these."""
+        """Removes these revisions."""
 
     async def clear(self) -> None:
-        """Let go of all."""
+        """Removes all revisions."""
 
 
 class LocalRevisions:
-    """On the operator's own disk, one file each below `folder`, which is the operator's alone, as its run store is.
+    """Revisions on the operator's own disk, one file each below `folder`, which only the operator may access, like its
+    run store.
 
-    They change by nobody else's hand, so they are listed once; what they are configured with is read each time.
+    No other process changes them, so they are listed once; their configuration is read each time.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -1,6 +1,7 @@
-"""The way back: requests return to the side that was good, whatever state the failed one is in.
+"""Rolls a release back: requests return to the last good side, whatever the state of the failed side.
 
-Nothing here looks at how the failed side is. It is asked before anything that waits for that side.
+Nothing here depends on the state of the failed side. The rollback is evaluated before anything that waits for that
+side.
 """
 
 from __future__ import annotations

@@ -66,7 +66,8 @@ def post_promotion(ctx: Context) -> Verdict:
 
 
 def bake(ctx: Context) -> Verdict:
-    """The new side is watched under real requests; it is done when the time is over and all of it is healthy."""
+    """Observes the new side under real requests. The stage is done when its time has passed and all instances are
+    healthy."""
     broken = _watch(ctx)
     if broken is not None:
         return broken
@@ -86,7 +87,7 @@ STAGE_RULES: dict[StageName, Callable[[Context], Verdict]] = {
     "PostPromotion": post_promotion,
     "Bake": bake,
 }
-"""All but Retire, which goes on after the end: nobody should have to wait for the old side to be gone."""
+"""The rules of all stages except Retire, which continues after the end, so that users need not wait for it."""
 
 
 def skipped(ctx: Context, stage: StageName) -> bool:

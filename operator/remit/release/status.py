@@ -1,7 +1,8 @@
-"""What is said of a Deployment: phase and columns for people, conditions for kubectl wait, kstatus and Argo CD.
+"""Computes the status of a Deployment: phase and columns for people, conditions for kubectl wait, kstatus and Argo CD.
 
-kstatus reads `Reconciling` before `Stalled`: while work goes on it is in progress; once it is stalled, no work goes on.
-What tools wait for, `Healthy` and the end of `Reconciling`, holds of the spec that was observed and of no earlier one.
+kstatus reads `Reconciling` before `Stalled`: an object is in progress while work continues; once it is stalled, no work
+continues. What tools wait for, `Healthy` and the end of `Reconciling`, applies to the observed spec and to no earlier
+one.
 """
 
 from __future__ import annotations

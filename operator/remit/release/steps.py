@@ -69,7 +69,7 @@ class Switch:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """Let the preview endpoint lead to `slot`, or nowhere."""
+    """Route the preview endpoint to `slot`. None: it leads nowhere."""
 
     slot: Slot | None
 
@@ -95,7 +95,7 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Retire:
-    """Stop whatever is on `slot`, and leave it empty."""
+    """Stop all instances on `slot`, and leave it empty."""
 
     slot: Slot
 
@@ -114,7 +114,7 @@ class Finish:
 
 
 def step_error(step: Step, error: RemitError) -> StepError:
-    """What the next look is told of a step that raised this."""
+    """Returns the record of a failed step for the next observation."""
     revision = None
     if isinstance(step, Prepare | Provision):
         revision = step.revision.number

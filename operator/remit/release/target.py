@@ -12,7 +12,8 @@ from remit.release.model import ObservedState, Revision
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """The resolved configuration of one revision. It holds secrets: it is shown to nobody, and has no repr."""
+    """The resolved configuration of one revision. It contains secrets, so it is never shown, and its repr omits all
+    fields."""
 
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The whole environment of an instance, but for what the target itself adds."""
@@ -48,7 +49,7 @@ class Target(Protocol):
         """Start instances of `revision` on `slot`, which is empty or holds this revision. Ends a drain."""
 
     async def scale(self, slot: Slot, replicas: int) -> None:
-        """Have so many instances on `slot`, which keeps its revision, also with 0 of them."""
+        """Set the number of instances on `slot`, which keeps its revision even with 0 instances."""
 
     async def switch(self, live: Slot, share: int = 0, *, failover: bool = False) -> None:
         """Send requests to `live`, but for `share` percent that go to the other side. Atomic: no request is lost.
@@ -58,7 +59,7 @@ class Target(Protocol):
         """
 
     async def preview(self, slot: Slot | None) -> None:
-        """Let the preview endpoint lead to `slot`, or nowhere."""
+        """Route the preview endpoint to `slot`. None: it leads nowhere."""
 
     async def drain(self, slot: Slot) -> None:
         """Give `slot` no new requests; `observe` then counts down its connections."""
@@ -67,7 +68,7 @@ class Target(Protocol):
         """Stop the instances on `slot`, and forget what it held. The live pointer is not touched."""
 
     async def keep(self, revisions: Iterable[int]) -> None:
-        """Let go of what belongs to all other revisions: they will not be returned to."""
+        """Remove what belongs to all other revisions, because no rollback returns to them."""
 
     async def remove(self) -> None:
         """Take away what is left when both sides are retired and the Deployment goes: routes, Services, artifacts."""
@@ -77,4 +78,4 @@ class Target(Protocol):
         there."""
 
     async def close(self) -> None:
-        """Let go of connections. What runs goes on."""
+        """Close connections. Instances continue to run."""

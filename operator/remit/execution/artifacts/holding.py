@@ -23,7 +23,7 @@ class Holding:
             self._held[name] += 1
 
     def let_go(self, names: Collection[str]) -> None:
-        """Release contents, which a record refers to by now, or nobody wants."""
+        """Releases contents that a record refers to by now, or that are not needed any more."""
         with self._guard:
             for name in names:
                 self._held[name] -= 1
@@ -45,7 +45,8 @@ class Holding:
                     self._meanwhile = None
 
     def remove(self, names: Collection[str], remove: Callable[[list[str]], None]) -> None:
-        """Call `remove` with those of `names` that nobody holds, and let nobody hold them until it is done."""
+        """Calls `remove` with those of `names` that are not held, and prevents that they are held until it has
+        returned."""
         with self._guard:
             unused = [name for name in names if name not in self._held and name not in (self._meanwhile or ())]
             if unused:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def open_store(state_dir: Path, where: S3Location | None) -> ArtifactStore:
-    """None: in the state directory. Raises `InvalidInput`, OSError."""
+    """Opens the artifact store. `where` None: in the state directory. Raises `InvalidInput`, OSError."""
     return FolderStore(_folder(state_dir)) if where is None else _open_s3(state_dir, where)
 
 

@@ -128,7 +128,7 @@ class Records:
                     folder.rmdir()  # succeeds only for an empty folder
 
     def _find(self, namespace: str, uid: str) -> Path | None:
-        """The record of a task. Looks at all records once; from then on it is known which there are."""
+        """Returns the record of a task, or None. The first call reads all records; after that the set is known."""
         with self._guard:
             if self._paths is None:
                 records = (path for path in _inside([self._tasks], levels=3) if path.suffix == ".json")
@@ -154,7 +154,7 @@ class Records:
         os.utime(path, ns=(self._latest, self._latest))
 
     def _read(self, path: Path) -> Record | None:
-        """None: it is gone, or damaged, which is logged."""
+        """Returns the record, or None if it was removed or is damaged, which is logged."""
         try:
             content = path.read_bytes()
             time = path.stat().st_mtime

@@ -49,7 +49,7 @@ def _relative(path: str) -> PurePosixPath:
 
 
 def _write(store: ArtifactReader, file: StoredFile, top: Path, path: PurePosixPath) -> Path:
-    """Write `path` below `top`, whole or not at all."""
+    """Writes `path` below `top`, completely or not at all."""
     with _parent(top, path) as parent:
         temporary = f".remit-{uuid.uuid4().hex}"
         descriptor = os.open(temporary, _NEW_FILE, 0o777 if file.executable else 0o666, dir_fd=parent)

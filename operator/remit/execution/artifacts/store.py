@@ -17,7 +17,7 @@ ARTIFACT_BYTES: Final = 10 * 1024**3
 
 
 class StoreUnavailable(OSError):
-    """The store did not do what it was asked. `lasting`: not before somebody changes what is configured."""
+    """The store did not carry out a request. `lasting`: it will not until the configuration is changed."""
 
     def __init__(self, message: str, *, lasting: bool = False) -> None:
         super().__init__(message)
@@ -76,7 +76,7 @@ class ArtifactStore(ArtifactReader, Protocol):
         """What is put meanwhile stays at least until the end, by when a record is to speak of it."""
 
     def stage(self, namespace: str, task: str, attempt_id: str, artifacts: Sequence[StoredArtifact]) -> None:
-        """Record what an attempt leaves, for `commit`. Whole or not at all."""
+        """Records what an attempt leaves, for `commit`, completely or not at all."""
 
     def commit(self, uid: str, attempt_id: str) -> None:
         """How the attempt ended is on record: what it left is what the task has now, instead of what it had. A second
@@ -86,8 +86,8 @@ class ArtifactStore(ArtifactReader, Protocol):
         """The attempt was lost: it has left nothing."""
 
     def tree(self, artifact: StoredArtifact, user: str = "") -> Path:
-        """A folder of this host with the artifact's files, which nobody can change, and everybody who is given it can
-        read. It stays until `let_go` of `user`."""
+        """Returns a folder of this host with the artifact's files. They cannot be changed, and every user with the path
+        can read them. The folder is kept until `let_go` of `user`."""
 
     def let_go(self, user: str) -> None:
         """The trees that `user` was given are not used any more."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from remit.execution.artifacts.stored import StoredArtifact, StoredFile
 
 Place = Callable[[StoredFile, Path], None]
-"""Puts the file's content at a path, where nobody may write it. Blocks; raises OSError."""
+"""Puts the file's content at a path where no user may write to it. Blocks; raises OSError."""
 
 
 class Trees:
@@ -29,8 +29,8 @@ class Trees:
         """The trees that each user has."""
 
     def get(self, artifact: StoredArtifact, user: str) -> Path:
-        """A folder with the artifact's files, which nobody can change, and everybody who is given it can read. It stays
-        until `let_go` of `user`."""
+        """Returns a folder with the artifact's files. They cannot be changed, and every user with the path can read
+        them. The folder is kept until `let_go` of `user`."""
         folder = self.root / tree_name(artifact)
         with self._guard:
             self._mounted.setdefault(user, set()).add(folder)
@@ -61,7 +61,7 @@ class Trees:
             self._mounted.pop(user, None)
 
     def prune(self, kept: Collection[str] = ()) -> None:
-        """Remove those that nobody uses, except the ones with the names `kept`."""
+        """Removes the folders that are not in use, except those with the names `kept`."""
         for tree in self.root.iterdir():
             if tree.name not in kept:
                 self._remove(tree)
@@ -88,5 +88,5 @@ def tree_name(artifact: StoredArtifact) -> str:
 
 
 def new_name() -> str:
-    """The name of an artifact that is being written, under which nobody finds it."""
+    """Returns a random name for an artifact that is being written, under which no reader looks for it."""
     return f".new-{uuid.uuid4().hex}"

@@ -1,4 +1,4 @@
-"""BlueGreen: a whole second side, and one switch, by itself, after a time, or when somebody says so."""
+"""BlueGreen: a complete second side, and one switch, immediately, after a time, or after a manual promotion."""
 
 from __future__ import annotations
 

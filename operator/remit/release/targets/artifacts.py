@@ -1,7 +1,7 @@
-"""Copies of artifacts on the operator's host, one for each revision, that their instances read and nobody writes.
+"""Makes copies of artifacts on the operator's host, one for each revision. Instances read them and cannot write them.
 
-They keep the permissions of their owner, and others have none. Where the operator is root, instances run as other
-users, in a group of their own, which may read what the owner may.
+The copies keep the permissions of their owner, and others have none. If the operator is root, instances run as other
+users, in a separate group, which may read what the owner may read.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Changes of instances that a supervisor, an engine or the proxy tells of, so that a release hears of them at once.
+"""Listens to changes of instances that a supervisor, an engine or the proxy reports, so that a release reacts at once.
 
-Looks at the target go on all the same, for what nobody tells.
+The target is still observed periodically, for changes that are not reported.
 """
 
 from __future__ import annotations

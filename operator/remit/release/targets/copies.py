@@ -1,4 +1,4 @@
-"""The copies of one Deployment's artifacts, each brought once; what takes long goes on beside its release."""
+"""Manages the copies of one Deployment's artifacts. Each is fetched once; slow transfers continue in the background."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 
 
 class Copies:
-    """In `folder`, by the number of their revision. `changed` is called when one is there that was waited for.
+    """The copies in `folder`, by the number of their revision. `changed` is called when an awaited copy is complete.
 
     The digest of each revision's content is kept in the file `digests` from when it is first copied. A copy that has
     another one is never used; it is made again from another revision's copy of the same content, or from the source.
@@ -79,9 +79,9 @@ class Copies:
         return {int(number): digest for number, digest in written.items()}
 
     async def bring(self, revision: Revision, material: Material) -> bool:
-        """Have an intact copy. Returns whether it had to be made.
+        """Ensures that there is an intact copy. Returns whether it had to be made.
 
-        Asked again, what takes long is waited for again. Raises DeploymentError.
+        A repeated call waits for a transfer that is still in progress. Raises DeploymentError.
         """
         number = revision.number
         if number not in self._fetching:
@@ -107,7 +107,7 @@ class Copies:
         return copy, digest
 
     async def repair(self, revision: Revision, material: Material) -> bool:
-        """As `bring`, for whoever asks at each look. Returns whether the copy had to be made again.
+        """Like `bring`, for a caller that repeats it at each observation. Returns whether the copy was made again.
 
         Raises DeploymentError, and the same one again for a while.
         """
@@ -124,7 +124,7 @@ class Copies:
         return made
 
     async def keep(self, revisions: Collection[int]) -> None:
-        """Let go of all others, and of what is still being fetched."""
+        """Removes all other copies, and cancels their transfers."""
         await self.stop()
         await asyncio.to_thread(self._forget_others, frozenset(revisions))
 
@@ -135,7 +135,7 @@ class Copies:
         self._digests.unlink(missing_ok=True)
 
     async def stop(self) -> None:
-        """Fetch nothing more. A thread that copies goes on for a while, and then throws away what it has."""
+        """Cancels all transfers. A thread that copies continues for a while, and then discards its result."""
         with self._publishing:
             self._cancelled.set()
         self._cancelled = threading.Event()

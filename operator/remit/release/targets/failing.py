@@ -15,7 +15,7 @@ def failed(error: RemitError) -> DeploymentError:
 
 @contextlib.contextmanager
 def ordering() -> Iterator[None]:
-    """Around an order to a target: whatever Remit's own it raises is a DeploymentError."""
+    """Converts Remit's own exceptions from an order to a target into DeploymentError."""
     try:
         yield
     except DeploymentError:

@@ -80,11 +80,11 @@ class Bucket:
             raise InvalidInput("the settings of object storage are not accepted; see --s3-ca-file") from None
 
     def put(self, key: str, content: bytes | memoryview) -> None:
-        """Whole or not at all."""
+        """Stores an object completely or not at all."""
         self._asked(lambda: obstore.put(self._client, key, content, use_multipart=False))
 
     def get(self, key: str) -> bytes | None:
-        """None: there is no such object."""
+        """Returns the content of an object. None if it does not exist."""
         return self._asked(lambda: bytes(obstore.get(self._client, key).bytes()), missing=None)
 
     def list(self, folder: str) -> Iterator[Entry]:

@@ -48,7 +48,7 @@ class Uploads:
     """The contents of one attempt, on their way. Used by one thread."""
 
     def __init__(self, bucket: Bucket, spool: Path, hold: Callable[[str], None], seconds: float = _SECONDS) -> None:
-        """`hold` is told of each content before it is looked for."""
+        """`hold` is called with each content before it is searched."""
         self._bucket, self._spool, self._hold = bucket, spool, hold
         self._until = time.monotonic() + seconds
         self._contents = ThreadPoolExecutor(_AT_ONCE, "artifact")

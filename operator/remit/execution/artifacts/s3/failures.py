@@ -48,7 +48,7 @@ _BY_TEXT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """`lasting`: it stays until somebody changes what is configured, here or there."""
+    """A failure of the store. `lasting`: it remains until the configuration of one of the two sides is changed."""
 
     what: str
     code: str = ""
@@ -62,7 +62,7 @@ def unavailable(where: object, failure: Failure) -> StoreUnavailable:
 
 
 def failure(text: str) -> Failure:
-    """The failure that a message of the client stands for."""
+    """Returns the failure that corresponds to an error message of the client."""
     code = found[1] if (found := _CODE.search(text)) else ""
     status = found[1] if (found := _STATUS.search(text)) else ""
     if _METADATA_SERVICE in text or "metadata endpoint" in text:

@@ -82,7 +82,8 @@ def write_down(state_dir: Path, where: S3Location | None) -> None:
 
 
 def written_down(state_dir: Path) -> S3Location | None:
-    """None: the operator that works there, or was the last to, keeps artifacts in a folder. Raises OSError."""
+    """Returns the recorded location. None: the operator that uses the directory, or used it last, keeps artifacts in a
+    folder. Raises OSError."""
     try:
         return S3Location.of(orjson.loads((state_dir / _FILE).read_bytes()))
     except FileNotFoundError:

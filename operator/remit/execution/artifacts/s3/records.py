@@ -26,7 +26,7 @@ from remit.execution.artifacts.stored import Record, StoredArtifact, read_mark, 
 
 log = structlog.get_logger(__name__)
 _STAGED_SECONDS: Final = 7 * 86400.0
-"""After which nobody is left who would tell how the attempt ended."""
+"""Seconds after which no operator is left that would record the end of the attempt."""
 _REMEMBERED: Final = 2000
 _REMEMBERED_BYTES: Final = 16 << 10
 """Records that are not read again as long as they are the same, and how large each may be."""
@@ -192,7 +192,7 @@ class S3Records:
                 yield record
 
     def _read(self, place: _Place) -> Record | None:
-        """None: it is gone, or damaged, which is logged."""
+        """Returns the record, or None if it was removed or is damaged, which is logged."""
         at = place.key, place.etag
         if (known := self._known.get(at)) is not None:
             return known

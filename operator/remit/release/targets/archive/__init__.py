@@ -1,1 +1,1 @@
-"""Archives of artifacts: whoever made one may be hostile, so a confined process of its own unpacks it."""
+"""Unpacks archives of artifacts in a separate confined process, because the author of an archive may be hostile."""

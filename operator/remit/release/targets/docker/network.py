@@ -1,8 +1,8 @@
-"""The network of a namespace's replicas on one engine, in which each has an address that stays its own.
+"""Manages the network of a namespace's replicas on one engine, in which each replica has a permanent address.
 
-An engine gives the address of a container that is down to the next one that starts, and the proxy would send that what
-was meant for the first: requests of another Deployment, or of a side that is not live. So replicas get addresses made
-from their names, which the engine only allows where somebody chose the subnet.
+An engine assigns the address of a stopped container to the next one that starts, and the proxy would send requests for
+the first one to it: requests of another Deployment, or of a side that is not live. Replicas therefore get addresses
+that are computed from their names, which the engine allows only in a network with a configured subnet.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Network:
 async def ensured(engine: Engine, owner: Owner) -> Network:
     """The network of the owner's namespace, made if need be. Raises OperationFailed.
 
-    It is known by its label. Its name is random: an engine may make two of one name when it is asked twice at once, and
-    then starts no container in either.
+    It is identified by its label. Its name is random, because an engine may create two networks with the same name for
+    two concurrent requests, and then starts no container in either.
     """
     found = await _all(engine, owner)
     if not found:

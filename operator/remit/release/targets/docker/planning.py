@@ -1,6 +1,6 @@
-"""How a replica is held in a container: its name, its marks, and what the engine is told. Pure.
+"""Plans the container of a replica: its name, its labels, and its configuration for the engine. Pure.
 
-A service needs more than a task: its image's own user and a root file system that it may write, which goes with the
+A service needs more than a task: its image's own user and a writable root file system, which is deleted with the
 container. It has no capability, cannot gain one, and shares no namespace with the engine's host.
 """
 

@@ -1,4 +1,4 @@
-"""The docker target: containers behind a proxy, both of which go on when the operator does not."""
+"""The docker target: containers behind a proxy, both of which continue while no operator runs."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class DockerTarget:
             await self._balancer.apply(self._balancer.desired().having(slot, None))
 
     async def keep(self, revisions: Iterable[int]) -> None:
-        """Let go of the images of all other revisions."""
+        """Removes the images of all other revisions."""
         with ordering():
             kept = set(revisions)
             self._revisions = {number: found for number, found in self._revisions.items() if number in kept}
@@ -256,7 +256,7 @@ class DockerTarget:
         return await self._containers.all() if any(lost.values()) else there
 
     async def _lift_limits(self, live: Slot | None, there: Mapping[Key, Container]) -> None:
-        """Have the engine restart what is live for ever, also while no operator runs."""
+        """Lets the engine restart the live instances without a limit, also while no operator runs."""
         for (slot, _), container in there.items():
             if slot == live and container.restart_policy == ON_TRIAL:
                 # The container was removed meanwhile, which the next look finds.

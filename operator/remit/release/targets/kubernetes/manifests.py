@@ -1,8 +1,8 @@
-"""What the cluster is told: a workload for each side, and the Services. Pure.
+"""Builds the objects in the cluster: a workload for each side, and the Services. Pure.
 
-A Service cannot weigh. While both sides get requests, it selects the pods of both that say `serving`, and those beyond
-the share say no. The label is not the workloads' own: they keep these pods, and new ones say yes, so that a side that
-loses pods while no operator looks is never without.
+A Service has no weights. While both sides get requests, it selects the pods of both sides whose label `serving` is
+true; pods beyond the share have it set to false. The label is not part of a workload selector, so changing it does not
+orphan pods. New pods carry it by default, so a side that loses pods while the operator is down still receives requests.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The revisions of a Deployment in the cluster: a ControllerRevision for everybody's eyes, and a Secret for the rest.
+"""Stores the revisions of a Deployment in the cluster: a ControllerRevision for public data, and a Secret for the rest.
 
-The Secret is immutable and holds the configuration as it was. Pods take theirs from it, so that a rollback finds what
-the revision had, whatever became of the ConfigMaps and Secrets that it was made with.
+The Secret is immutable and contains the configuration of the revision. Pods use it, so that a rollback restores this
+configuration even if the original ConfigMaps and Secrets have changed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _MOST_BYTES: Final = 1_000_000
 
 
 class ClusterRevisions:
-    """The revisions of one Deployment. Nobody else changes them, so they are read once."""
+    """The revisions of one Deployment. No other client changes them, so they are read once."""
 
     def __init__(self, cluster: Cluster, identity: WorkloadIdentity) -> None:
         self._cluster, self._identity = cluster, identity

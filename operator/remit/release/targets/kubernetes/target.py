@@ -1,4 +1,4 @@
-"""The Kubernetes target: what the steps of a release come to in a cluster."""
+"""The Kubernetes target, which carries out the steps of a release in a cluster."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class KubernetesTarget:
         await self._put(SERVICES, manifests.preview_service(self._identity, spec, slot), self._identity.preview)
 
     async def drain(self, slot: Slot) -> None:
-        """See `Target.drain`. The Service has let go of it; how many connections it still has, nobody can tell."""
+        """See `Target.drain`. The Service does not route to the side any more; its open connections are not known."""
         with contextlib.suppress(DeploymentError):  # the side is empty
             await self._change(slot, {"metadata": {"annotations": {DRAINING: "true"}}})
 
@@ -165,7 +165,7 @@ class KubernetesTarget:
         )
 
     async def _choose(self, seen: OwnedObjects, live: Slot, share: int) -> None:
-        """Have as many pods of the other side serve as the share allows, before the Service looks for them."""
+        """Labels as many pods of the other side as serving as the share allows, before the Service selects them."""
         pods = {pod["metadata"]["name"]: pod for pod in seen.pods_of(other(live))}
         for name, serving in manifests.serving_of(share, len(seen.pods_of(live)), pods).items():
             label = str(serving).lower()
@@ -188,7 +188,7 @@ class KubernetesTarget:
         return revision.snapshot.spec
 
     async def _own(self, resource: Resource, name: str) -> Object | None:
-        """The object, if there is one. Raises DeploymentError where it is somebody else's."""
+        """Returns the object, or None if it does not exist. Raises DeploymentError if it belongs to another owner."""
         with answering():
             old = await found(self._cluster, resource, self._identity.place, name)
         if old is not None and not self._identity.owns(old):
@@ -208,7 +208,7 @@ class KubernetesTarget:
             await self._cluster.patch(WORKLOADS, self._identity.place, name, patch)
 
     async def _take_away(self, resource: Resource, name: str) -> None:
-        """Nothing happens if there is none, or it is somebody else's."""
+        """Deletes the object. Does nothing if it does not exist or belongs to another owner."""
         with answering():
             old = await found(self._cluster, resource, self._identity.place, name)
             if old is not None and self._identity.owns(old):
