@@ -1,4 +1,4 @@
-"""`make bench`, or `python -m bench [SECTION…]`: measure Remit beside what it could be compared with, in the same run.
+"""`make bench`, or `python -m bench [SECTION…]`: measures Remit beside comparable programs in the same run.
 
 Nothing here passes or fails: the machine decides how fast is fast. Read the ratios.
 """
@@ -41,7 +41,7 @@ def main() -> None:
     console = Console(highlight=False)
     console.print(machine(), "")
     for name in chosen:
-        print(f"{name} …", file=sys.stderr, flush=True)  # some take minutes
+        print(f"{name} …", file=sys.stderr, flush=True)  # some sections take minutes
         section = importlib.import_module(f"bench.{name}")
         asyncio.run(section.measure()).show(console)
 

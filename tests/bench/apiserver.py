@@ -1,4 +1,4 @@
-"""The embedded control plane beside kube-apiserver with etcd, where these are found."""
+"""Measures the embedded control plane beside kube-apiserver with etcd, if these are installed."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def _loaded(start: Callable[[Path], AbstractContextManager[Server]]) -> di
 
 
 async def _install(server: Server) -> None:
-    """The CRDs, and wait until their kinds are served."""
+    """Installs the CRDs and waits until their kinds are served."""
     headers = {"Authorization": f"Bearer {server.token}"}
     url = f"{server.url}/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
     connector = aiohttp.TCPConnector(ssl=server.tls)

@@ -1,4 +1,4 @@
-"""How fast the audit trail is written, record by record and in batches that share a sync, and verified."""
+"""Measures how fast the audit trail is written, record by record and in batches that share a sync, and verified."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands of `remit` as a user waits for them, each a process of its own, beside Python and kubectl doing nothing."""
+"""Measures commands of `remit` as processes, beside Python and kubectl doing nothing."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ async def measure() -> Figures:
 
 
 def _in_turns(commands: Mapping[str, Sequence[str]], env: Mapping[str, str]) -> dict[str, list[tuple[float, float]]]:
-    """Wall clock and processor time of each run in seconds, but of the first of each, which compiles and caches."""
+    """Returns wall-clock and CPU time of each run in seconds, except for the first run of each command, which compiles
+    and caches."""
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
     for turn in range(RUNS + 1):
         for name, command in commands.items():

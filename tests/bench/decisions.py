@@ -1,4 +1,4 @@
-"""How long a policy decision takes."""
+"""Measures how long a policy decision takes."""
 
 from __future__ import annotations
 

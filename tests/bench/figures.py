@@ -1,4 +1,4 @@
-"""What a benchmark finds, and how it is printed."""
+"""The results of a benchmark and their output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DRAWS = 4000
 
 @dataclass(frozen=True)
 class Figures:
-    """One table: a row a contestant or a measure, the first column its name."""
+    """One table. Each row is a contestant or a measure, whose name is in the first column."""
 
     title: str
     columns: tuple[str, ...]
@@ -34,19 +34,19 @@ class Figures:
 
 
 def machine() -> str:
-    """What the figures depend on besides the code."""
+    """Describes what the figures depend on besides the code."""
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return f"{os.cpu_count()} cores, Linux {os.uname().release}, load {load} at the start"
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
-    """Of two values or more."""
+    """Returns a percentile of two or more values."""
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
 def paired_ratio(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
-    """The sum of the first of each pair over that of the second, and the ends of its 95 % confidence interval, which is
-    found by drawing pairs again and again (percentile bootstrap)."""
+    """Returns the sum of the first values of the pairs over that of the second ones, and its 95 % confidence interval
+    by percentile bootstrap over the pairs."""
     chance = random.Random(1)
 
     def of(drawn: Sequence[tuple[float, float]]) -> float:

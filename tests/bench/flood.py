@@ -1,4 +1,4 @@
-"""Creates tasks and sees them finish: `python -m bench.flood` reads a JSON job and prints JSON times.
+"""Creates tasks and waits for their ends: `python -m bench.flood` reads a JSON job and prints JSON times.
 
 A process of its own, like `bench.loadgenerator`, whose connections it uses: requests are rendered beforehand, and the
 watch asks the server for finished tasks only, so there is one short text to search for each task.
@@ -38,7 +38,7 @@ class FinishedTasks(asyncio.Protocol):
 
 
 async def flood(server: Server, names: list[str], clients: int) -> tuple[dict[str, float], dict[str, float]]:
-    """When each task was sent and when it was seen to have succeeded, in seconds of one clock."""
+    """Returns when each task was sent and when it was seen to have succeeded, in seconds of one clock."""
     sent: dict[str, float] = {}
     seen: dict[str, float] = {}
     finished = asyncio.Event()

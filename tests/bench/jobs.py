@@ -1,4 +1,4 @@
-"""Tasks as Jobs beside bare Jobs of the same cluster: from the creation to the end, one at a time and many at once.
+"""Measures tasks as Jobs beside bare Jobs of the same cluster, from creation to end, one at a time and many at once.
 
 Needs a cluster, as the tests do: REMIT_TEST_KUBECONFIG and REMIT_TEST_LOAD_IMAGE.
 """
@@ -42,9 +42,9 @@ async def measure() -> Figures:
     async with Kube(await Access.load(clusters.kubeconfig()), connections=0) as kube, _namespace(kube) as namespace:
         with _operator(namespace, image) as operator:
             bench = Bench(kube, namespace, image)
-            await bench.task()  # finds out what the cluster holds
+            await bench.task()  # determines what the network of the cluster enforces
             bare, ours = [], []
-            for _ in range(PAIRS):  # in turns, so that both have the same machine
+            for _ in range(PAIRS):  # alternating, so that both run under the same conditions
                 bare.append(await bench.job())
                 ours.append(await bench.task())
             many = [await _many(one, operator) for one in (bench.job, bench.task)]
@@ -62,11 +62,11 @@ async def measure() -> Figures:
 @dataclass(frozen=True)
 class AtOnce:
     rate: float
-    """How many a second."""
+    """Tasks per second."""
     requests: float
-    """That the API server had from everybody, for each."""
+    """Requests of all clients to the API server, per task."""
     cpu: float
-    """Seconds of the operator, for each."""
+    """CPU seconds of the operator, per task."""
 
 
 async def _many(one: Callable[[], Any], operator: psutil.Process) -> AtOnce:
@@ -86,7 +86,7 @@ async def _many(one: Callable[[], Any], operator: psutil.Process) -> AtOnce:
 
 
 def _requests() -> int:
-    """What the API server was asked so far."""
+    """Returns the number of requests to the API server so far."""
     kubectl = Kubectl(parts.kubectl() or "kubectl", clusters.kubeconfig())
     lines = kubectl.ok("get", "--raw", "/metrics").splitlines()
     counts = "\n".join(line for line in lines if line.startswith("apiserver_request_total"))
@@ -99,7 +99,7 @@ class Bench:
         self._kube, self._namespace, self._image = kube, namespace, image
 
     async def job(self) -> float:
-        """Seconds that a bare Job takes."""
+        """Returns the duration of a bare Job in seconds."""
         container = {"name": "task", "image": self._image, "imagePullPolicy": "IfNotPresent", "command": ARGV}
         pod = {"restartPolicy": "Never", "automountServiceAccountToken": False, "containers": [container]}
         spec = {"backoffLimit": 0, "ttlSecondsAfterFinished": 0, "template": {"spec": pod}}

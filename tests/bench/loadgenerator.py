@@ -1,4 +1,5 @@
-"""Asks an API server as fast as it answers: `python -m bench.loadgenerator` reads a JSON job and prints JSON figures.
+"""Sends requests to an API server as fast as it answers: `python -m bench.loadgenerator` reads a JSON job and prints
+JSON figures.
 
 A process of its own, and a client that does as little as can be: requests are rendered beforehand, and of an answer
 only status and length are read. So what is measured is the server.
@@ -52,7 +53,8 @@ class Connection(asyncio.Protocol):
             self._answer.set_result(answer)
 
     async def ask(self, request: bytes) -> bytes:
-        """Raises `RuntimeError` for any refusal: it would count as a fast answer."""
+        """Sends a request and returns the response. Raises `RuntimeError` for any refusal, which would count as a fast
+        response."""
         self._answer = asyncio.get_running_loop().create_future()
         self.transport.write(request)
         answer = await self._answer
@@ -62,7 +64,7 @@ class Connection(asyncio.Protocol):
 
 
 class Server:
-    """Where to connect, and how requests to it begin."""
+    """Where to connect, and the beginning of requests."""
 
     def __init__(self, url: str, token: str, ca: str) -> None:
         address = urlsplit(url)
@@ -84,7 +86,7 @@ class Server:
 
 
 async def rates(server: Server, clients: int, objects: int) -> dict[str, float]:
-    """Answers a second, by verb. Every client works on objects of its own."""
+    """Returns responses per second, by verb. Every client works on its own objects."""
     connections = [await server.connect() for _ in range(clients)]
     names = [f"bench-{number:06}" for number in range(objects)]
     verbs: dict[str, list[bytes]] = {
@@ -121,7 +123,7 @@ def _patch(server: Server, name: str, turn: int, subresource: str = "") -> bytes
 
 
 class Watcher(asyncio.Protocol):
-    """Counts the times that it was told of a change."""
+    """Counts the received change events."""
 
     def __init__(self, told: asyncio.Semaphore, request: bytes) -> None:
         self._told, self._request, self._rest = told, request, b""
@@ -138,7 +140,7 @@ class Watcher(asyncio.Protocol):
 
 
 async def fan_out(server: Server, watchers: int, changes: int) -> list[float]:
-    """Seconds from sending a change until the last of `watchers` has seen it."""
+    """Returns the seconds from sending a change until the last of `watchers` has received it."""
     loop = asyncio.get_running_loop()
     connection = await server.connect()
     name = "watched"
@@ -159,7 +161,7 @@ async def fan_out(server: Server, watchers: int, changes: int) -> list[float]:
         seconds.append(time.perf_counter() - start)
     for transport in transports:
         transport.close()
-    return seconds[1:]  # the first finds the watches still being set up
+    return seconds[1:]  # during the first change, watches are still being set up
 
 
 async def main() -> None:

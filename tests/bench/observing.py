@@ -1,4 +1,5 @@
-"""What it costs to watch Remit: a `remit up` as it is by itself beside one that is watched by all means, in turns.
+"""Measures the cost of monitoring Remit: one `remit up` without monitoring beside one with all kinds of monitoring, in
+turns.
 
 Processor time is compared, which does not depend on who else uses the machine as much as time does, and over pairs of
 short rounds, so that what slows both down falls out.
@@ -24,13 +25,13 @@ from bench.loadgenerator import NAMESPACE, TASKS, Server
 from bench.system import CLIENTS, Remit, allow, remit_up, run_flood
 
 PAIRS: Final = int(os.environ.get("REMIT_BENCH_PAIRS") or 40)
-"""Rounds of each, in turns; who is first changes."""
+"""Number of pairs of rounds; the order within a pair alternates."""
 SUCCEEDING, FAILING = 100, 5
-"""Tasks of each in a round."""
+"""Number of tasks of each kind in a round."""
 SCRAPE_SECONDS = 15
-"""Half of what the chart's ServiceMonitor says."""
+"""Half of the interval of the chart's ServiceMonitor."""
 MEANS: Final = frozenset((os.environ.get("REMIT_BENCH_OBSERVING") or "scrapes,log,notifications,otlp").split(","))
-"""By what it is watched; fewer of them tell what each costs."""
+"""The kinds of monitoring. With fewer of them, the cost of each can be measured."""
 BARE, WATCHED = "by itself", "everything on"
 _TOKEN = "a-token-for-the-bench"
 _NOTIFICATIONS = """
@@ -42,7 +43,7 @@ routes: [{receivers: [hook, alertmanager]}]
 
 
 class Receiver:
-    """Takes spans, metrics, messages and alerts, and counts them and scrapes by their path."""
+    """Receives spans, metrics, messages and alerts, and counts them and scrapes by path."""
 
     def __init__(self) -> None:
         self.taken: dict[str, int] = {}
@@ -68,7 +69,7 @@ async def measure() -> Figures:
             await allow(Server(**remit.connection), "echo", "false")
             await _round(remit, "warm-up")
         while "notifications" in MEANS and "/hook" not in receiver.taken:
-            await asyncio.sleep(0.1)  # what is imported for the first message is paid once
+            await asyncio.sleep(0.1)  # lets first-time imports happen before the measurement
         pairs = [await _pair(remits, number) for number in range(PAIRS)]
     cpu, low, high = paired_ratio([(of[WATCHED], of[BARE]) for of, _ in pairs])
     rate = median(rates[WATCHED] / rates[BARE] for _, rates in pairs)
@@ -92,8 +93,8 @@ async def measure() -> Figures:
 
 
 async def _pair(remits: dict[str, Remit], number: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Seconds of processor time of each for a round of both, and tasks a second. What comes after the tasks is counted
-    as well, in this pair or the next; an idle Remit takes nearly nothing."""
+    """Runs a round on both, and returns the CPU seconds and tasks per second of each. CPU time after the tasks is
+    counted in this pair or the next; an idle Remit uses almost none."""
     before, rates = {name: _cpu(remit) for name, remit in remits.items()}, {}
     for name in sorted(remits, reverse=number % 2 == 0):
         rates[name] = await _round(remits[name], f"round-{number}")
@@ -101,7 +102,7 @@ async def _pair(remits: dict[str, Remit], number: int) -> tuple[dict[str, float]
 
 
 async def _round(remit: Remit, prefix: str) -> float:
-    """Tasks a second."""
+    """Returns tasks per second."""
     server = Server(**remit.connection)
     connection = await server.connect()
     for number in range(FAILING):

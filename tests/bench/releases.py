@@ -1,4 +1,4 @@
-"""Releases by a whole operator under load: how long a switch takes, a rollback, and the way from `apply` to live.
+"""Measures releases by a whole operator under load: the duration of a switch, of a rollback, and from `apply` to live.
 
 Beside them what each cannot be quicker than: the proxy's own switch, and the start of the program alone.
 """
@@ -36,12 +36,12 @@ from shops import GROUNDS, PATIENCE, PROGRAM, Ground, Shop, open_shop
 SWITCHES = 20
 ROLLBACKS = 5
 RATE = 600
-"""Requests a second, half of them on kept connections, through all of it."""
+"""Requests per second during the whole measurement, half of them on kept connections."""
 
 
 @dataclass
 class Timings:
-    """Seconds."""
+    """Durations in seconds."""
 
     switches: list[float] = field(default_factory=list)
     releases: list[float] = field(default_factory=list)
@@ -90,7 +90,7 @@ def _both(values: list[float], baseline: list[float]) -> tuple[str, str, str]:
 
 
 async def _released(ground: Ground) -> Timings:
-    """By `remit up`, as a client of its API server sees it."""
+    """Measures a release by `remit up` from a client of its API server."""
     took = Timings()
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="remit-bench-")))
@@ -122,7 +122,8 @@ async def _timed(*steps: Awaitable[object]) -> float:
 
 
 async def _switches(shop: Shop) -> list[float]:
-    """As the reports of the revisions tell them, once the last one is written. The first one switched from nothing."""
+    """Returns the durations from the reports of the revisions, once the last one is written. The first switch had no
+    previous side."""
 
     def told(status: dict[str, Any]) -> list[float]:
         reports = [each.get("report", {}) for each in status["history"] if each["revision"] > 1]

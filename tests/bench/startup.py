@@ -1,4 +1,4 @@
-"""How long it takes to start something, see it end, and know what became of it."""
+"""Measures how long it takes to start a program, observe its end, and know its outcome."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _ids = itertools.count()
 
 
 class Silence:
-    """A sink for those who say nothing."""
+    """A sink for programs without output."""
 
     def write(self, stream: Stream, chunk: bytes) -> None:
         pass
@@ -95,7 +95,7 @@ async def measure() -> Figures:
 
 @dataclass(frozen=True)
 class Sample:
-    """One run: wall clock, and processor time of this process and of what it started (not of a daemon)."""
+    """One run: wall-clock time, and CPU time of this process and its children (not of a daemon)."""
 
     seconds: float
     cpu: float
@@ -108,14 +108,15 @@ def _row(name: str, samples: Sequence[Sample], base: float) -> tuple[str, ...]:
 
 
 def _pairs(without: Sequence[Sample], with_mount: Sequence[Sample], base: float) -> tuple[str, ...]:
-    """What the mount costs, by the turns in which both were measured."""
+    """Returns the cost of the mount, from the turns in which both were measured."""
     pairs = zip(with_mount, without, strict=True)
     more = [Sample(one.seconds - other.seconds, one.cpu - other.cpu) for one, other in pairs]
     return _row("what the hostPath mount costs, of pairs", more, base)
 
 
 async def in_turns(contestants: Mapping[str, Callable[[], Awaitable[None]]], runs: int) -> dict[str, list[Sample]]:
-    """Each from rest: what the one before left to be done afterwards (a fork ahead, cgroups) is not the next one's."""
+    """Runs the contestants in turns, each from an idle state, so that deferred work of one (forking ahead, cgroups)
+    does not affect the next one."""
     samples: dict[str, list[Sample]] = {name: [] for name in contestants}
     for _ in range(runs):
         for name, work in contestants.items():
@@ -127,7 +128,7 @@ async def in_turns(contestants: Mapping[str, Callable[[], Awaitable[None]]], run
 
 
 async def together(work: Callable[[], Awaitable[None]], runs: int, at_once: int) -> list[Sample]:
-    """`runs` in all, by `at_once` workers; the processor time is shared out evenly."""
+    """Runs `work` `runs` times in total with `at_once` workers. CPU time is divided evenly."""
     times: list[float] = []
 
     async def worker() -> None:
@@ -143,7 +144,7 @@ async def together(work: Callable[[], Awaitable[None]], runs: int, at_once: int)
 
 
 def _cpu() -> float:
-    """Of this process and its children, and of the fork server and its."""
+    """Returns the CPU time of this process and its children, and of the fork server and its children."""
     used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     server = psutil.Process(fork_server().pid).cpu_times()
     forked = server.user + server.system + server.children_user + server.children_system
@@ -151,7 +152,7 @@ def _cpu() -> float:
 
 
 async def spawn(argv: Sequence[str]) -> None:
-    """With the least that Python can do: posix_spawn and waitpid."""
+    """Starts a program with the least overhead in Python: posix_spawn and waitpid."""
     quiet = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
     pid = os.posix_spawnp(argv[0], list(argv), os.environ if argv[0] == "docker" else {}, file_actions=quiet)
     _, status = os.waitpid(pid, 0)
@@ -160,7 +161,8 @@ async def spawn(argv: Sequence[str]) -> None:
 
 
 def bare_bubblewrap(host: Host) -> list[str]:
-    """The same walls, made by nobody but bubblewrap: no cgroup, no limits, no seccomp, nothing read."""
+    """Returns the command for the same namespaces with bubblewrap alone: no cgroup, no limits, no seccomp, no output
+    read."""
     if host.bubblewrap is None:
         raise RuntimeError("bubblewrap confines nothing on this host; see `remit doctor`")
     arguments = [
@@ -172,7 +174,7 @@ def bare_bubblewrap(host: Host) -> list[str]:
 
 
 def layers(host: Host, bare: Sequence[str]) -> dict[str, Callable[[], Awaitable[None]]]:
-    """Bare bubblewrap with one layer after the other added to those before it."""
+    """Returns bare bubblewrap with one layer after the other added."""
     named: dict[str, Callable[[], Awaitable[None]]] = {}
     steps: list[tuple[object, ...]] = [("no_new_privileges",)]
     if host.bubblewrap and (identities := host.bubblewrap.identities):
@@ -199,7 +201,7 @@ async def fork(
     tree: CgroupTree | None = None,
     system_call_filter: bytes | None = None,
 ) -> None:
-    """By the fork server, in a cgroup if there is a `tree` for one, behind a filter if there is one."""
+    """Starts a program with the fork server, in a cgroup if `tree` is given, with a filter if one is given."""
     held = [shared_memory(system_call_filter)] if system_call_filter else []
     argv = [argv[0], *(word for fd in held for word in ("--seccomp", str(fd))), *argv[1:]]
     cgroup = CgroupSpec(tree, LIMITS) if tree else None
@@ -228,7 +230,7 @@ async def attempt(backend: ProcessBackend, *mounts: HostMount) -> None:
 
 
 def docker_image() -> str | None:
-    """An image that holds nothing but a program that ends at once, or None where no engine answers."""
+    """Builds an image that contains only a program that ends immediately. Returns None if no engine answers."""
     docker, compiler = shutil.which("docker"), shutil.which("cc")
     if docker is None or subprocess.run([docker, "info"], capture_output=True, check=False).returncode:
         return None

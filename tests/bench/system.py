@@ -1,4 +1,4 @@
-"""The whole of Remit: tasks from `create` over policy, sandbox and output store to `Finished`."""
+"""Measures the whole of Remit: tasks from `create` through policy, sandbox and output store to `Finished`."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from remit.api.definitions import crds
 COUNT = 600
 CLIENTS = 16
 AT_REST = 60
-"""Tasks that are created one after the other."""
+"""Number of tasks that are created one after the other."""
 _POLICIES = f"/apis/remit.dev/v1alpha1/namespaces/{NAMESPACE}/commandpolicies"
 _CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
 @dataclass(frozen=True)
 class Remit:
-    """A running one: its kubeconfig, where its metrics are, and the processes that serve and operate, by name."""
+    """A running Remit: its kubeconfig, the address of its metrics, and its processes by name."""
 
     kubeconfig: Path
     metrics: str
@@ -45,7 +45,7 @@ class Remit:
 
     @property
     def connection(self) -> dict[str, str]:
-        """`url`, `token`, and `ca`, the path of the authority's certificate."""
+        """Returns `url`, `token`, and `ca`, the path of the authority's certificate."""
         config = yaml.safe_load(self.kubeconfig.read_text())
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
         authority = self.kubeconfig.with_name("bench-authority.crt")
@@ -53,11 +53,11 @@ class Remit:
         return {"url": cluster["server"], "token": user["token"], "ca": str(authority)}
 
     def cpu(self) -> Counter[str]:
-        """Seconds of processor time of each process so far, without what it started."""
+        """Returns the CPU seconds of each process so far, without its children."""
         return Counter({name: sum(process.cpu_times()[:2]) for name, process in self.processes.items()})
 
     def writes(self) -> Counter[str]:
-        """API writes so far, by verb and kind."""
+        """Returns the API writes so far, by verb and kind."""
         with urllib.request.urlopen(self.metrics) as answer:
             families = text_string_to_metric_families(answer.read().decode())
             return Counter(
@@ -75,7 +75,7 @@ class Result:
     seconds: float
     latencies: list[float]
     at_rest: list[float]
-    """Seconds from create to Finished of tasks that are alone."""
+    """Seconds from create to Finished of tasks that run alone."""
     cpu: Counter[str]
     client_cpu: float
     writes: Counter[str]
@@ -116,14 +116,14 @@ async def measure() -> Figures:
 
 
 async def load(remit: Remit) -> Result:
-    """Create the tasks, watch them finish."""
+    """Creates the tasks and waits for their ends."""
     server = Server(**remit.connection)
     await allow(server, "echo")
-    await run_flood(remit, "warm-up", CLIENTS)  # everything has been used once
+    await run_flood(remit, "warm-up", CLIENTS)  # warms everything up
     at_rest = await one_by_one(server)
     cpu, writes = remit.cpu(), remit.writes()
     times = await run_flood(remit, "bench", COUNT)
-    await asyncio.sleep(1)  # events come after
+    await asyncio.sleep(1)  # Events are written afterwards
     sent, seen = times["sent"], times["seen"]
     return Result(
         max(seen.values()) - min(sent.values()),
@@ -136,7 +136,7 @@ async def load(remit: Remit) -> Result:
 
 
 async def allow(server: Server, *executables: str) -> None:
-    """A policy that allows what the tasks do."""
+    """Creates a policy that allows the commands of the tasks."""
     policy = {
         "apiVersion": "remit.dev/v1alpha1",
         "kind": "CommandPolicy",
@@ -149,7 +149,7 @@ async def allow(server: Server, *executables: str) -> None:
 
 
 async def one_by_one(server: Server) -> list[float]:
-    """Seconds from create to Finished of each of some tasks, of which none waits for another."""
+    """Returns the seconds from create to Finished of tasks that run one after the other."""
     took = []
     for number in range(AT_REST):
         name = f"at-rest-{number:03}"
@@ -159,7 +159,7 @@ async def one_by_one(server: Server) -> list[float]:
 
 
 async def run_flood(remit: Remit, prefix: str, count: int) -> dict[str, Any]:
-    """What `bench.flood` says, in a process of its own."""
+    """Returns the output of `bench.flood`, which runs as a separate process."""
     names = [f"{prefix}-{number:05}" for number in range(count)]
     job = json.dumps({**remit.connection, "names": names, "clients": CLIENTS})
     command = [sys.executable, "-m", "bench.flood"]
@@ -188,7 +188,7 @@ async def remit_up(folder: Path, *options: str, **env: str) -> AsyncIterator[Rem
 
 @asynccontextmanager
 async def apart(folder: Path) -> AsyncIterator[Remit]:
-    """As on a cluster: an API server here, an operator there."""
+    """Runs API server and operator separately, as on a cluster."""
     state, log = folder / "state", folder / "operator.log"
     serve = ("remit.controlplane", "--state", str(state))
     operate = ("remit.cli", "operator", "--kubeconfig", str(state / "kubeconfig"), "--state-dir", str(folder / "runs"))
@@ -205,7 +205,7 @@ async def apart(folder: Path) -> AsyncIterator[Remit]:
 
 
 async def install(server: Server) -> None:
-    """What `remit up` does by itself."""
+    """Installs what `remit up` installs by itself."""
     connection = await server.connect()
     for definition in crds():
         await connection.ask(server.request("POST", _CRDS, definition))

@@ -1,4 +1,4 @@
-"""The task that benchmarks create: 0.8 KB as JSON, with what people write into one."""
+"""The task that benchmarks create: 0.8 KB as JSON, with typical fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Remit's control plane and a kube-apiserver, asked the same.
+"""Sends the same requests to Remit's control plane and to a kube-apiserver, and compares the responses.
 
 A package, so that its fixture of servers ends with its tests.
 """

@@ -1,4 +1,4 @@
-"""Remit's control plane and, where its binaries are found, a real kube-apiserver to judge it.
+"""Fixtures: Remit's control plane and, if its binaries are found, a real kube-apiserver to compare with.
 
 CONFORMANCE_SERVERS names the servers to ask (`kube-apiserver,embedded` unless it is set).
 """
@@ -17,7 +17,7 @@ from conformance.harness.play import prepare
 from conformance.harness.servers import Server, embedded, kube_apiserver, real_server_available
 
 
-@pytest.fixture(scope="package")  # a kube-apiserver that has nothing to do still takes a twentieth of a core
+@pytest.fixture(scope="package")  # package scope, because an idle kube-apiserver still uses a twentieth of a core
 def contestants(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
     wanted = os.environ.get("CONFORMANCE_SERVERS", "kube-apiserver,embedded").split(",")
     home: Path = tmp_path_factory.mktemp("servers")

@@ -1,4 +1,5 @@
-"""What the chart renders, and what kubectl and Helm say of it on a real API server, on which nothing runs."""
+"""Tests what the chart renders, and what kubectl and Helm report about it, on a real API server on which nothing
+runs."""
 
 from __future__ import annotations
 
@@ -45,7 +46,7 @@ EVERYTHING: dict[str, Any] = {
     "crds": {"install": True, "keep": False},
 }
 BRIEF = {"crds": {"install": False}}
-"""The CRDs are looked at elsewhere, and take longer than all others."""
+"""Other tests cover the CRDs, which take longer than all other objects."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "usual": {},
     "namespaced": {"namespaces": ["default"], "persistence": {"enabled": True, "existingClaim": "mine"}},
@@ -60,7 +61,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def cluster(
     contestants: list[Server], kubectl: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Kubectl, Path]]:
-    """The embedded control plane serves no workloads and no RBAC, and so cannot be asked."""
+    """Provides kube-apiserver only, because the embedded control plane serves neither workloads nor RBAC."""
     require("helm", importlib.util.find_spec("helm_python"), "pip install helm-python-sdk, or make .venv/.develops")
     found = next((server for server in contestants if server.name == "kube-apiserver"), None)
     require("kube-apiserver", found, "put kube-apiserver and etcd where KUBEBUILDER_ASSETS says")
@@ -78,13 +79,14 @@ def cluster(
     run.ok("label", "--overwrite", "namespace", "remit-system", "pod-security.kubernetes.io/enforce=restricted")
     yield run, kubeconfig
     run("delete", "namespace", "remit-system", "team-a", "team-b", "--wait=false")
-    if ours := sorted(crds() - before):  # others compare what becomes of them
+    if ours := sorted(crds() - before):  # other tests compare what happens to the CRDs
         run.ok("delete", *ours)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_what_the_chart_renders_is_accepted(cluster: tuple[Kubectl, Path], variant: str, tmp_path: Path) -> None:
-    """Without a warning, such as that of the Pod Security Standard under which it runs by default."""
+    """There must be no warning, such as one about the Pod Security Standard under which the operator runs by
+    default."""
     run, _ = cluster
     rendered = tmp_path / "rendered.yaml"
     namespace = "remit-system" if variant in {"usual", "namespaced", *(path.stem for path in CLOUDS)} else "default"
@@ -115,13 +117,13 @@ class Releases:
         self.run, self.kubeconfig = run, kubeconfig
 
     def install(self, name: str, namespace: str, **values: Any) -> None:
-        """Raises `helm_python.HelmError`."""
+        """Installs the chart. Raises `helm_python.HelmError`."""
         with self._config(namespace) as config:
             config.install(str(installyaml.CHART), name, values, namespace=namespace)
 
     @contextlib.contextmanager
     def upgrade(self, name: str, namespace: str, before: Path) -> Iterator[None]:
-        """Install that chart, and upgrade it to this one when the block has ended."""
+        """Installs that chart, and upgrades it to this one when the block has ended."""
         with self._config(namespace) as config:
             config.install(str(before), name, namespace=namespace)
             yield
@@ -135,7 +137,7 @@ class Releases:
 
 @pytest.fixture
 def releases(cluster: tuple[Kubectl, Path]) -> Iterator[Releases]:
-    """What was installed is removed without its hooks: nothing runs Jobs here."""
+    """Provides Helm. Installations are removed without hooks, because nothing runs Jobs here."""
     run, kubeconfig = cluster
     yield Releases(run, kubeconfig)
     own = ("-l", "app.kubernetes.io/name=remit", "--wait=false")
@@ -146,7 +148,7 @@ def releases(cluster: tuple[Kubectl, Path]) -> Iterator[Releases]:
 
 
 def test_crds_that_kubectl_applied_are_adopted_by_their_marks(releases: Releases) -> None:
-    """The commands of the chart's page."""
+    """Uses the commands of the chart's page."""
     import helm_python
 
     run = releases.run
@@ -169,7 +171,7 @@ def test_crds_that_kubectl_applied_are_adopted_by_their_marks(releases: Releases
 
 
 def test_an_upgrade_from_the_last_version_brings_its_crds(releases: Releases, tmp_path: Path) -> None:
-    """To which objects that were stored before are as valid as they were, and who was bound is bound no more."""
+    """Objects that were stored before remain valid, and users who were bound to roles are not bound any more."""
     run = releases.run
     before = last_version(tmp_path)
     run("delete", "crd", *KINDS)
@@ -177,7 +179,7 @@ def test_an_upgrade_from_the_last_version_brings_its_crds(releases: Releases, tm
     task["spec"] = {"command": {"argv": ["echo"]}}
     with releases.upgrade("remit", "remit-system", before / "charts/remit"):
         created = lambda: run("create", "-n", "team-a", "-f", "-", given=task).returncode == 0  # noqa: E731
-        wait_until(created, "a CRD that is served")  # some time after it is Established
+        wait_until(created, "a CRD that is served")  # a CRD is served some time after it is Established
         stored = json.loads(run.ok("get", "-n", "team-a", "et/old", "-o", "json"))
         (selector,) = _selectors(run)
     for path in sorted((ROOT / "crds").glob("*.yaml")):
@@ -199,7 +201,8 @@ def _selectors(run: Kubectl) -> list[dict[str, Any]]:
 
 
 def test_installations_for_different_namespaces_stand_beside_each_other(releases: Releases) -> None:
-    """Of one name in two namespaces, and two in one. Each operator may read the Secrets of what it serves only."""
+    """There are two with the same name in different namespaces, and two in one namespace. Each operator may read only
+    the Secrets of what it serves."""
     run = releases.run
     run.ok("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
     releases.install("remit", "remit-system", namespaces=["team-a"])

@@ -1,4 +1,4 @@
-"""Server-side apply and managedFields."""
+"""Tests server-side apply and managedFields."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from conformance.harness.widget import configmap, widget
 
 
 def owners(body: Object) -> dict[str, Object]:
-    """The field sets of an object by manager, operation and subresource."""
+    """Returns the field sets of an object by manager, operation and subresource."""
     return {
         "/".join(filter(None, (e["manager"], e["operation"], e.get("subresource")))): e["fieldsV1"]
         for e in body["metadata"]["managedFields"]
@@ -85,7 +85,7 @@ async def test_updates_and_applies(api: Api) -> None:
 
 @conformance(points.APPLY)
 async def test_apply_over_a_created_object(api: Api) -> None:
-    """What `kubectl apply --server-side` meets when the object was made by `kubectl create`."""
+    """Tests `kubectl apply --server-side` for an object that `kubectl create` created."""
     path = f"{api.widgets}/a"
     (await api.post(api.widgets, config(size=1, code="a"), fieldManager="creator")).ok(201)
     same = (await api.apply(path, config(size=1), "one")).ok()

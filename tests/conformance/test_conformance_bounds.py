@@ -1,4 +1,4 @@
-"""What is far too large, or no text at all: numbers, warnings, tokens and encodings."""
+"""Tests input that is far too large or not text: numbers, warnings, tokens and encodings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CEL rules in a schema: on creation, on transition, ratcheted, and refused when they cannot compile."""
+"""Tests CEL rules in a schema: on creation, on transition, with ratcheting, and rules that cannot be compiled."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ TIGHT = spec_schema(
 
 @conformance(points.CEL, crds=[crd("Loose", LOOSE)])
 async def test_ratcheting(api: Api) -> None:
-    """An invalid value that was stored before the schema was tightened may stay, as long as it is not touched."""
+    """An invalid value that was stored before the schema was tightened may stay as long as it is not changed."""
     looses = api.collection("looses")
     (await api.post(looses, _rule(api, "a", "Loose", size=50, name="long", list=["b"]))).ok(201)
     tight = in_group(crd("Loose", TIGHT), api.group)["spec"]["versions"]
@@ -213,7 +213,7 @@ LIBRARY = spec_schema(
 
 @conformance(points.CEL, crds=[crd("Library", LIBRARY)])
 async def test_function_library(api: Api) -> None:
-    """The functions that Kubernetes adds to CEL, each with a value that passes and one that does not."""
+    """Tests the functions that Kubernetes adds to CEL, each with a value that passes and one that does not."""
     path = api.collection("librarys")
     for name, (good, bad) in SAMPLES.items():
         (await api.post(path, _rule(api, name, "Library", **{name: good}))).ok(201)
@@ -231,7 +231,7 @@ async def test_rules_that_cannot_be(api: Api) -> None:
 
 @conformance(points.CEL, needs="cel-checker")
 async def test_rules_that_only_a_type_checker_refuses(api: Api) -> None:
-    """The embedded control plane finds these when they are evaluated: an administrator's mistake, refused later."""
+    """The embedded control plane finds such mistakes of administrators later, when the rules are evaluated."""
     for rule in ("self.size == 'text'", "size(self.size) > 0"):
         broken = in_group(crd("Broken", spec_schema([{"rule": rule}], size={"type": "integer"})), api.group)
         (await api.post(CRDS, broken)).refused(422, "Invalid", "no matching overload")

@@ -1,4 +1,4 @@
-"""CustomResourceDefinitions themselves: what is refused, what never changes, and how one ends."""
+"""Tests CustomResourceDefinitions: what is refused, what is immutable, and how they are deleted."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ async def test_crds_refused(api: Api) -> None:
 
 @conformance(points.TERMINATING)
 async def test_terminating_crd(api: Api) -> None:
-    """A CRD goes when its last object has gone; until then it shows what holds it."""
+    """A CRD is removed when its last object is removed; until then its status shows what it waits for."""
     name, path = f"gadgets.{api.group}", api.collection("gadgets")
     await api.install(gadget(api))
     body = {

@@ -1,4 +1,4 @@
-"""Which CRDs are refused, and which of their fields is named: by hand, and changed at random."""
+"""Tests which CRDs are refused and which of their fields is reported, for written and random examples."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ async def test_a_stored_version_stays(api: Api) -> None:
 
 @conformance()
 async def test_versions_with_other_fields(api: Api) -> None:
-    """What is answered is what can be read again: what the stored version knows, with its defaults."""
+    """The response shows what can be read again: the fields of the storage version, with its defaults."""
 
     def other(name: str, **parts: Object) -> Object:
         return version(name, schema={"openAPIV3Schema": spec_schema(**parts)})
@@ -247,7 +247,7 @@ async def test_maps_of_anything(api: Api) -> None:
 
 @conformance()
 async def test_columns_of_all_kinds(api: Api) -> None:
-    """Those after one that cannot be read are not shown."""
+    """Columns after one that cannot be read are not shown."""
     paths = [
         ".spec.rows[].a",
         ".spec.rows[?(@.a>1)].a",
@@ -283,10 +283,10 @@ _SAID_OF_CEL = re.compile(
 )
 _DIFFERS = (
     "it is nested deeper than 250 levels",
-    "JSONSchemaPropsOr",  # Go's decoder passes over what is neither a schema nor a list
+    "JSONSchemaPropsOr",  # Go's decoder skips what is neither a schema nor a list
     "cannot unmarshal number -0.0",  # an integer here
 )
-"""In one of the two messages. docs/control-plane.md tells users the same."""
+"""Differences in one of the two messages, which docs/control-plane.md documents."""
 
 
 class Contestants:
@@ -314,7 +314,8 @@ class Contestants:
         try:
             async with session.post(url, data=data, headers=headers) as answer:
                 return answer.status, await answer.json()
-        except aiohttp.ServerDisconnectedError:  # kube-apiserver: a path that goes on below a map of anything
+        # Kube-apiserver disconnects for a path that continues below a map of any values.
+        except aiohttp.ServerDisconnectedError:
             assert server.name == "kube-apiserver"
             return 0, {}
 
@@ -325,7 +326,7 @@ class Contestants:
 
 
 def causes(body: Any, *, of_cel: bool) -> set[str]:
-    """The fields that are named. What depends on the types and the costs of CEL expressions is `of_cel`."""
+    """Returns the fields that are reported. With `of_cel`, those that depend on types and costs of CEL expressions."""
     found = body.get("details", {}).get("causes") or ()
     return {cause["field"] for cause in found if "field" in cause and is_of_cel(cause) == of_cel}
 
@@ -336,7 +337,7 @@ def is_of_cel(cause: Any) -> bool:
 
 
 def test_crds_changed_at_random_are_refused_alike(contestants: list[Server]) -> None:
-    """What a rule may cost and of which types it is, only kube-apiserver knows: docs/control-plane.md."""
+    """Only kube-apiserver checks costs and types of rules: docs/control-plane.md."""
     if len(contestants) < 2:
         pytest.skip("there is nobody to compare with")
     both = Contestants(contestants)
@@ -346,7 +347,7 @@ def test_crds_changed_at_random_are_refused_alike(contestants: list[Server]) -> 
     @settings(
         max_examples=EXAMPLES,
         phases=[Phase.generate],
-        derandomize=not soaking(),  # what is seldom is for `make soak` to find
+        derandomize=not soaking(),  # `make soak` is for finding rare cases
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),

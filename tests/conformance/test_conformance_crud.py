@@ -1,4 +1,4 @@
-"""Creating, reading and replacing single objects."""
+"""Tests creating, reading and replacing single objects."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ async def test_uid_mismatch(api: Api) -> None:
 
 @conformance()
 async def test_immutable_and_special_core_objects(api: Api) -> None:
-    """Secrets and ConfigMaps keep their own rules: stringData, immutable, key names, base64."""
+    """Secrets and ConfigMaps have rules of their own: stringData, immutable, key names, base64."""
     secrets = f"/api/v1/namespaces/{api.namespace}/secrets"
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"a": "b"}}
     created = (await api.post(secrets, secret)).ok(201)

@@ -1,4 +1,4 @@
-"""Deletion: finalizers, preconditions, propagation, owners, namespaces."""
+"""Tests deletion: finalizers, preconditions, propagation, owners, namespaces."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ async def test_deletecollection(api: Api) -> None:
 
 @conformance(points.DELETION)
 async def test_propagation(api: Api) -> None:
-    """What each policy does to the object itself, before any controller acts."""
+    """Tests what each policy does to the object itself, before any controller acts."""
     for policy, finalizer in (("Foreground", "foregroundDeletion"), ("Orphan", "orphan")):
         name = policy.lower()
         held = widget(name, finalizers=["example.com/held"])

@@ -1,4 +1,4 @@
-"""How clients find out what there is: discovery, OpenAPI, versions, health, and what is not there."""
+"""Tests how clients find out what exists: discovery, OpenAPI, versions, health, and paths that do not exist."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OPENAPI_V2 = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 
 
 def only(key: str, field: str, names: set[str]) -> Any:
-    """A view of the entries of list `key` whose `field` is one of `names`, without the hash of how they are stored."""
+    """Returns a view of the entries of list `key` whose `field` is one of `names`, without their storage hash."""
 
     def view(body: Any) -> Any:
         chosen = [entry for entry in body[key] if entry[field] in names]
@@ -69,7 +69,7 @@ async def test_aggregated_discovery(api: Api) -> None:
 
 @conformance(points.DISCOVERY, needs="old-discovery")
 async def test_aggregated_discovery_of_old(api: Api) -> None:
-    """kubectl before 1.30 asks for v2beta1 and takes only what is called that."""
+    """kubectl before 1.30 asks for v2beta1 and accepts nothing else."""
     asked = AGGREGATED.format(version="v2beta1")
     for path in ("/api", "/apis"):
         answer = await api.get(path, accept=f"{asked},{JSON}", view=None)
@@ -109,7 +109,7 @@ async def test_health_and_version(api: Api) -> None:
 
 @conformance(points.OPENAPI, crds=[crd("Paper", spec_schema(title={"type": "string", "description": "Its title."}))])
 async def test_openapi_v3(api: Api) -> None:
-    """`kubectl explain` and client-side validation read this."""
+    """`kubectl explain` and client-side validation read this document."""
     index = (await api.get("/openapi/v3", view=lambda body: list(body))).ok()["paths"]
     assert {f"apis/{GROUP}/v1", "api/v1"} <= index.keys()
     url = f"apis/{api.group}/v1"
@@ -154,7 +154,7 @@ async def test_openapi_v3(api: Api) -> None:
 
 @conformance(points.OPENAPI)
 async def test_openapi_verbs_declare_their_parameters(api: Api) -> None:
-    """kubectl looks here whether a PATCH takes fieldValidation and dryRun before it sends either."""
+    """kubectl reads here whether a PATCH supports fieldValidation and dryRun before it sends either."""
     document = (await api.get(f"/openapi/v3/apis/{GROUP}/v1", view=None)).ok()
     item = document["paths"][f"/apis/{GROUP}/v1/namespaces/{{namespace}}/widgets/{{name}}"]
     parameters = {p.get("name") for p in item["patch"]["parameters"]}
@@ -168,6 +168,6 @@ async def test_openapi_verbs_declare_their_parameters(api: Api) -> None:
 
 @conformance(points.OPENAPI)
 async def test_openapi_v2_is_protobuf_when_asked(api: Api) -> None:
-    """kubectl 1.27 validates by this document and cannot do without."""
+    """kubectl 1.27 validates with this document and requires it."""
     answer = await api.get("/openapi/v2", accept=OPENAPI_V2, view=None)
     assert answer.status == 200 and "protobuf" in answer.header("Content-Type")

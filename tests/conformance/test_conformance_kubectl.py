@@ -1,4 +1,4 @@
-"""One session of stock kubectl against each server: the same words must come out.
+"""Runs one session of stock kubectl against each server, with the same expected output.
 
 REMIT_KUBECTL may name further binaries (separated as in PATH): old versions ask in other ways.
 """
@@ -63,13 +63,13 @@ configMapGenerator: [{name: settings, literals: [a=b], options: {disableNameSuff
 
 @dataclass(frozen=True)
 class Step:
-    """One command line, the code it must end with, and what it must say at least."""
+    """One command line, its expected exit code, and text that the output must contain."""
 
     line: str
     says: str = ""
     code: int = 0
     same: bool = True
-    """Whether both servers must make it say the same."""
+    """Whether the output must be the same on both servers."""
 
 
 SESSION = (
@@ -158,7 +158,7 @@ _CHANGING = (
 def _comparable(step: Step, output: str) -> list[str]:
     for pattern, name in _CHANGING:
         output = pattern.sub(name, output)
-    # A real server tells the mistakes of an object in any order.
+    # A real server reports the errors of an object in any order.
     return sorted(output.splitlines()) if step.code else output.splitlines()
 
 
@@ -168,7 +168,7 @@ def _binaries() -> list[str]:
 
 
 def _explained(server: Server) -> bool:
-    """The OpenAPI of a real server lags behind its CRDs."""
+    """Returns whether the OpenAPI document has the kind; on a real server it is updated after the CRDs."""
     url = f"{server.url}/openapi/v3/apis/{GROUP}/v1"
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {server.token}"})
     with urllib.request.urlopen(request, context=server.tls) as answer:

@@ -1,4 +1,4 @@
-"""Lists: selectors, pages and resource versions."""
+"""Tests lists: selectors, pages and resource versions."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_field_selectors(api: Api) -> None:
 
 @conformance(points.SELECTORS)
 async def test_event_field_selectors(api: Api) -> None:
-    """`kubectl describe` finds the events of an object by these; kopf posts events without a kind."""
+    """`kubectl describe` finds the Events of an object with these; kopf posts Events without a kind."""
     events = f"/api/v1/namespaces/{api.namespace}/events"
     about = {"apiVersion": "conformance.example.com/v1", "kind": "Widget", "name": "a", "namespace": api.namespace}
     event = {
@@ -166,7 +166,7 @@ async def test_list_resource_versions(api: Api) -> None:
 
 @conformance(points.OLD_VERSIONS)
 async def test_future_resource_version(api: Api) -> None:
-    """A version that is not yet: the server waits a moment (kube-apiserver three seconds), then says so."""
+    """For a version in the future, the server waits a moment (kube-apiserver three seconds) and then refuses."""
     now = int((await api.get(api.widgets)).ok()["metadata"]["resourceVersion"])
     answer = await api.get(api.widgets, resourceVersion=now + 1_000_000)
     body = answer.refused(504, "Timeout", "Too large resource version")

@@ -1,4 +1,4 @@
-"""Objects whose parts are of the wrong types, or make no sense: both servers refuse the same, and go on."""
+"""Tests objects with parts of wrong types or without meaning: both servers refuse the same and continue."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from conformance.harness.widget import configmap, crd, spec_schema, widget
 
 
 def outcome(body: Any) -> Any:
-    """What a refusal says to programs: its reason, and the fields that are wrong."""
+    """Returns the part of a refusal for programs: its reason, and the invalid fields."""
     if body.get("kind") != "Status" or body["status"] == "Success":
         return "taken"
     causes = (body.get("details") or {}).get("causes") or []
@@ -311,7 +311,7 @@ MASTERS = {"groups": ["system:masters"], **ATTRIBUTES}
 
 @conformance()
 async def test_reviews(api: Api) -> None:
-    """What webhooks and dashboards ask: whose token it is, and what somebody may do."""
+    """Webhooks and dashboards ask whose token it is, and what a user may do."""
     authentication, authorization = "/apis/authentication.k8s.io/v1", "/apis/authorization.k8s.io/v1"
     local = f"{authorization}/namespaces/default/localsubjectaccessreviews"
     for path, kind in (
@@ -348,7 +348,7 @@ NUMBERS = (
 
 @conformance()
 async def test_integers_beyond_64_bits(api: Api) -> None:
-    """They do not fit an integer, and come back as floating point numbers where a schema takes those."""
+    """They do not fit an integer, and are returned as floating point numbers where a schema accepts these."""
     words = {"i": {"type": "integer"}, "n": {"type": "number"}, "f": {"type": "integer", "format": "int64"}}
     anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     await api.install(crd("Gadget", spec_schema(**words, x=anything), group=api.group))

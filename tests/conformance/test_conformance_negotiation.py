@@ -1,4 +1,4 @@
-"""Who may ask, in which words, and in which words the answer comes."""
+"""Tests authentication, and the media types of requests and responses."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def test_protobuf_bodies(api: Api) -> None:
 
 @conformance(points.PROTOBUF)
 async def test_access_reviews(api: Api) -> None:
-    """`kubectl auth can-i` and `kubectl auth whoami`, in JSON and in protobuf."""
+    """Tests `kubectl auth can-i` and `kubectl auth whoami`, in JSON and in protobuf."""
     reviews = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
     attributes = {
         "namespace": api.namespace,
@@ -120,7 +120,7 @@ async def test_access_reviews(api: Api) -> None:
 
 @conformance(points.ACCEPT)
 async def test_protobuf_answers_for_core_kinds(api: Api) -> None:
-    """Clients that prefer protobuf name JSON as well; whichever comes, its type says so."""
+    """Clients that prefer protobuf also accept JSON; the response's content type says which one it is."""
     (await api.post(api.configmaps, configmap("c"))).ok(201)
     answer = await api.get(f"{api.configmaps}/c", accept=f"{PROTOBUF},{JSON}", view=None)
     assert answer.ok() and answer.media_type in {PROTOBUF, JSON}
@@ -148,7 +148,7 @@ async def test_methods_and_sizes(api: Api) -> None:
 
 @conformance()
 async def test_namespaces_of_a_name(api: Api) -> None:
-    """Names are paths: what is escaped stays escaped, and what is odd is refused."""
+    """Names are part of paths: escaped characters stay escaped, and unusual names are refused."""
     for name in ("a%2Fb", "..%2F..", "%00", "a%20b"):
         assert (await api.get(f"{api.widgets}/{name}")).status in {400, 404}, name
     assert (await api.get(f"{api.widgets}/")).status in {200, 404}

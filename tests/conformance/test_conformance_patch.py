@@ -1,4 +1,4 @@
-"""Merge patch, JSON patch, and what is no patch."""
+"""Tests merge patch, JSON patch, and bodies that are not patches."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def test_json_patch_that_fails(api: Api) -> None:
 
 @conformance(points.JSON_PATCH)
 async def test_json_patch_with_a_missing_source(api: Api) -> None:
-    """RFC 6902 refuses both; the library in kube-apiserver lets them pass."""
+    """RFC 6902 refuses both; the library in kube-apiserver accepts them."""
     path = f"{api.widgets}/a"
     (await api.post(api.widgets, widget())).ok(201)
     (await api.json_patch(path, {"op": "replace", "path": "/spec/code", "value": "a"})).ok()

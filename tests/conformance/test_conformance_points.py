@@ -1,4 +1,4 @@
-"""The suite itself: it has a judge where one is required, and leaves none of the forty points out."""
+"""Tests the suite itself: it has a kube-apiserver if one is required, and covers each of the forty points."""
 
 from __future__ import annotations
 

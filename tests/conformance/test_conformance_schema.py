@@ -1,4 +1,4 @@
-"""Structural schemas: unknown fields, pruning, defaults, numbers and list types."""
+"""Tests structural schemas: unknown fields, pruning, defaults, numbers and list types."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ STATUS_DEFAULT["properties"]["status"] = {
 
 @conformance(points.DEFAULTING, crds=[crd("Early", STATUS_DEFAULT, subresources={"status": {}})])
 async def test_status_default(api: Api) -> None:
-    """A status default is what makes a new object read as in progress."""
+    """Because of a default for status, clients read a new object as in progress."""
     earlies = api.collection("earlys")
     body = {"apiVersion": f"{api.group}/v1", "kind": "Early", "metadata": {"name": "a"}}
     created = (await api.post(earlies, body)).ok(201)
@@ -201,7 +201,7 @@ async def test_list_types(api: Api) -> None:
 
 @conformance()
 async def test_value_validation(api: Api) -> None:
-    """Each keyword of a schema, and all the causes of an object that breaks several."""
+    """Tests each keyword of a schema, and all causes of an object that breaks several."""
     for spec, field in (
         ({"size": -1}, "spec.size"),
         ({"size": 101}, "spec.size"),

@@ -1,4 +1,4 @@
-"""The status and scale subresources."""
+"""Tests the status and scale subresources."""
 
 from __future__ import annotations
 

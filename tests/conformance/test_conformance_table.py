@@ -1,4 +1,4 @@
-"""What kubectl prints: Tables and metadata-only answers."""
+"""Tests what kubectl prints: Tables and metadata-only responses."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ async def test_cells(api: Api) -> None:
 
 @conformance(points.TABLES)
 async def test_tables_of_core_kinds(api: Api) -> None:
-    """Names and counts of the columns that people know; a kind that prints nothing special has Name and Created At."""
+    """Compares names and numbers of the usual columns. A kind without columns of its own has Name and Created At."""
     (await api.post(api.configmaps, configmap("c", {"a": "b", "d": "e"}))).ok(201)
     secrets = f"/api/v1/namespaces/{api.namespace}/secrets"
     (await api.post(secrets, {"metadata": {"name": "s"}, "stringData": {"a": "b"}})).ok(201)

@@ -1,4 +1,4 @@
-"""Watches: resumption, selectors, bookmarks and the ends of a stream."""
+"""Tests watches: resumption, selectors, bookmarks and the end of a stream."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_watch_from_a_list(api: Api) -> None:
 
 @conformance()
 async def test_watch_from_nothing(api: Api) -> None:
-    """Without a version, or from 0, what is there comes first, as additions."""
+    """Without a version, or from 0, existing objects come first, as additions."""
     for name in "ab":
         (await api.post(api.widgets, widget(name))).ok(201)
     for query in ({}, {"resourceVersion": "0"}):
@@ -47,7 +47,7 @@ async def test_watch_from_nothing(api: Api) -> None:
             assert (await watch.next())["type"] == "ADDED"
             for item in (await api.get(api.widgets)).body["items"][2:]:
                 (await api.delete(f"{api.widgets}/{item['metadata']['name']}", record=False)).ok()
-                # From 0 a server answers with what its cache has: seen gone here, it is gone there too.
+                # From 0 a server answers from its cache: once the deletion is observed here, the cache has it too.
                 assert (await watch.next())["type"] == "DELETED"
 
 
@@ -136,7 +136,7 @@ async def test_timeout_ends_a_watch(api: Api) -> None:
 
 @conformance(points.TABLES)
 async def test_watch_of_tables(api: Api) -> None:
-    """`kubectl get -w`: the first event has the columns, the others do not need them."""
+    """Tests `kubectl get -w`: only the first event needs the columns."""
     (await api.post(api.widgets, widget("a"))).ok(201)
     async with api.watch(api.widgets, accept=TABLE) as watch:
         first = await watch.next()

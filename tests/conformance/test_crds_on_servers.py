@@ -1,4 +1,4 @@
-"""The CRDs on real API servers: what users of kubectl read, and what they are told about mistakes."""
+"""Tests the CRDs on real API servers: what kubectl shows users, and its messages about mistakes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cluster(
     run.ok("apply", "--server-side", "-f", str(ROOT / "crds"))
     run.ok("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
     run.ok("wait", "--for=create", "namespace/default", "--timeout=30s")
-    kinds = ("api-resources", "--categories=remit", "-o", "name")  # which also renews what kubectl remembers
+    kinds = ("api-resources", "--categories=remit", "-o", "name")  # this also renews kubectl's discovery cache
     wait_until(lambda: len(run.ok(*kinds).split()) == 3, "the kinds in the server's discovery")
     return run
 
@@ -63,7 +63,7 @@ def test_explain_teaches(cluster: Kubectl) -> None:
 
 
 def test_paths_with_dots_and_crons_with_spaces_are_taken(cluster: Kubectl) -> None:
-    """What only looks like a detour, or like more fields."""
+    """The values only look like traversal, or like additional fields."""
     for number, path in enumerate(("/a/..b", "/a/.../b", "/.a/b.", "/a/b..c")):
         cluster.ok(
             "create", "-f", "-", given=obj("ExecutionTask", {"file": {"operation": "stat", "path": path}}, f"p{number}")
@@ -293,7 +293,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
 
 @pytest.fixture(scope="module")
 def complaints(cluster: Kubectl) -> list[str]:
-    """What kubectl says of each of the mistakes. One call creates them all: a process for each would take a minute."""
+    """Returns kubectl's message about each mistake. One call creates all objects, because separate processes would take
+    a minute."""
     items = [given | {"metadata": {"name": _name(number, given)}} for number, (given, _) in enumerate(MISTAKES)]
     told = cluster.refused("create", "-f", "-", given="\n---\n".join(map(json.dumps, items)))
     return re.split(r"^(?=Error from server|The \S+ \".*\" is invalid)", told, flags=re.MULTILINE)[1:]
@@ -355,7 +356,7 @@ def test_of_a_schedule_only_suspend_changes(cluster: Kubectl) -> None:
 
 
 def test_what_runs_does_not_move(cluster: Kubectl) -> None:
-    """What Remit would have to clean up in two places at once stays where it is."""
+    """Remit would otherwise have to clean up in two places at once."""
     for kind, place in {
         "docker": {"host": "unix:///run/other.sock"},
         "kubernetes": {"namespace": "elsewhere"},

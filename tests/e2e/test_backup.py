@@ -1,4 +1,4 @@
-"""`remit backup` while `remit up` runs, and `remit restore` somewhere else."""
+"""Tests `remit backup` while `remit up` runs, and `remit restore` at another place."""
 
 from __future__ import annotations
 

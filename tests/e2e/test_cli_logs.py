@@ -1,4 +1,4 @@
-"""`remit logs` of all that runs, against a real `remit up`."""
+"""Tests `remit logs` of everything that runs, against a real `remit up`."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_instances_of_a_release_by_side_and_name_and_before_their_restart(up: Re
 
         previous = ("logs", "deploy/crier", "--instance", "blue-0", "--previous")
         assert up.remit_here(*previous).returncode == 1
-        # Before that a crash is the release's failure, which takes the instance away.
+        # Before the Deployment is healthy, a crash fails the release, which removes the instance.
         up.kubectl("wait", "deployments.remit.dev/crier", "--for=condition=Healthy", "--timeout=60s")
         os.kill(read_state(folders / "blue-0")["process"]["pid"], signal.SIGKILL)
 
@@ -169,7 +169,7 @@ def test_instances_of_a_release_by_side_and_name_and_before_their_restart(up: Re
 
         until(restarted, "the restart")
         assert up.remit_here(*previous).stdout == "run\n"
-        # That of this run alone, as by kubectl.
+        # Shows the output of this run alone, like kubectl.
         until(lambda: up.remit_here("logs", "deploy/crier", "--instance", "blue-0").stdout == "run\n", "the next run")
         assert (folders / "blue-0" / "stdout.log").read_text() == "run\nrun\n"
     finally:

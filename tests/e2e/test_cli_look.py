@@ -1,4 +1,4 @@
-"""`remit logs`, `get` and `cancel` against a real `remit up`."""
+"""Tests `remit logs`, `get` and `cancel` against a real `remit up`."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_a_watch_gives_programs_a_line_for_each_change(up: RemitUp) -> None:
 
 @pytest.fixture
 def quiet(up: RemitUp) -> Iterator[str]:
-    """A namespace with nothing in it. No policy allows anything there."""
+    """Provides an empty namespace, in which no policy allows anything."""
     up.kubectl("create", "namespace", "quiet")
     yield "quiet"
     up.kubectl("delete", "namespace", "quiet", "--timeout=60s")
@@ -226,7 +226,8 @@ def test_several_kinds_are_watched_on_a_terminal(up: RemitUp, quiet: str) -> Non
     with up.spawn_on_a_terminal("get", "tasks,deployments", "-w", "-n", quiet, lines=lines) as terminal:
 
         def shown(*rows: str) -> Callable[[], bool]:
-            """Whether these are the first words of the lines, headers included, in the newest drawing."""
+            """Returns a function that tells whether the newest screen has these rows, compared by their first words,
+            including headers."""
 
             def look() -> bool:
                 assert terminal.process.poll() is None, terminal.frames()[-1]
@@ -235,7 +236,7 @@ def test_several_kinds_are_watched_on_a_terminal(up: RemitUp, quiet: str) -> Non
 
             return look
 
-        for name in ("c", "b", "a"):  # by name where they come within a second
+        for name in ("c", "b", "a"):  # sorted by name if they are created within one second
             up.kubectl("create", "-f", "-", stdin=manifest("ExecutionTask", name, NOTHING))
         until(shown("NAME", "a", "b", "c"), "the tasks, the newest first")
         up.kubectl("create", "-f", "-", stdin=manifest("Deployment", "shop", RELEASE))

@@ -1,4 +1,4 @@
-"""Releases from the command line: kubectl applies, remit asks, and both show what came of it."""
+"""Tests releases from the command line: kubectl applies, remit sends requests, and both show the results."""
 
 from __future__ import annotations
 
@@ -98,7 +98,8 @@ def test_promote_history_and_rollback(up: RemitUp, site: int, tmp_path: Path) ->
     assert (asked.returncode, asked.stdout) == (0, "deployment site: revision 2 goes on\n")
     followed = up.remit_here("get", "deploy", "site", "-w", "--until-done")
     assert followed.returncode == 0, followed.stderr
-    last = followed.stdout.splitlines()[-1]  # it is done when it is live, and the side before may still be retired
+    # The command ends when the release is live, while the previous side may still be retired.
+    last = followed.stdout.splitlines()[-1]
     assert re.search(r"Healthy( \(Retire\))?: revision 2 is live; revision 2 on green 1/1 live", last)
     assert served() == "two"
     refused = up.remit_here("promote", "site")
@@ -126,7 +127,7 @@ def test_kubectl_waits_for_what_was_applied_and_for_a_pause(up: RemitUp, site: i
     def waits_for(phase: str) -> None:
         up.kubectl("wait", "deployments.remit.dev/site", f"--for=jsonpath={{.status.phase}}={phase}", "--timeout=60s")
 
-    for version in ("zero", "one"):  # the second wait is met by nothing that was live before
+    for version in ("zero", "one"):  # the second wait must not be satisfied by the earlier live version
         up.kubectl("apply", "-f", "-", stdin=deployment(tmp_path, version, site, gate=False))
         up.kubectl("wait", "deployments.remit.dev/site", "--for=condition=Healthy", "--timeout=60s")
         assert answer_of(site) == version
@@ -143,7 +144,7 @@ def test_kubectl_waits_for_what_was_applied_and_for_a_pause(up: RemitUp, site: i
 
 
 def reports_are_printed(up: RemitUp, name: str) -> None:
-    """Revision 2 was promoted and has a report; then came a rollback."""
+    """Revision 2 was promoted and has a report; then it was rolled back."""
     last = up.remit_here("report", name).stdout
     assert last.startswith(f"# default/{name}: revision 1, Promoted\n")
     assert "as a rollback" in last
@@ -151,7 +152,7 @@ def reports_are_printed(up: RemitUp, name: str) -> None:
     assert json.loads(second.stdout)["evidence"]["probed"]["failed"] == 0
     page = Path(up.remit_here("report", name, "--revision", "2", "-o", "path").stdout.strip())
     assert up.remit_here("report", name, "--revision", "2", "-o", "html").stdout == page.read_text()
-    page.with_suffix(".json").unlink()  # what is not whole is not shown, but what status has
+    page.with_suffix(".json").unlink()  # an incomplete report is replaced by what status has
     short = up.remit_here("report", name, "--revision", "2")
     assert short.stdout.startswith(f"default/{name}, revision 2\n")
     assert f"the whole report is on the operator's host: {page}" in short.stderr

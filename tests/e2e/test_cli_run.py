@@ -1,4 +1,4 @@
-"""`remit run` against a real `remit up`: output, exit codes, Ctrl-C."""
+"""Tests `remit run` against a real `remit up`: output, exit codes, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_second_ctrl_c_leaves_at_once(up: RemitUp) -> None:
         running.process.send_signal(signal.SIGINT)
         running.process.communicate(timeout=60)
         assert running.process.returncode == 130
-    assert up.phase("stubborn") == "Running"  # its grace period is not over
+    assert up.phase("stubborn") == "Running"  # its grace period has not ended
     up.kubectl("delete", "executiontask", "stubborn")
 
 

@@ -1,4 +1,4 @@
-"""`remit up` and `remit operator` as services: how they start, refuse to start, and stop."""
+"""Tests `remit up` and `remit operator` as services: how they start, refuse to start, and stop."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_the_usual_port_another_kubeconfig_and_metrics(tmp_path: Path) -> None:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Path]:
-    """A control plane without an operator and without Remit's kinds; gives its kubeconfig."""
+    """Provides the kubeconfig of a control plane without an operator and without Remit's kinds."""
     state = tmp_path / "server"
     with subprocess.Popen(
         [REMIT[0], "-m", "remit.controlplane", "--state", str(state)],
@@ -149,7 +149,7 @@ def test_a_table_is_drawn_anew_until_interrupted(up: RemitUp) -> None:
 
 
 def test_a_second_signal_stops_at_once(up: RemitUp) -> None:
-    """The last test of the file: afterwards it does not run."""
+    """This is the last test of the file, because `remit up` does not run afterwards."""
     submit(up, "stubborn", "trap '' TERM; echo on; sleep 600")
     until(lambda: up.remit_here("logs", "stubborn").stdout == "on\n", "the task to run")
     up.process.terminate()

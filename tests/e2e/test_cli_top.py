@@ -1,4 +1,4 @@
-"""`remit top` as a program on a terminal, with `remit up`."""
+"""Tests `remit top` as a program on a terminal, with `remit up`."""
 
 from __future__ import annotations
 

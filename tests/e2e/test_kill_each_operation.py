@@ -1,4 +1,5 @@
-"""`remit up` killed with SIGKILL in the midst of each operation: one honest end for each, and nothing done twice."""
+"""Kills `remit up` with SIGKILL during each operation, and tests that each ends with one correct outcome and nothing
+runs twice."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ AGAIN = {"maxRetries": 3, "backoff": {"initialSeconds": 0}}
 
 @contextmanager
 def silent_host() -> Iterator[tuple[int, list[str]]]:
-    """A port, and the methods of the requests that came to it; none is answered."""
+    """Provides a port that answers no requests, and the methods of the received requests."""
     asked: list[str] = []
     over = threading.Event()
 
@@ -90,7 +91,7 @@ def test_killed_in_the_midst_of_each_operation(own_up: RemitUp, tmp_path: Path) 
             silent_host() as (port, asked),
         ):
             sql.execute("CREATE TABLE t (i int)")
-            keys.client_pause(600_000, all=False)  # what writes is taken, and not answered
+            keys.client_pause(600_000, all=False)  # the server accepts writes and does not answer them
 
             objects = [
                 typed("CommandPolicy", "operations", spec=policy(folder, port)),
@@ -150,7 +151,8 @@ def test_killed_in_the_midst_of_each_operation(own_up: RemitUp, tmp_path: Path) 
             ends = {name: up.task(name)["status"] for name in names}
             tried = {name: [attempt["reason"] for attempt in end["attempts"]] for name, end in ends.items()}
 
-            # The containers are taken up, with all of their output; of the others nobody can say, and none is repeated.
+            # The containers are adopted with all of their output. The outcomes of the others are unknown, and none is
+            # repeated.
             contained = ["container", "waited"]
             assert tried == {name: ["Completed" if name in contained else "Interrupted"] for name in names}
             assert [ends[name]["output"]["stdoutTail"] for name in contained] == ["begun\ndone\n"] * 2
@@ -162,7 +164,7 @@ def test_killed_in_the_midst_of_each_operation(own_up: RemitUp, tmp_path: Path) 
             assert list(folder.iterdir()) == [], "of the download nothing is left"
             assert docker("inspect", container()).returncode != 0
             assert docker("inspect", waited_for()).returncode != 0
-            # And the process is the same one as before.
+            # The process is the same one as before.
             assert supervised.supervisors(up.state_dir / "processes") == [server]
             stop = typed("ExecutionTask", "stop", spec={"process": {"action": "stop", "name": "server"}})
             up.kubectl("create", "-f", "-", stdin=json.dumps(stop))

@@ -1,4 +1,5 @@
-"""`remit up` killed with SIGKILL while tasks run: each reaches one honest end, and nothing runs twice unrecorded.
+"""Kills `remit up` with SIGKILL while tasks run, and tests that each ends with one correct outcome and no unrecorded
+run.
 
 Every attempt reports its task and number to a socket of this test as the first thing it does: a witness that neither
 the operator's status nor its files can make up.
@@ -28,7 +29,7 @@ ROUNDS = repetitions(2, soak=20)
 
 @contextmanager
 def witness() -> Iterator[tuple[int, list[tuple[str, int]]]]:
-    """A port, and what was reported to it: pairs of a task's name and an attempt's number."""
+    """Provides a port, and the reports to it: pairs of a task's name and an attempt's number."""
     reports: list[tuple[str, int]] = []
 
     class Report(socketserver.StreamRequestHandler):
@@ -73,7 +74,7 @@ def finished(status: dict[str, Any]) -> bool:
 
 
 def everything_is_recorded(up: RemitUp, reports: list[tuple[str, int]]) -> None:
-    """What the witness saw, what status says, what the audit trail has and what the run store keeps are one story."""
+    """Asserts that the witness, status, the audit trail and the run store agree."""
     assert [report for report, times in Counter(reports).items() if times > 1] == [], "an attempt ran twice"
     recorded = {
         (name, attempt["number"]): attempt["id"]
@@ -121,7 +122,8 @@ def test_killed_again_and_again_while_tasks_come_and_go(up: RemitUp) -> None:
     with witness() as (port, reports):
         for number in range(ROUNDS):
             tasks = [task(f"r{number}-{n}", port, "sleep 0.2", "Retry" if n % 2 else "Fail") for n in range(TASKS)]
-            seen = len(reports) + min(5 * (number + 1), TASKS)  # before they are there: kubectl takes its time
+            # Counted before the tasks exist, because kubectl is slow.
+            seen = len(reports) + min(5 * (number + 1), TASKS)
             submit(up, tasks)
             until(lambda seen=seen: len(reports) >= seen, "some tasks to run", 300)
             up.kill()

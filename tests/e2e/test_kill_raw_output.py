@@ -1,4 +1,4 @@
-"""`remit up` killed with SIGKILL while a task writes raw output: what it kept stays in the file, and out of status."""
+"""Kills `remit up` with SIGKILL while a task writes raw output: the output stays in the file and out of status."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def ended(up: RemitUp, name: str) -> Any:
 
 
 def told(up: RemitUp, name: str) -> Any:
-    """The message of the Event about its output, once it is there."""
+    """Waits for the Event about the task's output, and returns its message."""
     events = json.loads(up.kubectl("get", "events", "-o", "json", "--field-selector", f"involvedObject.name={name}"))[
         "items"
     ]
@@ -69,11 +69,11 @@ def test_after_sigkill_the_file_has_the_secret_and_nothing_else_has(own_up: Remi
     submit(up, "redacted", raw=False)
     until(lambda: kept(up, "raw", "raw/stdout.head") == [f"row {OLD}\n".encode()], "the output to be kept")
     until(lambda: kept(up, "redacted", "stdout.head") == [b"row [redacted]\n"], "the other's to be kept")
-    up.kubectl("apply", "-f", "-", stdin=POLICY % NEW)  # nobody can say any more what was secret
+    up.kubectl("apply", "-f", "-", stdin=POLICY % NEW)  # the previous secret is not known any more
     logs = up.log.read_text()
     operator = up.worker("operator")
     assert operator is not None
-    operator.suspend()  # or it may hear of the supervisor's end before its own, and end the tasks in order
+    operator.suspend()  # otherwise it may notice the supervisor's end before its own, and end the tasks in order
     up.kill()
     up.start()
     raw, redacted = ended(up, "raw"), ended(up, "redacted")

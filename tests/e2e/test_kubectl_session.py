@@ -1,4 +1,4 @@
-"""What people do with kubectl, done with kubectl, against a control plane in a process of its own.
+"""Tests usual kubectl commands against a control plane in a separate process.
 
 REMIT_KUBECTL may list further kubectl binaries (separated by colons) that must manage the same.
 """
@@ -30,7 +30,7 @@ class Kubectl:
     namespace: str
 
     def __call__(self, *arguments: str, stdin: str | None = None, fails: bool = False) -> str:
-        """stdout and stderr together; asserts the exit status."""
+        """Returns stdout and stderr together; asserts the exit status."""
         done = subprocess.run(
             self.command(*arguments), input=stdin, capture_output=True, text=True, timeout=PATIENCE, env=self.env()
         )
@@ -57,7 +57,7 @@ def binaries() -> list[str]:
 
 @pytest.fixture(scope="module")
 def kubeconfig(tmp_path_factory: pytest.TempPathFactory, kubectl: str) -> Iterator[Path]:
-    """Of a control plane that serves widgets."""
+    """Provides the kubeconfig of a control plane that serves widgets."""
     state = tmp_path_factory.mktemp("server")
     command = [sys.executable, "-m", "remit.controlplane", "--state", str(state)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "operator")}
@@ -73,7 +73,7 @@ def kubeconfig(tmp_path_factory: pytest.TempPathFactory, kubectl: str) -> Iterat
 
 @pytest.fixture(params=binaries(), ids=lambda path: Path(path).name)
 def run(request: pytest.FixtureRequest, kubeconfig: Path, kubectl: str, tmp_path: Path) -> Iterator[Kubectl]:
-    """kubectl in a namespace of its own."""
+    """Provides kubectl for a separate namespace."""
     binary = kubectl if request.param == "kubectl" else request.param
     version = Path(binary).name.replace(".", "-")
     namespace = f"{request.node.originalname.replace('_', '-')[:40]}-{version}"

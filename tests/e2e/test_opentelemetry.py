@@ -1,4 +1,4 @@
-"""`remit up` with a collector named in its environment, which the operator's process gets."""
+"""Tests `remit up` with a collector in its environment, which the operator's process inherits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ spec: {command: {argv: [nobody-allows-this]}}
 async def test_what_remit_up_runs_is_traced(tmp_path: Path, kubectl: str, monkeypatch: pytest.MonkeyPatch) -> None:
     up = RemitUp(tmp_path / "state", kubectl)
     async with collecting() as collector:
-        # Metrics at the end alone: it is asked to stop, and sends what it has.
+        # Metrics are exported only at the end: a process that is asked to stop sends what it has.
         export_to(collector, monkeypatch, OTEL_METRIC_EXPORT_INTERVAL="3600000")
         await asyncio.to_thread(up.start)
         try:

@@ -1,4 +1,4 @@
-"""The live page of `remit up`: who gets in, what no other site can do, and what changes while it is looked at."""
+"""Tests the live page of `remit up`: access, protection against other sites, and live changes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def looker(up: RemitUp) -> Iterator[Looker]:
 
 
 def stranger(up: RemitUp) -> httpx.Client:
-    """A client without a session."""
+    """Provides a client without a session."""
     return httpx.Client(base_url=login_link(up).partition("/login")[0], timeout=TIMEOUT, trust_env=False)
 
 
@@ -29,7 +29,7 @@ def test_a_link_logs_in_once_and_its_token_stays_nowhere(up: RemitUp) -> None:
     link = login_link(up)
     token = link.partition("token=")[2]
     with stranger(up) as browser:
-        assert browser.head(link).status_code == 503  # a preview does not use it up
+        assert browser.head(link).status_code == 503  # a preview does not use up the link
         assert browser.get(link, headers={"Sec-Purpose": "prefetch;prerender"}).status_code == 503
         first = browser.get(link)
         base = first.headers["Location"].removesuffix("/")
@@ -73,7 +73,8 @@ def test_nobody_sees_anything_without_a_session(up: RemitUp, looker: Looker) -> 
 def test_the_base_is_answered_as_any_other_path_is(
     up: RemitUp, looker: Looker, method: str, headers: dict[str, str]
 ) -> None:
-    """So nobody finds out by asking which one it is, and an address from before a restart leads to the login."""
+    """A client cannot find out by requests which path is the base, and an address from before a restart leads to the
+    login."""
     other = "/s-" + "A" * (len(looker.base) - 3)
     with stranger(up) as browser:
         headers = {**headers, "Origin": looker.origin}
@@ -88,7 +89,7 @@ def test_the_base_is_answered_as_any_other_path_is(
 
 
 def test_outside_the_base_a_session_is_none(looker: Looker) -> None:
-    """What another port has a browser ask for, or somebody types, says nothing of the base."""
+    """Requests that another port makes a browser send, or that a user types, reveal nothing about the base."""
     session = "; ".join(f"{each.name}={each.value}" for each in looker.client.cookies.jar)
     assert session
     for path in ("/", "/login", "/tasks", "/nothing", "/static/page.css", "/static/page.js", "/login?token=x"):
@@ -186,12 +187,12 @@ def test_what_runs_and_what_failed_is_shown_as_it_happens(up: RemitUp, looker: L
 
 
 def test_a_control_plane_that_hangs_is_told_and_gone_on_with(up: RemitUp) -> None:
-    """What is known stays to be seen. What comes after it is seen again."""
+    """Known data stays visible, and later data appears again."""
     with looking(up) as one, one.live("/") as events:
         next(events)
         control_plane = up.worker("control-plane")
         assert control_plane is not None
-        control_plane.kill()  # its watches break off, and the next one is a while coming
+        control_plane.kill()  # its watches break off, and new ones take a while
         assert one.get("/").status_code == 200
         up.kubectl("apply", "-f", "-", stdin=_TASKS.replace("shown", "afterwards"))
         regions(events, "afterwards-running")
@@ -214,7 +215,7 @@ def test_an_operator_that_is_stopped_takes_nothing_from_the_page(up: RemitUp) ->
 
 
 def test_a_reader_that_stops_reading_holds_up_nobody(up: RemitUp, looker: Looker) -> None:
-    """Its stream renders nothing that nobody takes, and others go on."""
+    """The server renders nothing for a stream that is not read, and other streams continue."""
     with looker.live("/") as stalled, looker.live("/tasks?text=lively") as events:
         next(stalled)
         next(events)
@@ -224,7 +225,7 @@ def test_a_reader_that_stops_reading_holds_up_nobody(up: RemitUp, looker: Looker
 
 
 def test_streams_are_as_many_as_a_session_may_have(up: RemitUp) -> None:
-    """Asked for at once, and again when they are closed."""
+    """Streams are requested at once, and again after they are closed."""
     with looking(up) as one, contextlib.ExitStack() as stack, ThreadPoolExecutor(40) as threads:
 
         def opened(_: int) -> httpx.Response:
@@ -249,8 +250,8 @@ def test_a_page_s_process_that_died_is_started_by_the_next_look(up: RemitUp) -> 
         assert before is not None
         before.kill()
         until(lambda: not before.is_running(), "its end")  # a zombie's threads may still hold its connections
-        assert one.get("/").status_code == 303  # the new process knows no session
-        assert one.client.get(link).headers["Location"] == "/login?refused"  # and no link of the one before
+        assert one.get("/").status_code == 303  # the new process does not know the session
+        assert one.client.get(link).headers["Location"] == "/login?refused"  # and no link of the previous process
     with looking(up) as one:
         assert one.get("/").status_code == 200
     assert up.process.poll() is None

@@ -1,4 +1,4 @@
-"""The page in a browser: each view without an error or a serious finding of axe, live changes, keys, and no script.
+"""Tests the page in a browser: each view without errors or serious findings of axe, live changes, keys, and no script.
 
 REMIT_SCREENSHOTS names a folder for pictures of each view.
 """
@@ -41,7 +41,7 @@ VIEWS = (
 )
 WIDE, NARROW = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
 SCREENS = {"light": ("light", WIDE), "narrow": ("dark", NARROW)}
-if os.environ.get("REMIT_SCREENSHOTS"):  # it has no colour and no width that the others have not
+if os.environ.get("REMIT_SCREENSHOTS"):  # screenshots need no colours or widths beyond those of the other tests
     SCREENS["dark"] = ("dark", WIDE)
 
 
@@ -79,7 +79,7 @@ def test_every_view_is_sound(
     for path in VIEWS:
         page = one.go(path)
         if path in {"/nothing", "/policies/default/none"}:
-            one.problems.clear()  # the browser's own word on a 404
+            one.problems.clear()  # the browser's own message about a 404
         elif page.locator("body[data-live]").count():
             expect(page.locator("#connection")).to_have_text("live")
         if path.endswith("colours"):
@@ -145,7 +145,7 @@ def test_a_task_is_cancelled_by_keys_alone_with_a_question_before(up: RemitUp, t
     expect(button).to_be_hidden()
     page.keyboard.press("Enter")
     expect(button).to_be_visible()
-    # Live updates come meanwhile, and leave the question and the focus where they are.
+    # Live updates meanwhile must not affect the question and the focus.
     stayed = page.locator("[data-region=facts]")
     before = stayed.inner_text()
     expect(stayed).not_to_have_text(before, use_inner_text=True)
@@ -185,7 +185,7 @@ def test_a_session_that_is_over_leads_to_the_login(tab: Tab) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_fifty_tasks_run_while_the_page_is_open(up: RemitUp, tab: Tab) -> None:
-    """What is shown at the end is what there is, and the tab has grown by nothing that it does not show."""
+    """The page shows the final state, and the tab keeps no elements that it does not show."""
     page = tab.go("/")
     running = page.locator(".number", has_text="Running").locator("b")
     expect(page.locator("#connection")).to_have_text("live")

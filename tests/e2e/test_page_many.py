@@ -1,4 +1,4 @@
-"""The page with 10,000 tasks, and what ten open pages cost the operator and the page's own process.
+"""Measures the page with 10,000 tasks, and what ten open pages cost the operator and the page's own process.
 
 Prints how long the first views take and the memory: `pytest -s tests/e2e/test_page_many.py`.
 """
@@ -37,14 +37,15 @@ PATHS = (
 
 
 def create(up: RemitUp, *names: str) -> None:
-    """Tasks that no policy allows."""
+    """Creates tasks that no policy allows."""
     made = [tasks.for_command(["git", "push"], name=name) for name in names]
     up.kubectl("create", "-f", "-", stdin="\n---\n".join(map(json.dumps, made)))
 
 
 @pytest.fixture(scope="module")
 def many(up: RemitUp) -> RemitUp:
-    """One task is denied, and the store gets copies of it while nobody uses it: a fraction of the time."""
+    """Provides 10,000 tasks: one is denied, and copies of it are put into the store while `remit up` is stopped, which
+    is much faster."""
     create(up, "many-00000")
     until(lambda: up.phase("many-00000") == "Denied", "the first task")
     first = up.task("many-00000")
@@ -94,7 +95,7 @@ def test_ten_thousand_tasks_are_seen_filtered_and_followed(many: RemitUp, chromi
 
     @contextlib.contextmanager
     def measured(what: str) -> Iterator[None]:
-        """Of the browser and the page, and the processor time of the page's process alone."""
+        """Records the time of the browser and the page, and the CPU time of the page's process alone."""
         cpu, begun = cpu_of(many, "page"), time.perf_counter()
         yield
         took[what] = f"{time.perf_counter() - begun:.2f} s, CPU of the page {cpu_of(many, 'page') - cpu:.2f} s"
@@ -122,7 +123,7 @@ def test_ten_thousand_tasks_are_seen_filtered_and_followed(many: RemitUp, chromi
     page.get_by_label("Find").fill("many-042")
     page.get_by_label("Find").press("Enter")
     expect(page.locator(".counts")).to_contain_text("1–100 of 100")
-    page.get_by_label("Phase").select_option("Running")  # which takes effect at once
+    page.get_by_label("Phase").select_option("Running")  # takes effect immediately
     expect(page.get_by_text("No task is like that")).to_be_visible()
 
     page = tab.go("/tasks?text=just-now")
@@ -136,7 +137,7 @@ def test_ten_thousand_tasks_are_seen_filtered_and_followed(many: RemitUp, chromi
 
 
 class Open:
-    """A page that is looked at: its stream is read until `stop`."""
+    """An open page, whose stream is read until `stop`."""
 
     def __init__(self, looker: Looker, path: str) -> None:
         self.events = 0
@@ -158,7 +159,7 @@ class Open:
 
 @contextlib.contextmanager
 def ten_pages(up: RemitUp) -> Iterator[list[Open]]:
-    """Of ten sessions, each of which follows another view."""
+    """Opens pages in ten sessions, each with a different view."""
     with contextlib.ExitStack() as stack:
         opened = []
         for path in PATHS:
@@ -170,7 +171,7 @@ def ten_pages(up: RemitUp) -> Iterator[list[Open]]:
 
 
 def used(up: RemitUp) -> dict[str, int]:
-    """Memory that each process has for itself, in bytes."""
+    """Returns the private memory of each process, in bytes."""
     found = {}
     for role in ("operator", "page"):
         process = up.worker(role)
@@ -180,7 +181,7 @@ def used(up: RemitUp) -> dict[str, int]:
 
 
 def test_ten_open_pages_take_little_memory(many: RemitUp) -> None:
-    """Neither of the operator nor, more than one page takes, of the page's own process."""
+    """The operator's memory does not grow, and that of the page's process grows by what one page needs."""
     gc.collect()
     with looking(many) as one, one.live("/") as events:
         region(events, "numbers", r"tasks in all")
@@ -189,7 +190,7 @@ def test_ten_open_pages_take_little_memory(many: RemitUp) -> None:
         before = used(many)
         with ten_pages(many) as opened:
             until(lambda: all(each.events > 2 for each in opened), "what each shows")
-            for wave in range(5):  # changes that all of them hear of
+            for wave in range(5):  # changes that all of the pages receive
                 seen = [each.events for each in opened]
                 create(many, *(f"wave-{wave}-{number}" for number in range(20)))
                 until(lambda: many.phase(f"wave-{wave}-19") == "Denied", "the wave")  # noqa: B023

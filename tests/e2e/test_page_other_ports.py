@@ -1,4 +1,4 @@
-"""The page beside a hostile server on another port of the same address, visited from the same browser.
+"""Tests the page beside a hostile server on another port of the same address, visited with the same browser.
 
 Browsers keep cookies by host and path, not by port. So the page's cookie has a secret path, which is in nothing that
 another port gets to see.
@@ -23,7 +23,7 @@ PATHS = ("/", "/tasks", "/login", "/s-AAAAAAAAAAAAAAAAAAAAAA/", "/live/", "/stat
 
 
 class Hostile(http.server.ThreadingHTTPServer):
-    """Keeps what browsers send it, and sets cookies of its own for every port and path of the host."""
+    """Records what browsers send, and sets cookies for every port and path of the host."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, Message]] = []
@@ -82,7 +82,7 @@ def tab(up: RemitUp, chromium: Browser) -> Iterator[Tab]:
 
 
 def cookie(tab: Tab) -> tuple[str, str]:
-    """Of the page: its name and its value."""
+    """Returns name and value of the page's cookie."""
     (found,) = tab.page.context.cookies(tab.origin + tab.base)
     assert (found["path"], found["httpOnly"], found["sameSite"]) == (tab.base, True, "Strict")
     return found["name"], found["value"]
@@ -96,7 +96,7 @@ def test_a_server_on_another_port_gets_no_cookie_of_the_page(tab: Tab, hostile: 
         assert name not in other.evaluate("document.cookie")
         other.evaluate("path => fetch(path, {method: 'POST', credentials: 'include'}).then(() => 0)", path)
     sent = hostile.sent("Cookie")
-    assert "own=1" in sent  # what the browser has for this port, it sends
+    assert "own=1" in sent  # the browser sends the cookies that it has for this port
     assert not [each for each in sent if name in each or value in each]
 
 
@@ -115,7 +115,7 @@ def test_a_way_from_the_page_to_another_port_tells_nothing_of_the_address(tab: T
 
 
 def test_another_port_learns_the_address_by_no_request(tab: Tab, hostile: Hostile) -> None:
-    """A window that it opened to the page comes to the login, and it cannot look into it."""
+    """A window that it opens to the page shows the login, and its content cannot be read."""
     origin, base = tab.origin, tab.base
     other = tab.page.context.new_page()
     other.goto(hostile.origin)

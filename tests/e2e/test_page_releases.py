@@ -1,4 +1,4 @@
-"""A release on the page: both sides, what they get, what they write, and what can be asked of it."""
+"""Tests a release on the page: both sides, their requests, their output, and the available requests."""
 
 from __future__ import annotations
 
@@ -79,9 +79,10 @@ def test_a_release_is_seen_and_steered(up: RemitUp, looker: Looker, tmp_path: Pa
             _until_output(events, "&lt;b&gt;serving")
             _requests(port, 20)
             region(events, "sides", r"2\d in all|20 in all")
-            _requests(port, 20, b"")  # a POST, which the server does not know: 501
+            _requests(port, 20, b"")  # a POST, which the server does not support: 501
             region(events, "sides", r"20 failed, \d+\.\d a second</span>")
-            region(events, "sides", r"<b>0\.0</b>[^§]*<b>0\.0</b>")  # as no more come, which no watch tells of
+            # The rates fall without new requests, which no watch event reports.
+            region(events, "sides", r"<b>0\.0</b>[^§]*<b>0\.0</b>")
             promoted = looker.post("/releases/default/site/promote", revision="2")
             assert promoted.headers["Location"] == looker.to("/releases/default/site")
             region(events, "head", "Healthy")

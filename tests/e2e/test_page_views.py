@@ -1,4 +1,4 @@
-"""Tasks on the page, with their output as it comes, schedules, policies and the audit trail."""
+"""Tests tasks on the page with live output, schedules, policies and the audit trail."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def ended(up: RemitUp, name: str) -> None:
 
 
 def lines(events: Iterator[tuple[str, Any]], last: str) -> str:
-    """What a page shows of the output, up to a line with `last`."""
+    """Returns the output that a page shows, up to a line with `last`."""
     seen = ""
     while last not in seen:
         name, data = next(events)

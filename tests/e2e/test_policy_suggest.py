@@ -1,4 +1,4 @@
-"""The transcripts of pages, from default deny to a policy, as a user without a policy goes through them."""
+"""Runs the transcripts of pages from default deny to a policy, as a user without a policy does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def shown_on(page: str, name: str) -> str:
 
 
 def typed(shown: str, folder: Path, state: Path, kubectl: str) -> str:
-    """What a terminal in `folder` shows of the commands in `shown`."""
+    """Returns what a terminal in `folder` shows when the commands in `shown` are run."""
     with RemitUp(state, kubectl) as up:
         run = up.shell(folder)
         return "".join(f"$ {command}\n{run(command)}" for command in re.findall(r"^\$ (.*)$", shown, re.M))

@@ -1,5 +1,5 @@
-"""Debian's Prometheus scrapes `remit up` as docs/monitoring/prometheus.yaml says, with the chart's rules and what its
-dashboard asks, and tells Debian's Alertmanager."""
+"""Tests that Debian's Prometheus scrapes `remit up` as docs/monitoring/prometheus.yaml says, with the chart's rules and
+dashboard queries, and alerts Debian's Alertmanager."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CONFIG = installyaml.ROOT / "docs/monitoring/prometheus.yaml"
 PAGE = installyaml.ROOT / "docs/observability.md"
 TOKEN = "a-token-for-prometheus"
 DENIALS = 25
-"""Beyond what the alert allows in ten minutes."""
+"""More than the alert allows in ten minutes."""
 TASKS = {
     "good": (["sh", "-c", "head -c 1000000 /dev/zero"], "Succeeded"),
     "bad": (["sh", "-c", "exit 3"], "Failed"),
@@ -51,7 +51,7 @@ WITHOUT_DATA = {
     "remit_reconcile_errors_total",
     "remit_task_retries_total",
 }
-"""What does not happen here, or once only, so that panels about it may be empty."""
+"""Panels that may be empty, because their events do not happen here, or only once."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Stage:
     alertmanager: str
 
     def alerts(self) -> dict[str, Any]:
-        """Those that the Alertmanager has, by name."""
+        """Returns the alerts of the Alertmanager by name."""
         try:
             found = get_json(f"{self.alertmanager}/api/v2/alerts")
         except OSError:
@@ -73,7 +73,8 @@ class Stage:
 
 
 def documented_config(up: RemitUp, folder: Path, operator: int, alerting: str) -> Path:
-    """The page's, with the addresses and paths of these here, and with a scrape and an evaluation each second."""
+    """Returns the page's configuration with the addresses and paths of this test, and with a scrape and an evaluation
+    each second."""
     config, text = safeyaml.load((up.state_dir / "kubeconfig").read_text()), CONFIG.read_text()
     for documented, here in {
         "/etc/remit/metrics-token": str(folder / "metrics-token"),
@@ -91,7 +92,7 @@ def documented_config(up: RemitUp, folder: Path, operator: int, alerting: str) -
 
 
 def write_rules(folder: Path) -> None:
-    """As the page says."""
+    """Writes the rules as the page says."""
     (command,) = re.findall(r"^sed .*alerts\.yaml > rules\.yaml$", PAGE.read_text(), re.M)
     command = command.replace("> rules.yaml", f"> {folder}/rules.yaml")
     subprocess.run(["/bin/sh", "-c", command], cwd=installyaml.ROOT, check=True, timeout=20)
@@ -104,7 +105,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory, kubectl: str, sandbox: None)
     write_rules(folder)
     options = ("--metrics-address", f"127.0.0.1:{port}", "--metrics-token-file", str(folder / "metrics-token"))
     with pytest.MonkeyPatch.context() as patch, alertmanager(folder) as alerting:
-        # Traces are made, so there are exemplars. Nobody takes the traces.
+        # Traces are enabled, so that there are exemplars. No collector receives the traces.
         patch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"http://127.0.0.1:{free_port()}/v1/traces")
         with RemitUp(folder / "state", kubectl, options) as up:
             up.kubectl("apply", "-f", "-", stdin=SHELL)
@@ -113,7 +114,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory, kubectl: str, sandbox: None)
                 release("one")
                 with prometheus(folder, documented_config(up, folder, port, alerting)) as running:
                     stage = Stage(up, running, alerting)
-                    # A counter that appears is no increase: what comes now is.
+                    # A counter that appears does not count as an increase; its later changes do.
                     stage.scraped('remit_task_finished_total{phase="Denied"}')
                     stage.scraped('remit_release_finished_total{outcome="Promoted"}')
                     run_tasks(up, "second")
@@ -124,7 +125,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory, kubectl: str, sandbox: None)
 
 
 def run_tasks(up: RemitUp, prefix: str) -> None:
-    """One that succeeds, one that fails, and one that is denied; returns once all have ended."""
+    """Runs a task that succeeds, one that fails, and one that is denied, and waits for their ends."""
     up.kubectl("apply", "-f", "-", stdin=documents({f"{prefix}-{name}": argv for name, (argv, _) in TASKS.items()}))
     for name, (_, phase) in TASKS.items():
         until(lambda name=name, phase=phase: up.phase(f"{prefix}-{name}") == phase, f"{prefix}-{name}")  # type: ignore[misc]
@@ -132,7 +133,8 @@ def run_tasks(up: RemitUp, prefix: str) -> None:
 
 @contextmanager
 def releasing(up: RemitUp, folder: Path) -> Iterator[Callable[[str], None]]:
-    """What releases a version of a site, and returns once that is live. What it started would outlive `remit up`."""
+    """Yields a function that releases a version of a site and waits until it is live. Its instances would outlive
+    `remit up`, so they are ended."""
     port = free_port()
     up.kubectl("apply", "-f", "-", stdin=POLICY % folder)
 

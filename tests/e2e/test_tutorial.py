@@ -1,4 +1,4 @@
-"""The tutorial, as its reader goes through it."""
+"""Runs the tutorial as its reader does."""
 
 from __future__ import annotations
 

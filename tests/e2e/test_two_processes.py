@@ -1,4 +1,5 @@
-"""`remit up` is a supervisor with two processes: neither holds up the other, and what dies is started again."""
+"""Tests that `remit up` is a supervisor with two processes: neither blocks the other, and one that dies is
+restarted."""
 
 from __future__ import annotations
 
@@ -51,7 +52,7 @@ def test_tasks_do_not_notice_a_restart_of_the_control_plane(up: RemitUp) -> None
     first, operator = worker(up, "control-plane"), worker(up, "operator")
     first.kill()
     worker(up, "control-plane", other_than=first)
-    submit(up, "later", "echo later")  # the new one has the old address, and the operator watches it
+    submit(up, "later", "echo later")  # the new process has the old address, and the operator watches it
     assert ended(up, "later") == ("Succeeded", ["Completed"])
     assert ended(up, "short") == ("Succeeded", ["Completed"])
     assert up.remit_here("logs", "short").stdout == "done\n"
@@ -74,7 +75,7 @@ def test_an_operator_that_was_killed_is_started_again_and_recovers(up: RemitUp) 
     assert ended(up, "fails") == ("Failed", ["Interrupted"])
     assert worker(up, "operator") != first
     assert worker(up, "control-plane") == control_plane
-    with urllib.request.urlopen(health(up)) as answer:  # where it was
+    with urllib.request.urlopen(health(up)) as answer:  # at the same address
         assert answer.status == 200
 
 

@@ -1,4 +1,4 @@
-"""How the two processes of `remit up` end: in order where they can, and all of them in any case."""
+"""Tests how the two processes of `remit up` end: in order if possible, and always completely."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ main()
 
 @pytest.fixture(scope="module")
 def hasty_up(tmp_path_factory: pytest.TempPathFactory, kubectl: str, sandbox: None) -> Iterator[RemitUp]:
-    """Its supervisor starts parts again after a moment, once, and does not wait long for those that do not stop."""
+    """Provides a supervisor that restarts parts after a moment, once, and does not wait long for parts that do not
+    stop."""
     state = tmp_path_factory.mktemp("hasty") / "state"
     with RemitUp(state, kubectl, program=(sys.executable, "-c", HASTY)) as running:
         running.kubectl("apply", "-f", "-", stdin=SHELL)
@@ -80,7 +81,7 @@ def test_the_first_signal_ends_it_although_a_process_hangs(hasty_up: RemitUp, ha
 
 
 def test_signals_for_all_its_processes_stop_it_in_order(hasty_up: RemitUp) -> None:
-    """As a service manager sends them to a whole control group."""
+    """A service manager sends signals like this to a whole control group."""
     up = hasty_up
     submit(up, "signalled", TREE.replace("7000", "7600"))
     until(lambda: len(below(up, "sleep 76001", "sleep 76002")) == 2, "the tree")

@@ -1,4 +1,4 @@
-"""`remit up` on the state directory that the version before it left (tests/lastversion)."""
+"""Tests `remit up` with the state directory of the previous version (tests/lastversion)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A raw HTTPS client that remembers what it sent and what came back. It knows paths and media types, and no rules."""
+"""A raw HTTPS client that records requests and responses. It knows paths and media types, and no rules."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ View = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back. `view` narrows what is compared with the other server's answer; None compares no body."""
+    """A response. `view` narrows what is compared with the other server's response; None compares no body."""
 
     request: str
     status: int
@@ -47,7 +47,7 @@ class Answer:
 
     @cached_property
     def body(self) -> Any:
-        # Not every JSON document is called one: an index of OpenAPI comes as text/plain.
+        # Not every JSON document is declared as one: an index of OpenAPI has the type text/plain.
         try:
             return json.loads(self.raw)
         except ValueError:
@@ -59,7 +59,7 @@ class Answer:
 
     @property
     def warnings(self) -> list[str]:
-        """Each warning, whether it came in a header of its own or with others."""
+        """Returns each warning, whether it is in a header of its own or shares one."""
         return [text for header in self.headers.get("warning", []) for text in re.split(r", (?=299 )", header)]
 
     def header(self, name: str) -> str:
@@ -70,7 +70,7 @@ class Answer:
         return self.body
 
     def refused(self, status: int, reason: str, *words: str) -> Object:
-        """Assert a well-formed Status of `status` and `reason` whose message has each of `words`."""
+        """Asserts a well-formed Status with `status` and `reason` whose message contains each of `words`."""
         body = self.ok(status)
         assert (body["kind"], body["apiVersion"], body["status"]) == ("Status", "v1", "Failure"), body
         assert (body["code"], body.get("reason", "")) == (status, reason), f"{self.request}: {body}"
@@ -79,7 +79,7 @@ class Answer:
         return dict(body)
 
     def causes(self, status: int = 422) -> set[tuple[str, str]]:
-        """(field, reason) of every cause of a refusal with `status`."""
+        """Returns (field, reason) of every cause of a refusal with `status`."""
         details = self.ok(status).get("details", {})
         return {(cause.get("field", ""), cause["reason"]) for cause in details.get("causes", [])}
 
@@ -102,14 +102,14 @@ class Watch:
         return [await self.next() for _ in range(count)]
 
     async def until(self, wanted: Callable[[Object], bool]) -> list[Object]:
-        """The events up to and with the first that is `wanted`."""
+        """Returns the events up to and including the first one that is `wanted`."""
         start = len(self.events)
         while not wanted(await self.next()):
             pass
         return self.events[start:]
 
     async def ended(self) -> list[Object]:
-        """Every event until the server closes the stream."""
+        """Returns every event until the server closes the stream."""
         start = len(self.events)
         while line := await asyncio.wait_for(self._content.readline(), PATIENCE_SECONDS):
             self.events.append(json.loads(line))
@@ -118,7 +118,7 @@ class Watch:
 
 @dataclass
 class Api:
-    """One scenario's connection to one server: a namespace and an API group of its own, and a transcript."""
+    """One scenario's connection to one server, with a separate namespace, API group and transcript."""
 
     server: Server
     http: aiohttp.ClientSession
@@ -128,7 +128,7 @@ class Api:
 
     @property
     def widgets(self) -> str:
-        """The collection of the suite's own custom resource, in the scenario's namespace."""
+        """Path of the collection of the suite's own custom resource in the scenario's namespace."""
         return f"/apis/conformance.example.com/v1/namespaces/{self.namespace}/widgets"
 
     @property
@@ -136,7 +136,7 @@ class Api:
         return f"/api/v1/namespaces/{self.namespace}/configmaps"
 
     def collection(self, plural: str) -> str:
-        """The collection of a custom resource in the scenario's own group."""
+        """Returns the path of the collection of a custom resource in the scenario's own group."""
         return f"/apis/{self.group}/v1/namespaces/{self.namespace}/{plural}"
 
     async def send(
@@ -186,7 +186,7 @@ class Api:
         return await self.send("PATCH", path, json.dumps(operations), content_type=JSON_PATCH, **options)
 
     async def apply(self, path: str, config: Object | str, manager: str | None = "applier", **options: Any) -> Answer:
-        """Server-side apply. `manager=None` leaves fieldManager out."""
+        """Sends a server-side apply. `manager=None` omits fieldManager."""
         options |= {} if manager is None else {"fieldManager": manager}
         return await self.send("PATCH", path, config, content_type=APPLY_PATCH, **options)
 
@@ -202,14 +202,14 @@ class Api:
                 yield watch
             finally:
                 if response.connection and response.connection.transport:
-                    response.connection.transport.abort()  # a polite TLS farewell would outlive the event loop
+                    response.connection.transport.abort()  # an orderly TLS shutdown would outlive the event loop
                 raw = json.dumps(watch.events).encode()
                 self.transcript.append(Answer(head.request, head.status, head.headers, raw))
 
     async def eventually(
         self, path: str, wanted: Callable[[Answer], bool], *, record: bool = True, **options: Any
     ) -> Answer:
-        """GET `path` until the answer is as `wanted`; only that last answer is compared."""
+        """Sends GET requests until the response is as `wanted`. Only the last response is compared."""
         answers: list[Answer] = []
 
         async def asked() -> bool:
@@ -222,13 +222,13 @@ class Api:
         return answers[-1]
 
     async def until(self, condition: Callable[[], Awaitable[bool]]) -> None:
-        """Wait until `condition`, for a real server lags behind its own CRDs."""
+        """Waits until `condition` holds, because a real server applies its CRDs with a delay."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not await condition():
                 await asyncio.sleep(0.05)
 
     async def install(self, crd: Object) -> None:
-        """Create a CRD and wait until its resources are served."""
+        """Creates a CRD and waits until its resources are served."""
         created = (await self.post(CRDS, crd, record=False)).ok(201)
         group, plural = crd["spec"]["group"], crd["spec"]["names"]["plural"]
         for version in crd["spec"]["versions"]:

@@ -1,4 +1,4 @@
-"""Where the embedded control plane answers otherwise than kube-apiserver, on purpose, and why.
+"""Deliberate differences between the embedded control plane and kube-apiserver, and their reasons.
 
 docs/control-plane.md tells users the same. A difference that is declared here and no longer seen fails its scenario:
 delete it.
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Difference:
-    """`where` is a regular expression that is searched in lines such as `GET /version body.gitVersion`."""
+    """A difference. `where` is a regular expression that is searched in lines such as `GET /version
+    body.gitVersion`."""
 
     scenario: str
     where: str

@@ -1,4 +1,5 @@
-"""Makes two servers' answers comparable: what must differ is named by its relation, not its value.
+"""Makes the responses of two servers comparable: values that must differ are replaced by names that express their
+relations.
 
 A uid becomes `uid#1`, the next one seen `uid#2`; an object's resourceVersion becomes `rv#1`, and stays `rv#1` for as
 long as the object is unchanged. So "unchanged", "changed" and "the same as before" are compared and values are not.
@@ -23,7 +24,7 @@ _VERSIONS_IN_TEXT = re.compile(r"((?:resource version|ResourceVersion)[^:(]*[:(]
 
 @dataclass
 class Relations:
-    """The values of one transcript that have been given a name."""
+    """The values of one transcript that have a name."""
 
     names: dict[str, str] = field(default_factory=dict)
 
@@ -34,12 +35,12 @@ class Relations:
 
 
 def request(answer: Answer) -> str:
-    """What was asked, without the values that a server chose."""
+    """Returns the request without the values that a server chose."""
     return _CHOSEN.sub(r"\1<…>", answer.request)
 
 
 def normal(answer: Answer, relations: Relations) -> dict[str, Any]:
-    """The comparable part of `answer`: status, headers and body."""
+    """Returns the comparable part of a response: status, headers and body."""
     headers = {name: answer.headers[name] for name in HEADERS if name in answer.headers}
     if answer.warnings:
         headers["warning"] = sorted(answer.warnings)
@@ -63,13 +64,13 @@ def _value(key: str, value: Any, relations: Relations) -> Any:
 def _object(value: dict[str, Any], relations: Relations) -> dict[str, Any]:
     known = {}
     for key in sorted(value, key=lambda key: (key not in {"metadata", "uid"}, key)):
-        # Ownership of list items is keyed by what they hold: `k:{"uid":"…"}`.
+        # The ownership of list items is keyed by their content: `k:{"uid":"…"}`.
         known[_text("", key, relations)] = _value(key, value[key], relations)
     if (prefix := value.get("generateName", "")[:58]) and value.get("name", "").startswith(prefix):
         known["name"] = prefix + "*" * (len(value["name"]) - len(prefix))
     version = value.get("resourceVersion")
     if isinstance(version, str) and version.isdigit() and version != "0":
-        # A list's version is the store's: it moves with writes that are no part of the scenario.
+        # A list has the version of the store, which also changes with writes outside the scenario.
         known["resourceVersion"] = relations.name("rv", version) if "uid" in value else "<current>"
     if len((known.get("details") or {}).get("causes", [])) > 1:
         known["message"] = _CAUSES.sub("is invalid: (see causes)", known["message"])
@@ -77,7 +78,7 @@ def _object(value: dict[str, Any], relations: Relations) -> dict[str, Any]:
 
 
 def _list(key: str, items: list[Any]) -> list[Any]:
-    """Lists whose order a real server leaves to chance are sorted; a cause that it repeats is one."""
+    """Sorts lists whose order is arbitrary on a real server, and removes causes that it repeats."""
     if key == "causes":
         return sorted({repr(item): item for item in items}.values(), key=repr)
     if key in {"managedFields", "verbs"}:

@@ -1,4 +1,4 @@
-"""Plays a scenario on each server and compares what they said."""
+"""Runs a scenario on each server and compares the responses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ABSENT = "(absent)"
 def conformance(
     *points: str, crds: Sequence[Object] = (), needs: str = ""
 ) -> Callable[[Scenario], Callable[[list[Server]], Awaitable[None]]]:
-    """Make a pytest test of a scenario.
+    """Makes a pytest test of a scenario.
 
     It runs against every server that there is, must hold on each, and must get the same answers from all of them.
     `points` are those of the forty that it shows. `crds` are there when it begins, in a group of its own; `needs` names
@@ -53,7 +53,7 @@ def conformance(
 
 
 async def both(*contests: Awaitable[Result]) -> list[Result]:
-    """The results of all `contests`, which run side by side. Raises when all have ended and one has failed."""
+    """Returns the results of all `contests`, which run concurrently. Raises after all have ended if one has failed."""
     results = await asyncio.gather(*contests, return_exceptions=True)
     failures = [result for result in results if isinstance(result, Exception)]
     if len(failures) > 1:
@@ -64,11 +64,12 @@ async def both(*contests: Awaitable[Result]) -> list[Result]:
 
 
 async def prepare(server: Server, crds: Iterable[Object]) -> None:
-    """Install the suite's CRDs, all at once: for two seconds after that a real server holds up the first creates."""
+    """Installs the suite's CRDs, all at once, because a real server delays the first creates for two seconds after
+    that."""
     async with _connect(server) as http:
         api = Api(server, http, namespace="default", group="")
         await api.install(WIDGET)
-        # One that is refused fails its own scenario, not all of them.
+        # A CRD that is refused fails its own scenario, not all of them.
         await asyncio.gather(*(api.install(crd) for crd in crds), return_exceptions=True)
 
 
@@ -81,7 +82,7 @@ def _group(scenario: Scenario) -> str:
 
 
 def _connect(server: Server) -> aiohttp.ClientSession:
-    # Field managers are named after the User-Agent: it must be the same for every server.
+    # Field managers are named after the User-Agent, so it must be the same for every server.
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=server.tls), headers={"User-Agent": "conformance/1.0"}
     )

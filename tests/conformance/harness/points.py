@@ -1,4 +1,4 @@
-"""What an API server must get right for its clients: forty points, each of which some scenario names."""
+"""The forty points that an API server must get right for its clients. Each is named by some scenario."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Enough protobuf to write the bodies that kubectl sends: Kubernetes' envelope and length-delimited fields."""
+"""Encodes the protobuf bodies that kubectl sends: Kubernetes' envelope and length-delimited fields."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ MAGIC = b"k8s\x00"
 
 
 def field(number: int, value: bytes | str | bool | list[bytes]) -> bytes:
-    """One field of a message; a list is a repeated field."""
+    """Encodes one field of a message; a list is a repeated field."""
     if isinstance(value, list):
         return b"".join(field(number, item) for item in value)
     if isinstance(value, bool):
@@ -16,12 +16,13 @@ def field(number: int, value: bytes | str | bool | list[bytes]) -> bytes:
 
 
 def envelope(api_version: str, kind: str, message: bytes) -> bytes:
-    """`runtime.Unknown` behind the magic number, which is what `application/vnd.kubernetes.protobuf` means."""
+    """Returns a `runtime.Unknown` after the magic number, which is the format of
+    `application/vnd.kubernetes.protobuf`."""
     return MAGIC + field(1, field(1, api_version) + field(2, kind)) + field(2, message)
 
 
 def metadata(name: str, namespace: str = "", labels: dict[str, str] | None = None) -> bytes:
-    """An ObjectMeta."""
+    """Encodes an ObjectMeta."""
     pairs = [field(1, key) + field(2, value) for key, value in (labels or {}).items()]
     return field(1, name) + (field(3, namespace) if namespace else b"") + field(11, pairs)
 

@@ -1,4 +1,4 @@
-"""The two contestants: Remit's embedded control plane, and the kube-apiserver that it is judged by."""
+"""The two servers: Remit's embedded control plane, and the kube-apiserver that it is compared with."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EMBEDDED_TRAITS = frozenset({"controllers", "old-discovery", "protobuf-refusals"
 
 @dataclass(frozen=True)
 class Server:
-    """A running API server. `traits` names what it can be asked beyond the plain API:
+    """A running API server. `traits` names what it supports beyond the plain API:
 
     `controllers`        namespaces are emptied and owned objects collected
     `cel-checker`        CEL rules are type-checked and their cost is estimated when a CRD is created
@@ -59,7 +59,7 @@ class Server:
 
 
 def find_asset(name: str) -> str | None:
-    """The Kubernetes test binary `name`: from KUBEBUILDER_ASSETS, from where kubebuilder puts it, or from PATH."""
+    """Returns the Kubernetes test binary `name`, from KUBEBUILDER_ASSETS, kubebuilder's default folder, or PATH."""
     assets = os.environ.get("KUBEBUILDER_ASSETS", "/usr/local/kubebuilder/bin")
     return shutil.which(name, path=assets) or shutil.which(name)
 
@@ -89,7 +89,7 @@ def embedded(state: Path) -> Iterator[Server]:
 
 @contextmanager
 def kube_apiserver(state: Path, **flags: object) -> Iterator[Server]:
-    """etcd, kube-apiserver and, where it is found, the two controllers that finish deletions.
+    """Runs etcd, kube-apiserver and, if it is found, the two controllers that finish deletions.
 
     `flags` are further ones of kube-apiserver, or others in the place of those here.
     """

@@ -1,4 +1,4 @@
-"""The suite's own custom resource: one of everything that a CRD can ask of an API server."""
+"""The suite's own custom resource, which uses every feature of a CRD."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ GROUP = "conformance.example.com"
 
 
 def crd(kind: str, schema: dict[str, Any], group: str = "", **version: Any) -> dict[str, Any]:
-    """A namespaced CRD of `kind`, plural `{kind}s`, with one version, v1; `version` adds to that version."""
+    """Returns a namespaced CRD of `kind` with the plural `{kind}s` and one version, v1; `version` adds to that
+    version."""
     plural = kind.lower() + "s"
     v1 = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}, **version}
     names = {"plural": plural, "singular": kind.lower(), "kind": kind, "listKind": f"{kind}List"}
@@ -21,13 +22,13 @@ def crd(kind: str, schema: dict[str, Any], group: str = "", **version: Any) -> d
 
 
 def in_group(crd: dict[str, Any], group: str) -> dict[str, Any]:
-    """`crd` moved to `group`."""
+    """Returns `crd` moved to `group`."""
     plural = crd["spec"]["names"]["plural"]
     return crd | {"metadata": {"name": f"{plural}.{group}"}, "spec": crd["spec"] | {"group": group}}
 
 
 def spec_schema(rules: list[dict[str, Any]] | None = None, **properties: Any) -> dict[str, Any]:
-    """An object schema whose `spec` has `properties` and the CEL `rules`."""
+    """Returns an object schema whose `spec` has `properties` and the CEL `rules`."""
     spec: dict[str, Any] = {"type": "object", "properties": properties}
     spec |= {"x-kubernetes-validations": rules} if rules else {}
     return {"type": "object", "properties": {"spec": spec}}

@@ -1,4 +1,4 @@
-"""Remit as its users have it: the chart, installed on a cluster, with the operator's image."""
+"""Installs Remit as users do: with the chart, on a cluster, with the operator's image."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ POLICY: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def installation(kubectl: str) -> Iterator[Installation]:
-    """It serves one namespace only: the cluster may be others', too."""
+    """Provides an installation that serves one namespace only, because the cluster may have other users."""
     kubeconfig = clusters.kubeconfig()
     require("helm", importlib.util.find_spec("helm_python"), "pip install helm-python-sdk, or make .venv/.develops")
     name = f"remit-{uuid.uuid4().hex[:8]}"

@@ -1,4 +1,4 @@
-"""A web server on a cluster that counts what it is asked for."""
+"""A web server on a cluster that counts its requests."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ exec httpd -f -p $PORT -h /tmp/www
 class Counting:
     installation: Installation
     url: str
-    """Of a folder with `count`, which answers at once, and `hold`, which answers when `let_go` was called. Both count
-    the query."""
+    """The address of a folder with `count`, which answers immediately, and `hold`, which answers when `let_go` was
+    called. Both count the query."""
 
     def effects(self) -> Counter[str]:
-        """Of all requests that were answered, at least. A log would have them some time later."""
+        """Returns the counts of at least all requests that were answered. A log would have them with a delay."""
         its = self.installation
         told = its.kubectl.ok("exec", "-n", its.namespace, "counter", "--", "cat", "/tmp/effects").splitlines()
         return Counter(line.removeprefix("effect ") for line in told)
@@ -49,7 +49,7 @@ class Counting:
 
 @contextmanager
 def counting(installation: Installation) -> Iterator[Counting]:
-    """On the port of its node that `http.allow` has."""
+    """Runs the server on the node's port that `http.allow` lists."""
     port, argv = installation.ports[0], ("sh", "-c", _SERVES)
     with installation.serve("counter", clusters.busybox_image(), argv, port, PORT=str(port)) as address:
         yield Counting(installation, f"http://{address}:{port}/cgi-bin")

@@ -1,4 +1,4 @@
-"""One operator of the chart on a real cluster, and what tests do with it."""
+"""An operator that the chart installed on a real cluster, and helpers for tests."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ READY_SECONDS = 120
 API = "remit.dev/v1alpha1"
 Status = dict[str, Any]
 _KILLS = "kill -s STOP -1 && echo halted && read now && kill -s KILL -1"
-"""In an operator's container, whose first process is not the operator."""
+"""Runs in an operator's container, whose first process is not the operator."""
 
 
 @dataclass(frozen=True)
 class Installation:
-    """It is in a namespace of its own, and serves another one."""
+    """The installation is in one namespace and serves another one."""
 
     kubectl: Kubectl
     release: str
     namespace: str
     values: dict[str, Any]
     ports: tuple[int, int]
-    """Of nodes, that nothing else listens on: http.allow has the first one."""
+    """Ports of nodes on which nothing else listens. http.allow lists the first one."""
     chart: Path = CHART
-    """What is installed; an upgrade is to this checkout's."""
+    """The chart to install. An upgrade installs that of this checkout."""
 
     @property
     def system(self) -> str:
@@ -72,13 +72,14 @@ class Installation:
         return opened
 
     def kill(self) -> None:
-        """SIGKILL to the operator, whose pod is gone then, without waiting for another one."""
+        """Kills the operator with SIGKILL and removes its pod, without waiting for a new one."""
         for operator in self.operators():
             self.kill_pod(operator)
 
     def kill_pod(self, operator: str) -> None:
-        """SIGKILL to the operator of `pod/NAME`. The pod alone, deleted with force, would let it end in order, and
-        release its lease. Nor may it be started again in this pod: it is halted until that is deleted."""
+        """Kills the operator of `pod/NAME` with SIGKILL. Deleting the pod with force would let the operator end in
+        order and release its lease. It must not be restarted in this pod either, so its processes are stopped until the
+        pod is deleted."""
         exists = ("-n", self.system, operator)
         self.kubectl.ok("wait", *exists, "--for=jsonpath={.status.phase}=Running", "--timeout=80s")
         kubectl = [self.kubectl.binary, "--kubeconfig", str(self.kubectl.kubeconfig)]
@@ -114,21 +115,22 @@ class Installation:
         self.apply(task(name, **spec))
 
     def run(self, name: str, *argv: str, **spec: Any) -> None:
-        """Ask for a Job. It may connect: whether it could be kept from it is then not tried first."""
+        """Creates a task that runs as a Job with network access, so that the enforcement of NetworkPolicies is not
+        probed first."""
         self.apply(command(name, *argv, **spec))
 
     def status(self, name: str) -> Status:
         return self.get("executiontask", name).get("status") or {}
 
     def finished(self, name: str) -> Status:
-        """The status of a task that has ended."""
+        """Waits until a task has ended, and returns its status."""
         wait = ("wait", "-n", self.namespace, "--for=condition=Finished", f"executiontask/{name}", "--timeout=85s")
         waited = self.kubectl(*wait)
         assert waited.returncode == 0, f"{waited.stderr}\n{self.get('executiontask', name)}\n{self.logs()}"
         return self.status(name)
 
     def running(self, name: str) -> dict[str, Any]:
-        """The one Job of a task whose program has said `begun`."""
+        """Waits until the program of a task has printed `begun`, and returns the task's one Job."""
 
         def begun() -> bool:
             return any(
@@ -141,7 +143,7 @@ class Installation:
         return job
 
     def let_go(self, job: dict[str, Any]) -> None:
-        """Let a program of `conftest.WAITS` end."""
+        """Lets a program of `conftest.WAITS` end."""
         pod = f"job/{job['metadata']['name']}"
         self.kubectl.ok("exec", "-n", self.namespace, pod, "--", "touch", "/tmp/go")
 
@@ -151,7 +153,7 @@ class Installation:
 
     @contextlib.contextmanager
     def serve(self, name: str, image: str, argv: Sequence[str], port: int, **variables: str) -> Iterator[str]:
-        """The address of a pod that listens on `port` of its node.
+        """Yields the address of a pod that listens on `port` of its node.
 
         Other pods reach it there, also where the node is a machine whose Docker has its firewall drop what one pod
         sends to another.
@@ -177,11 +179,11 @@ class Installation:
         try:
             yield self.get("pod", name)["status"]["podIP"]
         finally:
-            # Until its node has ended it, it listens, and would answer the probes of the next pod with this port.
+            # Until the node has ended the pod, it would answer the probes of the next pod with this port.
             self.kubectl.ok("delete", "-n", self.namespace, f"pod/{name}", "--timeout=80s")
 
     def live(self, name: str, revision: int) -> Status:
-        """The status of a Deployment once this revision is live, with both of its replicas."""
+        """Waits until this revision of a Deployment is live with both of its replicas, and returns the status."""
 
         def is_live() -> bool:
             status = self.get("deployments.remit.dev", name).get("status") or {}
@@ -196,12 +198,12 @@ class Installation:
         return status
 
     def fetch(self, service: str) -> str:
-        """What a Service answers, by way of the API server; empty while nothing does."""
+        """Returns the response of a Service through the API server; empty if there is none."""
         path = f"/api/v1/namespaces/{self.namespace}/services/{service}/proxy/"
         return self.kubectl("get", "--raw", path).stdout
 
     def logs(self) -> str:
-        """What there is to tell of an operator that does not do its work, and of pods that do not come about."""
+        """Returns details about an operator that does not work, and about pods that do not start."""
         parts = (("describe", "pods"), ("logs", f"deployment/{self.release}", "--tail=40"), ("get", "events"))
         return "\n".join(
             [*(self.kubectl("-n", self.system, *part).stdout for part in parts), clusters.state(self.namespace)]
@@ -209,7 +211,7 @@ class Installation:
 
     @contextlib.contextmanager
     def no_new_pods(self, namespace: str) -> Iterator[None]:
-        """A quota, which is held when the block begins. Pods that are there stay."""
+        """Sets a quota that allows no new pods inside the block. Existing pods stay."""
         quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "no-new-pods"}}
         body = quota | {"spec": {"hard": {"count/pods": "0"}}}
         self.kubectl.ok("create", "-n", namespace, "-f", "-", given=body)
@@ -222,8 +224,8 @@ class Installation:
 
     @contextlib.contextmanager
     def disk(self) -> Iterator[None]:
-        """For one workspace of 16Mi, of the class that the installation asks for, on this machine, which is the node;
-        another cluster makes it."""
+        """Provides a volume for one workspace of 16Mi, with the storage class of the installation, on this machine if
+        it is the node. Other clusters provision it."""
         wanted = self.values["workspaces"]["storageClassName"]
         if not wanted:
             yield
@@ -245,7 +247,7 @@ class Installation:
                 self.kubectl.ok("delete", f"pv/{wanted}", "--wait=false")
 
     def remove(self) -> None:
-        """Both namespaces, with all that is in them."""
+        """Removes both namespaces with everything in them."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.kubectl("delete", "namespace", self.namespace, self.system, "--wait=false")
 

@@ -1,4 +1,4 @@
-"""What the network of a cluster does with pods: found by trying, as nothing tells."""
+"""Determines by experiments how the network of a cluster treats pods."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support import wait_until
 SERVES = "mkdir -p /tmp/www; echo page >/tmp/www/index.html; exec httpd -f -p $PORT -h /tmp/www"
 _CONNECTED, _HELD = 0, 7
 _TRIES = 40
-"""Half a second apart: a network plugin may need some time until it knows of a pod."""
+"""Number of tries, half a second apart. A network plugin may apply rules for a pod with a delay."""
 _CONNECTS = """import os, socket, sys, time
 for number in range(int(sys.argv[1])):
     try:
@@ -31,7 +31,8 @@ for number in range(int(sys.argv[1])):
 
 
 def enforces_policies(installation: Installation) -> bool:
-    """Whether a pod that a NetworkPolicy keeps from connecting is kept from it. One that may connect does."""
+    """Returns whether a NetworkPolicy keeps a pod from connecting. Also asserts that an unrestricted pod can
+    connect."""
     denied = {"remit-test": "denied"}
     spec = {"podSelector": {"matchLabels": denied}, "policyTypes": ["Egress"]}
     policy = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "denied"}}
@@ -46,7 +47,7 @@ def enforces_policies(installation: Installation) -> bool:
 
 
 def _exit_code(installation: Installation, name: str, labels: dict[str, str], tries: int) -> int:
-    """Of a pod that connects to the API server so often, or until it cannot."""
+    """Returns the exit code of a pod that connects to the API server so often, or until it cannot."""
     image = installation.values["image"]
     container = {
         "name": "it",
@@ -69,8 +70,8 @@ def _exit_code(installation: Installation, name: str, labels: dict[str, str], tr
 
 @contextlib.contextmanager
 def listed_server(installation: Installation, *names: str) -> Iterator[str]:
-    """The place of a web server that policy lists for `restricted`, and these names with its port, where pods of the
-    node reach each other."""
+    """Yields the address of a web server that the policy lists for `restricted`, and these names with its port. Pods of
+    the node can reach each other inside the block."""
     port = installation.ports[0]
     with (
         installation.serve("listed", clusters.busybox_image(), ("sh", "-c", SERVES), port, PORT=str(port)) as address,
@@ -85,7 +86,7 @@ def listed_server(installation: Installation, *names: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def pods_reach_each_other(installation: Installation, node: str) -> Iterator[None]:
-    """Where the node is this machine, and Docker has its firewall drop what one pod sends to another."""
+    """Allows traffic between pods if the node is this machine, on which Docker's firewall drops it."""
     with socket.socket(socket.AF_INET6 if ":" in node else socket.AF_INET) as trying:
         try:
             trying.bind((node, 0))

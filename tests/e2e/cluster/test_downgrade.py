@@ -1,4 +1,4 @@
-"""An operator on a volume that a later version has written to."""
+"""Tests an operator on a volume that a later version has written to."""
 
 from __future__ import annotations
 
@@ -39,6 +39,6 @@ def test_a_volume_of_a_later_version_is_refused_with_a_word(installation: Instal
             wait_until(refused, "the refusal again", seconds=120)
             assert its.status("meanwhile") == {"phase": "Pending", "observedGeneration": -1}, "as it was created"
         finally:
-            its.upgrade()  # to a pod's own folder
+            its.upgrade()  # upgrades to a pod's own folder
         assert its.finished("meanwhile")["phase"] == "Succeeded"
         kubectl.ok("delete", "-n", system, f"pvc/state-{its.release}-0", "--wait=false")

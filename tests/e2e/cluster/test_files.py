@@ -1,4 +1,4 @@
-"""File operations of an installed chart: Jobs of the operator's own image, in volumes of the cluster."""
+"""Tests file operations of an installed chart: Jobs of the operator's own image, in volumes of the cluster."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def done(installation: Installation, name: str, *what: Any, **rest: Any) -> dict
 
 
 def run(installation: Installation, name: str, script: str) -> str:
-    """What a command says that has the same workspace."""
+    """Returns the output of a command that uses the same workspace."""
     mounts = [{"name": "w", "mountPath": "/data", "access": "ReadWrite"}]
     installation.run(name, "sh", "-c", script, volumes=VOLUMES, volumeMounts=mounts)
     status = installation.finished(name)
@@ -104,7 +104,7 @@ def test_what_policy_denies_is_not_done_wherever_a_link_leads(installation: Inst
 
 
 def test_an_operator_that_is_killed_takes_it_up_and_does_it_once(installation: Installation) -> None:
-    """One operation that ends while no operator is there, or soon after, and one that goes on until it is cancelled."""
+    """One operation ends while no operator runs, or soon after, and one continues until it is cancelled."""
     run(installation, "prepared", "truncate -s 1024G /data/endless; echo begun >/data/lines")
     ask(installation, "endless", "checksum", "/data/endless", "ReadOnly")
     wait_until(lambda: installation.jobs("endless"), "the Job that reads")

@@ -1,4 +1,4 @@
-"""What becomes of running tasks when their operator is killed, upgraded, removed and installed again."""
+"""Tests what happens to running tasks when their operator is killed, upgraded, removed and installed again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KILLS = repetitions(3, soak=10)
 
 
 def test_twenty_tasks_run_once_each_while_their_operator_is_killed(installation: Installation) -> None:
-    """Fewer at a time than there are, so that after each kill some run, and some are yet to be started."""
+    """Fewer tasks run at a time than exist, so that after each kill some are running and some have not started."""
     image, names = clusters.busybox_image(), [f"once-{number}" for number in range(TASKS)]
     with counting(installation) as counter:
         script = f"busybox wget -q -O - '{counter.url}/count?'$REMIT_TASK_NAME && sleep 3"
@@ -38,7 +38,7 @@ def test_twenty_tasks_run_once_each_while_their_operator_is_killed(installation:
 def test_an_upgrade_is_in_force_and_leaves_running_tasks_alone(installation: Installation) -> None:
     installation.run("none", "echo", network="none")
     before = installation.finished("none")
-    if before["phase"] != "Succeeded":  # as on a node whose network enforces nothing
+    if before["phase"] != "Succeeded":  # the network of the node does not enforce NetworkPolicies
         assert before["attempts"][-1]["reason"] == "SandboxUnavailable"
         assert "a pod that a NetworkPolicy allows no connection could connect" in before["message"]
     else:
@@ -48,7 +48,7 @@ def test_an_upgrade_is_in_force_and_leaves_running_tasks_alone(installation: Ins
     jobs = {name: installation.running(name) for name in names}
     was = installation.operators()
 
-    another = clusters.busybox_image()  # as a new version brings one: what runs stays with its own
+    another = clusters.busybox_image()  # a new version brings a new image; running Jobs keep theirs
     installation.upgrade(acceptUnenforcedNetwork=True, defaultImage=another)
 
     wait_until(lambda: not {*was} & {*installation.operators()}, "the operator before is gone")
@@ -64,7 +64,7 @@ def test_an_upgrade_is_in_force_and_leaves_running_tasks_alone(installation: Ins
 
 
 def test_what_somebody_put_in_the_place_of_what_jobs_need_is_replaced(installation: Installation) -> None:
-    """After the upgrade, by which a Job without a network runs on any cluster."""
+    """The installation was upgraded before, so that a Job without a network runs on any cluster."""
     program = launcher(installation)
     for kind, name in (("networkpolicy", "remit-network-none"), ("secret", program)):
         installation.kubectl.ok("delete", "-n", installation.namespace, kind, name)

@@ -1,4 +1,4 @@
-"""The image of the operator that the cluster is given."""
+"""Tests the image of the operator that the cluster uses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ MOST_BYTES = 200_000_000
 
 
 def test_the_operators_image_is_small() -> None:
-    """Uncompressed. What is built here has this machine's Python, and what the Dockerfile builds that of its base."""
+    """The size is uncompressed. The image that is built here contains this machine's Python, and that of the Dockerfile
+    the Python of its base image."""
     require("docker", shutil.which("strip"), "install binutils")
     inspected = docker("image", "inspect", "--format", "{{.Size}}", operator_image())
     assert inspected.returncode == 0, inspected.stderr

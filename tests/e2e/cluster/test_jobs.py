@@ -1,4 +1,4 @@
-"""Tasks of an installed chart run as Jobs."""
+"""Tests that tasks of an installed chart run as Jobs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_task_that_no_rule_allows_is_denied(installation: Installation) -> Non
 
 
 def test_each_limit_ends_a_job_by_its_own_name(installation: Installation) -> None:
-    """All at once: a kubelet looks at disks every ten seconds."""
+    """All limits are tested at once, because a kubelet measures disks every ten seconds."""
     full = "dd if=/dev/zero of=/workspace/large bs=1M count=8 2>/dev/null; sleep 600"
     scratch = "dd if=/dev/zero of=/scratch/large bs=1M count=8 2>/dev/null; sleep 600"
     installation.apply(
@@ -148,7 +148,7 @@ def test_volumes_of_every_kind_are_mounted(installation: Installation) -> None:
 
 
 def test_what_a_task_leaves_the_next_one_has(installation: Installation) -> None:
-    """The first file is larger than what a kubelet lets a log grow to."""
+    """The first file is larger than a kubelet lets a log grow."""
     script = "head -c 12582912 /dev/urandom >large; mkdir d; sha256sum large >d/sum; ln -s /etc/passwd d/link"
     kept = [{"name": "large", "path": "large"}, {"name": "d", "path": "d"}]
     installation.run("leaves", "sh", "-c", script, artifacts=kept)
@@ -169,7 +169,8 @@ def test_what_a_task_leaves_the_next_one_has(installation: Installation) -> None
 
 
 def test_who_may_read_pods_follows_a_job(installation: Installation) -> None:
-    """All of a long output and not the end that status has, also from the beginning of one that has not ended."""
+    """The whole long output is shown and not only the end that status has, also from the beginning of a running
+    task."""
     lines = "".join(f"{number}\n" for number in range(1, 20_001))
     installation.run("follow", "sh", "-c", f"seq 20000; {WAITS}", image=clusters.busybox_image())
     job = installation.running("follow")

@@ -1,4 +1,4 @@
-"""What keeps Jobs from the network, on a cluster that enforces NetworkPolicies and on one that does not.
+"""Tests the network isolation of Jobs, on clusters that enforce NetworkPolicies and on clusters that do not.
 
 A plugin may know of a pod some time after that has begun: until then no program is started that is to have no network.
 """
@@ -17,7 +17,7 @@ from support import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROUNDS = 4
-"""Of tries, a second apart: the first one counts, too."""
+"""Number of rounds of tries, a second apart. The first round counts too."""
 _TRIES = """import os, socket, sys, time
 for number in range({rounds}):
     for place in {places}:
@@ -34,7 +34,7 @@ API = "$KUBERNETES_SERVICE_HOST:443"
 
 @pytest.fixture(scope="module")
 def enforced(installation: Installation) -> bool:
-    """By a pod of the test's own, not by what Remit finds."""
+    """Determined by a pod of the test, not by Remit's own probe."""
     return enforces_policies(installation)
 
 
@@ -45,20 +45,21 @@ def web(installation: Installation) -> Iterator[str]:
 
 
 def tries(*places: str, rounds: int = ROUNDS) -> str:
-    """A command that says what came of connecting to each place, again and again."""
+    """Returns a command that repeatedly tries to connect to each place and prints the results."""
     code = json.dumps(_TRIES.format(rounds=rounds, places=places))
     return f"python -c {shlex.quote(f'exec({code})')}"
 
 
 def told(status: Status, place: str) -> set[str]:
-    """What came of the tries."""
+    """Returns the results of the tries."""
     lines = [line.split() for line in status["output"]["stdoutTail"].splitlines() if line.startswith(place)]
     assert len(lines) == ROUNDS, status
     return {what for _, what in lines}
 
 
 def held_or_refused(installation: Installation, name: str, enforced: bool, script: str, network: str) -> Status:
-    """The status of a task that ran: where nothing is enforced, of another one after that was accepted."""
+    """Returns the status of a task that ran. If nothing is enforced, asserts that it was refused, and runs another one
+    after accepting that."""
     installation.upgrade()
     installation.run(name, "sh", "-c", script, network=network)
     status = installation.finished(name)

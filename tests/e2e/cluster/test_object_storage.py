@@ -1,4 +1,5 @@
-"""Artifacts of Jobs in object storage: the chart's operator sends them there, and one that has lost all finds them."""
+"""Tests artifacts of Jobs in object storage: the chart's operator stores them there, and an operator without its state
+finds them."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from remit.execution.artifacts.s3.location import S3Location
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 MEBIBYTES = 20
 PARTS = 5
-"""Of what the next Job mounts: some 4 MiB, which is all that one mounts."""
+"""Number of parts that the next Job mounts: some 4 MiB, the maximum that one Job mounts."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Store:
 
 @pytest.fixture(scope="module")
 def store(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """Where the operator keeps artifacts, with TLS, an authority of its own, and credentials in a Secret."""
+    """Provides the operator's object store, with TLS, a private authority, and credentials in a Secret."""
     with swift(tmp_path_factory.mktemp("swift"), _own_address(installation)) as server:
         where = server.bucket()
         encrypted = server.encrypted(where)
@@ -60,7 +61,7 @@ def store(installation: Installation, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def _own_address(installation: Installation) -> str:
-    """Of this machine, by which the cluster's nodes reach it, and so their pods."""
+    """Returns the address of this machine by which the cluster's nodes, and so their pods, reach it."""
     (node, *_) = json.loads(installation.kubectl.ok("get", "nodes", "-o", "json"))["items"]
     addresses = node["status"]["addresses"]
     internal = next(each["address"] for each in addresses if each["type"] == "InternalIP")

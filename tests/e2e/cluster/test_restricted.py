@@ -1,4 +1,4 @@
-"""Jobs with a restricted network: what they reach, what becomes of them without their operator or their gateway."""
+"""Tests Jobs with a restricted network: what they reach, and what happens without their operator or their gateway."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ except OSError as error:
     print("failed:", error)
 """
 GET = f"python -c {shlex.quote(f'exec({json.dumps(FETCH)})')} http://".replace("{", "{{").replace("}", "}}") + "{}"
-"""On one line, as a command has to be."""
+"""On one line, because a command must be one line."""
 GATEWAYS = "app.kubernetes.io/component=egress-gateway"
 
 
 @pytest.fixture(scope="module")
 def web(installation: Installation) -> Iterator[str]:
-    installation.upgrade(acceptUnenforcedNetwork=True)  # and with the default image, which has Python
+    installation.upgrade(acceptUnenforcedNetwork=True)  # and with the default image, which contains Python
     with listed_server(installation, "named.invalid") as place:
         yield place
 
 
 def restricted(installation: Installation, name: str, script: str, **spec: Any) -> None:
-    """In the operator's image, which has Python."""
+    """Runs a script in the operator's image, which contains Python."""
     installation.apply(command(name, "sh", "-c", script, network="restricted", **spec))
 
 
@@ -46,7 +46,7 @@ def is_held(status: Status) -> bool:
 
 
 def gateway_of(installation: Installation, name: str) -> dict[str, Any]:
-    """The pod of the gateway of a task."""
+    """Returns the pod of the gateway of a task."""
     job = installation.jobs(name)[0]["metadata"]["name"].removesuffix("-egress")
     pods = installation.get("pods", "-l", f"{GATEWAYS},batch.kubernetes.io/job-name={job}-egress")["items"]
     (pod,) = pods
@@ -100,7 +100,7 @@ def test_it_goes_on_without_its_operator_and_all_of_it_is_counted(installation: 
 
 
 def running(installation: Installation, name: str) -> dict[str, Any]:
-    """The Job of a task whose program has said `begun`; its gateway's is another one."""
+    """Returns the Job of a task whose program has printed `begun`, which is not the Job of its gateway."""
 
     def begun() -> list[dict[str, Any]]:
         jobs = [job for job in installation.jobs(name) if not job["metadata"]["name"].endswith("-egress")]

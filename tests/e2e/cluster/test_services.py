@@ -1,4 +1,4 @@
-"""What an installed operator does besides Jobs: operations of its own, schedules, releases."""
+"""Tests what an installed operator does besides Jobs: operations that it performs itself, schedules, releases."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PASSWORD = "s3cret-of-a-database"
 
 @pytest.fixture(scope="module", autouse=True)
 def minutely(installation: Installation) -> None:
-    """Its next minute may be a minute away, so it is asked for first."""
+    """Created first, because its next minute may be a minute away."""
     installation.run("minutely", "sh", "-c", "echo begun; sleep 600", schedule={"cron": "* * * * *"})
 
 

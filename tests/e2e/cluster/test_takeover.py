@@ -1,4 +1,5 @@
-"""Two replicas of the operator: one works, the other is ready, and goes on where the first one is killed."""
+"""Tests two replicas of the operator: one works, the other one is ready, and takes over when the first one is
+killed."""
 
 from __future__ import annotations
 
@@ -20,12 +21,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 @contextlib.contextmanager
 def volumes(installation: Installation) -> Iterator[str]:
-    """The storage class for a volume of each replica: the cluster's, or one with two folders of its only node."""
+    """Provides the storage class for a volume of each replica: that of the cluster, or one with two folders of its only
+    node."""
     kubectl = installation.kubectl
     if kubectl.ok("get", "storageclasses", "-o", "name").split():
         yield ""
         return
-    wanted = f"{installation.namespace}-{uuid.uuid4().hex[:8]}"  # those of another test may be going still
+    wanted = f"{installation.namespace}-{uuid.uuid4().hex[:8]}"  # volumes of another test may still be in deletion
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as made:
         Path(place).chmod(0o711)
         for number in range(2):
@@ -47,7 +49,7 @@ def volumes(installation: Installation) -> Iterator[str]:
 
 
 def leader(installation: Installation) -> str:
-    """The pod that holds the Lease; empty while none does."""
+    """Returns the pod that holds the Lease; empty if none does."""
     leases = json.loads(installation.kubectl.ok("get", "leases", "-n", installation.system, "-o", "json"))["items"]
     holders = [lease["spec"].get("holderIdentity") or "" for lease in leases]
     return next((str(holder.rpartition("_")[0]) for holder in holders if holder), "")
@@ -63,7 +65,7 @@ def test_the_standby_is_ready_and_goes_on_with_every_task(installation: Installa
             changes["persistence"] = {"enabled": True, "size": "1Gi", "storageClassName": chosen}
             stack.callback(_forget_volumes, installation)
         stack.callback(_back_to_one, installation)
-        installation.upgrade(**changes)  # which waits until both are ready
+        installation.upgrade(**changes)  # waits until both are ready
         wait_until(lambda: len(installation.operators()) == 2, "two operators")
         pods = {name.removeprefix("pod/") for name in installation.operators()}
         wait_until(lambda: leader(installation) in pods, "a leader")
@@ -73,7 +75,7 @@ def test_the_standby_is_ready_and_goes_on_with_every_task(installation: Installa
         installation.apply(*(command(name, "sh", "-c", WAITS) for name in running))
         before = {name: installation.running(name)["metadata"]["uid"] for name in running}
 
-        with installation.no_new_pods(system):  # a successor may have the volume, and the lease with that
+        with installation.no_new_pods(system):  # a new pod may get the volume, and the lease with it
             installation.kill_pod(f"pod/{first}")
             meanwhile = [f"{prefix}-meanwhile-{number}" for number in range(2)]
             installation.apply(*(command(name, "echo", "once") for name in meanwhile))

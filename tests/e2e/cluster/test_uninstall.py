@@ -1,4 +1,4 @@
-"""What stays when the chart is uninstalled, and that another installation goes on with it."""
+"""Tests what remains when the chart is uninstalled, and that a new installation continues with it."""
 
 from __future__ import annotations
 

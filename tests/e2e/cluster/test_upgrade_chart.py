@@ -1,4 +1,4 @@
-"""The chart of the version before this one (tests/lastversion), upgraded to this one's with its work under way."""
+"""Tests upgrading the previous version's chart (tests/lastversion) to this version's with work in progress."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ POLICY: dict[str, Any] = {
 class LastVersion:
     installation: Installation
     runs_jobs: bool
-    """Whether its chart knew of Jobs, or could run operations of the operator's own and releases only."""
+    """Whether its chart supports Jobs. Otherwise it only runs operations of the operator's own and releases."""
 
     def apply_crds(self, checkout: Path) -> None:
         self.installation.kubectl.ok("apply", "--server-side", "--force-conflicts", "-f", str(checkout / "crds"))
 
     def runs(self) -> dict[int, dict[str, Any]]:
-        """What the schedule has started, by the minutes of their ticks."""
+        """Returns the runs that the schedule has started, by the minutes of their ticks."""
         found = self.installation.get("executiontasks", "-l", "remit.dev/schedule=minutely")["items"]
         runs = {int(each["metadata"]["name"].rpartition("-")[2]): each.get("status") or {} for each in found}
         assert len(runs) == len(found), "a tick has one run"
@@ -64,7 +64,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def last(kubectl: str, checkout: Path) -> Iterator[LastVersion]:
-    """Installed as its page says, in a namespace of its own: an administrator applied the CRDs."""
+    """Installs the previous version as its page says, in a separate namespace; an administrator applied the CRDs."""
     kubeconfig = clusters.kubeconfig()
     name = f"remit-{uuid.uuid4().hex[:8]}"
     chart = checkout / "charts/remit"
@@ -83,7 +83,7 @@ def last(kubectl: str, checkout: Path) -> Iterator[LastVersion]:
         stack.callback(made.apply_crds, ROOT)
         made.apply_crds(checkout)
         installation.kubectl.ok("create", "namespace", name)
-        if made.runs_jobs:  # a Job that another version would start otherwise is known by what is on record of it only
+        if made.runs_jobs:  # a Job that this version would create differently is recognized by its record only
             chosen = stack.enter_context(volumes(installation))
             values["persistence"] = {"enabled": True, "size": "1Gi", "storageClassName": chosen}
         installation.install()
@@ -169,7 +169,7 @@ def _running_job(last: LastVersion) -> dict[str, Any]:
 
 
 def _see_what_ran(last: LastVersion, job: dict[str, Any], before: dict[str, Any]) -> None:
-    """The operator of this version has the work of the one before."""
+    """Asserts that this version's operator has the work of the previous one."""
     its = last.installation
     assert its.status("before") == before
     if job:
@@ -182,7 +182,7 @@ def _see_what_ran(last: LastVersion, job: dict[str, Any], before: dict[str, Any]
 
 
 def _see_policy_and_new_tasks(last: LastVersion) -> None:
-    """A policy that the version before filled in keeps its meaning, and says what to do."""
+    """A policy whose defaults the previous version set keeps its meaning, and reports what to do."""
     its = last.installation
     if not last.runs_jobs:
         assert its.get("commandpolicy", "tests")["spec"]["backends"] == ["process"]

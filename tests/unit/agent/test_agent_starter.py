@@ -1,4 +1,5 @@
-"""The policy of an agent that was given none is the one of the manifests, and what docs/python-api.md adds to it."""
+"""Tests that the default policy of an agent is that of the manifests with the additions that docs/python-api.md
+names."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ MANIFEST = Path(__file__).parents[3] / "manifests" / "examples" / "00-starter-po
 
 
 def _rule(rule: dict[str, Any]) -> dict[str, Any]:
-    """What it does; not the words about it."""
+    """Returns the rule without its `reason`."""
     return {name: value for name, value in rule.items() if name != "reason"}
 
 

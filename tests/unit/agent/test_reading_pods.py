@@ -1,4 +1,4 @@
-"""Logs of pods that are followed over silence, restarts and lines of the same moment."""
+"""Tests following logs of pods across silence, restarts and lines with the same timestamp."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ POD: Object = {"metadata": {"name": "p", "namespace": "data", "uid": "u"}, "stat
 
 
 class Logs(Kube):
-    """`answers` to requests for a log, in turn, and then the pods that are found, as long as there are any."""
+    """A server. `answers` are successive responses to requests for a log; after that, pods are found as long as there
+    are any."""
 
     def __init__(self, *answers: bytes, pods: list[Object] | None = None) -> None:
         super().__init__(Access("http://pods.invalid"))

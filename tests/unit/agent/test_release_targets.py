@@ -1,4 +1,4 @@
-"""The targets that an agent is given: what is filled in, what each allows, and what cannot be one."""
+"""Tests the targets of an agent: what is filled in, what each allows, and which are invalid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whoever waits for a release hears of whatever keeps it from going on."""
+"""Tests that callers that wait for a release get the error that stops it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from remit.release.target import Material
 
 
 class Driver:
-    """Every step ends like this."""
+    """A driver whose every step ends like this."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error

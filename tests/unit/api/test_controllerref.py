@@ -1,4 +1,4 @@
-"""Who controls an object, by what it says of its owners."""
+"""Tests which object controls another one, according to its owner references."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def test_explain_has_a_text_for_every_field() -> None:
 
 
 def test_everything_that_users_write_has_a_bound() -> None:
-    """The API server refuses rules over unbounded values, and etcd objects of any size."""
+    """The API server refuses rules over unbounded values, and etcd accepts objects up to a certain size only."""
     bounds = {"string": {"maxLength", "enum", "pattern"}, "array": {"maxItems"}}
     unbounded = [
         f"{kind}{path}"
@@ -96,7 +96,7 @@ def test_quantities_are_numbers_or_strings_and_a_wrong_one_is_told_in_words(quan
 
 
 def test_rules_that_look_at_the_old_object_stay_out_of_lists() -> None:
-    """An API server refuses them there: it cannot tell which old item an item was."""
+    """An API server refuses such rules in lists, because it cannot match old and new items."""
     inside = [path for _, path, part in EVERYWHERE if "[]" in path and "oldSelf" in json.dumps(part)]
     assert inside == []
 
@@ -142,7 +142,7 @@ def test_rendering_loses_nothing() -> None:
 
 class Inner(BaseModel):
     number: Annotated[float, Field(gt=0, lt=5)] | None = None
-    """Between."""
+    """Between 0 and 5."""
 
 
 def convert(model: type[BaseModel]) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def test_what_cannot_be_said_structurally_is_refused() -> None:
 
 
 def defaults(schema: dict[str, Any], path: str = "", *, listed: bool = False) -> Iterator[str]:
-    """The fields inside of lists that an API server would fill in."""
+    """Yields the fields inside lists for which an API server would set defaults."""
     if listed and "default" in schema:
         yield path
     for name, part in schema.get("properties", {}).items():
@@ -192,7 +192,7 @@ def defaults(schema: dict[str, Any], path: str = "", *, listed: bool = False) ->
 
 
 def test_nothing_is_filled_in_inside_of_lists() -> None:
-    """kubectl and Argo CD compare lists as a whole: such an object would for ever differ from its manifest."""
+    """kubectl and Argo CD compare lists as a whole, so such an object would always differ from its manifest."""
     for kind in BY_KIND:
         assert list(defaults(schema_of(kind))) == []
 

@@ -1,4 +1,4 @@
-"""The catalogue of codes is that of the source: nothing that is raised is missing, and nothing else is in it."""
+"""Tests that the catalogue of codes matches the source: it contains every code that can be raised, and no others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from remit.errors import ApiError, BackendError, DeploymentError, PolicyDenied, 
 from remit.reasons import CATALOGUE, SECTIONS, Category, reference
 
 STAGES_AND_ENDS = {*STAGES, *get_args(Outcome)}
-"""Conditions of a release have its stage for a reason, and Events its end."""
+"""Conditions of a release have its stage as the reason, and Events its outcome."""
 FOLLOWED = {
     ("backends/ending.py", "ending.stopped"): "an ExitReason, which whoever stops an attempt passes",
     ("controllers/policies.py", "why[:1024]"): "`lastDenied.reason` of a policy, which is a sentence",
@@ -35,7 +35,7 @@ FOLLOWED = {
         "sys.intern(_text(error.get('reason')) or _text(queue.get('reason')) or _finished(status))",
     ): "the same",
 }
-"""What the scan cannot follow, and why that is no code or known otherwise."""
+"""Places that the scan cannot follow, and why no code comes from them or where it is found otherwise."""
 
 
 @pytest.fixture(scope="module")

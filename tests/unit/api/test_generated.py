@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope="module")
 def generated() -> dict[Path, str]:
-    """Once, and by nobody who only collects the tests."""
+    """Provides the generated files once; they are not generated when tests are only collected."""
     return generator.generated()
 
 

@@ -1,4 +1,4 @@
-"""What an operation refers to is found wherever it stands."""
+"""Tests that references of an operation are found at every place."""
 
 from __future__ import annotations
 

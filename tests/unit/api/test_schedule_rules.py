@@ -1,4 +1,4 @@
-"""What the API server refuses of schedules and command lines is what could only fail later, and no more."""
+"""Tests that the API server refuses exactly those schedules and command lines that would fail later."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MATCHES = re.compile(r"(!?)self\.(?:cron|line)\.matches\('((?:[^'\\]|\\.)*)'\)",
 
 
 def accepted(rules: tuple[object, ...], field: str, text: str) -> bool:
-    """Whether all rules about a field hold: each is a disjunction of matches."""
+    """Returns whether all rules about a field hold. Each rule is a disjunction of matches."""
     about = [rule for rule in rules if rule.field_path == field]  # type: ignore[attr-defined]
     return all(
         any(

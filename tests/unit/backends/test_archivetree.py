@@ -1,4 +1,4 @@
-"""Files that an attempt left in a container are read from archives: what these say of links and paths means nothing."""
+"""Tests reading the files of a container from archives, whose links and paths are not trusted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ USER = os.geteuid()
 
 
 class Folder:
-    """Archives of a folder, written as the engine does: in the order of names, a file with several names once."""
+    """Archives of a folder, written like the engine does: sorted by name, and a file with several names once."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.asked = root, list[str]()
@@ -59,7 +59,7 @@ class Folder:
 
 
 class Given:
-    """An archive of `/workspace` that says what it likes."""
+    """An archive of `/workspace` with arbitrary content."""
 
     def __init__(self, *entries: tuple[tarfile.TarInfo, bytes], cut: int | None = None) -> None:
         packed = io.BytesIO()

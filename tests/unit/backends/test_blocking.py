@@ -1,4 +1,4 @@
-"""Threads for blocking work: used again when they are free, and nobody waits for one that hangs."""
+"""Tests threads for blocking work: free threads are reused, and no caller waits for one that hangs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Circuits: which names are left alone, and how many are remembered."""
+"""Tests circuits: which hosts are not contacted for a while, and how many are remembered."""
 
 from __future__ import annotations
 

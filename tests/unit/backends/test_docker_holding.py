@@ -1,4 +1,4 @@
-"""The container that holds a network namespace, and the program in it."""
+"""Tests the container that holds a network namespace, and the program in it."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_its_program_does_nothing_until_it_is_killed(tmp_path: Path) -> None:
         tar.extract(entry, tmp_path, filter="data")
     program = tmp_path / "remit-abc"
     with subprocess.Popen([program], stdin=subprocess.DEVNULL) as running:
-        for number in (signal.SIGSTOP, signal.SIGCONT):  # it goes on after an interruption
+        for number in (signal.SIGSTOP, signal.SIGCONT):  # the program continues after an interruption
             running.send_signal(number)
         while (state := Path(f"/proc/{running.pid}/stat").read_text().split()[2]) != "S":
             assert state in "RTt"

@@ -1,4 +1,4 @@
-"""What a container tells of the leader that created it."""
+"""Tests the label with the leader that created a container."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from remit.sandbox import fence
 
 
 class Client:
-    """Of an engine that creates nothing."""
+    """The client of an engine that creates nothing."""
 
     created: dict[str, Any]
 

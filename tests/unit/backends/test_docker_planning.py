@@ -1,4 +1,4 @@
-"""How an attempt is confined in a container, from what the engine says of itself."""
+"""Tests how an attempt is confined in a container, according to the engine's information about itself."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_what_the_engine_is_told() -> None:
     assert (told["Entrypoint"], told["Cmd"], told["User"]) == (["app"], ["--x"], "65534:65534")
     assert (host["CapDrop"], host["SecurityOpt"], host["ReadonlyRootfs"]) == (["ALL"], ["no-new-privileges"], True)
     assert (host["Memory"], host["MemorySwap"], host["NanoCpus"]) == (1 << 20, 1 << 20, 500_000_000)
-    assert host["PidsLimit"] == 9  # the init is counted
+    assert host["PidsLimit"] == 9  # the init is included
     assert host["NetworkMode"] == "container:1"
     assert told["Env"] == ["A=c", "REMIT_TASK_NAME=t", "REMIT_TASK_NAMESPACE=ns"]
     places = {mount["Target"]: mount for mount in host["Mounts"]}
@@ -116,7 +116,7 @@ def test_configuration_stands_anywhere_else() -> None:
 
 
 def test_what_is_kept_is_held_elsewhere() -> None:
-    """So that it is there when the container is not running any more."""
+    """The volume remains available when the container has ended."""
     mounts = (EmptyMount("/data", 1 << 20), EmptyMount("/src/tmp", 1), HostMount("/src", "/srv", "/srv/x"))
     limited = request(limits=Limits(disk_bytes=1 << 16), mounts=mounts)
     image = {"Id": "sha256:1", "Config": {"Volumes": {"/workspace": {}, "/src": {}}}}
@@ -148,7 +148,7 @@ def test_where_an_attempt_can_start() -> None:
 
 
 def test_an_engine_does_not_make_read_only_what_is_to_be_written_within() -> None:
-    """As Docker does from version 25 on, on its own account; a folder alone it may."""
+    """Docker makes mounts inside a read-only one read-only from version 25 on, which is wanted for a single folder."""
     outer, inner = HostMount("/src", "/", "/srv/src"), HostMount("/src/in", "/", "/srv/in", read_only=False)
     given = Given(user=7, group=8, binds={"/src": ("/state/mounts/1/0", True)})
 

@@ -1,4 +1,4 @@
-"""How much time a container has had when an operator takes it up: a clock that was set changes nothing."""
+"""Tests how much of its time a container has used when an operator adopts it. Clock changes have no effect."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ZONE = datetime.timezone(datetime.timedelta(hours=2))
 
 
 def engine(seconds: float, zone: datetime.tzinfo = datetime.UTC) -> str:
-    """What the engine says of the time, so long after the start."""
+    """Returns the engine's time so many seconds after the start."""
     return (STARTED + datetime.timedelta(seconds=seconds)).astimezone(zone).isoformat()
 
 

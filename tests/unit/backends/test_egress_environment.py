@@ -1,4 +1,4 @@
-"""Which names of the loopback a restricted attempt reaches by the proxy, and which are its own."""
+"""Tests which loopback names a restricted attempt reaches through the proxy, and which are its own."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def rules(*allow: dict[str, Any]) -> Egress:
         ),
         ([rules({"hosts": ["::1"]}), rules({"hosts": ["*"], "addresses": ["::1/128"]})], "localhost,127.0.0.1"),
         ([rules({"hosts": ["127.0.0.1"]}), rules({"hosts": ["*"]})], "localhost,127.0.0.1,::1"),
-        # Programs take a name in NO_PROXY for all names below it, too.
+        # Programs apply a name in NO_PROXY also to all names below it.
         ([rules({"hosts": ["app.localhost"], **LOOPBACK})], "127.0.0.1,::1"),
         ([rules({"hosts": ["*.localhost"], **LOOPBACK})], "127.0.0.1,::1"),
         ([rules({"hosts": ["*.app.localhost"], "addresses": ["::1/128"]})], "127.0.0.1,::1"),

@@ -1,4 +1,4 @@
-"""What an egress gateway is given, and what it says, are the same on both sides."""
+"""Tests that configuration and records of an egress gateway are encoded and decoded consistently."""
 
 from __future__ import annotations
 

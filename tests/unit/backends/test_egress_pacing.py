@@ -1,4 +1,4 @@
-"""The rate of bytes, worked out without a clock."""
+"""Tests the bandwidth limit without a clock."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +15,7 @@ def test_what_is_taken_is_waited_for() -> None:
     pace = Pace(1000)
     assert pace.reserve(500, now=10.0) == 0.5
     assert pace.reserve(500, now=10.0) == 1.0  # after what another connection reserved
-    assert pace.reserve(500, now=20.0) == 0.5  # what was not used is not saved up
+    assert pace.reserve(500, now=20.0) == 0.5  # unused bandwidth is not saved up
 
 
 def test_little_is_not_waited_for_until_it_adds_up() -> None:

@@ -1,4 +1,4 @@
-"""What went over a network, across operators."""
+"""Tests counting network traffic across operators."""
 
 from __future__ import annotations
 

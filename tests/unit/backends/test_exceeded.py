@@ -1,4 +1,4 @@
-"""Which limit was met, from what the kernel counted and what the program said."""
+"""Tests which limit was reached, according to the kernel's counters and the program's output."""
 
 from __future__ import annotations
 

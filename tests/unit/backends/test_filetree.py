@@ -1,4 +1,5 @@
-"""Files that an attempt left are found by descriptor: no link is followed, and no more is read than its user could."""
+"""Tests finding an attempt's files by descriptor: no link is followed, and only files that its user could read are
+read."""
 
 from __future__ import annotations
 
@@ -94,7 +95,7 @@ def test_names_are_kept_as_they_are(tree: DescriptorTree, folder: Path) -> None:
 
 
 def test_a_file_is_looked_at_as_it_is_opened(tree: DescriptorTree, folder: Path, tmp_path: Path) -> None:
-    """Between its discovery and its opening a name may come to stand for something else."""
+    """Between its discovery and its opening, a name may come to refer to another file."""
     (tmp_path / "secret").write_text("secret")
     walk = tree.find("/workspace/a/*.xml")
     file = next(walk)
@@ -149,7 +150,7 @@ def test_folders_are_walked_once_however_often_a_pattern_may_match(
 
 
 def test_names_are_looked_at_to_an_end(tree: DescriptorTree, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that do not match cost time, too."""
+    """Names that do not match take time as well."""
     monkeypatch.setattr("remit.backends.filetree.MAX_NAMES", 100)
     for number in range(101):
         (folder / "dist" / f"{number}").touch()
@@ -159,7 +160,7 @@ def test_names_are_looked_at_to_an_end(tree: DescriptorTree, folder: Path, monke
 
 
 def test_it_reads_on_when_its_maker_is_gone(folder: Path, tmp_path: Path) -> None:
-    """A thread that hangs on a disk may come back when the attempt's descriptors stand for something else."""
+    """A thread that hangs on a disk may continue when the attempt's descriptors refer to something else."""
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "report.html").write_text("of somebody else")
     descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
@@ -207,7 +208,7 @@ def test_what_its_user_may_not_read_is_not_read(folder: Path) -> None:
         assert found(tree, "/workspace/report.html")
         with pytest.raises(PermissionError):
             found(tree, "/workspace/a/x.xml")
-        closed.chmod(0o640)  # root's own group does not count
+        closed.chmod(0o640)  # root's own group has no effect
         with pytest.raises(PermissionError):
             found(tree, "/workspace/a/x.xml")
         (folder / "a").chmod(0o710)
@@ -232,7 +233,7 @@ def test_patterns_mean_what_those_of_policies_mean(
     tmp_path_factory: pytest.TempPathFactory, paths: set[str], pattern: str
 ) -> None:
     root = tmp_path_factory.mktemp("tree")
-    for path in sorted(paths, key=len, reverse=True):  # what is a folder by then stays one
+    for path in sorted(paths, key=len, reverse=True):  # a path that is a folder by then remains one
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         if not (root / path).is_dir():
             (root / path).write_text(path)

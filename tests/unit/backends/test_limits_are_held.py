@@ -1,4 +1,4 @@
-"""Every backend holds each limit of a sandbox and says by what, or refuses what asks for it."""
+"""Tests that every backend enforces each limit of a sandbox and says how, or refuses requests with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A start that is cancelled ends, and its caller has the child."""
+"""Tests that a cancelled start completes, and that the caller receives the child."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from remit.backends.subprocesses import start_subprocess
 
 HANDS_ON = ("/bin/sh", "-c", "sleep 1000 & exit 0")
-"""It ends at once, and leaves somebody with its pipes."""
+"""The program ends immediately and leaves a process with its pipes."""
 
 
 async def test_a_start_may_be_cancelled_at_any_moment() -> None:
@@ -35,7 +35,7 @@ async def test_a_start_may_be_cancelled_at_any_moment() -> None:
         assert starting.cancelled()
         for child in children:
             os.killpg(child.pid, signal.SIGKILL)
-            await child.communicate()  # until nobody has its pipes: a loop that closes before leaves them open
+            await child.communicate()  # until no process has its pipes; a loop that closes earlier leaves them open
         reached.add((before, len(children)))
     assert reached == {(0, 0), (0, 1), (1, 1)}, "before, during and after the start"
 

@@ -1,4 +1,4 @@
-"""`remit audit show` and `export` over a trail of several files: what is asked for, in order, and harmless."""
+"""Tests `remit audit show` and `export` with a trail of several files: the selected records, in order, and escaped."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HOSTILE = "\x1b]0;owned\x07\x9b31m\u202e\x7f\n    99  2026-01-31T08:00:00Z  deci
 
 @pytest.fixture
 def trail(tmp_path: Path) -> Path:
-    """Twenty decisions, a minute apart, in several files."""
+    """Provides twenty decisions, a minute apart, in several files."""
     path = tmp_path / "audit" / "audit.jsonl"
     moments = iter(START + datetime.timedelta(minutes=number) for number in range(100))
     with AuditLog(path, max_bytes=1500, clock=lambda: next(moments)) as log:
@@ -259,7 +259,8 @@ def test_what_is_no_moment(text: str) -> None:
 @pytest.mark.parametrize("option", ["--head", "--after"])
 @pytest.mark.parametrize("value", ["", " ", "7", "7:", "²:" + "0" * 64, f"7:{'z' * 64}"])
 def test_an_anchor_that_is_none_is_wrong_usage(trail: Path, option: str, value: str) -> None:
-    """Above all an empty one: a command that was to give it found nothing, and a cut end would go unseen."""
+    """This includes an empty anchor: a command that should provide it found nothing, and a truncated trail would go
+    unnoticed."""
     result = audit("verify", trail, option, value)
     assert result.exit_code == 2
     assert "whole" not in result.output

@@ -1,4 +1,4 @@
-"""docs/cli.md names every command, and every flag and variable of the services."""
+"""Tests that docs/cli.md names every command, and every flag and variable of the services."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def names(command: Any, path: str = "remit") -> Iterator[str]:
 def test_every_command_is_named() -> None:
     every = set(names(PROGRAM))
     assert {"remit run", "remit policy test", "remit audit export"} <= every
-    # `remit audit verify`, `show`, `export` stand in one row.
+    # `remit audit verify`, `show` and `export` are in one row.
     assert [path for path in every if path not in PAGE and f"`{path.rsplit(maxsplit=1)[1]}`" not in PAGE] == []
 
 

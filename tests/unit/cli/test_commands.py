@@ -1,4 +1,4 @@
-"""The command line itself: help, wrong usage, and how it fails."""
+"""Tests the command line: help, usage errors, and failures."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_a_run_that_cannot_be_made_does_not_exit_as_a_command_would(
 
 
 class Failing(Protocol):
-    """Runs `remit`, which must exit with the code and print one line on standard error only. Gives the line."""
+    """Runs `remit`, which must exit with the code and print one line to standard error only. Returns the line."""
 
     def __call__(self, code: int, *arguments: str) -> str: ...
 
@@ -276,7 +276,7 @@ def test_the_crds_are_printed() -> None:
 SDK_LEAVES_A_SOCKET_OPEN = pytest.mark.filterwarnings(
     "ignore:Exception ignored in. <socket.socket.*family=1:pytest.PytestUnraisableExceptionWarning"
 )
-"""Where there is a socket of Docker and no engine behind it."""
+"""Needed if there is a Docker socket without an engine behind it."""
 
 
 @SDK_LEAVES_A_SOCKET_OPEN

@@ -1,4 +1,4 @@
-"""Parameters of the command line: what is converted without pydantic comes to what typer makes of it."""
+"""Tests that parameters that are converted without pydantic have the same values and errors as with typer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COMMANDS = dict(commands())
 
 
 def outcome(convert: Any, value: object, param: Any, ctx: Any) -> object:
-    """The value, one that nothing was given for as None, or the error."""
+    """Returns the value, None if none was given, or the error."""
     try:
         converted = convert.coerce(value, param=param, ctx=ctx)
     except typer.BadParameter as error:

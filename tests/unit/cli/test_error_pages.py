@@ -1,4 +1,4 @@
-"""`remit errors CODE`, and how a failed command points to it."""
+"""Tests `remit errors CODE`, and how a failed command refers to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`remit errors`: what is counted, from where, and how it is shown."""
+"""Tests `remit errors`: what is counted, from which sources, and how it is shown."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def denied(name: str, hours: float = 1.0) -> dict[str, Any]:
 
 
 class Server:
-    """What a list of an API server gives, page by page."""
+    """The pages of a list from an API server."""
 
     def __init__(self, tasks: list[dict[str, Any]], deployments: list[dict[str, Any]] | ApiError | None = None) -> None:
         self.objects = {TASKS: [tasks], DEPLOYMENTS: [deployments or []]}
@@ -76,7 +76,7 @@ def test_failures_count_by_category_code_and_policy_now_and_before() -> None:
         failed(policy="other"),
     ):
         tally.add(failure)
-    tally.add(failed(hours=-1))  # a clock that is ahead
+    tally.add(failed(hours=-1))  # the clock is ahead
     first, second = tally.ranked()
     assert (first.policy, first.count, first.before, first.trend) == ("data", 2, 1, "up")
     assert (second.policy, second.count, second.before) == ("other", 1, 0)
@@ -160,7 +160,7 @@ def test_records_of_the_audit_trail_tell_the_same() -> None:
 
 @pytest.fixture
 def trail(tmp_path: Path) -> Path:
-    """Of tasks that are there, that are gone, and that are of another namespace."""
+    """Provides records of tasks that exist, that were deleted, and that are in another namespace."""
     path = tmp_path / "audit" / "audit.jsonl"
     log = AuditLog(path, clock=lambda: ago(1))
     for kind, name, uid, verdict, more in (

@@ -1,4 +1,4 @@
-"""Following a task that this test moves on by hand: the run store is real, the watch is not needed."""
+"""Tests following a task that the test itself advances. The run store is real, and no watch is needed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_a_run_that_is_in_status_before_it_is_on_disk(
     observed = Observed(KUBE, task({}))
     follower = Follower(Connection(KUBE, "data", (tmp_path,)), observed, Screen())
     following = asyncio.create_task(follower.to_the_end())
-    await asyncio.sleep(0)  # it has looked, and found nothing
+    await asyncio.sleep(0)  # it has polled once and found nothing
     directory = tmp_path / "runs" / "data" / "u" / "u-1"
     directory.mkdir(parents=True)
     writer = OutputWriter(directory, max_bytes=1000, tail_bytes=0)
@@ -104,7 +104,7 @@ async def test_what_redaction_changed_is_told_beside_the_output(
 
 
 def raw_task(tmp_path: Path) -> dict[str, Any]:
-    """A task whose raw output is in the run store below `tmp_path`."""
+    """Returns a task whose raw output is in the run store below `tmp_path`."""
     directory = tmp_path / "runs" / "data" / "u" / "u-1"
     directory.mkdir(parents=True)
     writer = OutputWriter(directory, max_bytes=1000, tail_bytes=100, redactor=Redactor(["hunter2!"]), raw=True)

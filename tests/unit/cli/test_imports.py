@@ -1,4 +1,4 @@
-"""What the commands that are typed most do not import, which is most of the time that they took."""
+"""Tests that frequent commands do not import modules that they do not need, which took most of their time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NOT_NEEDED: Final = {
     "remit.api.deployment": "it is for Deployments",
     "remit.api.commandpolicy": "it is for policies",
 }
-"""Why each is not needed, by modules."""
+"""Modules, and why they are not needed."""
 NO_MODELS: Final = {
     "pydantic": "rows are read from objects as they are, and parameters are converted without it",
     "remit.api.base": "it has the models",
@@ -58,7 +58,7 @@ print(*sys.modules)
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_imports_only_what_it_needs(name: str, tmp_path: Path) -> None:
-    """Up to the request, which nobody answers: what comes after it is what the answer needs."""
+    """The command runs up to its request, which is not answered; only the code for the response may import more."""
     path = tmp_path / "kubeconfig"
     write_kubeconfig(path, "https://127.0.0.1:1", ensure_tls(tmp_path, ["127.0.0.1"]).authority, "t0ken")
     command, unwanted = COMMANDS[name]

@@ -1,4 +1,4 @@
-"""`remit notify`."""
+"""Tests `remit notify`."""
 
 from __future__ import annotations
 

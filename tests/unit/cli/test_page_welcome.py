@@ -1,4 +1,4 @@
-"""What `remit up` says of its page: on a terminal with a link that logs in, and elsewhere without."""
+"""Tests the message of `remit up` about its page: with a login link on a terminal, and without one elsewhere."""
 
 from __future__ import annotations
 

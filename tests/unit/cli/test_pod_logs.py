@@ -1,4 +1,4 @@
-"""Logs of pods, from an API server that has the routes of the kubelet's logs alone."""
+"""Tests logs of pods with an API server that serves only the routes of the kubelet's logs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def pod(name: str = "p", phase: str = "Succeeded", owner: dict[str, Any] | None 
 
 
 class Server:
-    """`logs` are the answers to requests for a log, in turn; the last one again and again."""
+    """`logs` are successive responses to requests for a log; the last one is repeated."""
 
     def __init__(self, *logs: bytes, pods: list[dict[str, Any]] | None = None, forbidden: str = "") -> None:
         self.logs, self.pods, self.forbidden = list(logs), [pod()] if pods is None else pods, forbidden
@@ -171,7 +171,7 @@ async def test_an_instance_without_a_log_says_why() -> None:
 async def test_a_pod_that_the_job_does_not_control_says_nothing(
     owner: dict[str, Any], capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    """Anybody who may create a pod may give it the label."""
+    """Any user who may create a pod may give it the label."""
     forged = b"2026-01-01T00:00:01Z o forged\n"
     server = Server(forged, pods=[pod(owner=owner)])
     async with server.kube() as kube:

@@ -215,7 +215,8 @@ def test_what_env_from_brings_is_read_from_the_same_file(team: str, tmp_path: Pa
     )
     code, text = invoke("-f", team, "--task", str(tmp_path / "task.yaml"))
     assert code == 1
-    assert 'environment: {allow: ["A_KEY", "A_PIN", "BLOB", "MODE", "TZ"]}' in text  # TZ ends in a line feed
+    # The value of TZ ends with a line feed.
+    assert 'environment: {allow: ["A_KEY", "A_PIN", "BLOB", "MODE", "TZ"]}' in text
     assert "envFrom: Secret absent is not in" in text
 
 
@@ -246,7 +247,7 @@ def test_a_file_that_holds_no_task_to_judge(team: str, tmp_path: Path, text: str
 
 
 def failing(*arguments: str | Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """Exit code and standard error, as `remit policy test` ends where nobody above can tell the user."""
+    """Returns exit code and standard error of `remit policy test` when the error reaches the outermost handler."""
     result = commandline.invoke("policy", "test", *map(str, arguments))
     assert result.exception is not None
     code = report(result.exception) if not isinstance(result.exception, SystemExit) else result.exit_code

@@ -1,4 +1,5 @@
-"""Suggested policies as text: what is applied is what was judged, whatever texts are in it, and nothing hides in it."""
+"""Tests suggested policies as text: the text parses to the policy that was evaluated, whatever it contains, and hides
+nothing."""
 
 from __future__ import annotations
 

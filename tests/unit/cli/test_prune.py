@@ -1,4 +1,4 @@
-"""`remit prune` on a state directory, with and without an operator that works in it."""
+"""Tests `remit prune` on a state directory, with and without an operator that uses it."""
 
 from __future__ import annotations
 

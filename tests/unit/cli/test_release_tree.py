@@ -1,4 +1,4 @@
-"""`remit get deployment NAME`: what the tree says at each turn of a release."""
+"""Tests the tree of `remit get deployment NAME` at each step of a release."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MANUAL = {"strategy": {"blueGreen": {"autoPromote": False}}}
 
 
 def deployment(sim: Sim) -> Deployment:
-    """What the operator wrote last, as a client reads it."""
+    """Returns what the operator wrote last, as a client reads it."""
     obj = sim.object
     return Deployment.parse({**obj, "metadata": {**obj["metadata"], "name": "shop", "namespace": "default"}})
 

@@ -1,4 +1,4 @@
-"""What is typed after `remit run` about files, and what of a task `remit cp` means."""
+"""Tests the arguments of `remit run` about files, and the task references of `remit cp`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_mounts_and_workspaces_become_volumes(monkeypatch: pytest.MonkeyPatch, t
         ("/cache", "ReadWrite"),
         ("/tools", "ReadOnly"),
     ]
-    for_command(["ls"], **made)  # what an API server takes
+    for_command(["ls"], **made)  # the API server accepts it
 
 
 def test_a_file_for_standard_input_becomes_a_volume_that_is_mounted_nowhere(

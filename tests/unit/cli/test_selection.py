@@ -1,4 +1,4 @@
-"""Which objects `remit get` shows, and in which order."""
+"""Tests which objects `remit get` shows, and in which order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NOW = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
 
 
 def task(name: str, created: int, version: int, phase: str = "", **status: Any) -> dict[str, Any]:
-    """`created` is so many hours before NOW."""
+    """Returns a task. `created` is in hours before NOW."""
     moment = (NOW - datetime.timedelta(hours=created)).isoformat()
     metadata = {"name": name, "namespace": "d", "creationTimestamp": moment, "resourceVersion": str(version)}
     return {"metadata": metadata, "status": {"phase": phase, **status} if phase else {}}

@@ -1,4 +1,4 @@
-"""Tables, harmless output, and the audit trail as text."""
+"""Tests tables, escaped output, and the audit trail as text."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_message_is_text_and_drives_nothing(capsys: pytest.CaptureFixture[str]
 
 
 def modelled(kind: str, obj: dict[str, Any], now: datetime.datetime) -> list[str]:
-    """The row of an object, by the models of its kind."""
+    """Returns the row of an object, computed with the models of its kind."""
     match kind:
         case "tasks":
             task = ExecutionTask.parse(obj)
@@ -144,7 +144,7 @@ RELEASE = {"artifact": {"path": "/srv/app.tgz"}, "target": {"process": {"command
     ],
 )
 def test_a_row_says_what_the_models_say(kind: str, spec: object, status: object) -> None:
-    """Rows are read from the objects as they are: building the models takes longer than all else of `remit get`."""
+    """Rows are computed from plain objects, because building the models takes longer than the rest of `remit get`."""
     now = datetime.datetime(2026, 1, 31, 8, 5, tzinfo=datetime.UTC)
     obj = {"metadata": METADATA} | {
         name: part for name, part in (("spec", spec), ("status", status)) if part is not None

@@ -1,4 +1,4 @@
-"""Backups of the state directory: what they hold, and what is refused when one is restored."""
+"""Tests backups of the state directory: their content, and which archives are refused when one is restored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from remit.errors import InvalidInput
 
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[Path]:
-    """A state directory whose database somebody has open, with a commit that is in its log only."""
+    """Provides a state directory whose database is open, with a commit that is in its log only."""
     folder = tmp_path / "state"
     folder.mkdir(mode=0o700)
     with contextlib.closing(sqlite3.connect(folder / "state.db")) as database:
@@ -114,7 +114,7 @@ def test_a_file_that_shrinks_meanwhile_is_told(state: Path, tmp_path: Path, monk
 def test_no_task_can_keep_its_workspace_from_being_backed_up(
     state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It makes folders without end, and replaces a file with a link to a secret the moment after it was looked at."""
+    """The task creates folders without end, and replaces a file with a link to a secret right after it was examined."""
     deep = state
     for _ in range(300):
         deep /= "d"
@@ -171,7 +171,7 @@ def test_nothing_is_restored_over_something(state: Path, tmp_path: Path, what: s
 
 
 def archive(*members: tuple[str, bytes, bytes | str], manifest: dict[str, object] | None = None) -> bytes:
-    """An archive with a manifest and `members`: name, type, content or where a link leads."""
+    """Returns an archive with a manifest and `members`: name, type, content or link target."""
     out = io.BytesIO()
     about = {"format": FORMAT, "version": "1", "made": "now", "stateDir": "/s"} | (manifest or {})
     with tarfile.open(fileobj=out, mode="w:gz") as tar:

@@ -1,4 +1,4 @@
-"""What the supervisor of `remit up` decides, and how it passes on what its processes print."""
+"""Tests the decisions of the supervisor of `remit up`, and how it forwards the output of its processes."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_the_usual_ports_may_all_be_taken(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What a worker runs, to be written by the test."""
+    """Provides the path of the program that a worker runs, to be written by the test."""
     path = tmp_path / "program.py"
     monkeypatch.setattr(worker, "_PROGRAM", path)
     monkeypatch.setattr("remit.cli.supervisor.restarts.INITIAL_SECONDS", 0.01)
@@ -105,7 +105,7 @@ async def test_what_a_process_said_last_is_known_when_it_has_ended(program: Path
         assert await process.ended == "exit code 3"
     assert b"".join(said).splitlines() in ([b"half a lineout"], [b"out", b"half a line"])
     assert process.ready.cancelled()
-    process.ask_to_stop()  # too late, and no error
+    process.ask_to_stop()  # too late, and not an error
 
 
 async def test_output_that_others_hold_open_does_not_delay_the_end(program: Path) -> None:
@@ -180,7 +180,7 @@ async def test_a_part_that_says_nothing_as_it_starts_is_killed_and_tried_again(
 
 async def test_a_part_that_does_not_die_is_not_waited_for(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "_KILL_SECONDS", 0.1)
-    monkeypatch.setattr(Worker, "kill", lambda self: None)  # as where it waits for a disk
+    monkeypatch.setattr(Worker, "kill", lambda self: None)  # as for a process that waits for a disk
     program.write_text("import signal; signal.pause()")
     service = Service("part", "role")
     keeping = asyncio.ensure_future(service.keep(dict))
@@ -232,7 +232,7 @@ def test_a_log_that_nobody_reads_holds_up_nobody_and_tells_what_was_lost(monkeyp
 async def test_a_part_that_stops_has_its_time(
     program: Path, monkeypatch: pytest.MonkeyPatch, leaps: int, said: bool
 ) -> None:
-    """It ends by itself, although that takes longer than silence may last by the clock."""
+    """The process ends by itself, although this takes longer, by the clock, than it may be silent."""
     program.write_text("import signal; signal.pause()")
     service, loop = Service("part", "role"), asyncio.get_running_loop()
     keeping = asyncio.ensure_future(service.keep(dict))
@@ -265,7 +265,7 @@ async def test_a_process_says_that_it_stops() -> None:
 
 
 def package(folder: Path, does: str) -> Path:
-    """A `remit` of which nothing works but this."""
+    """Returns a package `remit` that does only this."""
     (folder / "remit").mkdir(parents=True)
     (folder / "remit" / "__init__.py").write_text(does)
     return folder
@@ -280,7 +280,7 @@ def test_a_process_is_of_the_version_of_its_supervisor_although_another_is_insta
 
 @pytest.mark.parametrize("isolated", [True, False])
 def test_a_process_believes_the_environment_only_if_its_supervisor_does(tmp_path: Path, isolated: bool) -> None:
-    """As for programs whose first line has `python -I`."""
+    """As for programs whose first line contains `python -I`."""
     elsewhere = package(tmp_path / "elsewhere", "raise SystemExit('elsewhere')")
     program = (
         "import asyncio, os, sys; from remit.cli.supervisor.worker import Worker\n"

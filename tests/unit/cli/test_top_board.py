@@ -1,4 +1,4 @@
-"""`remit top`: what is kept, what is counted, and what is said above the tables."""
+"""Tests `remit top`: which objects are kept, what is counted, and the summary above the tables."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_what_a_new_list_brings_is_counted_once() -> None:
     listed(board, ended)
     old = task_object("old", "Failed", startTime="2026-01-01T10:00:00Z")
     old["metadata"]["creationTimestamp"] = "2026-01-01T10:00:00Z"
-    board.put("tasks", old, 9.0)  # it was there before, and only not kept
+    board.put("tasks", old, 9.0)  # the object existed before and was only not kept
     assert (board.rates.started.total, board.rates.finished.total, board.rates.failed.total) == (1, 1, 0)
 
 
@@ -96,7 +96,7 @@ def test_of_too_many_those_that_ended_first_are_left_out() -> None:
 
 @pytest.mark.no_cover
 def test_ten_thousand_tasks_take_little_memory() -> None:
-    """Whole objects would take some 10 KB each and more: their outputs are in them."""
+    """Whole objects would take 10 KB each and more, because they contain output."""
     output = {"stdoutTail": "x" * 4096, "stderrTail": "y" * 4096}
     board = Board(0.0)
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""`remit top`: what stands in its tables, and that nothing in them drives a terminal."""
+"""Tests the tables of `remit top`, and that nothing in them controls the terminal."""
 
 from __future__ import annotations
 
@@ -185,8 +185,8 @@ def test_a_table_is_as_wide_as_the_terminal_and_keeps_names(view: Any, width: in
     assert sizes[1] >= 8  # the name
     if width >= 40:
         assert sum(shown) + GAP * (len(shown) - 1) <= width
-    if width >= 80 and view is not SCHEDULES:  # of which all else says more
-        assert sizes[-1] >= 20  # why, or the message
+    if width >= 80 and view is not SCHEDULES:  # the other columns of schedules are more important
+        assert sizes[-1] >= 20  # the reason, or the message
 
 
 def test_the_columns_that_are_missed_least_go_first() -> None:

@@ -1,4 +1,4 @@
-"""`remit get --watch` on a terminal and elsewhere, and tables that are wider than the terminal."""
+"""Tests `remit get --watch` on a terminal and elsewhere, and tables that are wider than the terminal."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def deployment(number: int, version: int) -> dict[str, Any]:
 
 
 def frame(screen: io.StringIO) -> list[str]:
-    """The lines of the last drawing, without what moves the cursor."""
+    """Returns the lines of the last screen without cursor movements."""
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue()).replace("\r", "")
     screen.seek(0)
     screen.truncate()

@@ -1,5 +1,5 @@
-"""A day of an operator with 50,000 tasks by a clock of its own (`make soak`; otherwise 2,000): what it counts and whom
-it tells stays within bounds. What it keeps on disk is tested with retention."""
+"""Simulates a day of an operator with 50,000 tasks (`make soak`; otherwise 2,000): its counters and notifications stay
+within bounds. The state on disk is tested with retention."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ Moment = datetime.datetime
 
 
 def ends(chance: random.Random) -> list[tuple[Moment, int]]:
-    """When each task ends: the denied ones and half of those that fail within one minute, the others at any time."""
+    """Returns when each task ends: denied tasks and half of the failing ones within one minute, the others at any
+    time."""
     burst = MORNING + 9 * HOUR
     moments = [
         burst + datetime.timedelta(seconds=chance.uniform(0, 60))
@@ -64,7 +65,7 @@ def obj(number: int, phase: Phase, ended: Moment) -> dict[str, Any]:
 
 
 def ending(number: int) -> Finish:
-    """Seven in ten succeed, one is denied, and two fail, now and then with a word of somebody else's."""
+    """Seven in ten tasks succeed, one is denied, and two fail, sometimes with a text from outside."""
     if number % 10 in {3, 4, 5, 6, 7, 8, 9}:
         return Finish(Phase.SUCCEEDED, "Completed", "", "it ended")
     if number % 10 == 1:
@@ -110,7 +111,7 @@ def test_whoever_is_told_is_told_so_often_at_most_and_nothing_is_remembered_for_
     seen: set[str] = set()
     coming, now = deque(ends(chance)), MORNING
     evening = MORNING + datetime.timedelta(days=1)
-    over = evening + datetime.timedelta(days=2)  # what was held back by the rate has gone out by then
+    over = evening + datetime.timedelta(days=2)  # notifications that the rate held back were sent by then
     while now < over:
         now += LOOK
         while coming and coming[0][0] <= now:

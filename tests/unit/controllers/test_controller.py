@@ -1,4 +1,4 @@
-"""A controller of the operator's table, connected to reflectors by the intake, without an API server."""
+"""Tests a controller of the operator's table, connected to reflectors by the intake, without an API server."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def gadget_of(part: Object) -> Iterable[str]:
 
 
 class Lists:
-    """An API server that only lists."""
+    """An API server that supports only lists."""
 
     def __init__(self) -> None:
         self.objects: dict[Resource, list[Object]] = {GADGETS: [], PARTS: []}
@@ -53,7 +53,7 @@ class Lists:
 
 
 class World:
-    """One controller, of gadgets, which also looks at the parts that name a gadget."""
+    """A controller of gadgets, which also observes the parts that name a gadget."""
 
     def __init__(self, watch: Watch | None = None) -> None:
         self.server = Lists()
@@ -84,7 +84,7 @@ class World:
         self.calls.append("swept")
 
     async def reconciled(self) -> list[str]:
-        """What was called until nothing is ready any more."""
+        """Returns the calls until no more keys are ready."""
         running = asyncio.create_task(self.controller.run(self.metrics))
         self.queue.shut_down()
         await asyncio.wait_for(running, 30)
@@ -97,7 +97,7 @@ async def world() -> World:
 
 
 async def listed(world: World) -> World:
-    """The first list is over."""
+    """Completes the first list."""
     await world.intake.resync()
     world.calls.clear()
     return world

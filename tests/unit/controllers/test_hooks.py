@@ -1,4 +1,4 @@
-"""Hooks of a release that is over are cancelled, and deleted once their revision is forgotten."""
+"""Tests that hooks of a release that has ended are cancelled, and deleted once their revision is forgotten."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def task(name: str, *, version: int = 1, phase: str = "Running", revision: int =
 
 
 class Server:
-    """Takes patches and deletions, and changes other objects at a patch. It refuses those of `refused`."""
+    """Accepts patches and deletions, and changes other objects at a patch. It refuses requests for those in
+    `refused`."""
 
     def __init__(self, tasks: Reflector, refused: dict[str, int]) -> None:
         self.tasks, self.refused = tasks, refused

@@ -1,4 +1,4 @@
-"""Matched tasks are counted as they change. In the end the count is what counting them all would give."""
+"""Tests that matched tasks are counted incrementally, with the same result as counting all of them."""
 
 from __future__ import annotations
 

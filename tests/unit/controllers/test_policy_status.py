@@ -1,4 +1,4 @@
-"""When the status of policies is written, with a time that only the test moves."""
+"""Tests when the status of policies is written, with a clock that the test advances."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def new(name: str, generation: int = 1, **spec: Any) -> Object:
 
 
 class Server:
-    """An API server that takes writes of status and sends them back in the answer."""
+    """An API server that accepts writes of status and returns them."""
 
     def __init__(self) -> None:
         self.policies: dict[str, Object] = {}
@@ -94,7 +94,7 @@ class World:
         function(*arguments)
 
     def written(self) -> list[tuple[str, dict[str, Any]]]:
-        """What was written since the last call, once everything that can be done now is done."""
+        """Runs everything that is ready, and returns the writes since the last call."""
         self.loop.settle()
         written, self.server.written = self.server.written, []
         return written
@@ -158,7 +158,7 @@ def test_tools_read_whether_a_policy_is_in_force(world: World) -> None:
 
 
 def test_a_policy_for_backends_that_the_operator_lacks_says_so_once(world: World) -> None:
-    """As those do for which an earlier version filled `backends` in."""
+    """As policies for which an earlier version set `backends`."""
     world.policies.backends = ("kubernetes", "docker")
 
     def said(name: str) -> str:
@@ -187,7 +187,7 @@ def test_at_rest_no_policy_is_looked_at(world: World) -> None:
     before = world.reconciliations()
     world.observe(TASKS, new("t"))
     world.loop.advance(60)
-    world.observe(TASKS, new("t"))  # nothing that a selector could see has changed
+    world.observe(TASKS, new("t"))  # nothing that a selector could match has changed
     changed = world.reconciliations()
     world.loop.advance(3600)
     assert before < world.reconciliations() == changed
@@ -210,7 +210,7 @@ def test_a_status_that_somebody_else_writes_is_mended(world: World) -> None:
 
 
 def test_a_policy_with_another_spec_is_in_force_at_once_although_its_generation_comes_again(world: World) -> None:
-    """An API server that was restored from a backup counts generations from there."""
+    """An API server that was restored from a backup continues with the generations of the backup."""
 
     def enforcement() -> str:
         [policy] = [each for each in world.policies.current().by_namespace["default"] if each.name == "p"]

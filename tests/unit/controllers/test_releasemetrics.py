@@ -1,4 +1,4 @@
-"""What is counted of releases, from one status to the next."""
+"""Tests the counters of releases, from one status to the next."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def status(release: Release | None, **fields: Any) -> DeploymentStatus:
 
 
 def counted(*statuses: DeploymentStatus) -> dict[tuple[str, ...], float]:
-    """The samples that are not 0 after these statuses were written one after the other."""
+    """Returns the samples other than 0 after these statuses were written in order."""
     metrics = Metrics()
     for before, now in itertools.pairwise(statuses):
         releasemetrics.count(metrics, before, now)

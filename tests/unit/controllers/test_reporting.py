@@ -1,4 +1,4 @@
-"""What is kept of a release while it goes on, and what is written once it is over."""
+"""Tests what is recorded of a release in progress, and the report at its end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from remit.release.steps import Decision, Switch
 
 
 class Heard(Recorder):
-    """Events, as they were recorded."""
+    """Records Events."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, str]] = []
@@ -34,7 +34,7 @@ class Heard(Recorder):
 
 
 class Silent:
-    """A target that does not tell what its instances use."""
+    """A target that does not report the resource usage of its instances."""
 
 
 class Telling:
@@ -49,7 +49,7 @@ class Telling:
 
 
 class BehindProxy(Silent):
-    """A target whose proxy knows the probe by a token."""
+    """A target whose proxy recognizes the probe by a token."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
@@ -61,7 +61,7 @@ class BehindProxy(Silent):
 
 
 class Stuck:
-    """An engine that took the question and does not answer."""
+    """An engine that received the request and does not answer."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -77,14 +77,14 @@ class Stuck:
 
 
 class Watched:
-    """A simulated target whose every look is reported, as the reconciler does it."""
+    """A simulated target whose every observation is reported, as the reconciler does it."""
 
     def __init__(self, folder: Path, sim: Sim, target: Any) -> None:
         self.sim, self.target, self.events, self.woken = sim, target, Heard(), list[str]()
         self.reports = Reports(folder, self.events, self.woken.append, lambda: sim.now)
         self.due: Any = None
         self.told: Any = None
-        """The report that status has."""
+        """The report in status."""
         before = sim.state.release
         if before is not None and before.outcome is not None:
             self.told = brief(compose(Subject("default", "shop", "u", "docker"), before, Evidence()), "")
@@ -121,7 +121,7 @@ class Watched:
             if self.due is not None:
                 return self.due
             await self.step()
-            await asyncio.sleep(0)  # whoever was asked may answer
+            await asyncio.sleep(0)  # lets pending requests complete
             self.sim.breathe()
         pytest.fail("no report was ever due")
 
@@ -140,7 +140,7 @@ async def test_a_release_is_seen_from_its_begin_to_its_end(tmp_path: Path) -> No
 
 
 async def test_the_look_that_ends_a_release_is_in_its_report(tmp_path: Path) -> None:
-    """A switch that is first seen to hold then was measured."""
+    """A switch that is first observed as complete at that time was measured."""
     watched = Watched(tmp_path, live("v1").apply(version="v2"), Silent())
     while not isinstance((await watched.step()).step, Switch):
         watched.sim.breathe()
@@ -159,7 +159,7 @@ async def test_a_first_release_switches_nothing(tmp_path: Path) -> None:
 
 
 async def test_an_engine_that_does_not_tell_what_is_used_holds_nothing_up(tmp_path: Path) -> None:
-    """It is asked once, and only the figures are missing."""
+    """The engine is asked once, and only these figures are missing."""
     target = Stuck()
     watched = Watched(tmp_path, live("v1").apply(version="v2"), target)
     short = await watched.until_due()

@@ -1,4 +1,4 @@
-"""Who asked: what the API server said, if it can be believed; else what the client calls itself."""
+"""Tests the requester: what the API server recorded, if it can be trusted; otherwise the client's own name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which runs a task is compared with, and how much of that is kept."""
+"""Tests which runs a task is compared with, and how many of them are kept."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_a_schedule_of_another_version_is_no_failure(tasks: Reflector, history: 
 
 
 def test_a_task_is_not_compared_with_itself(history: RunHistory) -> None:
-    """Its end may have to be written a second time, and the operator may be started anew in between."""
+    """Its end may have to be written a second time, and the operator may be restarted in between."""
     one = task(600)
     learn(history, one, *(task() for _ in range(LEAST_RUNS - 1)))
     assert not unusual(history, one), "there are too few others"

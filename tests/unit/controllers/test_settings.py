@@ -1,4 +1,4 @@
-"""What an operator's settings and kubeconfigs are for a user without an entry in passwd, as in a container."""
+"""Tests an operator's settings and kubeconfigs for a user without an entry in passwd, as in a container."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(pwd, "getpwuid", unknown)
     monkeypatch.setattr("os.geteuid", lambda: 65532)
-    monkeypatch.setenv("HOME", "")  # so that it is put back, whatever sets it
+    monkeypatch.setenv("HOME", "")  # so that monkeypatch restores it, whatever sets it
     for name in ("HOME", "KUBECONFIG", "XDG_STATE_HOME", "KUBERNETES_SERVICE_HOST"):
         monkeypatch.delenv(name, raising=False)
 

@@ -1,4 +1,5 @@
-"""As whom an operator holds its lease: the same after a restart, and never the same as another that is alive."""
+"""Tests an operator's identity for its lease: the same after a restart, and never the same as that of another running
+one."""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ def test_a_copy_of_the_directory_has_another(tmp_path: Path) -> None:
 
 
 def test_another_machine_that_shares_it_has_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the file system does not share its locks."""
+    """This also holds if the file system does not share its locks."""
     first = of(tmp_path)
     monkeypatch.setattr(statedir, "boot_id", lambda: "another boot")
     assert of(tmp_path) != first

@@ -1,4 +1,4 @@
-"""Which keys the operator's own controllers look at, without an API server."""
+"""Tests which keys the operator's own controllers reconcile, without an API server."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class World:
         return {**known, "metadata": metadata, "status": body["status"]}
 
     async def queued(self) -> list[list[str]]:
-        """The keys of tasks, of releases and of policies that are ready."""
+        """Returns the ready keys of tasks, of releases and of policies."""
         taken = []
         for queue in (self.tasks, self.releases, self.policies):
             keys = [await queue.get() for _ in range(len(queue))]
@@ -86,7 +86,7 @@ async def test_a_task_and_those_that_it_is_of_are_looked_at() -> None:
     world.intake.event(TASKS.plural, "ADDED", new("task", "run", ("ExecutionTask", "nightly")))
     assert await world.queued() == [["ns/alone", "ns/hook", "ns/nightly", "ns/run"], ["ns/shop"], []]
     world.intake.event(POLICIES.plural, "ADDED", new("policy", "p"))
-    world.intake.event(POLICIES.plural, "MODIFIED", new("policy", "p"))  # its status
+    world.intake.event(POLICIES.plural, "MODIFIED", new("policy", "p"))  # a change of its status
     world.intake.event(DEPLOYMENTS.plural, "ADDED", new("release", "shop"))
     assert await world.queued() == [[], ["ns/shop"], ["ns/p"]]
 
@@ -99,7 +99,7 @@ async def test_what_we_create_is_looked_at_before_a_watch_tells_of_it() -> None:
 
 
 async def test_our_own_status_is_looked_at_by_others_alone() -> None:
-    """Who wrote it has decided already when to look again."""
+    """The controller that wrote the status has already decided when to reconcile again."""
     world = World()
     hook, run, release = (
         new("task", "hook", ("Deployment", "shop")),

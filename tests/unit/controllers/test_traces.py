@@ -1,4 +1,4 @@
-"""Spans of tasks and releases, from what status says of them."""
+"""Tests spans of tasks and releases, which are made from status."""
 
 from __future__ import annotations
 

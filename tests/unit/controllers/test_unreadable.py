@@ -1,4 +1,5 @@
-"""What an earlier version stored and today's rules refuse: its status says so, and keeps what it said."""
+"""Tests objects that an earlier version stored and today's rules refuse: the status reports it and otherwise stays
+unchanged."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ PIPELINE = {"latest": 2, "key": "abc", "live": {"slot": "blue", "revision": 2}}
 
 
 class Server:
-    """An API server that takes writes of status."""
+    """An API server that accepts writes of status."""
 
     def __init__(self, obj: Object) -> None:
         self.object, self.writes, self.events = obj, 0, cast(list[tuple[str, str]], [])
@@ -94,7 +95,7 @@ def test_a_task_that_ended_stays_as_it_is() -> None:
 
 
 def test_an_event_tells_where_the_api_server_refuses_the_status() -> None:
-    """Kubernetes before 1.30 validates all of an object when its status is written."""
+    """Kubernetes before 1.30 validates the whole object when its status is written."""
     server = Server(stored({"artifact": {"image": "shop:v1"}}))
     server.refuses = True
     reconcile(server, times=1)

@@ -1,4 +1,4 @@
-"""The watches of an operator that is asked to stop while kopf begins."""
+"""Tests the watches of an operator that is asked to stop while kopf starts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ NOBODY = Access("http://127.0.0.1:1")
 def test_a_watch_that_is_stopped_as_it_begins_leaves_no_session_open(
     turns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After so many turns of its loop. kopf was cancelled before it waited for its tasks, and they logged in later."""
+    """`turns` is the number of turns of the event loop. kopf was cancelled before it waited for its tasks, which then
+    logged in later."""
     sessions: list[aiohttp.ClientSession] = []
     begin = aiohttp.ClientSession.__init__
 

@@ -1,4 +1,4 @@
-"""Server-side apply and field ownership: expected values are what kube-apiserver 1.36 answers to the same."""
+"""Tests server-side apply and field ownership. The expected values are those of kube-apiserver 1.36."""
 
 from __future__ import annotations
 

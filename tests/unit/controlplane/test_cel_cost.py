@@ -1,4 +1,4 @@
-"""CEL rules that cost too much: the write is refused, and the server goes on."""
+"""Tests CEL rules that cost too much: the write is refused, and the server continues."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_the_worker_evaluates_as_the_server_does(monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The rules that the worker was asked to evaluate: it says that each holds."""
+    """Provides the rules that the worker was asked to evaluate; it answers that each holds."""
     asked: list[str] = []
 
     def answer(evaluation: Evaluation) -> Outcome:
@@ -121,7 +121,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_our_own_rules_need_no_worker(example: Path, asked: list[str]) -> None:
-    """A round trip to it costs as much as the rest of a write."""
+    """A round trip to the worker costs as much as the rest of a write."""
     for document in load_all(example.read_text()):
         if (declared := SCHEMAS.get(document["kind"])) is not None:
             own = Schema.compile(declared)
@@ -161,7 +161,7 @@ def test_a_worker_that_died_is_started_again() -> None:
 
 
 def test_a_worker_that_takes_nothing_more_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More is to be said to it than a pipe holds."""
+    """The request is larger than a pipe holds."""
     worker, much = celworker.Worker(), celworker.Evaluation("self.size() > 0", None, "x" * (4 << 20))
     assert worker.evaluate(much) is not None
     assert worker._process

@@ -1,4 +1,4 @@
-"""What a control plane imports of the expression library."""
+"""Tests what a control plane imports of the expression library."""
 
 from __future__ import annotations
 

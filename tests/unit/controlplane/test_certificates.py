@@ -1,4 +1,4 @@
-"""TLS material: private, valid for the addresses served, renewed before its end."""
+"""Tests TLS material: private, valid for the served addresses, and renewed before its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Printer columns: no value of one object may spoil the table of all."""
+"""Tests printer columns: no value of one object may break the table of all objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with the schema of a CRD, and at which field that is told. kube-apiserver says the same of each."""
+"""Tests the errors in schemas of CRDs and the fields that they are reported for. kube-apiserver reports the same."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ A = "spec.validation.openAPIV3Schema.properties[spec].properties[a]"
 
 
 def widgets(a: Raw, **version: Any) -> Raw:
-    """A CRD with the field `spec.a`."""
+    """Returns a CRD with the field `spec.a`."""
     crd = copy.deepcopy(WIDGETS_CRD)
     crd["spec"]["versions"][0] |= version
     crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["a"] = a
@@ -66,7 +66,7 @@ def test_any_column_that_begins_with_a_dot_is_taken() -> None:
 
 
 def test_a_crd_that_was_accepted_can_still_be_changed() -> None:
-    """By a version that checked less: only what a write changes is looked at."""
+    """An earlier version that checked less may have accepted it, so only the changed parts are checked."""
     old = widgets({**TEXT, "$ref": "#"})
     old["spec"]["group"] = "example.k8s.io"
     same = copy.deepcopy(old)

@@ -1,4 +1,4 @@
-"""Paths, options, Accept headers and bodies."""
+"""Tests paths, options, Accept headers and bodies."""
 
 from __future__ import annotations
 
@@ -134,5 +134,5 @@ def test_a_warning_stays_below_what_clients_take_when_it_is_escaped(text: str) -
 
 
 def test_what_a_tls_connection_reads_into_is_no_mapping_of_its_own() -> None:
-    """Each read allocates that much, and a mapping made a `get` half as slow again."""
+    """Each read allocates a buffer of that size, and a separate memory mapping made a `get` half as slow again."""
     assert asyncio.sslproto.SSLProtocol.max_size < startup._MAPPED_BYTES

@@ -1,4 +1,4 @@
-"""Metadata: the mistakes and their texts as kube-apiserver 1.36 tells them."""
+"""Tests metadata: the errors and their texts are those of kube-apiserver 1.36."""
 
 from __future__ import annotations
 

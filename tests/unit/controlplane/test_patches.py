@@ -1,4 +1,4 @@
-"""Patches: expected results are what kube-apiserver 1.36 makes of the same."""
+"""Tests patches. The expected results are those of kube-apiserver 1.36."""
 
 from __future__ import annotations
 

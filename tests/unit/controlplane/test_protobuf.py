@@ -1,4 +1,4 @@
-"""Bodies in this file were written by kubectl 1.37."""
+"""Tests protobuf bodies that kubectl 1.37 wrote."""
 
 from __future__ import annotations
 

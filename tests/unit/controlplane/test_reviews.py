@@ -1,4 +1,4 @@
-"""Reviews: who asks, what they may do, whose token it is."""
+"""Tests reviews: who the user is, what the user may do, and whose token it is."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_administrator_may_do_everything_and_nobody_else_anything() -> None:
     assert review("SelfSubjectAccessReview", **ACCESS) == {"allowed": True}
     assert review("SelfSubjectAccessReview", nonResourceAttributes={"path": "/", "verb": "get"}) == {"allowed": True}
     impersonation = {"resourceAttributes": {"verb": "impersonate", "resource": "users"}}
-    assert review("SelfSubjectAccessReview", **impersonation)["allowed"] is False  # it is not served
+    assert review("SelfSubjectAccessReview", **impersonation)["allowed"] is False  # impersonation is not served
     assert review("SubjectAccessReview", user=ADMIN, **impersonation)["allowed"] is False
     elsewhere = local.replace("default", "other")
     assert refused("LocalSubjectAccessReview", elsewhere, user="bob", **ACCESS)[0] == 400

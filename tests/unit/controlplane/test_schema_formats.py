@@ -1,4 +1,4 @@
-"""The string formats."""
+"""Tests the string formats."""
 
 from __future__ import annotations
 

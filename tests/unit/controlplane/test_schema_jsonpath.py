@@ -1,4 +1,4 @@
-"""The JSONPath of printer columns, and the columns that it fills."""
+"""Tests the JSONPath of printer columns, and the columns that it fills."""
 
 from __future__ import annotations
 
@@ -166,7 +166,8 @@ META = {"name": "n", "creationTimestamp": "2024-05-01T11:59:00Z"}
 )
 def test_columns_of_the_built_in_kinds(kind: str, obj: Raw, cells: list[Any]) -> None:
     row = Columns(kind).cells({"metadata": META, **obj}, NOW)
-    assert row == ([*cells, "n"] if kind == "Event" else ["n", *cells])  # kubectl shows when an Event was first
+    # Kubectl shows the age of an Event from when it first occurred.
+    assert row == ([*cells, "n"] if kind == "Event" else ["n", *cells])
 
 
 def test_a_revision_names_its_controller() -> None:

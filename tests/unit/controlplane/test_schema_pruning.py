@@ -1,4 +1,4 @@
-"""What a schema does not know goes, what it knows stays, and what is left out is filled in."""
+"""Tests that unknown fields are pruned, known fields are kept, and defaults are set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with an object, word for word as kube-apiserver says it."""
+"""Tests validation errors, which have exactly the texts of kube-apiserver."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NUMBER = {"type": "integer"}
 
 
 def schema(of_a: Raw, **more: Any) -> Schema:
-    """A schema whose one field `a` is of the kind under test."""
+    """Returns a schema whose one field `a` has the schema under test."""
     return Schema.compile({"type": "object", "properties": {"a": of_a}, **more})
 
 
@@ -194,7 +194,7 @@ PORTS: Raw = {
 
 
 class TestRatcheting:
-    """An object may keep the mistakes that it was stored with, but make no new ones."""
+    """An object may keep the errors that it was stored with, but must not have new ones."""
 
     def test_an_old_mistake_is_let_be(self) -> None:
         short = schema({**TEXT, "maxLength": 1})

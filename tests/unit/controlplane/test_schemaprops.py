@@ -1,4 +1,4 @@
-"""Schemas of CRDs are decoded once, and what that changes and refuses is the same each time."""
+"""Tests that schemas of CRDs are decoded once, with the same changes and refusals each time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from remit.controlplane.schema.schemaprops import decode_schemas
 
 @pytest.fixture(autouse=True)
 def decoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    """What was decoded, with nothing remembered of other tests."""
+    """Provides what was decoded, with an empty cache."""
     found, decode = list[Any](), schemaprops.decode
 
     def counted(schema: Any, value: Any, *rest: Any) -> None:

@@ -1,4 +1,4 @@
-"""Selectors: grammar and refusals as a kube-apiserver 1.36 gives them."""
+"""Tests selectors. Grammar and errors are those of kube-apiserver 1.36."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The store: nothing is seen before it is durable, history survives, and a disk that fails stops everything."""
+"""Tests the store: nothing is visible before it is durable, history is kept, and a failing disk stops everything."""
 
 from __future__ import annotations
 
@@ -284,7 +284,7 @@ async def test_a_newer_format_is_refused(store: Store, tmp_path: Path) -> None:
 
 
 def held(store: Store) -> int:
-    """JSON that only history keeps."""
+    """Returns the size of the JSON that only history keeps."""
     current = {id(record.raw) for _, record in store.scan()}
     changes = [*store._history, *(c for each in store._collections.values() for c in each.history)]
     records = [record for c in changes for record in (c.record, c.previous) if record is not None]
@@ -349,7 +349,7 @@ async def test_a_disk_without_room_for_the_mark_is_told(tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize("damage", ["end", "all", "removed"])
 async def test_lost_writes_are_told_and_revisions_do_not_come_twice(tmp_path: Path, damage: str) -> None:
-    """As after a power cut with a damaged disk, and after somebody has removed the database."""
+    """This is the state after a power failure with a damaged disk, and after the database was removed."""
     path = tmp_path / "state.db"
     store = Store(path)
     store.start()

@@ -1,4 +1,4 @@
-"""Objects and schemas that try to slip past validation, or to take the server down."""
+"""Tests objects and schemas that try to bypass validation, or to stop the server."""
 
 from __future__ import annotations
 

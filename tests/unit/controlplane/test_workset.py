@@ -1,4 +1,4 @@
-"""The work of a controller: what fails is kept, and nothing else is lost with it."""
+"""Tests the work of a controller: failed work is kept, and no other work is lost with it."""
 
 from __future__ import annotations
 

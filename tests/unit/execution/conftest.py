@@ -1,4 +1,4 @@
-"""A folder as an attempt leaves it."""
+"""Provides a folder as an attempt leaves it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every limit of a policy reaches what holds it."""
+"""Tests that every limit of a policy reaches the part that enforces it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ HELD = {
     "diskBytesPerSecond": ("disk_bytes_per_second", "1Mi", 1 << 20),
     "networkBytesPerSecond": ("network_bytes_per_second", "2Mi", 2 << 20),
 }
-"""By its name in a policy: the sandbox's field, an amount as it is written, and as a number."""
+"""By the name in a policy: the sandbox's field, an example as it is written, and as a number."""
 HELD_OUTSIDE = {"timeoutSeconds", "deadlineSeconds", "retries", "outputBytes", "terminationGracePeriodSeconds"}
-"""Limits of a policy that the operator holds, and not the sandbox."""
+"""Limits of a policy that the operator enforces and not the sandbox."""
 HTTP = {"http": {"url": "https://example.com/"}}
 
 

@@ -1,4 +1,4 @@
-"""Which runs are unusual, and which are not."""
+"""Tests which runs are unusual and which are not."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def quantities(one: RecentRun, before: Sequence[RecentRun]) -> list[str]:
 
 
 def alarms(seconds: Sequence[float]) -> list[int]:
-    """The numbers of those runs, one after the other, that are unusual."""
+    """Returns the numbers of those successive runs that are unusual."""
     found, before = [], list[RecentRun]()
     for number, each in enumerate(seconds):
         if judge(one := run(number, each), before):
@@ -111,7 +111,7 @@ def test_nothing_is_said_before_there_are_enough_runs(before: int) -> None:
 @pytest.mark.parametrize(
     ("usual", "seconds", "unusual"),
     [
-        (0.01, 4.9, False),  # a factor of 490, and nobody has waited for it
+        (0.01, 4.9, False),  # a factor of 490, but too short to matter
         (0.01, 5.5, True),
         (100, 299, False),
         (100, 301, True),
@@ -162,7 +162,7 @@ def test_whatever_is_said_is_outside_of_almost_all_runs_and_far_from_the_median(
 
 @given(st.floats(1, 1e4), st.floats(3.1, 1000), st.booleans())
 def test_a_lasting_change_is_told_of_three_times(usual: float, factor: float, up: bool) -> None:
-    """And then it is usual, and so is the level before no longer."""
+    """After that it is usual, and the previous level is not any more."""
     low, high = usual, usual * factor * (1 if up else 2)
     before, after = (low, high) if up else (high, low)
     told = alarms([before] * ENOUGH + [after] * ENOUGH + [before] * ENOUGH)
@@ -231,8 +231,8 @@ def test_no_processor_time_is_known_where_memory_is() -> None:
     assert (one.cpu_seconds, one.max_memory_bytes) == (0, MIB)
 
 
-# A year of each family, with the figures that docs/anomalies.md has of more of them. Only the shortest is measured:
-# measuring takes four times as long, and all go the same ways.
+# A year of each family; docs/anomalies.md has the figures of more years. Coverage is measured for the shortest only,
+# because measuring takes four times as long and all run the same code.
 
 BY_NAME = {family.name: family for family in families(HOURLY)}
 
@@ -288,7 +288,7 @@ def test_the_page_has_the_figures() -> None:
 
 @pytest.mark.no_cover
 def test_a_measure_without_its_bound_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The year is no measurement if it does not tell a bad rule from a good one."""
+    """The simulation must be able to distinguish a bad rule from a good one."""
     monkeypatch.setattr(anomalies, "LEARNED", WINDOW)
     assert len(year(BY_NAME["five times as much from July on"], 0).false) > 6
     monkeypatch.undo()

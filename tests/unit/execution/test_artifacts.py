@@ -1,4 +1,4 @@
-"""What is kept of the files that an attempt made: whole or not at all, each content once."""
+"""Tests keeping the files of an attempt: completely or not at all, and each content once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FAILED = Outcome(ExitReason.EXIT_CODE, "exited with code 3", 3)
 
 @dataclass
 class Machine:
-    """For how long it has been up, in seconds."""
+    """A machine. Its uptime is in seconds."""
 
     up: float = 1000.0
 
@@ -147,7 +147,7 @@ def test_a_store_that_is_full_keeps_nothing_half(
 ) -> None:
     (folder / "a").write_bytes(b"x" * (1 << 20))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # the kernel's own refusal, in the middle of a write
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # the kernel refuses in the middle of a write
     try:
         outcome = keep(store, tree, artifact(most_bytes=2 << 20))
     finally:
@@ -159,7 +159,7 @@ def test_a_store_that_is_full_keeps_nothing_half(
 
 
 def test_the_record_comes_last(store: FolderStore, tree: FileTree, folder: Path) -> None:
-    """An operator that is killed before that has kept nothing, and what was put goes in time."""
+    """An operator that is killed before that has kept nothing, and the stored content is pruned later."""
     (folder / "a").write_text("x")
 
     def killed(kept: object) -> None:
@@ -236,7 +236,7 @@ def test_artifacts_go_with_their_task_or_later(store: FolderStore, machine: Mach
     store.prune()
     assert store.artifacts("data", "gone") == []
     assert store.artifacts("data", "kept") == [kept]
-    store.release("data", "2")  # a second time, which does not begin the time anew
+    store.release("data", "2")  # a second release does not restart the time
     machine.up += 61
     store.prune()
     assert store.artifacts("data", "kept") == []
@@ -244,7 +244,7 @@ def test_artifacts_go_with_their_task_or_later(store: FolderStore, machine: Mach
 
 
 def test_a_deletion_looks_at_no_other_task(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """But for the first, which learns what an earlier process left."""
+    """Only the first deletion does, to find what an earlier process left."""
     earlier = FolderStore(store.root)
     for number in range(5):
         put(earlier, f"task-{number}", b"x", uid=str(number))

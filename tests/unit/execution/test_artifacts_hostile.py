@@ -1,4 +1,4 @@
-"""Artifacts under clocks that are set, disks that lie, operators that are killed, and programs that mean harm."""
+"""Tests artifacts with clocks that are set, disks that lie, operators that are killed, and hostile programs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from remit.execution.artifacts.stored import StoredArtifact
 COMPLETED = Outcome(ExitReason.COMPLETED, "completed", 0)
 HOUR = 3600.0
 STEP = 1 if "REMIT_SOAK" in os.environ else 7
-"""Lines from one kill to the next."""
+"""Number of lines from one kill to the next."""
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def wanted(retain: int = 0) -> WantedArtifact:
 
 
 def contents(store: FolderStore, task: str = "build") -> dict[str, bytes] | None:
-    """Of what is found of the task. Raises where it is not whole."""
+    """Returns the content of a task's artifact, or None. Raises if it is incomplete."""
     found = store.find("data", task, "files")
     if found is None:
         return None
@@ -69,7 +69,7 @@ def blobs(store: FolderStore) -> list[Path]:
 
 
 def age(store: FolderStore, seconds: float) -> None:
-    """The clock is set forward: all that was written seems older."""
+    """Sets the clock forward: everything that was written seems older."""
     for folder, _, files in os.walk(store.root):
         for path in (Path(folder, name) for name in files):
             with contextlib.suppress(FileNotFoundError):
@@ -187,7 +187,7 @@ def test_long_paths_do_not_fill_the_operator_s_memory(store: FolderStore, tree: 
 
 
 def test_pruning_takes_nothing_of_what_others_collect(store: FolderStore, tree: FileTree, folder: Path) -> None:
-    """The same contents come and go in several tasks while contents that nobody has are removed."""
+    """The same contents come and go in several tasks while unreferenced contents are pruned."""
     for name in "abc":
         (folder / name).write_text(name)
     failures = list[BaseException]()
@@ -213,7 +213,8 @@ def test_pruning_takes_nothing_of_what_others_collect(store: FolderStore, tree: 
 
 
 def _killed_at(point: int, do: Callable[[], Any]) -> bool:
-    """Do it in a process that is killed at the `point`-th line of the store's modules. Whether it came so far."""
+    """Runs `do` in a process that is killed at the `point`-th line of the store's modules. Returns whether the process
+    reached that line."""
     where = str(Path(artifacts_package.__file__).parent)
     left = point
 
@@ -257,7 +258,7 @@ def test_an_operator_that_is_killed_at_any_line_has_kept_nothing_half(
         if not _killed_at(point, second_attempt):
             break
         assert contents(store) == old, f"at line {point}"
-        store.discard("uid-of-build-2")  # as the next operator does it, to which the attempt is lost
+        store.discard("uid-of-build-2")  # the next operator does this for a lost attempt
         store.prune()
         assert len(blobs(store)) == 1, f"at line {point}"
         assert contents(store) == old
@@ -301,7 +302,7 @@ def test_copying_writes_through_no_link(store: FolderStore, tree: FileTree, fold
     assert (target / "files" / "site" / "index.html").read_text() == "new"
     (target / "files" / "site" / "index.html").unlink()
     (target / "other").symlink_to(target / "files")
-    save(store, artifact, target / "other")  # a link that the user names is meant
+    save(store, artifact, target / "other")  # a link that the user names is followed
     assert (target / "files" / "files" / "site" / "index.html").read_text() == "new"
 
 

@@ -1,4 +1,4 @@
-"""How an attempt ended, in the run store: the file of the version before, read and written."""
+"""Tests the outcome of an attempt in the run store: the previous version's file is read and written."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ RECORD: dict[str, Any] = {
         {"destination": "evil.test:80", "connections": 1, "denied": 1, "sentBytes": 0, "receivedBytes": 0},
     ],
 }
-"""As Remit 0.1 wrote it."""
+"""A record as Remit 0.1 wrote it."""
 OUTCOME = Outcome(
     reason="OOMKilled",
     message="used more; a refused connection: evil.test: not allowed",
@@ -126,7 +126,7 @@ def test_a_record_that_cannot_be_read_ends_its_attempt_and_is_not_repeated(tmp_p
 
 
 def test_a_record_is_written_as_the_version_before_did(tmp_path: Path) -> None:
-    """But for what that version ignores."""
+    """Fields that the previous version ignores may differ."""
     Run(tmp_path).ended(replace(OUTCOME, retry_after_seconds=7))
     output = RECORD["output"] | {"redacted_streams": [], "binary_streams": []}
     ignored = {"retry_after_seconds": 7, "artifacts": [], "results": [], "output": output}

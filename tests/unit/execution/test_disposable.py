@@ -1,4 +1,4 @@
-"""Which tasks may be deleted by default. What somebody would create again is never one of them."""
+"""Tests which tasks may be deleted by default. A task that a client would create again is never deleted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""File operations as Jobs: which can be one, what its pod is given, and how its end is understood."""
+"""Tests file operations as Jobs: which operations can be one, the pod's input, and how its end is interpreted."""
 
 from __future__ import annotations
 

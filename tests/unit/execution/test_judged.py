@@ -1,4 +1,5 @@
-"""What is executed is what was judged: the executor is given nothing of a task that policy was not asked about."""
+"""Tests that exactly what the policy checked is executed: the executor receives no part of a task that was not
+checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What an attempt left is found as soon as how it ended is on record, whoever is killed in between."""
+"""Tests that artifacts of an attempt can be found as soon as its end is recorded, whichever process is killed in
+between."""
 
 from __future__ import annotations
 

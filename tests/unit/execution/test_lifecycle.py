@@ -1,4 +1,4 @@
-"""The state machine of a task, as tables."""
+"""Tests the state machine of a task with tables."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_an_attempt_that_an_earlier_leader_may_have_running_is_waited_for() -> N
 
 
 def test_an_end_is_acknowledged_for_an_edited_spec() -> None:
-    """Otherwise `kubectl wait --for=condition=Finished` never ends, and kstatus says InProgress for good."""
+    """Otherwise `kubectl wait --for=condition=Finished` would never end, and kstatus would always report InProgress."""
     conditions = [{"type": "Finished", "status": "True", "reason": "Completed", "observedGeneration": 1}]
     ended = task({"cancel": True}, {"phase": "Succeeded", "observedGeneration": 1, "conditions": conditions})
     ended = ended.model_copy(update={"metadata": ended.metadata.model_copy(update={"generation": 2})})
@@ -122,7 +122,7 @@ def test_backoff_is_waited_for_but_never_beyond_the_deadline() -> None:
 
 
 def test_a_retry_is_not_held_up_by_a_clock_that_was_ahead() -> None:
-    """The leader before wrote when the retry is due, or this machine's clock was set back since."""
+    """The previous leader wrote when the retry is due, or this machine's clock was set back since."""
     spec = {"retry": {"maxRetries": 1, "backoff": {"maxSeconds": 10, "jitter": 0.5}}}
     status = {"phase": "Backoff", "attemptCount": 1}
     assert isinstance(step(task(spec, {**status, "nextRetryTime": at(15)})), Idle)
@@ -246,7 +246,8 @@ def test_a_cancel_that_came_during_a_failing_attempt_wins() -> None:
 def test_nothing_ever_starts_twice(
     phase: Phase | None, cancel: bool, running: bool, open_attempt: bool, retry_in: int | None, limit: int | None
 ) -> None:
-    """Whatever the world looks like: Begin only when nothing runs, is open or has ended, and nobody cancelled."""
+    """In any state, Begin is decided only if nothing runs, no attempt is open, the task has not ended, and it was not
+    cancelled."""
     attempts = [attempt()] if open_attempt else [attempt(finishedAt=at(-1))]
     status = {"phase": phase, "attempts": attempts, "attemptCount": 1}
     if retry_in is not None:

@@ -1,4 +1,5 @@
-"""For how long a task has been missing: by how long this machine ran, and not by a time of day, which may be set."""
+"""Tests how long a task has been missing, measured by this machine's running time and not by the time of day, which can
+be set."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ HOUR = 3600.0
 
 
 class Machine:
-    """Its clock, and the operators that run on it one after the other."""
+    """A machine's clock, and successive operators on it."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root, self.up, self.boots = root, 1000.0, 1
@@ -41,7 +42,7 @@ def test_a_clock_that_is_set_changes_nothing(machine: Machine, set_by: float) ->
     store.mark_missing("ns", "u")
     machine.up += 600
     path = machine.root / "ns" / "u" / "missing"
-    os.utime(path, (path.stat().st_mtime - set_by,) * 2)  # what the file was written at, by the clock as it is now
+    os.utime(path, (path.stat().st_mtime - set_by,) * 2)  # the modification time by the clock after it was set
     assert store.missing_for("ns", "u") == 600
 
 
@@ -64,7 +65,7 @@ def test_it_counts_on_after_a_restart_of_the_operator_and_of_the_machine(machine
 
 @pytest.mark.parametrize("written", ["", "[]", '{"boot": "boot-1", "at": "noon", "seconds": null}'])
 def test_what_cannot_be_read_begins_anew(machine: Machine, written: str) -> None:
-    """As what an earlier version has written, which is empty."""
+    """An earlier version has written an empty file."""
     (machine.root / "ns" / "u" / "missing").write_text(written)
     store = machine.store()
     assert store.missing_for("ns", "u") == 0

@@ -1,4 +1,4 @@
-"""From a task's volumes to mounts and files, and what admission says of them."""
+"""Tests the conversion of a task's volumes to mounts and files, and admission's messages about them."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ WHEEL = StoredArtifact(
 def job_mounts(
     volume: dict[str, Any], artifact: StoredArtifact = WHEEL, **spec: Any
 ) -> tuple[tuple[Mount, ...], ClaimMount | FilesMount | None]:
-    """What a Job mounts at /in, and reads as its input."""
+    """Returns what a Job mounts at /in, and what it reads as its input."""
     mounts = [{"name": "w", "mountPath": "/in"}]
     asked = task([{"name": "w", **volume}], mounts, backend="kubernetes", image="i", **spec)
     verdict = decided(asked, backends=frozenset({"kubernetes"}))

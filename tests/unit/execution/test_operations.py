@@ -1,4 +1,4 @@
-"""An operation of Remit's own: in time, cancelled, failed, denied."""
+"""Tests the ends of operations that the operator performs itself: in time, cancelled, failed, denied."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def end(
 
 
 def at(outcome: Outcome, moment: datetime.datetime = datetime.datetime.min) -> Outcome:
-    """The same at another time, to be compared."""
+    """Returns the outcome with another time, to be compared."""
     return replace(outcome, finished_at=moment)
 
 

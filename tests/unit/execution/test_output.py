@@ -62,7 +62,7 @@ def test_a_full_disk_stops_the_keeping_and_not_the_run(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_that_is_told_on_closing_is_no_failure(tmp_path: Path) -> None:
-    """As on NFS, and with some quotas."""
+    """NFS and some quotas report it like this."""
     writer = OutputWriter(tmp_path, max_bytes=100, tail_bytes=5)
     writer.write("stdout", b"hello")
     kept = writer._kept["stdout"]

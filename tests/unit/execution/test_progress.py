@@ -39,7 +39,7 @@ def truths(status: ExecutionTaskStatus) -> dict[str, str]:
 
 
 def read(status: ExecutionTaskStatus, generation: int = 3) -> tuple[str, bool]:
-    """What kstatus says of it, and whether `kubectl wait --for=condition=Finished` goes on."""
+    """Returns the status by kstatus, and whether `kubectl wait --for=condition=Finished` ends."""
     obj = {"metadata": {"generation": generation}, "status": as_wire(status)}
     return kstatus(obj), waits_for(obj, "Finished")
 
@@ -66,7 +66,7 @@ def read(status: ExecutionTaskStatus, generation: int = 3) -> tuple[str, bool]:
 )
 def test_tools_read_each_state(status: ExecutionTaskStatus, expected: tuple[str, bool]) -> None:
     assert read(status) == expected
-    assert read(status, generation=4) == ("InProgress", False)  # it holds of no later spec
+    assert read(status, generation=4) == ("InProgress", False)  # it does not apply to a later spec
     assert {each.observed_generation for each in status.conditions} <= {3}
 
 

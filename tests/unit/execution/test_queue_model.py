@@ -1,4 +1,4 @@
-"""Whose turn it is, without a clock and without an operator."""
+"""Tests the order of the queue, without a clock and without an operator."""
 
 from collections import Counter
 
@@ -12,7 +12,7 @@ from support import repetitions
 
 
 class Hall:
-    """A queue, and who was called."""
+    """A queue, and the tasks that were admitted."""
 
     def __init__(self, capacity=1, memory=None):
         self.called: list[tuple[str, float]] = []
@@ -323,4 +323,4 @@ def test_rates_of_policies_that_are_gone_are_forgotten():
         hall.queue.leave(f"a/{n}", float(n))
     assert len(hall.queue._buckets) == len(hall.queue._full_at) <= 101
     assert not hall.queue._running
-    assert hall.enter("a/last", rate("p999", 60), now=999.0) is not None  # what is not full is kept
+    assert hall.enter("a/last", rate("p999", 60), now=999.0) is not None  # buckets that are not full are kept

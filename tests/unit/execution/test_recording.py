@@ -1,4 +1,4 @@
-"""What the audit trail says of a task."""
+"""Tests the audit records of a task."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def policy_of(name: str, **spec: Any) -> CompiledPolicy:
 
 
 def recorded(event: AuditEvent, redactor: Redactor | None = None) -> tuple[dict[str, Any], str]:
-    """The record, and how people are shown it."""
+    """Returns the record, and its text for people."""
     line, _ = encode(event, GENESIS, NOW, redactor or Redactor())
     record, whole = parse_line(line.rstrip(b"\n"))
     assert whole
@@ -127,7 +127,7 @@ def test_nothing_is_on_record_where_a_policy_in_audit_would_have_allowed_it_too(
 
 @pytest.mark.parametrize("enforced", [None, "false"], ids=["allowed", "denied"])
 def test_what_would_have_been_denied_is_redacted(enforced: str | None) -> None:
-    """But for names of policies and rules, even where a secret is spelled like one."""
+    """Names of policies and rules are not redacted, even if a secret has the same text."""
     auditing = policy_of("auditing", enforcement="Audit", commands={"deny": [{"executable": "true"}]})
     others = [policy_of("enforced", commands={"allow": [{"executable": enforced}]})] if enforced else []
     task = task_of("command", {"argv": ["true", "canary-secret"]})

@@ -1,4 +1,4 @@
-"""What goes from a state directory, why, and what never does: also when somebody has put links and names there."""
+"""Tests what is removed from a state directory, why, and what never is, even with malicious links and names in it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ A_DAY = Rule(DAY, None)
 
 
 def attempt(state: Path, uid: str, *, said: bytes = b"x" * 100, age: float | None = 0.0, raw: bool = False) -> Path:
-    """One that ended `age` seconds before `NOW`; None: it still runs."""
+    """Creates an attempt that ended `age` seconds before `NOW`. None: it still runs."""
     run = RunStore(state / "runs").open("data", uid, f"{uid}-1")
     writer = OutputWriter(run.path, max_bytes=10_000, tail_bytes=0, raw=raw)
     writer.write("stdout", said)
@@ -204,7 +204,7 @@ def test_a_process_goes_once_it_has_ended_and_not_while_it_is_supervised(tmp_pat
 
 
 def test_who_looks_at_processes_keeps_none_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A supervisor that starts takes its lock at once, or takes another one to be running."""
+    """A supervisor that starts takes its lock immediately, or else assumes that another one runs."""
     process(tmp_path, "ended", 2 * DAY)
 
     def lock(*_: object) -> None:
@@ -251,7 +251,7 @@ def tasks_in_a_day(soak: int = 50_000, usual: int = 2_000) -> int:
 
 @pytest.mark.no_cover
 def test_a_day_of_many_tasks_stays_within_its_bounds(tmp_path: Path) -> None:
-    """The clock is ours: the tasks end evenly over 24 hours, and it prunes every half an hour."""
+    """The test controls the clock: the tasks end evenly over 24 hours, and it prunes every half an hour."""
     count, said, oldest = tasks_in_a_day(), 200, 6 * 3600.0
     most = count // 5 * said
     clock = [NOW - DAY]
@@ -267,7 +267,7 @@ def test_a_day_of_many_tasks_stays_within_its_bounds(tmp_path: Path) -> None:
             os.utime(run.path / "outcome.json", (clock[0], clock[0]))
         clock[0] += DAY / rounds
         removed += len(one.prune())
-        # A task that is deleted, as its TTL says, takes its records with it.
+        # The records of a task are removed when its TTL deletes it.
         for number in range(max(0, (turn - 14) * count // rounds), max(0, (turn - 13) * count // rounds)):
             store.forget("data", f"t{number}")
         if turn % 6 == 5:

@@ -1,4 +1,4 @@
-"""What happens around a run when the ground gives way: full disks, backends that break, tasks that vanish."""
+"""Tests runs under failures of the environment: full disks, failing backends, deleted tasks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
 
 class Scripted:
-    """A backend that does what a test says."""
+    """A backend with the behaviour that a test defines."""
 
     name = "process"
 
@@ -127,7 +127,7 @@ async def test_a_backend_that_breaks_gives_a_reason_and_never_a_task_that_hangs(
 
 
 class Unstarted(Scripted):
-    """A backend that breaks down before the command could run."""
+    """A backend that fails before the command could run."""
 
     async def run(self, *_: Any, **__: Any) -> Outcome:
         raise ZeroDivisionError
@@ -149,7 +149,7 @@ async def test_a_mistake_of_ours_is_retried_only_where_the_command_never_ran(
 
 
 class Reporting(Scripted):
-    """A Job of a file operation, which writes its report to standard error."""
+    """The Job of a file operation, which writes its report to standard error."""
 
     async def run(self, request: AttemptRequest, sink: Any, **how: Any) -> Outcome:
         sink.write("stderr", Report("wrote 1 bytes to /data/a").encode())
@@ -268,7 +268,7 @@ async def test_the_user_s_cancel_comes_before_a_shutdown_s(tmp_path: Path) -> No
 
 
 class Lasting(Scripted):
-    """One whose work outlives the process, at a place that is away for a while."""
+    """A backend whose attempts outlive the process, on a system that is temporarily unavailable."""
 
     async def adopt(self, *_: Any, **__: Any) -> Outcome | None:
         return None
@@ -303,13 +303,13 @@ async def test_a_shutdown_lets_go_of_what_is_slow_to_be_cancelled(
     bench.runner.start(attempt())
     bench.runner.stop("u")
     await asyncio.wait_for(bench.runner.shutdown(), 10)
-    assert bench.runner.adoptable("ns", "u", recorded())  # by the next
+    assert bench.runner.adoptable("ns", "u", recorded())  # by the next operator
 
 
 async def test_what_is_not_on_record_is_looked_for_by_its_name(tmp_path: Path) -> None:
-    """The record may be lost with the operator's disk, and the work goes on elsewhere."""
+    """The record may be lost with the operator's disk while the attempt continues elsewhere."""
     bench = Bench(tmp_path, at_once, Lasting)
-    with pytest.raises(BackendError):  # nothing is told of it while its place does not answer
+    with pytest.raises(BackendError):  # no end is reported while the system does not answer
         await bench.runner.collect("ns", "u", recorded(), 100)
     bench.backend.recovered += bench.backend.recovered * 2
     assert (await bench.runner.collect("ns", "u", recorded(), 100)).reason == "Interrupted"
@@ -317,7 +317,7 @@ async def test_what_is_not_on_record_is_looked_for_by_its_name(tmp_path: Path) -
 
 
 class Maker(Lasting):
-    """One that tells which Job an attempt is, and remembers which one it was asked to take up."""
+    """A backend that reports the Job of an attempt, and remembers which one it was asked to adopt."""
 
     def __init__(self, act: Callable[[asyncio.Event], Any]) -> None:
         super().__init__(act)
@@ -363,7 +363,7 @@ async def test_without_a_record_the_job_that_status_tells_of_is_taken_up(tmp_pat
 
 @pytest.mark.parametrize("ended_first", [False, True])
 async def test_nothing_elsewhere_is_kept_of_a_task_that_is_no_more(tmp_path: Path, ended_first: bool) -> None:
-    """It may have secrets, here and there."""
+    """It may contain secrets, in both places."""
     bench = Bench(tmp_path, at_once if ended_first else until_cancelled, Lasting)
     bench.runner.start(attempt())
     if ended_first:
@@ -394,7 +394,7 @@ async def test_what_is_left_of_a_task_is_forgotten_once_it_is_gone(
 
 
 async def test_of_a_task_that_is_gone_the_processes_of_an_earlier_operator_are_ended(tmp_path: Path) -> None:
-    """Also of one whose version of Remit records more than this one knows."""
+    """This includes an operator of a version that records more than this one knows."""
     bench = Bench(tmp_path, at_once)
     process = {"pid": 7, "start_time": 8, "boot_id": "b", "cgroups": ["/c"], "added_later": 1}
     bench.store.open("ns", "u", "u-1").started(process)

@@ -1,4 +1,5 @@
-"""When scheduled tasks run: at the real clock changes of three zones, after downtime, beside runs still going."""
+"""Tests when scheduled tasks run: at real clock changes of three zones, after downtime, and while earlier runs
+continue."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from remit.execution import cron, schedule
 from remit.execution.schedule import Replace, Skip, Start, Wait
 
 HALF_HOUR = "Australia/Lord_Howe"
-"""Its summer time is half an hour."""
+"""A zone whose summer time is half an hour."""
 
 
 def at(text: str) -> datetime.datetime:
@@ -29,14 +30,14 @@ def ticks(expression: str, zone: str, start: str, count: int) -> list[str]:
     for _ in range(count):
         moment = cron.following(spec, moment)
         found.append(moment.astimezone(cron.zone_of(spec)).isoformat(timespec="minutes"))
-        assert cron.latest(spec, moment, at(start)) == moment  # looking back finds the same ticks
+        assert cron.latest(spec, moment, at(start)) == moment  # searching backwards finds the same ticks
     return found
 
 
 @pytest.mark.parametrize(
     ("expression", "zone", "start", "expected"),
     [
-        # The gap: a time that does not exist runs right after it, once.
+        # A skipped time: a run at a time that does not exist starts right after the gap, once.
         ("30 2 * * *", "Europe/Paris", "2026-03-28T12:00Z", ["2026-03-29T03:00+02:00", "2026-03-30T02:30+02:00"]),
         ("30 2 * * *", "America/New_York", "2026-03-07T12:00Z", ["2026-03-08T03:00-04:00", "2026-03-09T02:30-04:00"]),
         (
@@ -45,7 +46,7 @@ def ticks(expression: str, zone: str, start: str, count: int) -> list[str]:
             "2026-10-03T12:00Z",
             ["2026-10-04T02:30+11:00", "2026-10-05T02:15+11:00"],
         ),
-        # The fold: a time that comes twice runs the first time only.
+        # A repeated time: a run at a time that occurs twice starts the first time only.
         ("30 2 * * *", "Europe/Paris", "2026-10-24T12:00Z", ["2026-10-25T02:30+02:00", "2026-10-26T02:30+01:00"]),
         ("30 1 * * *", "America/New_York", "2026-10-31T12:00Z", ["2026-11-01T01:30-04:00", "2026-11-02T01:30-05:00"]),
         (
@@ -54,7 +55,7 @@ def ticks(expression: str, zone: str, start: str, count: int) -> list[str]:
             "2026-04-04T12:00Z",
             ["2026-04-05T01:45+11:00", "2026-04-06T01:45+10:30"],
         ),
-        # Every hour is every turn of the clock.
+        # An hourly schedule runs at every hour of the clock.
         (
             "30 * * * *",
             "Europe/Paris",
@@ -211,7 +212,7 @@ def test_a_child_is_its_parent_without_the_schedule() -> None:
 
 @pytest.mark.parametrize("cut", [".", "-", "a"])
 def test_a_child_of_a_long_name_has_a_name_of_its_own(cut: str) -> None:
-    """A name is cut where a dot or a hyphen may stand, which no name ends with."""
+    """A name is cut where there may be a dot or a hyphen, with which no name may end."""
     names = [f"{'x' * 228}{cut}{'y' * 23}{last}" for last in "12"]
     children = [schedule.child_name(name, CREATED) for name in names]
     assert len(set(children)) == 2

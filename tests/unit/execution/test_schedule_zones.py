@@ -1,4 +1,4 @@
-"""Schedules where clocks are set: `following` and `latest` against an oracle that looks at every minute."""
+"""Tests schedules at clock changes: `following` and `latest` against an oracle that examines every minute."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ BY_THE_CLOCK = ("30 * * * *", "*/20 * * * *", "*/15 2 * * *", "*/30 0 * * *", "4
 
 
 def numbers(field: str, low: int, high: int) -> set[int]:
-    """What a field names."""
+    """Returns the numbers that a field names."""
     named: set[int] = set()
     for part in field.split(","):
         words, _, step = part.partition("/")
@@ -49,7 +49,7 @@ def numbers(field: str, low: int, high: int) -> set[int]:
 
 @dataclass
 class Oracle:
-    """Reads an expression without names and weekdays, minute by minute."""
+    """An oracle for expressions without names and weekdays, minute by minute."""
 
     cron: str
 
@@ -61,7 +61,7 @@ class Oracle:
         self.by_the_clock = minute.startswith("*") or hour.startswith("*")
 
     def shows(self, local: datetime.datetime) -> bool:
-        """Whether a clock that shows this is one that the expression names."""
+        """Returns whether the expression names this local time."""
         return (
             local.minute in self.minutes
             and local.hour in self.hours
@@ -70,7 +70,7 @@ class Oracle:
         )
 
     def ticks(self, minutes: list[datetime.datetime]) -> list[datetime.datetime]:
-        """The ticks among consecutive minutes, which are aware of their zone, after the first."""
+        """Returns the ticks among consecutive minutes, which are aware of their zone, after the first one."""
         found = []
         for before, now in itertools.pairwise(minutes):
             due = self.shows(now) and (self.by_the_clock or not now.fold)
@@ -82,7 +82,7 @@ class Oracle:
 
 
 def skipped(before: datetime.datetime, now: datetime.datetime) -> Iterator[datetime.datetime]:
-    """What no clock showed between two consecutive minutes."""
+    """Yields the local times that the clock skipped between two consecutive minutes."""
     shown = before.replace(tzinfo=None) + MINUTE
     while shown < now.replace(tzinfo=None):
         yield shown
@@ -93,7 +93,7 @@ def skipped(before: datetime.datetime, now: datetime.datetime) -> Iterator[datet
 
 
 def changes(zone: zoneinfo.ZoneInfo, first: int, last: int) -> Iterator[datetime.datetime]:
-    """The first moments, in UTC, at which the zone has another offset than an hour before: to the minute."""
+    """Yields the first minutes, in UTC, at which the zone has another offset than an hour before."""
     moment = datetime.datetime(first, 1, 1, tzinfo=UTC)
     step, end = datetime.timedelta(days=7), datetime.datetime(last + 1, 1, 1, tzinfo=UTC)
     while moment < end:
@@ -111,7 +111,7 @@ def offset(moment: datetime.datetime, zone: zoneinfo.ZoneInfo) -> datetime.timed
 
 
 def kinds() -> list[tuple[str, datetime.datetime]]:
-    """Each kind of change once: when by the clock, and by how much."""
+    """Returns one example of each kind of change: when by the clock, and by how much."""
     first, last = (1975, 2037) if soaking() else (2020, 2027)
     found: dict[object, tuple[str, datetime.datetime]] = {}
     for name in sorted(zoneinfo.available_timezones()):
@@ -121,7 +121,7 @@ def kinds() -> list[tuple[str, datetime.datetime]]:
             by = offset(change, zone) - offset(change - MINUTE, zone)
             kind = (name, change) if soaking() else (shown.hour, shown.minute, by)
             found.setdefault(kind, (name, change))
-    # The largest skip, and one by half an hour.
+    # The largest skip, and one of half an hour.
     named = {"Pacific/Apia": (2011, 12), "Australia/Lord_Howe": (2026, 10)}
     for name, (year, month) in named.items():
         for change in changes(zoneinfo.ZoneInfo(name), year, year):

@@ -1,4 +1,4 @@
-"""Steps of the driver of tasks that need no process."""
+"""Tests steps of the driver of tasks that need no process."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
 @dataclass
 class Time:
-    """A machine's two clocks. One goes on, and the other can be set, too."""
+    """A machine's two clocks: one only advances, the other can also be set."""
 
     passed: float = 0.0
     set_by: float = 0.0
@@ -93,7 +93,7 @@ class Time:
 
 @dataclass(frozen=True, slots=True)
 class Kept(ExecutionStore):
-    """What becomes of tasks, as far as time brings it about."""
+    """Records the changes of tasks that depend on time."""
 
     deleted: list[str] = field(default_factory=list)
 

@@ -1,4 +1,4 @@
-"""docs/errors.md, tasks.md and releases.md tell every word that programs may meet in status."""
+"""Tests that docs/errors.md, tasks.md and releases.md document every word that programs may find in status."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ OF_OTHER_FIELDS = {
     "True",
     "Warning",
 }
-"""Policy decisions and their metrics, quantities of unusual runs, kinds, truth values, types of Events, and words of
+"""Policy decisions and their metrics, quantities of unusual runs, kinds, truth values, types of Events, and values of
 specs and managed fields."""
 WORD = re.compile(r"[A-Z][a-z]+([A-Z][a-z]+)*|OOMKilled")
 
 
 def _words() -> set[str]:
-    """Every string in the code that writes status and that has the form of a reason."""
+    """Returns every string in the code that writes status that has the form of a reason."""
     nodes = (node for path in WRITERS for node in ast.walk(ast.parse(path.read_text())))
     texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     return {text for text in texts if WORD.fullmatch(text)} - OF_OTHER_FIELDS

@@ -1,4 +1,4 @@
-"""Folders that outlive their tasks: whose turn it is, how large they are, and when they go."""
+"""Tests workspaces, which outlive their tasks: which task may use them, their sizes, and when they are removed."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_it_goes_when_nobody_used_it_for_its_time(tmp_path: Path, monkeypatch: p
 
 
 def deep(folder: Path, depth: int) -> None:
-    """Folders in each other, deeper than a path may be long."""
+    """Creates nested folders whose path is longer than a path may be."""
     descriptor = os.open(folder, os.O_RDONLY)
     for _ in range(depth):
         os.mkdir("inside-another-folder", dir_fd=descriptor)
@@ -124,7 +124,7 @@ def test_names_are_counted_to_an_end(store: WorkspaceStore, monkeypatch: pytest.
     monkeypatch.setattr("remit.execution.foldertree.MAX_NAMES", 10)
     with pytest.raises(InvalidInput, match="more than 10 files"):
         store.use("data", "cache", 1 << 30, None)
-    store.use("data", "cache", 1 << 30, None, running=True)  # what runs already is not refused
+    store.use("data", "cache", 1 << 30, None, running=True)  # an attempt that already runs is not refused
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")

@@ -1,4 +1,4 @@
-"""The kubeconfig that `remit up` writes, without the official client's loader."""
+"""Tests the kubeconfig that `remit up` writes, without the official client's loader."""
 
 from __future__ import annotations
 

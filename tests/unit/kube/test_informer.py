@@ -1,4 +1,4 @@
-"""An informer that keeps a part of each object, and that says whether its list is whole."""
+"""Tests an informer that keeps a part of each object and tells whether its list is complete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def obj(name: str, version: str) -> Object:
 
 
 class Server(Kube):
-    """Lists one object, and watches what is put into `changes`. Refuses lists while `refusal` is set."""
+    """Lists one object, and sends what is put into `changes` as watch events. Refuses lists while `refusal` is set."""
 
     def __init__(self) -> None:
         super().__init__(cast(Access, None))

@@ -1,5 +1,5 @@
-"""When a new leader may take up what an earlier one left: as a table, and for leaders whose requests hang, which are
-killed, and whose clocks do not agree, in simulated time."""
+"""Tests when a new leader may adopt what an earlier one left: with tables, and in simulated time for leaders whose
+requests hang, which are killed, and whose clocks differ."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ def again(transitions: int, earlier_work_ends: float | None) -> Leadership:
     [
         (taken(5), 4, 6.0),
         (taken(5), None, 6.0),
-        (taken(5), 5, 6.0),  # another Lease's fifth
+        (taken(5), 5, 6.0),  # the fifth transition of another Lease
         (taken(5), 9, 6.0),
         (taken(5, released=True), 4, 0.0),
         (taken(5, released=True), 3, 6.0),  # the leader that released it need not have waited for the one before
         (again(5, 100), 5, 0.0),
-        (again(5, 103), 5, 3.0),  # perhaps another Lease's fifth
+        (again(5, 103), 5, 3.0),  # possibly the fifth transition of another Lease
         (again(5, 103), 4, 3.0),
         (again(5, None), 5, 21.0),
         (again(5, 1e9), 5, 21.0),
-        (taken(0, unseen=True), None, 21.0),  # there may have been a Lease that was deleted
+        (taken(0, unseen=True), None, 21.0),  # a Lease may have existed that was deleted
     ],
 )
 def test_how_long_work_may_go_on_that_is_not_known_to_have_ended(
@@ -64,7 +64,7 @@ def test_how_long_work_may_go_on_that_is_not_known_to_have_ended(
 
 @dataclass
 class Ran:
-    """An attempt, from its start until the last of it was dead; times of the simulation."""
+    """An attempt, from its start until its last process was dead, in simulated time."""
 
     by: str
     start: float
@@ -73,19 +73,19 @@ class Ran:
 
 @dataclass
 class World:
-    """An API server with one Lease and one task, and what really ran of that."""
+    """An API server with one Lease and one task, and the attempts that actually ran."""
 
     lease: Object | None = None
     started_under: int | None = None
-    """Of the open attempt in the task's status."""
+    """The transitions of the Lease at the start of the open attempt in the task's status."""
     ran: list[Ran] = field(default_factory=list)
     led: list[Ran] = field(default_factory=list)
-    """Who held the Lease, from when until it knew better or had ended."""
+    """The holders of the Lease, from when until they noticed its loss or had ended."""
     _versions: Iterator[int] = field(default_factory=itertools.count)
 
     @classmethod
     def with_lease(cls) -> World:
-        """Which nobody holds."""
+        """Returns a world with a Lease that nobody holds."""
         return cls({"metadata": {"resourceVersion": "new"}, "spec": released({"leaseTransitions": 0})})
 
     def get(self) -> Object:
@@ -108,8 +108,8 @@ class World:
 
 @dataclass
 class Link:
-    """A connection to the server: each request and each answer takes the next of these `seconds`. A request that nobody
-    waits for any more still arrives."""
+    """A connection to the server: each request and each response takes the next of these `seconds`. A request that its
+    client no longer awaits still arrives."""
 
     world: World
     seconds: Iterator[float]
@@ -141,8 +141,8 @@ class Link:
 
 @dataclass
 class Operator:
-    """Works on the task while it leads, and begins it again as soon as it may. Its machine booted at a time of its own,
-    and its fork server takes `kill_seconds` to end its work."""
+    """Works on the task while it leads, and starts it again as soon as it may. Its machine has its own boot time, and
+    its fork server takes `kill_seconds` to end its work."""
 
     world: World
     name: str
@@ -160,7 +160,7 @@ class Operator:
         return asyncio.get_running_loop().time() + self.clock_offset
 
     async def live(self, seconds: float, *, stop: bool) -> None:
-        """For so long, unless the lease is lost; then it is asked to stop, or killed."""
+        """Runs for so long unless the lease is lost; then it is asked to stop, or killed."""
         leading = asyncio.create_task(self.lead())
         exited = asyncio.create_task(self.exited.wait())
         await asyncio.wait({leading, exited}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -195,7 +195,7 @@ class Operator:
                 seconds = leadership.seconds_until_over(self.world.started_under, self.clock())
             await asyncio.wait({stop := asyncio.create_task(self.stopping.wait())}, timeout=seconds)
             for ran in self.world.ran:
-                if ran.by == self.name:  # recovery kills what is on record
+                if ran.by == self.name:  # recovery kills what is recorded
                     ran.end = min(ran.end, asyncio.get_running_loop().time())
             if self.clock() < self.fence.deadline and not self.stopping.is_set():
                 self.world.started_under = leadership.transitions
@@ -219,7 +219,7 @@ class Operator:
             self.led.end = min(self.led.end, asyncio.get_running_loop().time())
 
     def die(self) -> None:
-        """Nothing of this process goes on, and its work dies by and by."""
+        """Ends the process; its work ends after a delay."""
         self.end(self.kill_seconds)
         self.stop_leading()
         self.exited.set()
@@ -231,14 +231,14 @@ class Operator:
 
 
 HANGS = st.lists(st.tuples(st.integers(1, 12), st.integers(0, 8), st.floats(0, 60)), min_size=1, max_size=6)
-"""Again and again: so many answers come at once, so many hang, for so long."""
+"""Repeatedly, a number of responses that arrive immediately, a number that hang, and for how long."""
 LIVES = st.lists(st.tuples(st.floats(0, 30), st.floats(1, 90), st.booleans()), min_size=1, max_size=4)
-"""A pause before each, its length, and whether it ends in order."""
+"""For each life of an operator: a pause before it, its length, and whether it ends in order."""
 OPERATORS = st.lists(st.tuples(LIVES, HANGS, st.floats(0, 1e6), st.floats(0, GRACE)), min_size=2, max_size=3)
 
 
 DELETIONS = st.lists(st.floats(0, 90), max_size=3)
-"""When somebody deletes the Lease."""
+"""When the Lease is deleted."""
 QUICK = [(1, 0, 0.0)]
 
 
@@ -254,7 +254,7 @@ QUICK = [(1, 0, 0.0)]
     deletions=[],
     installed=True,
 )
-@example(  # the new leader's look at the Lease takes so long that the old one's deadline passes meanwhile
+@example(  # the new leader's read of the Lease takes so long that the old one's deadline passes meanwhile
     operators=[
         ([(0.0, 70.0, False)], [(7, 0, 0.0), (9, 7, 27.0)], 0.0, GRACE),
         ([(10.0, 60.0, False)], QUICK, 0.0, 0.0),
@@ -263,12 +263,12 @@ QUICK = [(1, 0, 0.0)]
     deletions=[],
     installed=False,
 )
-@example(  # deleted between two renewals; who comes then has never seen it
+@example(  # deleted between two renewals; a new candidate has never seen it
     operators=[([(0.0, 90.0, False)], QUICK, 0.0, GRACE), ([(40.5, 90.0, True)], QUICK, 9.0, 0.0)],
     deletions=[40.0],
     installed=True,
 )
-@example(  # deleted under a leader that is cut off; who makes it again is restarted at once
+@example(  # deleted while its leader is cut off; the operator that recreates it is restarted immediately
     operators=[
         ([(0.0, 90.0, False)], [(20, 9, 30.0)], 0.0, GRACE),
         ([(28.0, 1.0, False), (0.0, 60.0, False)], QUICK, 9.0, 0.0),
@@ -276,7 +276,7 @@ QUICK = [(1, 0, 0.0)]
     deletions=[27.0],
     installed=True,
 )
-@example(  # the same, but it lets go of it at once
+@example(  # the same, but the operator releases it immediately
     operators=[
         ([(0.0, 90.0, False)], [(20, 9, 30.0)], 0.0, GRACE),
         ([(28.0, 1.0, True), (0.0, 60.0, False)], QUICK, 9.0, 0.0),
@@ -306,6 +306,6 @@ def test_no_two_attempts_are_ever_alive(operators: list[Any], deletions: list[fl
         simulate(all_of_them())
     for before, after in itertools.pairwise(world.ran):
         assert before.end <= after.start, f"{before} overlaps {after}"
-    if len(deletions) < 1 + installed:  # one that is made and deleted between two looks is not seen
+    if len(deletions) < 1 + installed:  # a Lease that is created and deleted between two reads is not noticed
         for before, after in itertools.pairwise(world.led):
             assert before.end <= after.start, f"{before} leads with {after}"

@@ -1,4 +1,4 @@
-"""The lease of a leader, against an API server in memory that refuses, hangs, or answers too late."""
+"""Tests a leader's lease with an API server in memory that refuses, hangs, or answers too late."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Object = dict[str, Any]
 
 
 class Server:
-    """One Lease, which nobody holds. `before` is awaited before each request is served."""
+    """One Lease without a holder. `before` is awaited before each request is served."""
 
     access = SimpleNamespace(server="https://server.invalid")
 
@@ -34,7 +34,7 @@ class Server:
         self.served = asyncio.Event()
         self.fence = Fence()
         self.deadlines: list[float] = []
-        """What the fork server was told; -inf for the end of all work."""
+        """The deadlines that the fork server received; -inf means the end of all work."""
         self._versions = itertools.count(1)
         self.take("")
 
@@ -65,7 +65,7 @@ class Server:
         return copy.deepcopy(self.lease)
 
     def take(self, holder: str, **spec: Any) -> None:
-        """Somebody else writes the Lease."""
+        """Writes the Lease as another client."""
         metadata = self.lease["metadata"] if self.lease else {"name": "remit-operator"}
         renewed = f"2030-01-01T00:00:00.{next(self._versions):06}Z"
         spec = {"holderIdentity": holder, "leaseDurationSeconds": 1, "renewTime": renewed} | spec
@@ -91,7 +91,7 @@ async def soon(waiting: Awaitable[Any]) -> Any:
 
 
 SHORT: Any = {"lease_duration": 1, "renew_deadline": 0.5}
-"""Where its end is what is waited for."""
+"""For tests that wait for the end of the lease."""
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def elector(server: Server, identity: str = "me", **fields: Any) -> LeaderElecto
 
 @contextlib.asynccontextmanager
 async def leading(elector: LeaderElector) -> AsyncIterator[asyncio.Future[LeaseLost]]:
-    """At work; gives what it is told when it has to stop."""
+    """Leads, and yields the future with the error that ends the leadership."""
     lost: asyncio.Future[LeaseLost] = asyncio.get_running_loop().create_future()
     elector.on_stopped_leading = lost.set_result
     async with elector.leading():
@@ -125,7 +125,7 @@ async def hang(_verb: str) -> None:
 
 
 def passing(server: Server) -> Callable[[], float]:
-    """A clock of CLOCK_BOOTTIME by which a third of a lease's duration passes with each look at the Lease."""
+    """Returns a clock of CLOCK_BOOTTIME that advances a third of a lease's duration with each read of the Lease."""
     passed = 0.0
 
     async def before(verb: str) -> None:
@@ -137,7 +137,7 @@ def passing(server: Server) -> Callable[[], float]:
 
 
 def refuse(*statuses: int) -> Callable[[str], Awaitable[None]]:
-    """Answers with each of these, and then, forever, as usual."""
+    """Answers with each of these statuses in turn, and after that as usual."""
     coming = iter(statuses)
 
     async def before(_verb: str) -> None:
@@ -157,14 +157,14 @@ async def test_a_request_that_hangs_does_not_prolong_the_lease(server: Server) -
 
 
 async def test_the_deadline_counts_from_before_the_request(server: Server) -> None:
-    clock = itertools.count(100)  # each look at the clock is a second later
+    clock = itertools.count(100)  # each reading of the clock is a second later
     me = elector(server, clock=lambda: float(next(clock)))
     await me.acquire()
     assert server.deadlines == [130]
 
 
 async def test_an_answer_that_comes_too_late_does_not_count(server: Server) -> None:
-    """As to a process that was stopped while it waited: its timers have not run either."""
+    """As for a process that was stopped while it waited, whose timers did not run either."""
     ahead = 0.0
     me = elector(server, clock=lambda: asyncio.get_running_loop().time() + ahead)
     async with leading(me) as lost:
@@ -196,7 +196,7 @@ async def test_one_that_may_not_read_the_lease_says_so(server: Server) -> None:
 
 
 async def test_one_that_waits_outlasts_a_refusal_too(server: Server) -> None:
-    """Such as a role that is replaced at this moment."""
+    """A role may be replaced at this moment."""
     server.take("another")
     me = elector(server)
     seen = asyncio.Event()
@@ -222,7 +222,7 @@ async def test_a_write_by_somebody_else_is_not_a_loss(server: Server) -> None:
 @pytest.mark.parametrize("sole_replica", [False, True])
 @pytest.mark.parametrize("holder", ["another", ""])
 async def test_another_holder_ends_it_at_once(server: Server, sole_replica: bool, holder: str) -> None:
-    """Also one that is gone again: it may have worked."""
+    """This includes another holder that has already released it, because it may have worked."""
     async with leading(elector(server, sole_replica=sole_replica)) as lost:
         server.take(holder)
         assert "has taken the lease" in str(await soon(lost))
@@ -240,7 +240,7 @@ async def test_a_sole_replica_works_on_without_an_api_server(server: Server) -> 
     me = elector(server, sole_replica=True, renew_deadline=0.2)
     async with leading(me) as lost:
         server.before = away
-        for _ in range(8):  # far beyond what the deadline would be
+        for _ in range(8):  # far beyond the deadline
             await soon(tries.acquire())
         server.before = None
         await server.renewals(2)
@@ -263,7 +263,7 @@ async def test_a_sole_replica_that_is_not_alone_has_a_deadline(server: Server) -
 
 
 async def test_a_lease_that_is_deleted_lets_nobody_in_before_its_time(server: Server) -> None:
-    """Its holder works until it sees that."""
+    """Its holder works until it notices the deletion."""
     server.take("another", leaseDurationSeconds=3600)
     me = elector(server)
     asked = asyncio.Semaphore(0)
@@ -313,7 +313,7 @@ async def test_without_release_on_cancel_the_next_one_waits(server: Server) -> N
 
 
 async def test_each_new_holder_raises_the_transitions(server: Server) -> None:
-    """And a holder that was restarted does not. What `acquireTime` says is when the holder became that."""
+    """A holder that was restarted does not. `acquireTime` is when the holder acquired the lease."""
     server.lease, clock = None, passing(server)
     first = await soon(elector(server, clock=clock).acquire())
     assert first == Leadership(0, earlier_work_ends=pytest.approx(clock() + 67, abs=20))
@@ -341,7 +341,7 @@ async def test_a_lease_that_was_released_says_that_its_work_has_ended(server: Se
 
 
 async def test_who_made_the_lease_does_not_release_it_while_others_may_be_at_work(server: Server) -> None:
-    """The number of the next one would say that nothing of this one's number is alive."""
+    """The number of the next holder would say that nothing with this holder's number is alive."""
     server.lease = None
     async with leading(elector(server, clock=passing(server))):
         pass
@@ -357,7 +357,7 @@ async def test_a_holder_whose_note_is_gone_waits_for_everything(server: Server) 
 
 
 async def test_a_lease_is_not_made_while_a_holder_may_make_it_again(server: Server) -> None:
-    """Who waits has never seen the Lease that was deleted."""
+    """The waiting candidate has never seen the deleted Lease."""
     holder = elector(server, "another")
     async with leading(holder):
         asked, through = asyncio.Semaphore(0), asyncio.Event()
@@ -405,7 +405,7 @@ async def test_who_saw_a_lease_that_was_deleted_counts_on(server: Server) -> Non
 
 
 async def test_who_makes_a_lease_again_has_seen_none_of_its_last_holders(server: Server) -> None:
-    """Somebody may have held it after it was last seen, renewed it, and be at work until its deadline."""
+    """Another operator may have held it after it was last read, renewed it, and work until its deadline."""
     server.take("", leaseTransitions=6)
     clock = passing(server)
     me, pass_time = elector(server, lease_duration=60, kill_grace=7, clock=clock), server.before
@@ -414,7 +414,7 @@ async def test_who_makes_a_lease_again_has_seen_none_of_its_last_holders(server:
     async def refuse(verb: str) -> None:
         await pass_time(verb)
         if verb == "replace":
-            server.lease = None  # taken by another operator, and then deleted
+            server.lease = None  # acquired by another operator, and then deleted
 
     server.before = refuse
     leadership = await soon(me.acquire())
@@ -424,7 +424,7 @@ async def test_who_makes_a_lease_again_has_seen_none_of_its_last_holders(server:
 
 @pytest.mark.parametrize("existing", [None, {"leaseTransitions": 6}])
 async def test_an_answer_that_was_lost_does_not_make_it_a_restart(server: Server, existing: Object | None) -> None:
-    """Attempts with the number of a Lease that was deleted are not its own."""
+    """Attempts with the number of a deleted Lease are not its own."""
     if existing:
         server.take("", **existing)
         clock = boot_time
@@ -471,7 +471,7 @@ async def test_callbacks_and_metrics_are_those_of_client_go(server: Server) -> N
         await server.renewals(1)
         assert not measured("leader_election_slowpath_total")
         assert server.lease
-        server.store(server.lease)  # by somebody else
+        server.store(server.lease)  # by another client
         await server.renewals(1)
         assert measured("leader_election_slowpath_total") == 1
     assert measured("leader_election_master_status") == 0

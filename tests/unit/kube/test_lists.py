@@ -1,4 +1,4 @@
-"""Lists in pages, from a server that forgets the moment of the first one."""
+"""Tests lists in pages, from a server whose continue token expires."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXPIRED = ApiError("The provided continue parameter is too old", status=410, rea
 
 
 class Server(Kube):
-    """Answers lists with what it is given, one after the other."""
+    """Answers lists with the given responses, in order."""
 
     def __init__(self, *answers: Object | ApiError) -> None:
         super().__init__(cast(Access, None))
@@ -50,7 +50,7 @@ async def test_other_refusals_of_a_list_are_told(answers: list[Any]) -> None:
 
 
 async def test_what_is_kept_of_a_list_is_what_is_made_of_each_object() -> None:
-    """Page by page: there is never a whole list of whole objects."""
+    """The result is made page by page, so that a complete list of complete objects never exists."""
     server = Server(page("5", "a", "b", token="t"), page("5", "c"))
     made: list[tuple[str, int]] = []
 

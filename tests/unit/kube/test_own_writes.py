@@ -1,4 +1,4 @@
-"""Updates that are our own writes of status, told from those of others."""
+"""Tests that updates that are our own writes of status are distinguished from those of other clients."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def thing(version: str, **status: Any) -> Object:
 
 
 class Server:
-    """Takes one write. `before_the_answer` happens between the write and its answer."""
+    """Accepts one write. `before_the_answer` is called between the write and its response."""
 
     def __init__(self, before_the_answer: Callable[[], None] = lambda: None) -> None:
         self.before_the_answer = before_the_answer
@@ -32,7 +32,7 @@ class Server:
 
 
 def updates(reflector: Reflector, writer: StatusWriter) -> list[bool]:
-    """Of each update that is told, whether it is by others."""
+    """Returns for each update whether it is reported as one of another client."""
     told: list[bool] = []
     reflector.add_handler(
         ResourceEventHandler(on_update=lambda before, after: told.append(writer.by_others(before, after)))
@@ -46,7 +46,7 @@ async def test_a_write_is_told_from_the_updates_of_others() -> None:
     told = updates(reflector, writer)
     reflector.observe(thing("1"))
     await writer.write(thing("1"), CommandPolicyStatus(allowed=1))
-    reflector.observe(thing("2", allowed=1))  # the watch brings it too
+    reflector.observe(thing("2", allowed=1))  # the watch delivers it too
     reflector.observe(thing("3", allowed=1))
     assert told == [False, True]
 

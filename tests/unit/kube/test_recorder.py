@@ -1,4 +1,4 @@
-"""Events are posted behind the work's back, and losing one stops nothing."""
+"""Tests that Events are posted in the background, and that losing one stops nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TASK = {
 
 
 class Posted:
-    """An API that holds every event until the gate opens, and refuses those of one reason."""
+    """An API that holds every Event until the gate opens, and refuses those with one reason."""
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()

@@ -1,4 +1,4 @@
-"""What the model of the reflector does not reach: opaque versions, a server whose history went back, its handlers."""
+"""Tests cases of the reflector outside the model: opaque versions, a server whose history went back, and handlers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def obj(name: str, version: str, uid: str = "", **metadata: Any) -> Object:
 
 
 class Told:
-    """What the handlers of a reflector heard."""
+    """Records the calls of a reflector's handlers."""
 
     def __init__(self, reflector: Reflector) -> None:
         self.news: list[str] = []
@@ -36,7 +36,7 @@ class Told:
 
 
 class Api:
-    """Answers a list with what it is given."""
+    """Answers a list with the given response."""
 
     def __init__(self, version: str, *objects: Object) -> None:
         self.version, self.objects = version, list(objects)
@@ -63,7 +63,7 @@ async def test_opaque_versions_are_ordered_by_arrival() -> None:
     reflector.observe(obj("b", "v"))
     reflector.observe(obj("c", "u", "c1"))
     reflector.observe(obj("c", "t", "c2"))
-    await reflector.replace([obj("c", "u", "c1")], "z", begun)  # it was read before c2 came
+    await reflector.replace([obj("c", "u", "c1")], "z", begun)  # it was read before c2 arrived
     assert names(reflector) == ["b", "c2"]
     reflector.observe_deletion(obj("b", "s"))
     reflector.observe(obj("b", "v"))
@@ -82,7 +82,8 @@ def test_what_is_no_number_is_opaque(version: str) -> None:
 
 
 async def test_what_is_just_not_there_any_more_is_told_as_vanished() -> None:
-    """What a list, a 404 or another object of the name misses. If its deletion is seen later, that is told, too."""
+    """A list, a 404 or another object with the name shows that it is missing. If its deletion is observed later, that
+    is reported too."""
     reflector, told = Reflector(THINGS), list[str]()
     reflector.add_handler(
         ResourceEventHandler(
@@ -116,7 +117,7 @@ async def test_no_more_of_what_vanished_is_remembered_than_of_deletions() -> Non
 
 
 async def test_a_server_whose_history_went_back_is_believed() -> None:
-    """`remit up` with an empty state directory, or etcd restored from a backup."""
+    """`remit up` with an empty state directory, or etcd restored from a backup, has such a history."""
     reflector = Reflector(THINGS)
     told = Told(reflector)
     await listed(reflector, "100", obj("a", "90"), obj("b", "95"))

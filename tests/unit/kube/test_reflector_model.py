@@ -1,4 +1,4 @@
-"""The reflector against an API server of which it hears late, twice, out of order and with gaps.
+"""Tests the reflector with an API server whose events arrive late, twice, out of order and with gaps.
 
 What it must know after each message follows from the messages alone, whatever their order: `expected` says it the slow
 way, from all of them.
@@ -46,7 +46,7 @@ def version_of(obj: Object) -> int:
 
 @dataclass
 class Server:
-    """What is so, and all that ever happened."""
+    """The current objects, and the whole history."""
 
     version: int = 0
     uids: int = 0
@@ -83,8 +83,8 @@ class Server:
 
 @dataclass(eq=False)
 class Listing:
-    """A list on its way: asked for, read by the server, taken over bit by bit. One from before a restart may look the
-    same, and is another one."""
+    """A list in progress: requested, read by the server, and applied step by step. A list from before a restart may
+    have the same content, but is another one."""
 
     namespace: str | None
     begun: ListBegun
@@ -95,11 +95,11 @@ class Listing:
 
 @dataclass
 class Evidence:
-    """All that the reflector has been told since it began."""
+    """Everything that the reflector was told since it began."""
 
     scoped: bool
     sightings: dict[str, list[tuple[int, int, Object]]] = field(default_factory=dict)
-    """By uid: the version of the object, the version at which it was there, and the object."""
+    """By uid: the version of the object, the version at which it existed, and the object."""
     deleted: dict[str, tuple[str, int]] = field(default_factory=dict)
     """By uid: its name, and when it was deleted."""
     lists: list[tuple[str | None, int, set[str]]] = field(default_factory=list)
@@ -130,7 +130,7 @@ class Evidence:
 
 
 class Machine(RuleBasedStateMachine):
-    """`max_tombstones`: with few of them what is expected is known in the end only."""
+    """The state machine. With a small `max_tombstones`, the expected state is known at the end only."""
 
     max_tombstones = module.MAX_TOMBSTONES
     answers = Bundle("answers")

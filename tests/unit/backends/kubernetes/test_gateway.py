@@ -1,4 +1,4 @@
-"""An attempt with a restricted network and its gateway: begun, lost, taken up and ended together."""
+"""Tests an attempt with a restricted network and its gateway, which are started, lost, adopted and ended together."""
 
 from __future__ import annotations
 
@@ -72,15 +72,15 @@ def use(sent: int) -> NetworkUse:
 
 
 class Cluster:
-    """Runs gateways, which say what they should, and attempts, until a test says how they end."""
+    """Runs gateways and attempts whose output and ends a test determines."""
 
     def __init__(self, server: JobServer) -> None:
         self.server = server
         self.gateway: dict[str, Any] = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
-        """The state of the container of each gateway that begins."""
+        """The state of the container of each gateway that starts."""
         self.says = GatewayRecord(NetworkUse()).line()
         self.seen: dict[str, Any] = {}
-        """What there was when the attempt's Job was made."""
+        """The objects that existed when the attempt's Job was created."""
         self.task = asyncio.Event()
         server.created, server.before = self._created, self._before
         self.refuses: dict[tuple[str, str], list[ApiError]] = {}
@@ -88,7 +88,7 @@ class Cluster:
     def _before(self, method: str, path: str) -> None:
         if left := self.refuses.get((method, path)):
             raise left.pop()
-        if method == "DELETE" and path == GATEWAY:  # its pod hears of it
+        if method == "DELETE" and path == GATEWAY:  # the gateway's pod receives the signal
             self._say(GatewayRecord(use(99), over=True).line())
 
     def _say(self, line: bytes) -> None:
@@ -168,14 +168,14 @@ async def run(backend: KubernetesBackend, cancel: asyncio.Event, request: Attemp
 
 
 async def begun(cluster: Cluster, running: asyncio.Task[Outcome]) -> None:
-    """Until the attempt's own pod is there."""
+    """Waits until the attempt's own pod exists."""
     waiting = asyncio.ensure_future(cluster.task.wait())
     await asyncio.wait({waiting, running}, timeout=SECONDS, return_when=asyncio.FIRST_COMPLETED)
     assert waiting.done(), running
 
 
 async def left_running(cluster: Cluster, backend: KubernetesBackend, cancel: asyncio.Event) -> None:
-    """An operator stops while its attempt goes on."""
+    """An operator stops while its attempt continues."""
     running = asyncio.create_task(run(backend, cancel))
     await begun(cluster, running)
     running.cancel()
@@ -216,7 +216,7 @@ async def test_without_an_image_for_gateways_it_is_refused(
 async def test_where_nothing_enforces_it_the_same_is_asked_for_and_status_says_so(
     cluster: Cluster, cancel: asyncio.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also of one that is taken up later."""
+    """This includes an attempt that is adopted later."""
     first, second = (made(cluster.server, monkeypatch, holds=False) for _ in range(2))
     await left_running(cluster, first, cancel)
     assert cluster.seen.keys() >= (OWN - {JOB, POD}) | {SHARED}
@@ -252,7 +252,7 @@ async def test_the_next_operator_takes_up_both(
 async def test_one_without_a_gateway_is_not_taken_up(
     cluster: Cluster, backend: KubernetesBackend, cancel: asyncio.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever has taken its place."""
+    """Another gateway with its name does not count."""
     await left_running(cluster, backend, cancel)
     stranger = copy.deepcopy(cluster.server.objects[GATEWAY])
     cluster.server.take(GATEWAY_POD)
@@ -271,7 +271,7 @@ async def test_one_without_a_gateway_is_not_taken_up(
 async def test_a_gateway_that_is_lost_ends_the_attempt(
     cluster: Cluster, backend: KubernetesBackend, cancel: asyncio.Event, how: str
 ) -> None:
-    """With a reason of its own, and as an interruption: the program may have done something."""
+    """The attempt ends with a separate reason, as an interruption, because the program may have had effects."""
     running = asyncio.create_task(run(backend, cancel))
     await begun(cluster, running)
     if how == "killed":
@@ -303,7 +303,7 @@ def test_what_a_lost_gateway_explains(lost: str | None, cancelled: bool) -> None
 async def test_a_program_that_failed_after_its_gateway_did_is_not_blamed(
     cluster: Cluster, backend: KubernetesBackend, cancel: asyncio.Event
 ) -> None:
-    """Also where no watch has told of it yet."""
+    """This also holds if no watch has reported the gateway's end yet."""
     running = asyncio.create_task(run(backend, cancel))
     await begun(cluster, running)
     cluster.server.objects[GATEWAY_POD]["status"]["phase"] = "Failed"
@@ -359,7 +359,7 @@ async def test_a_gateway_that_never_listens_is_waited_for_as_long_as_the_attempt
 async def test_what_an_operator_left_that_came_no_further_is_made_anew(
     cluster: Cluster, backend: KubernetesBackend, cancel: asyncio.Event
 ) -> None:
-    """Its token is nobody's any more."""
+    """The token of the previous operator is not known any more."""
     left = {"uid": "uid", "controller": True}
     labels = {"app.kubernetes.io/managed-by": "remit", "remit.dev/attempt": "uid-1-egress"}
     for path in (GATEWAY, f"{V1}/secrets/remit-uid-1-egress"):

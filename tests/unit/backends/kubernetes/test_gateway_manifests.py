@@ -1,4 +1,4 @@
-"""What the API server is asked to make for an attempt with a restricted network."""
+"""Tests the objects that are created for an attempt with a restricted network."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
 
 
 def others() -> dict[str, dict[str, str]]:
-    """Labels of pods that are neither the attempt's nor its gateway's."""
+    """Returns labels of pods that belong neither to the attempt nor to its gateway."""
     other = replace(REQUEST, id="uid-2")
     return {
         "attempt": pod_labels(other),
@@ -81,7 +81,8 @@ def others() -> dict[str, dict[str, str]]:
 
 
 def test_the_attempt_reaches_its_gateway_and_nothing_else() -> None:
-    """Not even a name server. What is allowed is allowed by a policy of its own, so that without it nothing is."""
+    """Not even a name server is reachable. A separate policy allows the connection, so that without it nothing is
+    allowed."""
     everything, (own, _) = network_policy("data", "restricted"), gateway_policies(REQUEST)
     assert everything["spec"]["policyTypes"] == ["Ingress", "Egress"]
     assert not everything["spec"].keys() & {"ingress", "egress"}
@@ -101,7 +102,8 @@ def test_the_attempt_reaches_its_gateway_and_nothing_else() -> None:
 
 
 def test_only_the_attempt_reaches_its_gateway() -> None:
-    """Where the gateway connects is not said: what else the namespace forbids its pods is not lifted."""
+    """The policy does not restrict where the gateway connects, and does not lift other restrictions of the
+    namespace."""
     _, policy = gateway_policies(REQUEST)
     assert policy["spec"]["policyTypes"] == ["Ingress"]
     assert "egress" not in policy["spec"]
@@ -159,7 +161,7 @@ def test_no_service_of_a_namespace_answers_for_a_host_of_the_same_name() -> None
 
 
 def test_the_program_is_led_to_its_gateway_whatever_the_task_says() -> None:
-    """By variables whose values are in its Secret: the token is in them."""
+    """The values of the variables are in the attempt's Secret, because they contain the token."""
     request = behind_gateway(REQUEST, URL)
     assert request.command.env["HTTPS_PROXY"] == request.command.env["http_proxy"] == URL
     assert request.command.env["NO_PROXY"] == "localhost,127.0.0.1,::1"

@@ -1,4 +1,4 @@
-"""What follows from a pod that tries to connect, and from one that could not even try."""
+"""Tests the conclusions from a pod that tries to connect, and from one that could not try."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def test_who_could_not_try_has_not_shown_that_it_holds(code: int) -> None:
 
 
 class Cluster:
-    """Runs probes as a namespace has it: what a pod of each network exits with, or why it cannot run."""
+    """Runs probes with the exit code of each network's pod in a namespace, or the reason why it cannot run."""
 
     def __init__(self, **namespaces: tuple[int, int] | str) -> None:
         self.namespaces, self.asked = namespaces, list[str]()
@@ -52,7 +52,7 @@ class Cluster:
 
 
 async def test_one_namespace_says_nothing_of_another() -> None:
-    """Somebody may have a NetworkPolicy there that lets everything through."""
+    """Another namespace may have a NetworkPolicy that allows everything."""
     cluster = Cluster(open=(0, 0), held=(0, 1))
     isolation = Isolation(cluster.run)
     for _ in range(2):

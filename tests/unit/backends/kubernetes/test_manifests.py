@@ -1,4 +1,4 @@
-"""What the API server is asked to make for an attempt."""
+"""Tests the objects that are created for an attempt."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_where_the_pod_goes_and_as_whom() -> None:
     }
     given = pod(replace(REQUEST, pod=wanted))
     selector = {"gpu": "a100", "kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux"}
-    assert given["nodeSelector"] == selector  # the launcher runs nowhere else
+    assert given["nodeSelector"] == selector  # the launcher does not run on other nodes
     assert {name: given[name] for name in wanted if name not in {"nodeSelector", "imagePullSecrets"}} == {
         name: value for name, value in wanted.items() if name not in {"nodeSelector", "imagePullSecrets"}
     }
@@ -209,7 +209,7 @@ def test_without_a_network_a_pod_neither_speaks_nor_hears() -> None:
 
 
 def test_whoever_may_write_config_maps_has_no_say_in_what_runs() -> None:
-    """They could replace one between its making and its mounting, and have the secrets of the attempt."""
+    """A user could replace a ConfigMap between its creation and its mounting, and so get the secrets of the attempt."""
     assert "configMap" not in json.dumps(job(REQUEST, Secrets.of(REQUEST), LAUNCHER))
 
 

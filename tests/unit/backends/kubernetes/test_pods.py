@@ -1,4 +1,4 @@
-"""What pods and their events say of an attempt."""
+"""Tests what pods and their Events reveal about an attempt."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def terminated(code: int, reason: str = "Error", **more: Any) -> dict[str, Any]:
 
 
 def evicted(message: str) -> dict[str, Any]:
-    """`message` as a kubelet words it."""
+    """Returns the status of an evicted pod with a message in the kubelet's words."""
     found = pod(None, phase="Failed", reason="Evicted", message=message)
     paths = ("/workspace", "/tmp", "/scratch")
     mounts = [{"name": f"empty-{number}", "mountPath": path} for number, path in enumerate(paths)]
@@ -257,7 +257,7 @@ def test_a_job_without_a_pod() -> None:
     ],
 )
 def test_what_passes_by_itself_is_waited_for(message: str) -> None:
-    """The Job's controller asks again."""
+    """The Job's controller tries again."""
     event = {"reason": "FailedCreate", "lastTimestamp": FINISHED, "message": f"Error creating: {message}"}
     assert refusal([event]) == (None, message)
 
@@ -277,7 +277,7 @@ def test_what_a_kubelet_tries_again_is_waited_for(reason: str, message: str) -> 
 
 
 def test_a_pod_that_is_taken_away_while_files_are_told_has_completed() -> None:
-    """The program had ended by itself: only its files are missing, which the collector tells."""
+    """The program had ended by itself. Only its files are missing, which the collector reports."""
     taken = pod(terminated(137)) | {"metadata": {"uid": "p", "deletionTimestamp": FINISHED}}
     records = Records(program_ended=ENDED)
     assert (

@@ -1,4 +1,4 @@
-"""The log of a Job's container, in whatever pieces it comes."""
+"""Tests reading the log of a Job's container, in pieces of any size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LINES = st.lists(st.tuples(st.sampled_from([b"o", b"O", b"e", b"E"]), st.binary(
 
 
 def log(lines: Sequence[bytes], stamps: Sequence[int] | None = None) -> list[bytes]:
-    """Lines as the kubelet gives them, each at its own second or at that of `stamps`."""
+    """Returns lines as the kubelet sends them, one second apart or with the times of `stamps`."""
     times = stamps or range(len(lines))
     return [
         b"2026-01-01T00:%02d:%02d.000000000Z %b\n" % (at // 60, at % 60, line)
@@ -54,7 +54,7 @@ def test_what_a_program_said_comes_out_whatever_the_pieces(
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=20), st.data())
 def test_read_again_it_tells_only_what_is_new(steps: list[int], data: st.DataObject) -> None:
-    """Several lines may have the same time, and the log is read again from that time on, or from before."""
+    """Several lines may have the same time, and the log is read again from that time on, or from an earlier one."""
     stamps = [sum(steps[: index + 1]) for index in range(len(steps))]
     lines = log([b"o %d" % number for number in range(len(stamps))], stamps)
     seen = data.draw(st.integers(0, len(lines)))
@@ -125,7 +125,8 @@ def test_small_files_come_with_the_log() -> None:
     ],
 )
 def test_the_words_of_a_kubelet_are_no_time(line: bytes) -> None:
-    """It puts them on the log's stream, without one, and the log goes on when it is asked for anew."""
+    """The kubelet writes such messages into the stream of the log, without a time, and the log continues at the next
+    request."""
     records, lines = Records(), log([b"o one", b"o two", END % (8, 0)])
     assert heard(records, [lines[0], line + b"\n"])["stdout"] == b"one\n"
     assert records.last == "2026-01-01T00:00:00.000000000Z"

@@ -1,4 +1,5 @@
-"""What a log tells of files, whoever wrote it: anybody who may make a pod can make one that looks like an attempt's."""
+"""Tests what a log contains of files, whoever wrote it: any user who may create a pod can create one like an
+attempt's."""
 
 from __future__ import annotations
 
@@ -80,7 +81,7 @@ def test_the_number_of_blocks_is_bounded() -> None:
 
 @pytest.mark.no_cover
 def test_many_files_of_many_patterns_are_looked_through_quickly() -> None:
-    """It is asked for every piece of a log, by the thread that everything else waits for."""
+    """This is evaluated for every piece of a log, in the thread of the event loop."""
     files = spool(32)
     for number in range(50_000):
         files.take(b"a", b"%d %d 0 0 %s" % (number // 1563, number, name(number)))

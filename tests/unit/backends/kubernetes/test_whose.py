@@ -1,4 +1,5 @@
-"""What runs is what was judged, whatever stands under the names of an attempt's objects: these are easy to guess."""
+"""Tests that exactly the checked program runs, whatever other objects have the names of an attempt, which are easy to
+guess."""
 
 from __future__ import annotations
 
@@ -52,7 +53,7 @@ class Heard:
 
 
 def pod(name: str, owner: str = "", *, code: int | None = None, attempt: str = "uid-1") -> dict[str, Any]:
-    """With the labels of the attempt; of the Job `owner`; running, or ended with `code`."""
+    """Returns a pod with the labels of the attempt and the Job `owner`, running or ended with `code`."""
     metadata: dict[str, Any] = {
         "name": name,
         "namespace": "data",
@@ -66,7 +67,7 @@ def pod(name: str, owner: str = "", *, code: int | None = None, attempt: str = "
 
 
 class Controller:
-    """Makes a pod of each Job, which says `said` and ends with `code`, or goes on."""
+    """Creates a pod for each Job, which prints `said` and ends with `code`, or continues to run."""
 
     def __init__(self, server: JobServer, said: bytes = b"ours", code: int | None = 0) -> None:
         self.server, self.said, self.code = server, said, code
@@ -81,7 +82,7 @@ class Controller:
             self.server.put(f"{V1}/pods/{name}", pod(name, uid, code=self.code, attempt=attempt))
 
     def end(self) -> None:
-        """That of the attempt ends, if it has not."""
+        """Ends the attempt's pod if it still runs."""
         path = f"{V1}/pods/remit-uid-1-x"
         if path in self.server.objects and b"=" not in self.server.logs["remit-uid-1-x"]:
             self.server.logs["remit-uid-1-x"] += STAMP % 2 + END % 0
@@ -107,14 +108,14 @@ async def ran(backend: KubernetesBackend, request: AttemptRequest = REQUEST) -> 
 
 
 async def ran_or_refused(backend: KubernetesBackend, request: AttemptRequest = REQUEST) -> None:
-    """Never tells of a success."""
+    """Runs the attempt, and asserts that it does not report success."""
     with contextlib.suppress(RemitError):
         outcome, said = await ran(backend, request)
         assert (outcome.reason, said) != (ExitReason.COMPLETED, b"ours\n")
 
 
 async def test_whether_the_network_is_kept_from_remits_own_program_is_not_tried(server: JobServer) -> None:
-    """It is kept from it all the same, and nothing is told of it."""
+    """The restriction applies nevertheless, and is not reported."""
     strict = KubernetesBackend(server, LAUNCHER)
     Controller(server)
     own = replace(REQUEST, confinement=Confinement(limits=Limits(), network="none"), own_program=True)
@@ -141,7 +142,7 @@ def launcher_path() -> str:
 
 
 def evil(path: str, **metadata: Any) -> dict[str, Any]:
-    """What a stranger may have put there beforehand."""
+    """Returns an object that another user may have created before."""
     data = {"launch" if path == launcher_path() else "env-0": base64.b64encode(b"evil").decode()}
     body: dict[str, Any] = {"data": data, "binaryData": data, "immutable": True, "spec": {"podSelector": {}}}
     return {**body, "metadata": {"name": path.rsplit("/", 1)[1], "namespace": "data", **metadata}}
@@ -174,7 +175,7 @@ async def test_what_somebody_made_beforehand_is_not_used(
 async def test_what_somebody_made_beforehand_and_holds_on_to_is_not_used(
     server: JobServer, backend: KubernetesBackend, path: str
 ) -> None:
-    """A finalizer keeps it there."""
+    """A finalizer prevents its deletion."""
     server.put(path, evil(path, finalizers=["evil.example/stay"]))
     Controller(server)
     with pytest.raises(RemitError, match=path.rsplit("/", 1)[1]):
@@ -195,7 +196,7 @@ async def test_a_launcher_that_could_be_changed_later_is_made_anew(
 async def test_the_launcher_is_read_once_and_made_anew_where_another_one_took_its_place(
     server: JobServer, backend: KubernetesBackend
 ) -> None:
-    """It has the size of a program, and each attempt asks for it."""
+    """The launcher is as large as a program, and each attempt needs it."""
     Controller(server)
     for number in range(3):
         await ran(backend, replace(REQUEST, id=f"uid-{number}"))
@@ -223,7 +224,7 @@ async def test_two_at_once_make_it_anew(server: JobServer, backend: KubernetesBa
 async def test_a_conflict_over_a_quota_is_no_object_that_is_there(
     server: JobServer, backend: KubernetesBackend, plural: str
 ) -> None:
-    """The server charges quotas under optimistic locks."""
+    """The server updates quotas with optimistic locking."""
     Controller(server)
     left = [1]
 
@@ -240,7 +241,7 @@ async def test_a_conflict_over_a_quota_is_no_object_that_is_there(
 
 
 def strange_job(owner: str = "", program: str = "/bin/evil") -> dict[str, Any]:
-    """Of the attempt's name."""
+    """Returns another Job with the name of the attempt."""
     made = job(REQUEST, Secrets.of(REQUEST), LAUNCHER)
     made["spec"]["template"]["spec"]["containers"][0]["command"][-2:] = [program, "x"]
     made["metadata"]["ownerReferences"][0]["uid"] = owner
@@ -248,7 +249,7 @@ def strange_job(owner: str = "", program: str = "/bin/evil") -> dict[str, Any]:
 
 
 async def test_the_pod_of_somebody_else_tells_nothing(server: JobServer, backend: KubernetesBackend) -> None:
-    """With every label of ours, and there first."""
+    """The other pod has all labels of the attempt, and was created first."""
     for name, owner in (("first", ""), ("second", "another-job")):
         server.put(f"{V1}/pods/{name}", pod(name, owner, code=0))
         server.logs[name] = STAMP % 1 + b"o forged\n" + STAMP % 2 + END % 0
@@ -261,7 +262,7 @@ async def test_the_pod_of_somebody_else_tells_nothing(server: JobServer, backend
 async def test_the_job_of_somebody_else_is_not_the_attempt(
     server: JobServer, backend: KubernetesBackend, owner: str
 ) -> None:
-    """One that says that it is the task's is removed; another one is somebody's affair."""
+    """A Job that claims to belong to the task is removed; another one belongs to another user."""
     Controller(server, said=b"forged")
     server.put(JOB, strange_job(owner))
     with pytest.raises(BackendError, match="remit-uid-1"):
@@ -363,7 +364,7 @@ async def test_a_job_that_a_stranger_holds_is_over_when_its_pod_is(server: JobSe
 async def test_a_pod_that_lost_its_labels_is_alive_until_its_job_is_gone(
     server: JobServer, backend: KubernetesBackend
 ) -> None:
-    """The watch tells of that as of a deletion."""
+    """The watch reports the loss of labels like a deletion."""
     controller = Controller(server, code=None)
 
     def relabelled(path: str, obj: dict[str, Any]) -> None:
@@ -383,7 +384,7 @@ REFUSAL = ApiError('jobs.batch is forbidden: User "remit" cannot do that', statu
 async def test_nothing_is_told_while_a_job_cannot_be_deleted(
     server: JobServer, backend: KubernetesBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As while somebody installs the operator's roles anew. A retry would run beside it."""
+    """This is the case while the operator's roles are reinstalled. A retry would run in parallel."""
     monkeypatch.setattr(attending, "_REFUSED_SECONDS", 0.01)
     Controller(server, code=None)
     refusals, cancel = [REFUSAL] * 5, asyncio.Event()
@@ -434,7 +435,7 @@ async def test_a_refused_job_leaves_no_secret(server: JobServer, backend: Kubern
 
 async def test_a_cancel_does_not_wait_for_a_probe(server: JobServer) -> None:
     backend, cancel = KubernetesBackend(server, LAUNCHER), asyncio.Event()
-    server.created = lambda path, obj: cancel.set() if "/jobs/" in path else None  # nothing runs it
+    server.created = lambda path, obj: cancel.set() if "/jobs/" in path else None  # no controller runs the Job
     async with asyncio.timeout(60):
         outcome = await backend.run(NONE, Heard(), cancel=cancel)
         assert outcome.reason == ExitReason.CANCELLED
@@ -445,7 +446,7 @@ async def test_a_cancel_does_not_wait_for_a_probe(server: JobServer) -> None:
 async def test_what_is_left_goes_when_the_server_is_back(
     server: JobServer, backend: KubernetesBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The Secret would stay as long as its task."""
+    """Otherwise the Secret would remain as long as its task."""
     monkeypatch.setattr("remit.backends.kubernetes.backend._RETRY_SECONDS", 0.01)
     Controller(server)
     await ran(backend)
@@ -471,7 +472,7 @@ async def test_forgetting_leaves_what_others_made(server: JobServer, backend: Ku
 async def test_a_server_that_is_not_signed_in_to_refuses_nothing_for_good(
     server: JobServer, backend: KubernetesBackend
 ) -> None:
-    """As while a token is renewed."""
+    """This is the case while a token is renewed."""
 
     def refuse(method: str, path: str) -> None:
         if method == "POST" and path.endswith("/jobs"):
@@ -485,7 +486,7 @@ async def test_a_server_that_is_not_signed_in_to_refuses_nothing_for_good(
 async def test_what_waits_for_a_server_that_is_away_ends_with_its_time(
     server: JobServer, backend: KubernetesBackend
 ) -> None:
-    """And says why; nothing of it is told as long as it may have been made."""
+    """The error says why. No end is reported while the Job may have been created."""
     away = [True]
 
     def refuse(method: str, path: str) -> None:
@@ -500,7 +501,7 @@ async def test_what_waits_for_a_server_that_is_away_ends_with_its_time(
 
 
 async def test_a_quota_of_jobs_is_waited_for(server: JobServer, backend: KubernetesBackend) -> None:
-    """As one of pods is: there may be room by then."""
+    """As for a quota of pods, there may be capacity later."""
     Controller(server)
     full = [ApiError('jobs.batch "x" is forbidden: exceeded quota: q', status=403)]
 
@@ -528,7 +529,7 @@ async def test_what_is_ended_after_a_restart_leaves_no_secret(server: JobServer,
 async def test_a_watch_that_stays_refused_ends_what_nobody_can_follow(
     server: JobServer, backend: KubernetesBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With its Job."""
+    """The Job is deleted too."""
     monkeypatch.setattr("remit.backends.kubernetes.backend._REFUSED_PATIENCE", 0.2)
     Controller(server, code=None)
 

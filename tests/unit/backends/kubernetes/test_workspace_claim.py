@@ -1,4 +1,4 @@
-"""What a claim says of a workspace, and which pods use it."""
+"""Tests what a claim says about a workspace, and which pods use it."""
 
 from __future__ import annotations
 
