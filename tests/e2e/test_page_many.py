@@ -95,7 +95,7 @@ def test_ten_thousand_tasks_are_seen_filtered_and_followed(many: RemitUp, chromi
 
     @contextlib.contextmanager
     def measured(what: str) -> Iterator[None]:
-        """Records the time that browser and page take together, and the CPU time of the page's process alone."""
+        """Records the time of the browser and the page, and the CPU time of the page's process alone."""
         cpu, begun = cpu_of(many, "page"), time.perf_counter()
         yield
         took[what] = f"{time.perf_counter() - begun:.2f} s, CPU of the page {cpu_of(many, 'page') - cpu:.2f} s"

@@ -88,7 +88,7 @@ class Program(Case):
     tried: bool = True
     """Whether the program survives long enough to report that it tried."""
     limits: Limits = SMALL
-    timeout: float = 30
+    timeout: float = 90
     layer: Layer | None = None
     bare_stopped_by: tuple[str, ...] = ()
     """Additional errors that stop it without namespaces, where access is refused instead of hidden."""
