@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from remit.backends.outputtimes import MOST_ENTRIES, OutputTimes, RecordedTimes
 from remit.execution.lines import LineReader
-from remit.operations.process.logs import NoPreviousRun, RotatingOutput, RotatingReader
+from remit.operations.process.logs import NoPreviousRun, RotatingOutput, RotatingReader, tail
 
 
 def read(reader: RotatingReader) -> bytes:
@@ -164,3 +165,39 @@ def test_a_line_without_end_does_not_fill_the_memory() -> None:
     lines = list(LineReader(Pieces(*[b"x" * 50_000] * 10)).lines(at_end=True))
     assert b"".join(line.data for line in lines) == b"x" * 500_000
     assert max(len(line.data) for line in lines) <= 120_000
+
+
+class Growing:
+    """A log file to which the program writes again after each seek."""
+
+    def __init__(self, path: Path, file: Any) -> None:
+        self._path, self._file = path, file
+
+    def __enter__(self) -> Growing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def seek(self, *where: int) -> int:
+        position: int = self._file.seek(*where)
+        with open(self._path, "ab") as more:  # noqa: PTH123  # Path.open is replaced
+            more.write(b"later" * 1000)
+        return position
+
+    def read(self, *count: int) -> bytes:
+        read: bytes = self._file.read(*count)
+        return read
+
+
+def test_the_tail_of_a_log_that_grows_meanwhile_is_no_longer_than_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stdout.log.1").write_bytes(b"before " * 10)
+    (tmp_path / "stdout.log").write_bytes(b"now")
+    assert tail(tmp_path, "stdout", 10) == "before now"
+    assert tail(tmp_path, "stdout", 2) == "ow"
+    assert tail(tmp_path, "stderr", 10) == ""
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, mode: Growing(path, opened(path, mode)))
+    assert len(tail(tmp_path, "stdout", 50)) == 50

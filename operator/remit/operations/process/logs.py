@@ -216,11 +216,11 @@ def _index(folder: Path, stream: Stream, inode: int) -> Path:
 
 
 def tail(folder: Path, stream: Stream, count: int) -> str:
-    """The last `count` bytes as text."""
+    """Returns the last `count` bytes of a stream as text, and no more if the program writes meanwhile."""
     found = b""
     for name in (f"{stream}.log", f"{stream}.log.1"):
-        if len(found) < count:
+        if missing := count - len(found):
             with contextlib.suppress(FileNotFoundError), (folder / name).open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - (count - len(found))))
-                found = file.read() + found
+                file.seek(max(0, file.seek(0, os.SEEK_END) - missing))
+                found = file.read(missing) + found
     return found.decode(errors="replace")
