@@ -89,11 +89,11 @@ def axe(page: Page) -> list[str]:
     ]
 
 
-def findings(tab: Tab, path: str) -> list[str]:
-    """Open a view, and list what is wrong with it: serious findings of axe, links that lead elsewhere, its width."""
-    page = tab.go(path)
+def findings(tab: Tab) -> list[str]:
+    """Lists what is wrong with the open view: serious findings of axe, links that lead elsewhere, its width."""
+    page = tab.page
     beneath = (f"{tab.origin}{tab.base}/", f"{tab.origin}/static/")
     found = [*axe(page), *(f"{each} leads elsewhere" for each in links(page) if not each.startswith(beneath))]
     if page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
-        found.append(f"{path} is wider than the screen")
+        found.append("it is wider than the screen")
     return found

@@ -91,15 +91,15 @@ class PageServer:
         views = web.Application()
         views.router.add_post("/logout", self._log_out)
         for path, name, events in pages.VIEWS:
-            show = pages.show_of(name)
+            show = pages.handler_of(name)
             views.router.add_get(path, self._page(show))
             views.router.add_get(f"/live{path}", self._live(show, pages.events_of(events) if events else None))
         for path, name in pages.FORMS:
-            views.router.add_post(path, self._form(pages.show_of(name)))
+            views.router.add_post(path, self._form(pages.handler_of(name)))
         for path, name in pages.ACTIONS:
-            views.router.add_post(path, self._action(pages.act_of(name)))
+            views.router.add_post(path, self._action(pages.handler_of(name)))
         for path, name in pages.DOWNLOADS:
-            views.router.add_get(path, self._download(pages.download_of(name)))
+            views.router.add_get(path, self._download(pages.handler_of(name)))
         return views
 
     def _page(self, show: Show) -> Handler:

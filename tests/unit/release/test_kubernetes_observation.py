@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from remit.release.targets.kubernetes.observation import OwnedObjects, not_created, observed
+from remit.release.targets.kubernetes.observation import OwnedObjects, observed, pods_without_containers
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
@@ -122,7 +122,7 @@ CREATING = {"waiting": {"reason": "ContainerCreating"}}
 )
 def test_pods_without_a_container_are_listed_after_a_while(candidate: dict[str, Any], listed: bool) -> None:
     seen = OwnedObjects(workloads={"green": workload(2)}, pods=[candidate])
-    assert not_created(seen, NOW) == ([candidate] if listed else [])
+    assert pods_without_containers(seen, NOW) == ([candidate] if listed else [])
 
 
 def test_why_a_pod_is_not_created_is_reported_and_is_no_failure_of_the_revision() -> None:

@@ -7,6 +7,7 @@ import datetime
 import re
 import shutil
 from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 from typing import Final, Literal
 
@@ -19,7 +20,6 @@ from remit.release.report.model import Report
 from remit.release.report.page import page
 
 Form = Literal["md", "html", "json"]
-_REPORT: Final = TypeAdapter(Report)
 _NAME: Final = re.compile(r"revision-([0-9]+)\.(md|html|json)")
 
 
@@ -56,7 +56,13 @@ def document(report: Report) -> dict[str, object]:
 
 def read(where: Path, revision: int) -> Report:
     """Read a report that `write` wrote. Raises OSError, and ValueError for one that this version cannot read."""
-    return _REPORT.validate_json(file(where, revision, "json").read_bytes())
+    return _adapter().validate_json(file(where, revision, "json").read_bytes())
+
+
+@cache
+def _adapter() -> TypeAdapter[Report]:
+    """Made on first use: operators only write reports."""
+    return TypeAdapter(Report)
 
 
 def belongs(where: Path, revision: int, uid: str, started_at: datetime.datetime | None) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from remit.web.live import Events, Show
+from remit.web.live import Events
 from remit.web.sessions import Session
 
 Act = Callable[[web.Request, Session], Awaitable[str]]
@@ -53,11 +53,18 @@ FORMS: Final[Sequence[tuple[str, str]]] = (("/policies/try", "policies.try_it"),
 """Forms that change nothing, whose answer is a page: what is in them must not be in an address."""
 
 
+_functions: dict[str, Any] = {}
+"""Those that were imported already, by name: live pages call them twice a second."""
+
+
 async def imported(name: str) -> Any:
-    """Give a function that is named as in `VIEWS`. The import runs in a thread, and other requests are answered
+    """Give a function that is named as in `VIEWS`. Its module is imported in a thread, and other requests are answered
     meanwhile."""
-    module, _, function = name.partition(".")
-    return getattr(await asyncio.to_thread(importlib.import_module, f"{__name__}.{module}"), function)
+    if name not in _functions:
+        module, _, function = name.partition(".")
+        found = await asyncio.to_thread(importlib.import_module, f"{__name__}.{module}")
+        _functions[name] = getattr(found, function)
+    return _functions[name]
 
 
 async def import_all() -> None:
@@ -66,25 +73,11 @@ async def import_all() -> None:
         await imported(show)
 
 
-def show_of(name: str) -> Show:
-    async def show(request: web.Request, session: Session) -> Any:
+def handler_of(name: str) -> Callable[[web.Request, Session], Awaitable[Any]]:
+    async def handle(request: web.Request, session: Session) -> Any:
         return await (await imported(name))(request, session)
 
-    return show
-
-
-def act_of(name: str) -> Act:
-    async def act(request: web.Request, session: Session) -> str:
-        return str(await (await imported(name))(request, session))
-
-    return act
-
-
-def download_of(name: str) -> Download:
-    async def download(request: web.Request, session: Session) -> Any:
-        return await (await imported(name))(request, session)
-
-    return download
+    return handle
 
 
 def events_of(name: str) -> Callable[[web.Request, Session], Events]:

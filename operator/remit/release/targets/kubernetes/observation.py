@@ -100,7 +100,7 @@ def _view(seen: OwnedObjects, slot: Slot, now: datetime.datetime) -> SlotView:
         (each.get("message", "") for each in _conditions(workload, "ReplicaFailure") if each["status"] == "True"), ""
     )
     trouble = next((f"{name}: {why}" for name, why in sorted(troubles.items())), "")
-    waiting = next((why for pod in pods if (why := _unscheduled(pod) or _not_created(pod, seen.start_failures))), "")
+    waiting = next((why for pod in pods if (why := _unscheduled(pod) or _start_failure(pod, seen.start_failures))), "")
     return SlotView(
         revision=int(_annotations(workload).get(REVISION, "0")) or None,
         wanted=workload["spec"].get("replicas", 1),
@@ -178,18 +178,18 @@ def _unscheduled(pod: Object) -> str:
     return f"{pod['metadata']['name']} has no node: {said[0]}" if said else ""
 
 
-def _not_created(pod: Object, start_failures: Mapping[str, str]) -> str:
+def _start_failure(pod: Object, start_failures: Mapping[str, str]) -> str:
     why = start_failures.get(pod["metadata"]["uid"], "")
     return f"{pod['metadata']['name']} does not start: {why}" if why else ""
 
 
-def not_created(seen: OwnedObjects, now: datetime.datetime) -> list[Object]:
+def pods_without_containers(seen: OwnedObjects, now: datetime.datetime) -> list[Object]:
     """List the pods that have a node, but for a while no container. Their status says `ContainerCreating` at most, also
     where their sandbox, network or volumes cannot be made; only their Events tell."""
-    return [pod for slot in SLOTS for pod in seen.pods_of(slot) if _is_overdue(pod, now)]
+    return [pod for slot in SLOTS for pod in seen.pods_of(slot) if _lacks_containers(pod, now)]
 
 
-def _is_overdue(pod: Object, now: datetime.datetime) -> bool:
+def _lacks_containers(pod: Object, now: datetime.datetime) -> bool:
     scheduled = next((each for each in _conditions(pod, "PodScheduled") if each["status"] == "True"), None)
     if scheduled is None or _disrupted(pod):
         return False

@@ -78,7 +78,8 @@ class KubernetesTarget:
         except (ApiError, DeploymentError) as error:
             return ObservedState(unreachable=_explained(error))
         now = datetime.datetime.now(datetime.UTC)
-        seen = replace(seen, start_failures=await self._start_failures.of(observation.not_created(seen, now)))
+        failures = await self._start_failures.of(observation.pods_without_containers(seen, now))
+        seen = replace(seen, start_failures=failures)
         return observation.observed(seen, frozenset(kept), now)
 
     async def prepare(self, revision: Revision) -> None:
