@@ -131,3 +131,15 @@ def test_why_a_pod_is_not_created_is_reported_and_is_no_failure_of_the_revision(
     view = observed(seen, frozenset(), NOW).green
     assert view.message == f"new does not start: {why}"
     assert (view.failed, view.hopeless) == (0, "")
+
+
+def test_the_end_of_an_instance_is_reported_before_one_that_is_not_ready_yet() -> None:
+    slow, crashed = pod("a-slow", "green", 2, ready=False), pod("b-crashed", "green", 2, ready=False)
+    slow["status"]["containerStatuses"] = [running(running={"startedAt": "2025-12-31T23:59:00Z"})]
+    ended = {"terminated": {"exitCode": 1, "message": "no database"}}
+    crashed["status"]["containerStatuses"] = [{**running(1), "lastState": ended}]
+    seen = OwnedObjects(workloads={"green": workload(2, 2)}, pods=[slow, crashed])
+    view = observed(seen, frozenset(), NOW).green
+    assert (view.message, view.failed) == ("b-crashed: exit code 1: no database", 2)
+    alone = OwnedObjects(workloads={"green": workload(2, 2)}, pods=[slow])
+    assert observed(alone, frozenset(), NOW).green.message == "a-slow: its health check fails"

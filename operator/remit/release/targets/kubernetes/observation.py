@@ -34,6 +34,7 @@ _PULLING: Final = frozenset({"ErrImagePull", "ImagePullBackOff"})
 _CREATING: Final = frozenset({"ContainerCreating", "PodInitializing"})
 _CREATION_TIME: Final = datetime.timedelta(seconds=5)
 """How long a pod that has a node may take before its Events are read."""
+_UNHEALTHY: Final = "its health check fails"
 _NO_SUCH_IMAGE: Final = re.compile(r"not found|NotFound|manifest unknown|does not exist", re.IGNORECASE)
 """What registries say of an image that they do not have, as runtimes pass it on; a registry may also be just away."""
 
@@ -99,7 +100,9 @@ def _view(seen: OwnedObjects, slot: Slot, now: datetime.datetime) -> SlotView:
     refused = next(
         (each.get("message", "") for each in _conditions(workload, "ReplicaFailure") if each["status"] == "True"), ""
     )
-    trouble = next((f"{name}: {why}" for name, why in sorted(troubles.items())), "")
+    # What ended an instance is the cause more often than the silence of one that still starts.
+    causes = sorted(troubles.items(), key=lambda each: (each[1] == _UNHEALTHY, each[0]))
+    trouble = next((f"{name}: {why}" for name, why in causes), "")
     waiting = next((why for pod in pods if (why := _unscheduled(pod) or _start_failure(pod, seen.start_failures))), "")
     return SlotView(
         revision=int(_annotations(workload).get(REVISION, "0")) or None,
@@ -149,7 +152,7 @@ def _trouble(pod: Object, now: datetime.datetime) -> str:
             why = "out of memory" if ended.get("reason") == "OOMKilled" else f"exit code {ended.get('exitCode')}"
             return f"{why}: {said}" if said else why
         if (running := state.get("running")) and _overdue(pod, running, now):
-            return "its health check fails"
+            return _UNHEALTHY
     return ""
 
 
