@@ -28,7 +28,7 @@ from remit.api.slots import Slot
 from remit.errors import DeploymentError
 from remit.release.traffic.instance import Instance
 from remit.release.traffic.probe import Probe
-from remit.release.traffic.route import Entry, Route
+from remit.release.traffic.route import Entry, Pool, Route
 from remit.release.traffic.traffic import Traffic, _left
 from support import repetitions
 
@@ -423,6 +423,38 @@ async def test_a_side_that_dies_costs_only_the_requests_that_were_in_it_while_an
         assert await get(port) == "blue"
 
 
+async def test_requests_that_cannot_connect_as_the_failover_ends_go_to_the_side_that_serves(
+    traffic: Traffic, sides: dict[Slot, Side]
+) -> None:
+    """A side whose machine or network is gone refuses no connection: requests wait for it until they time out."""
+    port = free_port()
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as gone, ExitStack() as stack:
+        address = gone.getsockname()
+        entry = Entry(port, (sides["blue"].address,), (f"127.0.0.1:{address[1]}",), 100, failover=True)
+        back = Route(NAME, (replace(entry, green_percent=0, failover=False),))
+        await traffic.apply(back)
+        await traffic.apply(Route(NAME, (entry,)))
+        for _ in range(4):  # more than the backlog, so that the kernel answers nobody any more
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(address)
+
+        async def waits() -> bool:
+            return await traffic.in_flight(NAME, "green") > 0
+
+        request = asyncio.create_task(get(port))
+        await until(waits)
+        await traffic.apply(back)
+        assert await request == "blue"
+
+        async def gone_from_the_pool() -> bool:
+            await traffic.apply(back)
+            seen = await traffic.look(NAME)
+            return seen is not None and not any(seen.ports[port].pools[Pool("green", True)].servers)
+
+        await until(gone_from_the_pool)
+
+
 async def test_a_program_that_speaks_no_http_is_passed_through(traffic: Traffic) -> None:
     async def upper(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write((await reader.readline()).upper())
@@ -461,7 +493,7 @@ async def test_the_proxy_outlives_a_killed_operator_and_is_found_again(
     port = free_port()
     program = f"""
         import asyncio, pathlib
-        from remit.release.traffic.route import Entry, Route
+        from remit.release.traffic.route import Entry, Pool, Route
         from remit.release.traffic.traffic import Traffic
         entry = Entry({port}, ({sides["blue"].address!r},), ({sides["green"].address!r},), 0)
         async def main():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remit.api.slots import SLOTS, Slot
+from remit.api.slots import SLOTS, Slot, other
 from remit.release.traffic.configuration import FAILOVER, backend
 from remit.release.traffic.route import CLOSED, POOLS, Entry, Pool, Route
 from remit.release.traffic.runtime import Port, ProxySnapshot, Server, SideStatus
@@ -34,6 +35,8 @@ class Proxy:
     """The part of HAProxy that the commands need: replicas by name, whether they are ready, and the map."""
 
     busy: bool
+    waiting: int = 0
+    """How many requests of each pool have no connection yet."""
     up: set[str] = field(default_factory=set)
     green: dict[int, int] = field(default_factory=lambda: dict.fromkeys(PORTS, -1))
     servers: dict[str, dict[str, tuple[str, bool]]] = field(
@@ -91,7 +94,8 @@ class Proxy:
                 tuple(
                     Server(address, True, not ready, 0, backup=name.startswith("backup-"))
                     for name, (address, ready) in self.servers[backend(port, pool)].items()
-                )
+                ),
+                in_flight=self.waiting,
             )
             for pool in POOLS
         }
@@ -110,8 +114,11 @@ def test_any_series_of_routes_comes_into_force_and_stays(series: list[Route], bu
         for entry in route.entries:
             assert proxy.seen().ports[entry.port].weights == entry.weights
             assert proxy.seen().ports[entry.port].fails_over == entry.fails_over
-            for pool in POOLS:
-                assert proxy.ready(entry.port, pool) == entry.members(pool)
+        left = steps(route, proxy.seen())
+        assert (left.join, left.switch) == ([], [])
+        perform(proxy, left)
+        for entry, pool in itertools.product(route.entries, POOLS):
+            assert proxy.ready(entry.port, pool) == entry.members(pool)
         again = steps(route, proxy.seen())
         assert (again.join, again.switch, again.leave) == ([], [], [])
         assert busy or again.remove == []
@@ -129,6 +136,29 @@ def test_a_side_with_requests_is_never_without_replicas(first: Route, second: Ro
                 if before.weights[slot] and proxy.seen().ports[before.port].weights[slot]:
                     could = bool(before.side(slot)) and (bool(after.side(slot)) or not after.weights[slot])
                     assert proxy.used(before.port, slot) or not could
+
+
+@given(routes, routes)
+def test_requests_without_a_connection_keep_the_replicas_that_still_serve(first: Route, second: Route) -> None:
+    proxy = Proxy(busy=True)
+    perform(proxy, steps(first, proxy.seen()))
+    proxy.waiting = 1
+    for _ in range(3):
+        perform(proxy, steps(second, proxy.seen()))
+        for before, after in zip(first.entries, second.entries, strict=True):
+            for pool in POOLS:
+                if pool.failover and before.fails_over and not after.fails_over:
+                    sides = {False: pool.slot, True: other(pool.slot)}
+                    serving = {
+                        address: backup
+                        for address, backup in before.members(pool).items()
+                        if after.weights[sides[backup]] and address in after.side(sides[backup])
+                    }
+                    assert proxy.ready(before.port, pool) == serving
+    proxy.waiting = 0
+    perform(proxy, steps(second, proxy.seen()))
+    for entry, pool in itertools.product(second.entries, POOLS):
+        assert proxy.ready(entry.port, pool) == entry.members(pool)
 
 
 @given(routes, routes)

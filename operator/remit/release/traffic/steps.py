@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from remit.api.slots import other
 from remit.release.traffic.configuration import WEIGHTS, added, backend, server, weight
 from remit.release.traffic.route import POOLS, Entry, Pool, Route
-from remit.release.traffic.runtime import ProxySnapshot, Server, SideStatus
+from remit.release.traffic.runtime import Port, ProxySnapshot, SideStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,20 +26,21 @@ class Steps:
 def steps(route: Route, seen: ProxySnapshot) -> Steps:
     """Replicas come before the switch, and go after it: at no moment does a request meet a side without replicas.
 
-    Nothing is done twice, so the same route again gives no command.
+    Nothing is done twice, so the same route again gives no command, except that replicas leave which had to stay.
     """
     result = Steps()
     for entry in route.entries:
         port = seen.ports[entry.port]
         for pool in POOLS:
-            _bring_members(result, entry, pool, port.pools.get(pool, SideStatus()).servers)
+            _bring_members(result, entry, pool, port)
         if (dict(port.weights), port.fails_over) != (dict(entry.weights), entry.fails_over):
             result.switch.append(f"set map {WEIGHTS} {entry.port} {weight(entry)}")
     return result
 
 
-def _bring_members(result: Steps, entry: Entry, pool: Pool, there: Iterable[Server]) -> None:
-    known, wanted = {(each.address, each.backup): each for each in there}, entry.members(pool)
+def _bring_members(result: Steps, entry: Entry, pool: Pool, port: Port) -> None:
+    status, wanted = port.pools.get(pool, SideStatus()), entry.members(pool)
+    known, staying = {(each.address, each.backup): each for each in status.servers}, _staying(entry, pool, port)
     for address, backup in wanted.items():
         name = f"{backend(entry.port, pool)}/{server(address, backup=backup)}"
         before = known.get((address, backup))
@@ -51,12 +52,30 @@ def _bring_members(result: Steps, entry: Entry, pool: Pool, there: Iterable[Serv
             words = ("state ready", "health down", "weight 1")
             result.join.extend(f"set server {name} {word}" for word in words)
     for (address, backup), each in known.items():
-        if wanted.get(address) == backup:
+        if wanted.get(address) == backup or staying.get(address) == backup:
             continue
         name = f"{backend(entry.port, pool)}/{server(address, backup=backup)}"
         if not each.leaving:
             result.leave.extend(f"set server {name} {word}" for word in ("state maint", "weight 0"))
         result.remove.append(f"del server {name}")
+
+
+def _staying(entry: Entry, pool: Pool, port: Port) -> dict[str, bool]:
+    """Select the replicas that stay in a pool with failover although no new requests come to it: those of sides that
+    have a share. Without them, its requests that have no connection yet would be answered 503."""
+    if not pool.failover or entry.fails_over:
+        return {}
+    status = port.pools.get(pool, SideStatus())
+    staying = [
+        each
+        for each in status.servers
+        if not each.leaving
+        and entry.weights[slot := other(pool.slot) if each.backup else pool.slot]
+        and each.address in entry.side(slot)
+    ]
+    if port.fails_over or status.in_flight > sum(each.in_flight for each in staying):
+        return {each.address: each.backup for each in staying}
+    return {}
 
 
 def unfound(route: Route, seen: ProxySnapshot) -> set[str]:
