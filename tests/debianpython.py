@@ -18,8 +18,15 @@ from parts import require
 
 IMAGE = "remit-python:test"
 _CERTIFICATES = Path("etc/ssl/certs/ca-certificates.crt")
-_LEFT_OUT = ("*/test", "*/site-packages", "*/dist-packages", "*/__pycache__", "config-*")
-_NOT_IN_SLIM = ("usr/share/locale", "usr/share/man", "usr/share/info", "var/cache/apt", "var/lib/apt/lists")
+_LEFT_OUT = ("test", "tests", "idle_test", "site-packages", "__pycache__", "config-*")
+_NOT_IN_SLIM = (
+    "usr/share/doc",
+    "usr/share/locale",
+    "usr/share/man",
+    "usr/share/info",
+    "var/cache/apt",
+    "var/lib/apt/lists",
+)
 _CHANGES = (
     f"ENV PIP_CERT=/{_CERTIFICATES}",
     "ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin",
