@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import math
 import os
 import posixpath
 import stat
@@ -20,7 +21,8 @@ from functools import cache
 from pathlib import Path
 
 _OPENAT2 = 437  # the same number on every architecture
-_RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH = 0x02, 0x04, 0x08
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH, _RESOLVE_CACHED = 0x02, 0x04, 0x08, 0x20
+_AT_FDCWD = -100
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _UNSUPPORTED = {errno.ENOSYS, errno.EPERM, errno.E2BIG, errno.EINVAL}
 
@@ -92,16 +94,35 @@ def _make_directories(root: int, relative: str) -> None:
             os.close(parent)
 
 
-def open_beneath(root: int, relative: str, flags: int, *, links: bool = True) -> int:
-    """Open `relative` so that no component of it leads out of `root`, or is a link at all where `links` is False."""
+def open_beneath(root: int, relative: str, flags: int, *, links: bool = True, may_wait: bool = True) -> int:
+    """Open `relative` so that no component of it leads out of `root`, or is a link at all where `links` is False.
+
+    Unless it `may_wait`, it raises BlockingIOError where a filesystem would have to be asked.
+    """
+    resolve = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS | (0 if links else _RESOLVE_NO_SYMLINKS)
+    if not may_wait:
+        return _open_cached(root, relative, flags, resolve)
     if _has_openat2():
-        resolve = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS | (0 if links else _RESOLVE_NO_SYMLINKS)
-        how = struct.pack("QQQ", flags, 0, resolve)
-        return _openat2(root, relative, how)
+        return _openat2(root, relative, struct.pack("QQQ", flags, 0, resolve))
     return _open_without_links(root, relative, flags)
 
 
-def _openat2(root: int, relative: str, how: bytes) -> int:
+def open_path(path: str, flags: int, *, may_wait: bool = True) -> int:
+    """Open as os.open does. `may_wait` is as in `open_beneath`."""
+    return os.open(path, flags) if may_wait else _open_cached(_AT_FDCWD, path, flags)
+
+
+def _open_cached(root: int, path: str, flags: int, resolve: int = 0) -> int:
+    """Open what the kernel has in its cache of names. Raises BlockingIOError for anything else."""
+    try:
+        return _openat2(root, path, struct.pack("QQQ", flags, 0, resolve | _RESOLVE_CACHED), tries=1)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), path) from None
+
+
+def _openat2(root: int, relative: str, how: bytes, tries: float = math.inf) -> int:
     while True:
         descriptor = int(
             _libc.syscall(
@@ -110,8 +131,9 @@ def _openat2(root: int, relative: str, how: bytes) -> int:
         )
         if descriptor >= 0:
             return descriptor
-        number = ctypes.get_errno()
-        if number not in {errno.EAGAIN, errno.EINTR}:  # EAGAIN: a path was renamed meanwhile, so try again
+        number, tries = ctypes.get_errno(), tries - 1
+        # EAGAIN: a path was renamed meanwhile, so try again
+        if number not in {errno.EAGAIN, errno.EINTR} or tries <= 0:
             raise OSError(number, os.strerror(number), relative)
 
 

@@ -12,6 +12,7 @@ import posixpath
 import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from remit.errors import InvalidInput
 from remit.sandbox.beneath import SELF, open_beneath
@@ -28,18 +29,15 @@ _ROOT = 0
 _UNSTAGED = -1
 
 
-Opened = tuple[HostMount, int, os.stat_result]
-"""A mount, and the descriptor and the status of what is mounted."""
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _ResolvedMount:
-    """`descriptor` is -1 for an empty folder. `within`: the mount outermost around it that has a folder of the host, in
-    which it lies at `relative`; there it is not bubblewrap that mounts it. `outer` is the innermost one."""
+    """`descriptor` is -1 for an empty folder, which never has a `status`. `within`: the mount outermost around it that
+    has a folder of the host, in which it lies at `relative`; there it is not bubblewrap that mounts it. `outer` is the
+    innermost one."""
 
     mount: Mount
-    descriptor: int
-    status: os.stat_result | None
+    descriptor: int = -1
+    status: os.stat_result | None = None
     within: int = _UNSTAGED
     relative: str = ""
     outer: _ResolvedMount | None = None
@@ -47,13 +45,6 @@ class _ResolvedMount:
     @property
     def is_folder(self) -> bool:
         return self.status is None or stat.S_ISDIR(self.status.st_mode)
-
-    @property
-    def opened(self) -> Opened | None:
-        """None for an empty folder."""
-        if self.status is None or not isinstance(self.mount, HostMount):
-            return None
-        return self.mount, self.descriptor, self.status
 
 
 class Mounts:
@@ -71,8 +62,10 @@ class Mounts:
         *,
         stages: bool,
         disk_bytes: int,
+        may_wait: bool = True,
     ) -> None:
-        """Opens them. May block for as long as a filesystem of the host does not answer.
+        """Opens them. May block for as long as a filesystem of the host does not answer, unless it must not wait: then
+        it raises BlockingIOError where it would have to.
 
         `identities` are those of attempts, where the operator is root; `stages`: whether `copies` are staged.
         `protected` are folders and files of which nothing is ever mounted; `disk_bytes` the size of empty folders that
@@ -83,17 +76,19 @@ class Mounts:
         self._found: list[_ResolvedMount] = []
         self._stages = stages
         self._disk_bytes = disk_bytes
+        self._may_wait = may_wait
         try:
             trusts = os.geteuid() != _ROOT or identities is not None
             for mount in sorted(mounts, key=lambda mount: mount.mount_path):
                 self._found.append(self._open(mount, trusts))
-            check([each.opened for each in self._found if each.opened], protected)
+            opened = [(each, each.mount) for each in self._found if isinstance(each.mount, HostMount)]
+            statuses = check([(mount, each.descriptor) for each, mount in opened], protected, may_wait=may_wait)
+            for (each, _), status in zip(opened, statuses, strict=True):
+                each.status = status
             for each in self._found:
-                _check_place(each)
+                _check_place(each, may_wait)
             owned = [
-                Owned(each.mount, each.status.st_uid, each.status.st_gid)
-                for each in self._found
-                if isinstance(each.mount, HostMount) and each.status is not None
+                Owned(mount, status.st_uid, status.st_gid) for (_, mount), status in zip(opened, statuses, strict=True)
             ]
             choice = choose_user(owned, identities, os.geteuid())
         except BaseException:
@@ -208,15 +203,11 @@ class Mounts:
     def _open(self, mount: Mount, trusts_links_of_root: bool) -> _ResolvedMount:
         within, relative, outer = self._lies_within(mount)
         if isinstance(mount, EmptyMount):
-            return _ResolvedMount(mount, -1, None, within, relative, outer)
+            return _ResolvedMount(mount, within=within, relative=relative, outer=outer)
         if isinstance(mount, ClaimMount | FilesMount):
             raise InvalidInput(f"{mount.mount_path}: volumes of a cluster are mounted by its Jobs only")
-        descriptor = open_host(mount, trusts_links_of_root)
-        try:
-            return _ResolvedMount(mount, descriptor, os.fstat(descriptor), within, relative, outer)
-        except BaseException:
-            os.close(descriptor)
-            raise
+        descriptor = open_host(mount, trusts_links_of_root, may_wait=self._may_wait)
+        return _ResolvedMount(mount, descriptor, within=within, relative=relative, outer=outer)
 
     def _lies_within(self, mount: Mount) -> tuple[int, str, _ResolvedMount | None]:
         """The number of the mount of the host that is outermost around `mount`, where in that, and the innermost."""
@@ -258,19 +249,20 @@ def _around(found: Sequence[_ResolvedMount], path: str) -> _ResolvedMount | None
     return max(above, key=lambda each: len(each.mount.mount_path), default=None)
 
 
-def open_host(mount: HostMount, trusts_links_of_root: bool) -> int:
-    """A descriptor of what is to be mounted, by which nothing can be read."""
+def open_host(mount: HostMount, trusts_links_of_root: bool, *, may_wait: bool = True) -> int:
+    """A descriptor of what is to be mounted, by which nothing can be read. Raises as `Mounts` does."""
     steps = [
         (mount.path, mount.root, posixpath.relpath(mount.path, mount.root)),
         (f"{mount.path}/{mount.sub_path}", mount.path, mount.sub_path or SELF),
     ]
-    here = _resolved(mount, mount.root, mount.root, lambda: _open_root(mount, trusts_links_of_root))
+    here = _resolved(mount, mount.root, mount.root, lambda: _open_root(mount, trusts_links_of_root, may_wait))
     for path, root, relative in steps:
         if relative == SELF:
             continue
         above = here
         try:
-            here = _resolved(mount, path, root, lambda: open_beneath(above, relative, _OPEN))  # noqa: B023  # called at once
+            opened = partial(open_beneath, above, relative, _OPEN, may_wait=may_wait)
+            here = _resolved(mount, path, root, opened)
         finally:
             os.close(above)
     return here
@@ -279,6 +271,8 @@ def open_host(mount: HostMount, trusts_links_of_root: bool) -> int:
 def _resolved(mount: HostMount, path: str, root: str, opened: Callable[[], int]) -> int:
     try:
         return opened()
+    except BlockingIOError:
+        raise
     except OSError as error:
         raise refused(mount, explained(error, path, root)) from None
 
@@ -297,19 +291,23 @@ def explained(error: OSError, path: str, root: str) -> str:
     return f"{path} cannot be opened: {error.strerror}"
 
 
-def _open_root(mount: HostMount, trusts_links_of_root: bool) -> int:
+def _open_root(mount: HostMount, trusts_links_of_root: bool, may_wait: bool) -> int:
     """Links are followed only where root made them, and on the way to the operator's own state: what others may replace
     leads nowhere."""
     root = mount.root
-    if mount.internal:
+    if mount.internal and may_wait:
         return os.open(root, _OPEN)
+    if mount.internal:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), root)
     top = os.open("/", _OPEN | os.O_DIRECTORY)
     try:
         try:
-            return open_beneath(top, _relative(root), _OPEN, links=False)
+            return open_beneath(top, _relative(root), _OPEN, links=False, may_wait=may_wait)
         except OSError as error:
             if error.errno != errno.ELOOP or not trusts_links_of_root:
                 raise
+            if not may_wait:
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), root) from None
         return open_beneath(top, _relative(_by_links_of_root(root)), _OPEN, links=False)
     finally:
         os.close(top)
@@ -346,15 +344,21 @@ def _relative(path: str) -> str:
     return path.lstrip("/") or SELF
 
 
-def check(opened: Sequence[Opened], protected: Iterable[str]) -> None:
-    """Raises InvalidInput where one must not be mounted."""
+def check(
+    opened: Sequence[tuple[HostMount, int]], protected: Iterable[str], *, may_wait: bool = True
+) -> list[os.stat_result]:
+    """Give the status of each mount, by its descriptor. Raises InvalidInput where one must not be mounted, and
+    BlockingIOError as `Protected.objections` does."""
     if guarded := [each for each in opened if not each[0].internal]:
-        objections = Protected(protected).objections([(descriptor, status) for _, descriptor, status in guarded])
-        for (mount, _, _), objection in zip(guarded, objections, strict=True):
+        never = Protected(protected, may_wait=may_wait)
+        objections = never.objections([descriptor for _, descriptor in guarded], may_wait=may_wait)
+        for (mount, _), objection in zip(guarded, objections, strict=True):
             if objection:
                 raise refused(mount, objection)
-    for mount, _, status in opened:
+    statuses = [os.fstat(descriptor) for _, descriptor in opened]
+    for (mount, _), status in zip(opened, statuses, strict=True):
         _check_file(mount, status)
+    return statuses
 
 
 def _check_file(mount: HostMount, status: os.stat_result) -> None:
@@ -372,10 +376,10 @@ def _check_file(mount: HostMount, status: os.stat_result) -> None:
         )
 
 
-def _check_place(found: _ResolvedMount) -> None:
+def _check_place(found: _ResolvedMount, may_wait: bool) -> None:
     """Raises InvalidInput where in a folder of the host is nothing to mount it on."""
     outer = found.outer
-    if outer is None or _exists(outer, found):
+    if outer is None or _exists(outer, found, may_wait):
         return
     kind = "folder" if found.is_folder else "file"
     raise refused(
@@ -385,9 +389,12 @@ def _check_place(found: _ResolvedMount) -> None:
     )
 
 
-def _exists(outer: _ResolvedMount, found: _ResolvedMount) -> bool:
+def _exists(outer: _ResolvedMount, found: _ResolvedMount, may_wait: bool) -> bool:
+    path = _relative_to(outer, found.mount)
     try:
-        descriptor = open_beneath(outer.descriptor, _relative_to(outer, found.mount), _OPEN, links=False)
+        descriptor = open_beneath(outer.descriptor, path, _OPEN, links=False, may_wait=may_wait)
+    except BlockingIOError:
+        raise
     except OSError:
         return False
     try:

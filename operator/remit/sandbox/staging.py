@@ -9,6 +9,7 @@ standard library, because those children import it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -81,6 +82,14 @@ def stage(mounts: Sequence[tuple[int, int, str, str]]) -> None:
     new_mount_namespace()
     _cover(STAGE)
     _lay_out(STAGE, mounts)
+
+
+def rehearse() -> None:
+    """Make the system calls of `stage` in a way that they fail, so that nothing is mounted."""
+    with contextlib.suppress(OSError):
+        mount("none", "", None, PRIVATE)
+    with contextlib.suppress(OSError):
+        _attach(-1, STAGE)
 
 
 def stage_at(folder: str, mounts: Sequence[tuple[int, int, str, str]]) -> None:

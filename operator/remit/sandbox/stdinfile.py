@@ -41,8 +41,7 @@ def open_stdin_file(file: HostMount, identities: Identities | None, protected: I
     volume = replace(file, sub_path="", read_only=True)
     folder = open_host(volume, trusts_links_of_root)
     try:
-        status = os.fstat(folder)
-        check([(volume, folder, status)], protected)
+        (status,) = check([(volume, folder)], protected)
         path = posixpath.join(file.path, file.sub_path) if file.sub_path else file.path
         try:
             with _as_reader(volume, status, identities):

@@ -26,7 +26,7 @@ from parts import require
 from remit.backends.outcome import ExitReason
 from remit.backends.process import ProcessBackend
 from remit.errors import InvalidInput, SandboxUnavailable
-from remit.sandbox import Ability, EmptyMount, Host, HostMount, Layer, Limits, protected
+from remit.sandbox import Ability, EmptyMount, Host, HostMount, Layer, Limits, mounttable
 from remit.sandbox.protected import Protected
 from support import repetitions
 
@@ -303,21 +303,21 @@ def test_paths_of_the_operator_are_refused_while_a_parent_folder_is_renamed(
     opened = os.open(src, os.O_PATH)
     renamed = itertools.cycle([(src, top / "moved"), (top / "moved", src)])
     try:
-        assert guard.objections([(opened, os.fstat(opened))])[0]
+        assert guard.objections([opened])[0]
         src.rename(top / "moved")
-        assert guard.objections([(opened, os.fstat(opened))])[0], "mounts are looked at anew"
+        assert guard.objections([opened])[0], "mounts are looked at anew"
         (top / "moved").rename(src)
-        read = protected._content
+        read = mounttable._content
 
         def renaming(name: str) -> bytes:
             if name.endswith("mountinfo"):
                 os.rename(*next(renamed))  # noqa: PTH104
             return read(name)
 
-        monkeypatch.setattr(protected, "_content", renaming)
+        monkeypatch.setattr(mounttable, "_content", renaming)
         other = os.open(folder(top / "other"), os.O_PATH)
         try:
-            judged = guard.objections([(other, os.fstat(other)), (opened, os.fstat(opened))])
+            judged = guard.objections([other, opened])
         finally:
             os.close(other)
         assert judged[0] is None, "it is not this one that is renamed"

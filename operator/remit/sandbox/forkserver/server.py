@@ -51,6 +51,7 @@ from remit.sandbox.forkserver.wire import (
 )
 from remit.sandbox.joining import enter_cgroups
 from remit.sandbox.landlock import abi_version
+from remit.sandbox.staging import rehearse as rehearse_staging
 
 TYPE_CHECKING = False  # importing typing or dataclasses would take half a megabyte, which each fork copies
 if TYPE_CHECKING:
@@ -366,6 +367,7 @@ def _rehearse() -> None:
     for descriptor in places:
         os.close(descriptor)
     abi_version()
+    rehearse_staging()
     struct.pack("=QQQ", 0, 0, 0)
 
 
