@@ -12,6 +12,7 @@ from remit.api.endpoint import Resource
 from remit.controllers.controller import Controller, Watch
 from remit.errors import ApiError
 from remit.kube.client import DEPLOYMENTS, POLICIES, TASKS, Kube, Object
+from remit.kube.compact import Compactor, without_field_sets
 from remit.kube.indexer import CONTROLLER, PHASE, by_controller, by_phase, key_of
 from remit.kube.reflector import Reflector, ResourceEventHandler
 from remit.kube.workqueue import Priority
@@ -30,11 +31,19 @@ def reflectors(namespaces: tuple[str, ...], operator_namespace: str) -> dict[Res
     Policies are those of the served namespaces and the ceilings, which live in the operator's own namespace.
     """
     with_ceilings = sorted({*namespaces, operator_namespace}) if namespaces else ()
+    phase = {PHASE: by_phase}
     return {
-        POLICIES: Reflector(POLICIES, namespaces=with_ceilings),
-        TASKS: Reflector(TASKS, namespaces=namespaces, indexers={CONTROLLER: by_controller, PHASE: by_phase}),
-        DEPLOYMENTS: Reflector(DEPLOYMENTS, namespaces=namespaces, indexers={PHASE: by_phase}),
+        POLICIES: Reflector(POLICIES, namespaces=with_ceilings, transform=without_field_sets),
+        TASKS: Reflector(
+            TASKS, namespaces=namespaces, indexers={CONTROLLER: by_controller, **phase}, transform=Compactor(_is_over)
+        ),
+        DEPLOYMENTS: Reflector(DEPLOYMENTS, namespaces=namespaces, indexers=phase, transform=without_field_sets),
     }
+
+
+def _is_over(task: Object) -> bool:
+    status = task.get("status")
+    return isinstance(status, dict) and "completionTime" in status
 
 
 @dataclass
