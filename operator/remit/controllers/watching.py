@@ -19,6 +19,7 @@ from typing import Any
 import aiohttp
 import kopf
 import structlog
+from yarl import URL
 
 from remit.api.endpoint import Resource
 from remit.kube.access import Access
@@ -26,13 +27,15 @@ from remit.kube.access import Access
 log = structlog.get_logger(__name__)
 
 OnEvent = Callable[[str, str | None, dict[str, Any]], None]
-"""(plural, event type or None for what was there already, object)"""
+"""(plural, event type, object)"""
 OnListed = Callable[[str], None]
 """(plural)"""
 
 _LONGEST_PAUSE = 30.0
 _IDENTITY: Any = "remit"
 """The identity for kopf's peering, which is off. Without it kopf looks up the user's name, and there may be none."""
+_NO_OBJECT = "metadata.name=-"
+"""A field selector that no name can match."""
 _GOODBYE_SECONDS = 2.0
 """How long a server that does not answer any more may delay the end."""
 
@@ -161,6 +164,7 @@ class Watcher:
                 connector=aiohttp.TCPConnector(ssl=access.ssl_context() or True, limit=0, socket_factory=make_socket),
                 headers=await access.login(),
                 trace_configs=[self._tracing(home)],
+                middlewares=[self._list_nothing],
             )
             sessions.push_async_callback(session.close)
             return kopf.AiohttpSession(server=access.server, aiohttp_session=session)
@@ -169,15 +173,26 @@ class Watcher:
             self._subscribe(registry, resource, home)
         return registry
 
-    def _tracing(self, home: asyncio.AbstractEventLoop) -> aiohttp.TraceConfig:
-        """kopf tells its handlers of what it lists, and not that it listed: of an empty list they hear nothing."""
+    async def _list_nothing(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Have kopf list no object, and thus begin its watch at the resourceVersion of now. Whoever is told that it
+        listed lists everything. kopf would have all objects in memory at once, whole, and a task for each."""
+        if self._is_list(request.method, request.url):
+            request.url = request.url.update_query(fieldSelector=_NO_OBJECT)
+        return await handler(request)
+
+    def _is_list(self, method: str, url: URL) -> bool:
         plurals = {resource.plural for resource in self.resources}
+        return method == "GET" and url.name in plurals and "watch" not in url.query
+
+    def _tracing(self, home: asyncio.AbstractEventLoop) -> aiohttp.TraceConfig:
+        """kopf does not tell its handlers that it listed."""
 
         async def answered(session: Any, context: Any, request: aiohttp.TraceRequestEndParams) -> None:
-            plural = request.url.name
-            if request.response.ok and plural in plurals and "watch" not in request.url.query:
+            if request.response.ok and self._is_list(request.method, request.url):
                 with contextlib.suppress(RuntimeError):  # the event loop has ended
-                    home.call_soon_threadsafe(self.on_listed, plural)
+                    home.call_soon_threadsafe(self.on_listed, request.url.name)
 
         tracing = aiohttp.TraceConfig()
         tracing.on_request_end.append(answered)

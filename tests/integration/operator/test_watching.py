@@ -1,67 +1,42 @@
-"""Tests the watches of an operator: what they need of the machine, and how their end is noticed."""
+"""Tests what the watches report: every change, and that a list is due, but no object that was there already."""
 
 from __future__ import annotations
 
-import getpass
-from typing import Any
+import asyncio
 
-import kopf
-import pytest
+from remit.controllers.watching import Watcher
+from remit.kube.client import POLICIES, TASKS
 
-from remit.controllers import operator
-from remit.errors import ApiError
-from remit.kube.client import Kube
-
-from .conftest import World
+from .conftest import PATIENCE, World
 
 
-async def test_a_user_without_a_name_can_watch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This is the case in a container with `--user 65532`."""
+async def test_a_watch_lists_no_object_itself(world: World) -> None:
+    earlier = await world.task("echo")
+    reported: asyncio.Queue[tuple[str, str | None, str]] = asyncio.Queue()
+    listed: list[str] = []
+    began = asyncio.Event()
 
-    def nameless() -> str:
-        raise KeyError("getpwuid(): uid not found: 65532")
+    def on_listed(plural: str) -> None:
+        listed.append(plural)
+        if len(set(listed)) == 2:
+            began.set()
 
-    monkeypatch.setattr(getpass, "getuser", nameless)
-    async with world.operator():
-        await world.policy("true")
-        assert (await world.finished(await world.task("true")))["phase"] == "Succeeded"
-
-
-@pytest.mark.parametrize("wrong", [RuntimeError, MemoryError, SystemExit])
-async def test_whatever_ends_a_watch_it_is_begun_again(
-    world: World, monkeypatch: pytest.MonkeyPatch, wrong: type[BaseException]
-) -> None:
-    watching, ended = kopf.operator, 0
-
-    async def failing(**options: Any) -> None:
-        nonlocal ended
-        if not ended:
-            ended += 1
-            raise wrong
-        await watching(**options)
-
-    monkeypatch.setattr(kopf, "operator", failing)
-    async with world.operator():
-        await world.policy("true")
-        assert (await world.finished(await world.task("true")))["phase"] == "Succeeded"
-    assert ended
-
-
-@pytest.mark.parametrize("status", [429, 500, 503])
-async def test_an_operator_that_starts_waits_for_the_api_server(
-    world: World, monkeypatch: pytest.MonkeyPatch, status: int
-) -> None:
-    """The operator waits longer for the API server than for CRDs that are not installed."""
-    monkeypatch.setattr(operator, "_LOOK_SECONDS", 0.0)
-    request, refused = Kube.request, 0
-
-    async def refusing(self: Kube, method: str, path: str, **more: Any) -> Any:
-        nonlocal refused
-        if refused < 2 * operator._LOOKS_FOR_KINDS:
-            refused += 1
-            raise ApiError("not now", status=status)
-        return await request(self, method, path, **more)
-
-    monkeypatch.setattr(Kube, "request", refusing)
-    async with world.operator():
-        assert refused == 2 * operator._LOOKS_FOR_KINDS
+    watcher = Watcher(
+        world.kube.access,
+        (TASKS, POLICIES),
+        lambda plural, type_, obj: reported.put_nowait((plural, type_, obj["metadata"]["name"])),
+        on_listed,
+    )
+    watcher.start()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await began.wait()
+            later = await world.task("echo")
+            assert await reported.get() == (TASKS.plural, "ADDED", later)
+            await world.edit(earlier, {"cancel": True})
+            assert await reported.get() == (TASKS.plural, "MODIFIED", earlier)
+            await world.kube.delete(TASKS, "default", earlier)
+            assert await reported.get() == (TASKS.plural, "DELETED", earlier)
+    finally:
+        await watcher.stop()
+    assert reported.empty()
