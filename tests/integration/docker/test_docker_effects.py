@@ -331,7 +331,9 @@ async def test_no_fault_at_any_wait_of_taking_it_up_runs_it_again(
         async def attempts(number: int, disturb: Callable[..., None]) -> list[Outcome]:
             return await bench.attempts(number, letting_go_once_it_took_place(bench, number), disturb)
 
-        tally = await at_each_wait(bench, attempts, points(1, 9), list(reversed(FAULTS)))
+        # Only an unexpected error ends an attempt at each of its waits, whose number depends on the machine's load.
+        names = ["stopped", "unexpected", "connection", "interrupted", "cancelled by itself"]
+        tally = await at_each_wait(bench, attempts, points(1, 5, 9), names)
     print(tally)
     assert tally.took_place, "no fault came after the effect"
 
