@@ -54,7 +54,7 @@ class Submission:
         return self.agent.cancel(self.id)
 
     async def result(self) -> ExecutionResult:
-        """As `execute_command`. To stop waiting does not stop the execution."""
+        """Return the same as `execute_command`. To stop waiting does not stop the execution."""
         return await asyncio.shield(asyncio.wrap_future(self.future))
 
 
@@ -249,7 +249,7 @@ class ExecutionAgent:
         return [result_of(execution) for execution in self._running()]
 
     def pids(self) -> dict[str, int]:
-        """For each running id, the process on this host from which all of its processes descend."""
+        """The process of each running id, the one on this host from which all of its processes descend."""
         return self._engine.pids()
 
     def history(self) -> list[ExecutionResult]:

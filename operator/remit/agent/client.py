@@ -164,7 +164,8 @@ class RemitClient:
         timeout: float | None = None,  # noqa: ASYNC109 (an error of its own says what becomes of the task)
         namespace: str | None = None,
     ) -> ExecutionTask:
-        """Until it is finished, whatever its end: look at `task.status.phase`. A schedule ends when it is cancelled.
+        """Wait until the task is finished, whatever its end: look at `task.status.phase`. A schedule ends when it is
+        cancelled.
 
         `timeout` is in seconds from this call, and counts all that the task does meanwhile: that it waits for its turn
         or a Secret, every attempt, and the pauses between them. It bounds the caller alone. What bounds the task is in
@@ -337,7 +338,7 @@ class RemitClient:
         return chosen
 
     async def _states(self, task: ExecutionTask) -> AsyncGenerator[ExecutionTask, None]:
-        """Until it is finished. Raises `ApiError` when it is gone."""
+        """Yield each state of the task until it is finished. Raises `ApiError` when it is gone."""
         async with contextlib.aclosing(self.watch(task)) as changes:
             async for change in changes:
                 if change.type == "DELETED":
@@ -401,7 +402,7 @@ class RemitClient:
         return Deployment.parse(await self._patiently(lambda: self._kube.get(DEPLOYMENTS, place, name)))
 
     async def _released(self, wanted: Deployment, limit: float | None, *, pinned: bool = False) -> Deployment:
-        """Until the release of this spec is over."""
+        """Wait until the release of this spec is over."""
         name, place = wanted.metadata.name, wanted.metadata.namespace
         try:
             async with asyncio.timeout(limit):
@@ -475,7 +476,7 @@ def _over(task: ExecutionTask) -> bool:
 
 
 def _standing(task: ExecutionTask | None) -> str:
-    """Where a task stands that has not finished."""
+    """Describe how far a task is that has not finished."""
     if task is None:
         return "the API server has not told where it stands"
     if task.status.observed_generation < 0:

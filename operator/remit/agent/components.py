@@ -60,7 +60,7 @@ class ResourceLimiter:
         *,
         labels: Mapping[str, str] | None = None,
     ) -> None:
-        """As for `ExecutionAgent`. Raises `InvalidInput`."""
+        """Take the same arguments as `ExecutionAgent`. Raises `InvalidInput`."""
         self._policies = PolicySet({NAMESPACE: compiled_policies(policies, NAMESPACE)}, "")
         self._labels = dict(labels or {})
 
@@ -121,7 +121,7 @@ class SandboxEnvironment:
 
     @property
     def missing(self) -> tuple[Ability, ...]:
-        """Not to be had, with why and the remedy."""
+        """The layers that this host cannot give, each with the reason and the remedy."""
         return tuple(ability for ability in self.host.abilities.values() if not ability.available)
 
     def plan(self, confinement: Confinement) -> Plan:

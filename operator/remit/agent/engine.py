@@ -130,7 +130,7 @@ class Engine:
 
     @property
     def audit(self) -> AuditLog:
-        """Of what was started."""
+        """The audit log of what was started."""
         return self._audit
 
     @property
@@ -140,11 +140,11 @@ class Engine:
 
     @property
     def admission(self) -> Admission:
-        """Of what was started."""
+        """The admission of what was started."""
         return self._admission
 
     def pids(self) -> dict[str, int]:
-        """For each running id, the process from which all of its processes descend."""
+        """The process of each running id from which all of its processes descend."""
         found: dict[str, int] = {}
         for execution in list(self.executions.values()):
             metadata, attempts = execution.task.metadata, execution.task.status.attempts
@@ -239,7 +239,7 @@ class Engine:
 
 
 async def _changed(execution: Execution, seconds: float | None) -> None:
-    """Until something happened to it, or for so long."""
+    """Wait until something happened to the task, but at most for `seconds`."""
     waiting = asyncio.ensure_future(execution.changed.wait())
     await asyncio.wait({waiting}, timeout=seconds)
     waiting.cancel()

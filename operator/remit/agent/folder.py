@@ -17,7 +17,8 @@ _MOST = 1024
 
 
 def default_root() -> Path:
-    """Where agents keep their state, as XDG says. Raises ResourceError for a user without a home directory."""
+    """The folder in which agents keep their state, according to XDG. Raises ResourceError for a user without a home
+    directory."""
     try:
         state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""From how a task ended to what the caller gets: a result, or an exception. Pure."""
+"""Turns the end of a task into what the caller gets: a result, or an exception. Pure."""
 
 from __future__ import annotations
 

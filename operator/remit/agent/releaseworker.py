@@ -81,7 +81,7 @@ class ReleaseWorker:
             await self._until(lambda _: self.store.latest is None)
 
     async def look(self) -> None:
-        """Until the target was looked at once more. Raises what kept that look from its end."""
+        """Wait until the target was observed once more. Raises what kept that look from its end."""
         before = self._looks
         self.wake()
         # A look that is in progress may have begun before this call.
@@ -122,7 +122,7 @@ class ReleaseWorker:
         self._check_live(lambda live: live != left)
 
     async def _settled(self, number: int) -> None:
-        """Until what was asked for has come to its end. Raises DeploymentError where something newer was asked for."""
+        """Wait until the requested release has ended. Raises DeploymentError where something newer was asked for."""
         self.wake()
         await self._until(lambda state: self._at_rest(state, number) or self._is_superseded(number))
         if self._is_superseded(number) and self.latest is not None:
@@ -138,7 +138,7 @@ class ReleaseWorker:
         return self.latest is not None and self.latest.number != number
 
     async def _torn_down(self) -> None:
-        """Until the side of a release that failed is empty: the program may end as soon as it hears of the failure."""
+        """Wait until the side of a failed release is empty: the program may end as soon as it hears of the failure."""
         release, live = self.state.release, self.state.live
         if release is None or (live is not None and live.slot == release.slot):
             return

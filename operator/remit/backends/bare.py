@@ -177,7 +177,7 @@ def _report(result: object) -> _Report:
 
 
 def _exit_code(status: int) -> int:
-    """As a shell reports it."""
+    """The exit code as a shell reports it."""
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else _SHELL_SIGNAL_BASE - code
 

@@ -102,7 +102,8 @@ class Child:
 
     @property
     def returncode(self) -> int | None:
-        """As subprocess has it: negative is the signal that ended it, None while it runs and if it failed."""
+        """The return code as subprocess defines it: negative is the signal that ended it, None while it runs and if it
+        failed."""
         return self._process.returncode
 
     @property

@@ -21,7 +21,8 @@ MOUNT_SECONDS: Final = 20.0
 async def open_mounts(
     confinement: Confinement, identities: Identities | None, protected: Iterable[str], *, stages: bool
 ) -> Mounts:
-    """Those of `confinement`; the other arguments are as in `Mounts`, besides what is forbidden everywhere.
+    """Open the mounts of `confinement`. The other arguments are those of `Mounts`; `protected` is in addition to what
+    is forbidden everywhere.
 
     Raises:
         InvalidInput: something is not there, or must not be mounted.

@@ -67,7 +67,7 @@ class PathPattern:
         return "/".join(names[self._fixed :])
 
     def _open(self, state: State) -> set[int]:
-        """With those where a `**` stands for nothing."""
+        """Add the positions that follow where a `**` stands for nothing."""
         found = set(state)
         for at in sorted(state):
             while at < len(self._parts) and self._parts[at] == "**":

@@ -156,7 +156,7 @@ class PipeFeed:
         return True
 
     def _wait(self, events: int) -> bool:
-        """Until there is one of `events` for the pipe; False: nobody reads it any more, or it was closed."""
+        """Wait until one of `events` occurs on the pipe. False: nobody reads it any more, or it was closed."""
         poller = select.poll()
         poller.register(self._stopped, 0)
         poller.register(self._target, events)

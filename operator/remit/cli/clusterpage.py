@@ -32,7 +32,7 @@ _REVIEWS: Final = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 
 
 async def serve(access: Access, port: int | None, scope: Scope, operator_namespace: str) -> None:
-    """Until told to stop. Raises `RemitError` where the API server cannot be used, or the port cannot be had."""
+    """Serve until told to stop. Raises `RemitError` where the API server cannot be used, or the port cannot be had."""
     set_up_logs(form_for(sys.stderr), "warning")
     async with Kube(access) as kube:
         name = f"{await _who(kube)} on {urlsplit(access.server).netloc}"

@@ -121,7 +121,8 @@ class Follower:
     _told: str = ""
 
     async def to_the_end(self) -> ExecutionTask:
-        """Until the task is finished. Gives its final state. Raises `NotTakenUp` where no operator looks at it."""
+        """Follow the task until it is finished, and return its final state. Raises `NotTakenUp` where no operator looks
+        at it."""
         try:
             return await self._follow()
         finally:

@@ -25,7 +25,7 @@ def on_interrupt() -> Iterator[asyncio.Event]:
 
 
 async def until(stop: asyncio.Event, *failures: asyncio.Future[None]) -> None:
-    """Until asked to stop. Raises `RemitError` with what broke a part down."""
+    """Wait until asked to stop. Raises `RemitError` with the reason if a part failed."""
     stopping = asyncio.ensure_future(stop.wait())
     try:
         ends: set[asyncio.Future[Any]] = {stopping, *failures}

@@ -26,7 +26,7 @@ class LogWriter(Protocol):
 
 
 class Screen:
-    """Where the two streams of a run go: this process's own."""
+    """Writes the two streams of a run to those of this process."""
 
     def __init__(self, *, raw: bool = False, streams: tuple[Stream, ...] = STREAMS) -> None:
         self.streams = streams

@@ -40,7 +40,7 @@ def _untyped(params: list[Any]) -> list[Any]:
 
 
 class ParameterConverter:
-    """From the text of a parameter to its value: as typer does it, with the same results and errors.
+    """Converts the text of a parameter to its value as typer does it, with the same results and errors.
 
     typer asks pydantic, for which it builds a validator for each parameter, also for one that is not given. To import
     that and to build those takes longer than all else that `remit get` does before it asks the server.

@@ -50,7 +50,7 @@ def selector(name: str) -> str:
 
 
 def hook_tasks(deployment: Object, tasks: Iterable[Object]) -> dict[HookKey, ExecutionTask]:
-    """Those of `tasks` that are hooks of the Deployment, to be shown to people. Of the last release, only what it
+    """Select those of `tasks` that are hooks of the Deployment, for display. Of the last release, only what it
     remembers; what earlier releases remembered is not kept, so theirs are known by what they say of themselves."""
     found = {}
     last = Deployment.parse(deployment).status.pipeline.release

@@ -27,7 +27,7 @@ def wanted(tasks: Iterable[Object]) -> set[Key]:
 
 
 async def keep_pruning(workspaces: Workspaces, tasks: Indexer, namespaces: Sequence[str]) -> None:
-    """For as long as it is let. `tasks` are all that the API server has; without `namespaces`, in all."""
+    """Prune workspaces until cancelled. `tasks` are all that the API server has; without `namespaces`, in all."""
     while True:
         workspaces.ended.clear()
         seconds = await workspaces.prune(namespaces, lambda: wanted(tasks.list()))

@@ -73,9 +73,9 @@ class Explained:
 async def explain(
     connection: Connection, name: str, operator_namespace: str, reached: observedruns.Reached | None = None
 ) -> Explained:
-    """Of the task of that name in the connection's namespace. `reached` is where its namespace's tasks connected to;
-    without it, that is read of the connection's own trail. Raises `RemitError`, and for a task that is not there, too.
-    """
+    """Explain the decision about the task of that name in the connection's namespace. `reached` is where its
+    namespace's tasks connected to; without it, that is read of the connection's own trail. Raises `RemitError`, and for
+    a task that is not there, too."""
     task = await connection.find(TASKS, name)
     today = await observedruns.policies_of(connection, operator_namespace)
     if reached is None and (trail := trail_of(connection.own_state_dirs)):

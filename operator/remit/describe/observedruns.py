@@ -176,7 +176,7 @@ def _attempts(obj: Object) -> list[dict[str, Any]]:
 
 
 def _destinations(seen: ObservedRuns, name: str, recorded: Collection[str] | None) -> frozenset[Destination]:
-    """Those that rules can name. A request that named none is refused whatever policies say."""
+    """The destinations that rules can name. A request that named none is refused whatever policies say."""
     found = set()
     for text in recorded or ():
         if text == OTHERS:
@@ -230,7 +230,8 @@ def _text(value: bytes) -> str | None:
 
 
 def _as_found(request: PolicyRequest) -> PolicyRequest:
-    """With the program as it is found here, where it is: on the operator's own host, `deny` rules know its links."""
+    """The command with the path at which its program is found here, if it is: on the operator's own host, `deny` rules
+    know its links."""
     command = request.command
     if command is None or not request.beside_the_operator:
         return request
@@ -259,8 +260,8 @@ def _moment(obj: Object) -> datetime.datetime:
 
 
 def reached_by(trail: Path, namespace: str, stop: threading.Event | None = None) -> Reached:
-    """Where tasks of the namespace connected to or wanted to, as the ends of their attempts have it on record. Raises
-    `ReadCancelled` once `stop` is set."""
+    """The destinations that tasks of the namespace connected to or wanted to, as the ends of their attempts have it on
+    record. Raises `ReadCancelled` once `stop` is set."""
     found: dict[str, set[str]] = defaultdict(set)
     ended = Filter(namespace=namespace, kind="execution")
     for _, record in read(trail, stop):

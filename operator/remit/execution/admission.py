@@ -285,9 +285,9 @@ class Admission:
 
 
 def default_limits(host: Host) -> Limits:
-    """For what neither a task nor a policy says. Memory and processes only where a cgroup counts them: as rlimits
-    they would count address space and all of a user's processes, and break programs that do nothing wrong. Where all
-    tasks share a limit, four fit in with these."""
+    """The limits that apply where neither a task nor a policy gives any. Memory and processes only where a cgroup
+    counts them: as rlimits they would count address space and all of a user's processes, and break programs that do
+    nothing wrong. Where all tasks share a limit, four fit in with these."""
     counted = host.abilities[Layer.CGROUP].available
     share = 1024**3 if host.memory.total is None else host.memory.total // _TASKS_THAT_FIT
     return Limits(

@@ -6,7 +6,7 @@ import datetime
 
 
 def human_duration(span: datetime.timedelta) -> str:
-    """As kubectl writes durations, with tenths below ten seconds: `0.4s`, `42s`, `3m12s`, `2h5m`."""
+    """Format a duration as kubectl does, with tenths below ten seconds: `0.4s`, `42s`, `3m12s`, `2h5m`."""
     seconds = max(0.0, span.total_seconds())
     if seconds < 10:
         return f"{seconds:.1f}s"

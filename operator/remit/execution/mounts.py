@@ -114,7 +114,7 @@ def _job_mount(
 
 
 def mounted_files(volume: Volume, mount: VolumeMount, data: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Where the keys of a ConfigMap or a Secret, whose `data` that is, are found inside.
+    """The paths inside at which the keys of a ConfigMap or a Secret with this `data` are found.
 
     Raises `InvalidInput` for a key that is asked for and is not there, unless it is optional.
     """

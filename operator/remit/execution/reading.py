@@ -15,8 +15,8 @@ from remit.execution.output import kept_files, recorded_times, segment_bytes
 
 
 def run_directory(state_dirs: Iterable[Path], namespace: str, uid: str, attempt_id: str) -> Path | None:
-    """Where the output of an attempt is kept, if an operator has its state in one of these folders of this machine, and
-    it may be read."""
+    """The folder with the output of an attempt, if an operator has its state in one of these folders of this machine,
+    and it may be read."""
     for state_dir in state_dirs:
         directory = state_dir / "runs" / namespace / uid / attempt_id
         with contextlib.suppress(OSError):

@@ -555,8 +555,8 @@ def _with_refusals(outcome: Outcome) -> Outcome:
 
 
 def _interrupted(outcome: Outcome, request: AttemptRequest | OperationRequest) -> Outcome:
-    """Of an attempt that a shutdown cancelled. Whether it is retried, the task's `onInterruption` says, as for one
-    that was lost with the operator."""
+    """The outcome of an attempt that a shutdown cancelled. Whether it is retried, the task's `onInterruption` says, as
+    for one that was lost with the operator."""
     message = "the operator was shut down while this attempt was running; nothing of it is alive"
     if isinstance(request, OperationRequest) and request.effect.in_doubt:
         message = f"{message}; {request.effect.in_doubt}"

@@ -62,7 +62,7 @@ class RunStore:
         shutil.rmtree(self.root / namespace / uid, ignore_errors=True)
 
     def missing_for(self, namespace: str, uid: str) -> float | None:
-        """For how many seconds the task has been missing. None: `mark_missing` was not called.
+        """The number of seconds for which the task has been missing. None: `mark_missing` was not called.
 
         By how long this machine ran, up to the hour where that started anew.
         """

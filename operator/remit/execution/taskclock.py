@@ -14,8 +14,8 @@ TOLERANCE: Final = 5.0
 
 
 class TaskClock:
-    """For each task or Deployment, the time at its first look, and on from there by `boot` (CLOCK_BOOTTIME), which
-    nobody sets.
+    """The clock of each task or Deployment: it begins with the time at its first look, and goes on by `boot`
+    (CLOCK_BOOTTIME), which nobody sets.
 
     What status has from other processes is in the time of day, so each task starts from `wall` as it is at its own
     first look: a task that is created after the clock was set has the new time.

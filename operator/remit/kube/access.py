@@ -62,7 +62,7 @@ class Access:
 
     @classmethod
     async def load(cls, kubeconfig: Path | None = None, context: str | None = None) -> Self:
-        """From `kubeconfig`, or else KUBECONFIG or ~/.kube/config, or else the pod's service account.
+        """Read the access from `kubeconfig`, or else KUBECONFIG or ~/.kube/config, or else the pod's service account.
 
         Raises `RemitError` that says which file was looked into, and what it lacks.
         """
@@ -195,8 +195,8 @@ def _impersonation(entry: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _kubeconfigs(named: Path | None) -> list[Path]:
-    """Those of the kubeconfigs in use that are there: about the others the official client would write on the user's
-    terminal. Raises `RemitError` where there is none."""
+    """The kubeconfigs in use that exist: about the others the official client would write on the user's terminal.
+    Raises `RemitError` where there is none."""
     names = str(named or os.environ.get("KUBECONFIG") or "~/.kube/config")
     paths = [Path(os.path.expanduser(name)) for name in names.split(os.pathsep) if name]  # noqa: PTH111  # never raises
     if not (existing := [path for path in paths if path.is_file()]):

@@ -35,7 +35,8 @@ class TlsMaterial:
         return self.authority is None and self.certificate is None and self.key is None
 
     def context(self) -> ssl.SSLContext:
-        """For clients. It reads all authorities of the system where none is given, which takes a while.
+        """Create a TLS context for clients. It reads all authorities of the system if none is given, which takes a
+        while.
 
         Raises `OperationFailed` for what is no certificate or no key, or where the two do not belong together.
         """

@@ -1,4 +1,5 @@
-"""Where a task may connect to: by name and port first, and then by the address that the name turns out to have. Pure.
+"""Decides where a task may connect to: by name and port first, and then by the address that the name turns out to have.
+Pure.
 
 The two steps are apart because a name is only resolved once it is allowed, and because only the address that was
 judged may be connected to: a second look-up could say something else.
@@ -64,8 +65,8 @@ class Permit:
     """The matching rules of each policy."""
 
     def screen(self, addresses: Iterable[Address], own: Container[Address] = ()) -> tuple[list[Address], str | None]:
-        """Those that may be connected to, in their order, and the objection to the first that may not. `own` are those
-        of the machine that connects."""
+        """Select the addresses that may be connected to, in their order, and the objection to the first that may not.
+        `own` are those of the machine that connects."""
         usable, first = [], None
         for address in map(plain_address, addresses):
             if objection := self._objection(address, own=address in own):

@@ -69,7 +69,7 @@ class EnginePattern:
 
     @classmethod
     def parse(cls, text: str) -> EnginePattern:
-        """From `*` (any engine), `unix://` with a glob over paths, or an address with patterns in it: the host may be
+        """Parse `*` (any engine), `unix://` with a glob over paths, or an address with patterns in it: the host may be
         `*`, `*.` with a domain, or a range such as `10.0.0.0/24` or `10.0.0.*`, the user a glob, the port `*`.
 
         Raises `BadEngine`.

@@ -78,8 +78,8 @@ def unlisted_names_message(policy: str, names: Sequence[str], allowed: Sequence[
 
 
 def unlisted_files(paths: Iterable[str], allowed: Sequence[str]) -> list[str]:
-    """Those of `paths` that a program may read unasked, such as `/workspace/.gitconfig`, and that no glob of `allowed`
-    covers, sorted."""
+    """Select those of `paths` that a program may read unasked, such as `/workspace/.gitconfig`, and that no glob of
+    `allowed` covers, sorted."""
     return sorted(path for path in paths if not any(fnmatchcase(path, glob) for glob in (*FREE_FILES, *allowed)))
 
 

@@ -105,7 +105,8 @@ def statements(kinds: Collection[str]) -> Part:
 
 
 def functions(names: Sequence[tuple[str, str]]) -> Part | None:
-    """Of PostgreSQL, each with its schema or "". None where a name, in quotes, has in it what means more in a rule."""
+    """The part of a policy that allows these functions of PostgreSQL, each with its schema or "". None where a name, in
+    quotes, has in it what means more in a rule."""
     if any(_MORE_IN_A_NAME & {*schema, *name} for schema, name in names):
         return None
     listed = [f"{schema}.{name}" if schema else name for schema, name in names]

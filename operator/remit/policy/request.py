@@ -33,7 +33,7 @@ WITH_IMAGES: Final = frozenset({"docker", "kubernetes"})
 
 @dataclass(frozen=True, kw_only=True)
 class Installation:
-    """Where an operator runs what does not say where, and of which image, where the backend runs images."""
+    """The backend on which an operator runs what names none, and the image, if that backend runs images."""
 
     backend: BackendName = "process"
     image: str = ""
@@ -69,7 +69,7 @@ class Installation:
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasePlace:
-    """Where a release puts what it runs, where that is not its own place anyway."""
+    """The place in which a release runs its instances, if it is not the operator's own."""
 
     engine: str = ""
     """Address of a Docker engine other than this host's own."""
@@ -201,7 +201,8 @@ def request_for(
 
 
 def _mounted_configuration(spec: ExecutionTaskSpec) -> frozenset[str]:
-    """Where ConfigMaps and Secrets are mounted. A program may look for its configuration there as in private files."""
+    """The paths at which ConfigMaps and Secrets are mounted. A program may look for its configuration there as in
+    private files."""
     kept = {volume.name for volume in spec.volumes if volume.config_map or volume.secret}
     return frozenset(mount.mount_path for mount in spec.volume_mounts if mount.name in kept)
 

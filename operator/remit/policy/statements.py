@@ -284,7 +284,7 @@ def _functions(tokens: Sequence[str], depths: Sequence[int]) -> tuple[Function, 
 
 
 def _starts_of_names(tokens: Sequence[str]) -> list[int]:
-    """For each token, the start of the name that ends with it: `a . b . c` is one name."""
+    """The start of the name that ends with each token: `a . b . c` is one name."""
     starts: list[int] = []
     for at, token in enumerate(tokens):
         goes_on = at >= 2 and tokens[at - 1] == "." and _is_name(token) and _is_name(tokens[at - 2])

@@ -312,7 +312,7 @@ def request_of(
 
 
 def decide_on(request: PolicyRequest, policies: Sequence[CompiledPolicy], operator_namespace: str) -> Decision:
-    """As the operator would, with the policies of `operator_namespace` as ceilings."""
+    """Decide as the operator would, with the policies of `operator_namespace` as ceilings."""
     own = [policy for policy in policies if policy.namespace == request.namespace]
     ceilings = [policy for policy in policies if policy.namespace == operator_namespace != request.namespace]
     return decide(request, own, ceilings)

@@ -48,7 +48,7 @@ _RETRY_SECONDS: Final = 1.0
 
 
 class Store(Protocol):
-    """Where one Deployment is declared and its status is kept.
+    """The place in which one Deployment is declared and its status is kept.
 
     A method that raises `RemitError` ends the step, which is taken again later on what there is then.
     """

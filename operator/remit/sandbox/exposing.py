@@ -44,7 +44,7 @@ def new_mount_namespace() -> None:
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
-    """As mount(2). Raises OSError."""
+    """Call mount(2). Raises OSError."""
     encoded = [None if each is None else os.fsencode(each) for each in (source, target, kind, options)]
     result = _libc.mount(*encoded[:3], ctypes.c_ulong(flags), encoded[3])
     _checked(f"mount {target}", result)

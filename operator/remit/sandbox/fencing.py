@@ -1,4 +1,4 @@
-"""Until when this process may work, where several operators compete for a lease.
+"""The deadline until which this process may work, where several operators compete for a lease.
 
 The deadline is in seconds of CLOCK_BOOTTIME, which also counts the time for which the machine was suspended. The fork
 server enforces it from outside this process: when it passes, the fork server kills what it started, and then this

@@ -66,7 +66,7 @@ def reader_group() -> int | None:
 
 
 def with_group(host: Host, group: int | None) -> Host:
-    """As `host`, with attempts that are in `group` too."""
+    """The same host with attempts that are in `group`, too."""
 
     def joined(identities: Identities | None) -> Identities | None:
         return identities and replace(identities, groups=() if group is None else (group,))

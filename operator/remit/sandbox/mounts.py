@@ -314,7 +314,7 @@ def _open_root(mount: HostMount, trusts_links_of_root: bool, may_wait: bool) -> 
 
 
 def _by_links_of_root(path: str) -> str:
-    """Where `path` leads. Raises OSError: ELOOP at a link of somebody else's."""
+    """Resolve `path`. Raises OSError: ELOOP at a link of somebody else's."""
     parts, done, links = path.split("/"), "", 0
     while parts:
         part = parts.pop(0)

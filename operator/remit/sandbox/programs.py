@@ -17,8 +17,8 @@ _ELSEWHERE: Final = ("/opt/*/bin", "/opt/bin", "/usr/local/*/bin", "/snap/bin", 
 
 
 def explain_absence(program: str, read_only_paths: Sequence[str] = ()) -> str:
-    """For people: where `program`, a name or an absolute path, is on this host although sandboxes do not find it there,
-    and how they would; empty where it is nowhere that programs usually are.
+    """Explain where `program`, a name or an absolute path, is on this host although sandboxes do not find it there, and
+    how they would; empty where it is nowhere that programs usually are.
 
     `read_only_paths` are the folders that sandboxes see besides the system's.
     """
@@ -74,7 +74,8 @@ def _is_program(path: Path) -> bool:
 
 
 def _needed(found: Path) -> list[Path]:
-    """Where it is named, and where the links end: the interpreter of a virtual environment is elsewhere."""
+    """The folder in which it is named, and that in which the links end: the interpreter of a virtual environment is
+    elsewhere."""
     return [found, Path(os.path.realpath(found))]
 
 

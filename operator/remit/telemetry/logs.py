@@ -97,7 +97,7 @@ def form_for(stream: TextIO) -> Literal["json", "console"]:
 
 @functools.cache
 def embedded() -> Redactor:
-    """For a program that uses Remit as a library: the redactor of all that it logs.
+    """Set up logging for a program that uses Remit as a library, and return the redactor of all that it logs.
 
     Unless the program has set structlog up itself, events go to the standard library's loggers, with secrets redacted.
     Left alone, structlog would print them on standard output, with the local variables of each frame of a traceback.

@@ -36,8 +36,8 @@ class TrailFile(NamedTuple):
     stop: threading.Event | None = None
 
     def lines(self) -> Iterator[bytes]:
-        """As far as the file went when it was opened: it may grow meanwhile. Raises `ReadCancelled` once `stop` is
-        set."""
+        """Yield the lines up to the end that the file had when it was opened: it may grow meanwhile. Raises
+        `ReadCancelled` once `stop` is set."""
         left, stop = self.size, self.stop
         while left > 0 and (line := self.file.readline(_MOST_LINE)):
             if stop is not None and stop.is_set():

@@ -54,7 +54,7 @@ class Streams:
     async def serve(
         self, request: web.Request, show: Show, events: Callable[[], Events] | None = None
     ) -> web.StreamResponse:
-        """Until the page is left. `events` are further ones, in their order."""
+        """Serve a stream until the page is left. `events` are further ones, in their order."""
         session = request[SESSION]
         if not session.may_stream:
             return web.Response(status=429, text="too many live pages are open; close some")

@@ -119,7 +119,7 @@ async def read_task(viewer: Viewer, namespace: str, name: str) -> ExecutionTask:
 
 
 async def _states(viewer: Viewer, task: ExecutionTask) -> AsyncGenerator[ExecutionTask, None]:
-    """Until it is finished. Raises `ApiError` when it is gone."""
+    """Yield each state of the task until it is finished. Raises `ApiError` when it is gone."""
     while True:
         yield task
         if task.status.phase is not None and task.status.phase.final:

@@ -69,7 +69,8 @@ class TaskRow:
 
     @property
     def seconds(self) -> float | None:
-        """From the start of the first attempt to the end of the last one; None for a task that has not ended."""
+        """The seconds from the start of the first attempt to the end of the last one; None for a task that has not
+        ended."""
         return None if self.started is None or self.ended is None else max(0.0, self.ended - self.started)
 
     @property

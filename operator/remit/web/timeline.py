@@ -17,7 +17,7 @@ _AXIS: Final = 18
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """From one moment to another, in seconds since 1970. `kind` is a class of the style sheet."""
+    """A span between two moments, in seconds since 1970. `kind` is a class of the style sheet."""
 
     start: float
     end: float

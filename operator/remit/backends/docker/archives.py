@@ -41,7 +41,7 @@ _T = TypeVar("_T")
 
 
 class EngineArchives:
-    """Of the container `id`, which `Archives` describes, until `seconds` are over or it was `stop`ped.
+    """`Archives` of the container `id`, until `seconds` are over or it was `stop`ped.
 
     The container is the attempt's holder. While that runs, what it holds in memory is what the attempt left; an engine
     that was restarted meanwhile would make archives of empty folders. Whether it runs is looked at where its archive is
@@ -131,7 +131,7 @@ class _Body:
 
 
 def _archive(client: docker.APIClient, id_: str, path: str) -> requests.Response:
-    """As the SDK's own, which waits for a silent engine for ever."""
+    """Like the SDK's own function, which waits for a silent engine for ever."""
     return _asking(client, client.get, id_, path, stream=True, headers={"Accept-Encoding": "identity"})
 
 

@@ -83,7 +83,7 @@ class Folders:
 async def folders(
     staging: Staging | None, host: str, request: AttemptRequest, info: Mapping[str, Any], *, stage: bool
 ) -> AsyncGenerator[Folders, None]:
-    """Those of `request`, open until the end and, with `stage`, where the engine at `host` finds them.
+    """The folders of `request`, open until the block ends and, with `stage`, where the engine at `host` finds them.
 
     Raises:
         SandboxUnavailable: nothing of the host can be mounted from where the operator is.

@@ -1,4 +1,4 @@
-"""Where symbolic links of an image lead what is mounted in a container of it.
+"""Resolves the symbolic links of an image at the places where something is mounted in a container of it.
 
 An engine follows them, as root, and makes the folder that they lead to where there is none: in a folder of the host, if
 that is mounted already. So they are looked at before there is a container that has anything of the host.
@@ -34,7 +34,7 @@ class ImageLinks:
     async def resolved(
         self, name: str, request: AttemptRequest, image: Mapping[str, Any], paths: Sequence[str]
     ) -> dict[str, str]:
-        """Where each of `paths` leads in `image`, as the engine inspected it, by the path.
+        """Resolve each of `paths` in `image`, as the engine inspected it. The result is by the path.
 
         What is not known yet is looked at in a container called `name`, which never runs. Whoever removes the attempt
         removes it, too, should this process end meanwhile. Raises `OperationFailed`, and `InvalidInput` for links that

@@ -106,8 +106,8 @@ def enforcement_of(confinement: Confinement, info: Mapping[str, Any], *, keeps: 
 
 
 def private_folders(request: AttemptRequest) -> list[str]:
-    """Where volumes for private files are mounted. Raises `InvalidInput` for files that would hide a folder of the
-    attempt, or be written to one of the host."""
+    """The folders at which volumes for private files are mounted. Raises `InvalidInput` for files that would hide a
+    folder of the attempt, or be written to one of the host."""
     hosts = _of_the_host(request)
     whole = {"", *_WRITABLE, *_folders_in_memory(request), *hosts}
     folders: dict[str, None] = {}
@@ -128,7 +128,7 @@ def private_folders(request: AttemptRequest) -> list[str]:
 
 
 def places_to_resolve(request: AttemptRequest, image: Mapping[str, Any], info: Mapping[str, Any]) -> list[str]:
-    """Where something is to be mounted, of which `check_links` wants to know where it leads in the image."""
+    """The mount points that `check_links` wants to have resolved in the image."""
     if not _of_the_host(request):
         return private_folders(request)
     return [*_of_the_task(request), *_of_the_engine(image, info)]
@@ -155,7 +155,8 @@ def check_links(request: AttemptRequest, leads: Mapping[str, str]) -> None:
 
 
 def _of_the_task(request: AttemptRequest) -> list[str]:
-    """Where what the task asks for is mounted; not what lies in a folder of the host, which is no engine's to mount."""
+    """The mount points of what the task asks for, without those that lie in a folder of the host, which is no engine's
+    to mount."""
     hosts = _of_the_host(request)
     places = [mount.mount_path for mount in request.confinement.mounts]
     outer = [place for place in places if not any(is_below(place, host) and place != host for host in hosts)]

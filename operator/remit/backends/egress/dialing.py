@@ -156,7 +156,7 @@ class Dialer:
 
 
 def own_addresses(addresses: Iterable[Address]) -> frozenset[Address]:
-    """Those of `addresses` that belong to this machine, which a socket can be bound to. Nothing is sent."""
+    """Select those of `addresses` that belong to this machine: a socket can be bound to them. Nothing is sent."""
     return frozenset(address for address in map(plain_address, addresses) if _is_own(address))
 
 

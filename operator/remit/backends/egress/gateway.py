@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
 
 
 async def serve(config: GatewayConfig, listener: socket.socket) -> None:
-    """Until SIGTERM."""
+    """Serve until SIGTERM."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

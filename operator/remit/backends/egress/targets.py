@@ -1,4 +1,4 @@
-"""Where an HTTP request to a proxy wants to go, and what of it may go on. Pure.
+"""Reads the destination of an HTTP request to a proxy, and decides what of the request is passed on. Pure.
 
 Everything that could be read in two ways is refused: user info in front of the host, a Host header that names another
 host, two ways to say where the body ends.

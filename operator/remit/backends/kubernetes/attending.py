@@ -141,7 +141,8 @@ class Attendance:
     async def _first(
         self, awaited: Sequence[asyncio.Future[Any]], parts: Sequence[asyncio.Future[None]], seconds: float
     ) -> None:
-        """Until one of `awaited` is done, for at most so long. Raises what one of `parts` broke down with."""
+        """Wait until one of `awaited` is done, at most for the given time. Raises the exception with which one of
+        `parts` ended."""
         ends = asyncio.get_running_loop().time() + seconds
         while not any(each.done() for each in awaited):
             remaining = max(0.0, ends - asyncio.get_running_loop().time())
@@ -183,14 +184,14 @@ class Attendance:
                 raise error
 
     async def _over(self) -> None:
-        """Until it has ended, or will not run. The launcher's last record is the last thing that it does, and with it
-        ends everything in the container; the kubelet tells that up to seconds later. But only the kubelet tells whether
-        a signal was sent because the pod is to go."""
+        """Wait until the program has ended, or will not run. The launcher's last record is the last thing that it does,
+        and with it ends everything in the container; the kubelet tells that up to seconds later. But only the kubelet
+        tells whether a signal was sent because the pod is to go."""
         while not (self._refused is not None or self._has_ended or self._ended_by_itself):
             await self._change.wait()
 
     async def _program_over(self) -> None:
-        """Until the program has ended, by the launcher's word: what it left is told from then on."""
+        """Wait until the launcher reports that the program has ended: from then on it reports what the program left."""
         while self._records.program_ended is None:
             await self._change.wait()
         ended = self._records.program_ended
@@ -345,7 +346,7 @@ class Attendance:
 
 
 async def remove_for_sure(kube: Kube, namespace: str, name: str, uid: str) -> None:
-    """As `remove_job`, also where the server refuses for a while: what it keeps may be alive."""
+    """Like `remove_job`, but try again while the server refuses: what it keeps may be alive."""
     while True:
         try:
             await remove_job(kube, namespace, name, uid)

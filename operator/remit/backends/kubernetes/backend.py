@@ -457,7 +457,7 @@ class _Made:
 
 
 async def _started(gateway: EgressGateway) -> str | Outcome:
-    """As `EgressGateway.start`, and what the server has against it. Raises `BackendError`."""
+    """Call `EgressGateway.start`, and return why the server refuses it, if it does. Raises `BackendError`."""
     try:
         return await gateway.start()
     except ApiError as error:

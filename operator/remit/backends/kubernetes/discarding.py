@@ -49,7 +49,7 @@ async def discard_of_job(kube: Kube, namespace: str, job: str) -> None:
 
 
 async def _discard_own(kube: Kube, resource: Resource, namespace: str, name: str, job: str) -> None:
-    """Where it says that it is that of the attempt, or the gateway, with that Job. Raises `ApiError`."""
+    """Delete the object if it belongs to the attempt, or the gateway, with that Job. Raises `ApiError`."""
     found = await kube.get(resource, namespace, name)
     if is_of_attempt(found, job):
         await kube.discard(resource, namespace, name, uid=found["metadata"]["uid"])

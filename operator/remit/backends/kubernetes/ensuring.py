@@ -28,7 +28,7 @@ class Immutables:
         self._uids: dict[str, str] = {}
 
     async def ensure(self, resource: Resource, namespace: str, name: str, manifest: Callable[[], Object]) -> None:
-        """As `ensure` does; what it should be is made only to be compared or created."""
+        """Like `ensure`, but what the object should be is made only to be compared or created."""
         path = resource.path(namespace, name)
         if path in self._uids:
             found = await read(self._kube, resource, namespace, name, metadata_only=True)

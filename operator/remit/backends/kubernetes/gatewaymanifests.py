@@ -48,8 +48,8 @@ def gateway_id(attempt_id: str) -> str:
 
 
 def gateway_name(job: str) -> str:
-    """Of the Job, the Secret and the NetworkPolicy of the gateway of the attempt that is the Job `job`. The attempt's
-    own NetworkPolicy has the name of its Job."""
+    """The name of the Job, the Secret and the NetworkPolicy of the gateway of the attempt whose Job is `job`. The
+    attempt's own NetworkPolicy has the name of its Job."""
     return gateway_id(job)
 
 
@@ -119,7 +119,8 @@ def behind_gateway(request: AttemptRequest, url: str = "") -> AttemptRequest:
 
 
 def as_made(request: AttemptRequest) -> AttemptRequest:
-    """With all that the attempt's Job and Secret have names for."""
+    """The request as it was when the attempt's Job and Secret were made: behind the gateway if the network is
+    restricted."""
     return behind_gateway(request) if request.confinement.network == "restricted" else request
 
 

@@ -81,7 +81,7 @@ def policy_of_network(metadata: Mapping[str, Any], spec: Mapping[str, Any]) -> d
 
 
 def _pod_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """As a pod's spec has them; `nodeSelector` is merged with ours."""
+    """The options in the form of a pod's spec; `nodeSelector` is merged with ours."""
     names = ("tolerations", "runtimeClassName", "priorityClassName", "serviceAccountName")
     secrets = [{"name": name} for name in options.get("imagePullSecrets", ())]
     return {

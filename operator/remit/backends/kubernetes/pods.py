@@ -145,7 +145,7 @@ def refusal(events: Iterable[Mapping[str, Any]]) -> tuple[Outcome | None, str]:
 
 
 def trouble(events: Iterable[Mapping[str, Any]]) -> str:
-    """For people: the latest failure of a pod to start; empty if there is none.
+    """Describe the latest failure of a pod to start; empty if there is none.
 
     The status of a pod says `ContainerCreating` also where its sandbox, its volumes or its network cannot be made. What
     keeps a pod from starting has a reason like `FailedMount`; other warnings, such as `MissingClusterDNS`, do not.

@@ -17,7 +17,7 @@ from remit.telemetry.redact import Redactor
 
 
 async def serve(settings: Message, redactor: Redactor, supervised: Supervised) -> None:
-    """Until told to stop, on the lock and the sockets that the supervisor holds. Raises `RemitError`."""
+    """Serve until told to stop, on the lock and the sockets that the supervisor holds. Raises `RemitError`."""
     return_freed_memory()
     state_dir = Path(settings["state_dir"])
     for descriptor in (settings["lock"], *settings["sockets"]):

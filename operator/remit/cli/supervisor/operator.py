@@ -28,7 +28,7 @@ _CONFLICT = 409
 
 
 async def serve(settings: Message, redactor: Redactor, supervised: Supervised) -> None:
-    """Until told to stop, on the control plane of the kubeconfig. Raises `RemitError`."""
+    """Run until told to stop, on the control plane of the kubeconfig. Raises `RemitError`."""
     kubeconfig = Path(settings["kubeconfig"])
     if settings["merge_into"]:
         merge(kubeconfig, Path(settings["merge_into"]))
@@ -55,7 +55,7 @@ async def serve(settings: Message, redactor: Redactor, supervised: Supervised) -
 
 
 async def _first(work: asyncio.Future[None], stop: asyncio.Event) -> None:
-    """Until it is done, or nobody wants it any more."""
+    """Wait for `work` or `stop`, and cancel the work if it is not done."""
     stopping = asyncio.ensure_future(stop.wait())
     ends: set[asyncio.Future[Any]] = {work, stopping}
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

@@ -17,7 +17,7 @@ from remit.web.viewer import Viewer
 
 
 async def serve(settings: Message, redactor: Redactor, supervised: Supervised) -> None:
-    """Until told to stop, on the sockets that the supervisor holds. Raises `RemitError`."""
+    """Serve until told to stop, on the sockets that the supervisor holds. Raises `RemitError`."""
     state_dir = Path(settings["state_dir"])
     for descriptor in settings["sockets"]:
         os.set_inheritable(descriptor, False)

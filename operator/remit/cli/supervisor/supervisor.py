@@ -197,7 +197,7 @@ class Service:
         """The process of the service, while there is one."""
 
     async def keep(self, settings: Callable[[], Message]) -> None:
-        """Until `stop`. Raises `RemitError` when it does not come up, with the reason."""
+        """Keep the service running until `stop`. Raises `RemitError` when it does not come up, with the reason."""
         try:
             await self._keep(settings)
         finally:
@@ -224,7 +224,7 @@ class Service:
             await _first(asyncio.sleep(history.delay), self._stopping.wait())
 
     async def _run_once(self, settings: Callable[[], Message], *, again: bool) -> tuple[float | None, str]:
-        """For how many seconds it was ready, None for never, and why it ended.
+        """Run the service once. Return for how many seconds it was ready (None: never) and why it ended.
 
         Raises `RemitError` where it says that it cannot start, and never has: what is wrong was wrong from the start.
         """
@@ -263,7 +263,7 @@ class Service:
         return True
 
     async def _started(self, worker: Worker) -> None:
-        """Until it is ready, or has ended: it is killed where it says nothing while it starts."""
+        """Wait until the service is ready, or has ended: it is killed where it says nothing while it starts."""
         starting = asyncio.ensure_future(_first(worker.ready, worker.ended))
         try:
             if not await _in_time(starting, _START_SECONDS, lambda: worker.heard):
@@ -313,7 +313,7 @@ async def _keep_page(page: Service, settings: Callable[[], Message], sockets: Se
 
 
 async def _connected(sockets: Sequence[socket.socket]) -> None:
-    """Until somebody has connected to one of them. They stay unanswered."""
+    """Wait until somebody has connected to one of the sockets. The connection is not accepted."""
     loop, come = asyncio.get_running_loop(), asyncio.Event()
     for each in sockets:
         loop.add_reader(each, come.set)
@@ -374,7 +374,7 @@ async def _in_time(ending: asyncio.Future[Any], seconds: float, heard: Callable[
 
 
 async def _first(*awaitables: Any) -> None:
-    """Until one of them is done; those that were begun for this are given up."""
+    """Wait until one of them is done, and cancel those that were begun for this."""
     given = [each for each in awaitables if asyncio.isfuture(each)]
     begun = [asyncio.ensure_future(each) for each in awaitables if not asyncio.isfuture(each)]
     try:

@@ -30,7 +30,7 @@ class Watcher:
         self._resource, self._namespace, self._selector = RESOURCES[kind], namespace, selector
 
     async def keep(self) -> None:
-        """Until it is cancelled."""
+        """Run until it is cancelled."""
         clock = asyncio.get_running_loop().time
         version, pause = "", _SHORTEST_PAUSE
         while True:

@@ -17,7 +17,7 @@ _LONGEST_INTEGER = 30
 
 @dataclass(frozen=True)
 class ResourcePath:
-    """Where a path under /api or /apis leads. `resource` is the plural; empty strings stand for absent parts."""
+    """A path under /api or /apis, taken apart. `resource` is the plural; empty strings stand for absent parts."""
 
     group: str
     version: str

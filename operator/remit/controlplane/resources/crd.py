@@ -1,4 +1,4 @@
-"""From a CustomResourceDefinition to the resources it declares, and its own status."""
+"""Turns a CustomResourceDefinition into the resources that it declares, and its own status."""
 
 from __future__ import annotations
 

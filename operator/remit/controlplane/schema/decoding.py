@@ -99,7 +99,7 @@ SCALE: Final = struct(
 
 
 class Place(NamedTuple):
-    """Where a value stands: its path in the object, and what Go's decoder calls it."""
+    """The position of a value: its path in the object, and what Go's decoder calls it."""
 
     path: str = ""
     field: str = ""

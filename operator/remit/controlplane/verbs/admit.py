@@ -1,4 +1,4 @@
-"""From what a client sent to what may be stored: type, metadata, fields, schema. Nothing is written here."""
+"""Turns what a client sent into what may be stored: type, metadata, fields, schema. Nothing is written here."""
 
 from __future__ import annotations
 

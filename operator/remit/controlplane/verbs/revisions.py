@@ -42,7 +42,7 @@ def too_old(revision: int, floor: int) -> Failure:
 
 
 class Continue(NamedTuple):
-    """Where a chunked list goes on: the revision it shows, and the first key not shown yet."""
+    """The position at which a chunked list continues: the revision it shows, and the first key not shown yet."""
 
     revision: int
     start: str

@@ -235,8 +235,8 @@ async def _watch(connection: Connection) -> None:
 async def _transact(
     connection: Connection, postgres: PostgresOperation, request: OperationRequest, most: int
 ) -> list[tuple[int, bytes]]:
-    """Of each statement how many rows it counts, and its result as a line of JSON: what cannot be encoded is not
-    committed."""
+    """Execute the statements. Return for each one how many rows it counts, and its result as a line of JSON: what
+    cannot be encoded is not committed."""
     budget, effect = _Budget(postgres.max_rows, most), Effect() if postgres.read_only else request.effect
     try:
         async with connection.transaction():

@@ -61,7 +61,7 @@ class _Relay:
         await asyncio.wait({self.carrying})
 
     async def _carry(self) -> None:
-        """Until either end is closed."""
+        """Copy rows until either end is closed."""
         there, back = asyncio.create_task(self._forth()), asyncio.create_task(self._back())
         try:
             await asyncio.wait({there, back}, return_when=asyncio.FIRST_COMPLETED)

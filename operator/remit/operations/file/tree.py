@@ -142,8 +142,8 @@ def transfer(access: Access, source: Place, reading: int, target: Place, writing
 
 
 def _extent(descriptor: int, offset: int) -> tuple[int, int] | None:
-    """Where the next data from `offset` on begin and end; None: there is but a hole, or nothing. A file system that
-    knows of no holes tells of data up to the end."""
+    """The offsets at which the next data from `offset` on begin and end; None: there is but a hole, or nothing. A file
+    system that knows of no holes tells of data up to the end."""
     try:
         start = os.lseek(descriptor, offset, os.SEEK_DATA)
     except OSError as error:

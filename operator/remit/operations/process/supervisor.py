@@ -99,7 +99,7 @@ class Supervisor:
         }
 
     async def run(self) -> None:
-        """Until it is stopped, or has ended and is not to be started again."""
+        """Supervise the process until it is stopped, or has ended and is not to be started again."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._end)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(SOCKET)  # noqa: PTH108  # as below

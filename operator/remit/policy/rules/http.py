@@ -57,7 +57,7 @@ def judge(policy: CompiledPolicy, request: PolicyRequest) -> str | Denial:
 
 
 def egress_of(policies: Sequence[CompiledPolicy], method: str, url: Url) -> list[Egress]:
-    """Of each policy that has a say, the rules under which the address of `url` is to be judged.
+    """The rules of each policy that has a say by which the address of `url` is to be judged.
 
     A policy that only audits, and has no rule, leaves the public addresses.
     """

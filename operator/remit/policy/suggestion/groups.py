@@ -23,8 +23,8 @@ _PRODUCTS: Final = (("scripts",), ("databases", "postgres"), ("databases", "redi
 
 
 def groups_of(needs: Sequence[Need], current: CurrentPolicies) -> list[list[Need]]:
-    """Those that need the same around their operations, and whose rules together allow no more than each of them; those
-    that need least come first."""
+    """Group the runs that need the same around their operations, and whose rules together allow no more than each of
+    them; those that need least come first."""
     found: dict[str, list[list[Need]]] = defaultdict(list)
     for need in needs:
         around = {name: value for name, value in need.part.items() if name not in _OWN_RULES}

@@ -45,5 +45,5 @@ def _stands_by(ctx: Context) -> bool:
 
 
 def awaiting_health(ctx: Context, replicas: int) -> Wait | Fail:
-    """Not all of them are healthy yet, or never will be."""
+    """Decide what to do while not all instances are healthy yet, or never will be."""
     return ctx.crashing() or Wait("Unhealthy", f"{ctx.new.healthy} of {replicas} instances are healthy")

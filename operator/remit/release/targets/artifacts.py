@@ -72,7 +72,7 @@ class Copy:
 
 
 def earlier_place(folder: Path) -> Path | None:
-    """Where version 0.1 kept the copies that belong in `folder`, if it kept them elsewhere.
+    """The folder in which version 0.1 kept the copies that belong in `folder`, if it kept them elsewhere.
 
     It did so as root, for a state directory that is closed to other users. None also where another user may have
     written to that place.

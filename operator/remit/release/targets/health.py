@@ -70,7 +70,7 @@ class Watch:
         self._task = asyncio.create_task(self._run(), name="health check")
 
     async def first(self) -> None:
-        """Until the first verdict, but not for long."""
+        """Wait for the first verdict, but not for long."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(self.spec.timeout_seconds, _LONGEST_LOOK)):
                 await self._first.wait()

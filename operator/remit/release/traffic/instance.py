@@ -183,7 +183,7 @@ class Instance:
                     await asyncio.sleep(0.01)
 
     def left(self, addresses: Iterable[str]) -> dict[str, int] | None:
-        """Of one that leaves: how many connections it has to replicas, by their addresses; None if it has ended.
+        """The number of connections that a leaving proxy has to replicas, by their addresses; None if it has ended.
 
         Where the system does not tell, one for each of `addresses`. Connections that are kept for later count for a few
         seconds, too.

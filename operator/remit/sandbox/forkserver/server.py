@@ -124,7 +124,8 @@ class _Server:
             self._poller.register(descriptor, select.EPOLLIN)
 
     def serve(self) -> None:
-        """Until the operator is gone or its deadline has passed, and until everything that was started is dead."""
+        """Serve until the operator is gone or its deadline has passed, and until everything that was started is
+        dead."""
         while self._turn():
             pass
         self._stop_all()
@@ -270,8 +271,8 @@ class _Server:
                 self._tell_end(child, status)
 
     def _ended(self, child: _Child, status: int) -> None:
-        """Where a supervisor was killed, what it watched comes to us, and must be dead before its end is told. Each
-        death gives a sign, so that nobody else waits for it."""
+        """Report the end of a child. If a supervisor was killed, what it watched comes to us, and must be dead before
+        its end is told. Each death gives a sign, so that nobody else waits for it."""
         if os.WIFSIGNALED(status) and self._kill_orphans() and child.stop != signal.SIGKILL:
             self._late.append((child, status))
         else:

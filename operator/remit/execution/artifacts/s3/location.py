@@ -1,4 +1,4 @@
-"""Where artifacts are in object storage, as it is configured and as it is written down. No secrets are in it."""
+"""The location of artifacts in object storage, as it is configured and as it is written down. No secrets are in it."""
 
 from __future__ import annotations
 

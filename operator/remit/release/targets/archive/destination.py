@@ -1,4 +1,4 @@
-"""Where an archive is unpacked: a folder, and the rules for what may be put into it. The standard library only.
+"""The folder into which an archive is unpacked, and the rules for what may be put into it. The standard library only.
 
 Every path is opened component by component beneath the folder's descriptor, and no link is ever followed, so that
 nothing outside the folder is touched whatever the members are called and however they refer to each other.

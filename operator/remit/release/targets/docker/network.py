@@ -55,7 +55,7 @@ async def ensured(engine: Engine, owner: Owner) -> Network:
 
 
 async def removed(engine: Engine, owner: Owner) -> None:
-    """Unless another Deployment of the namespace has containers in it. Raises OperationFailed."""
+    """Remove the networks, unless another Deployment of the namespace has containers in it. Raises OperationFailed."""
     for each in await _all(engine, owner):
         await _remove(engine, each["Name"])
 
@@ -121,7 +121,7 @@ async def _made(engine: Engine, owner: Owner) -> str:
 
 
 async def _remove(engine: Engine, name: str) -> None:
-    """Unless it is in use."""
+    """Remove the network, unless it is in use."""
     try:
         await engine.call(lambda client: client.remove_network(name))
     except OperationFailed as error:

@@ -105,7 +105,7 @@ async def _end(child: asyncio.subprocess.Process) -> None:
 
 
 async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> bool:
-    """Until the source ends. Whether there was anything."""
+    """Copy until the source ends. Return whether there was anything."""
     anything = False
     with contextlib.suppress(ConnectionError):
         while piece := await source.read(_CHUNK):

@@ -61,8 +61,8 @@ class OwnedObjects:
         return int(_annotations(self.service).get(SHARE, "0"))
 
     def pods_of(self, slot: Slot) -> list[Object]:
-        """Those of what the side holds now that are not on their way out. Those of a workload that was deleted may be
-        there a while longer, ready as ever: they are nobody's proof."""
+        """The pods of the side's present workload that are not being deleted. Pods of a workload that was deleted may
+        be there a while longer, ready as ever: they are nobody's proof."""
         revision = _annotations(self.workloads.get(slot)).get(REVISION)
         return [
             pod
