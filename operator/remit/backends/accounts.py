@@ -1,4 +1,4 @@
-"""What both engines of the process backend say of an attempt."""
+"""The accounts that both engines of the process backend give of an attempt."""
 
 from __future__ import annotations
 

@@ -29,7 +29,8 @@ _NOTHING_ELSE = 0
 
 @dataclass(frozen=True, slots=True)
 class _Report:
-    """What the supervisor said. No exit code: the command was not executed, and `refused` is why, if that is known."""
+    """The report of the supervisor. No exit code: the command was not executed, and `refused` is why, if that is
+    known."""
 
     exit_code: int | None = None
     refused: tuple[int, str] | None = None
@@ -183,7 +184,7 @@ def _exit_code(status: int) -> int:
 
 
 def _with(usage: Usage, report: _Report) -> Usage:
-    """What was sampled, or more, if the kernel counted more for the processes that were waited for."""
+    """The sampled usage, or more, if the kernel counted more for the processes that were waited for."""
     if usage.source == "cgroup":
         return usage
     return replace(

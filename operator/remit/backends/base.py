@@ -1,4 +1,4 @@
-"""What every place that runs work has in common."""
+"""The interface of all backends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Stream = Literal["stdout", "stderr"]
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to execute: `executable` is absolute and already resolved, `argv[0]` the name as it was written."""
+    """The command to execute: `executable` is absolute and already resolved, `argv[0]` the name as it was written."""
 
     argv: tuple[str, ...]
     executable: str
@@ -82,7 +82,7 @@ class AttemptRequest:
 
 @dataclass(frozen=True, slots=True)
 class Handle:
-    """What must be persisted to find an attempt again after the operator was killed. Plain JSON types only."""
+    """The data that must be persisted to find an attempt again after the operator was killed. Plain JSON types only."""
 
     pid: int
     start_time: int

@@ -1,4 +1,4 @@
-"""What has to be done before an attempt can start, within its time."""
+"""Does what has to be done before an attempt can start, within its time."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ T = TypeVar("T")
 
 
 async def in_time(work: Coroutine[Any, Any, T], cancel: asyncio.Event, seconds: float) -> T | None:
-    """What `work` gives, unless `cancel` is set or `seconds` are over before: then None, and `work` is cancelled.
-    Raises what it raises."""
+    """Return the result of `work`, unless `cancel` is set or `seconds` are over before: then None, and `work` is
+    cancelled. Raises what it raises."""
     doing, cancelled = asyncio.ensure_future(work), asyncio.ensure_future(cancel.wait())
     try:
         ends: set[asyncio.Future[Any]] = {doing, cancelled}

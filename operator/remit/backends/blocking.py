@@ -19,8 +19,8 @@ os.register_at_fork(after_in_child=_idle.clear)
 
 
 async def in_thread(work: Callable[[], _T], seconds: float | None, undo: Callable[[_T], None]) -> _T:
-    """What `work` returns, from a thread that has nothing else to do: where it hangs, nobody else waits for it. A
-    result that comes too late, or for nobody because who waits was cancelled, is undone.
+    """Call `work` in a thread that has nothing else to do, and return its result: if it hangs, nobody else waits for
+    it. A result that comes too late, or for nobody because who waits was cancelled, is undone.
 
     Raises TimeoutError, and what `work` raises.
     """

@@ -120,7 +120,7 @@ class Child:
 
     @property
     def result(self) -> object:
-        """What its job sent back, if anything."""
+        """The result that its job sent back, if any."""
         return self._process.result
 
     def kill(self) -> None:

@@ -24,9 +24,9 @@ _NOT_EXECUTED = ("execvp", "chdir")
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What was seen: `stopped` is why Remit ended it, `exit_code` the command's (None: it was never executed),
-    `returncode` bubblewrap's own (negative: the signal that killed it), `stderr` the first bytes of it, `kills_counted`
-    whether every kill for a lack of memory is among `exceeded`."""
+    """The observed end of a command: `stopped` is why Remit ended it, `exit_code` the command's (None: it was never
+    executed), `returncode` bubblewrap's own (negative: the signal that killed it), `stderr` the first bytes of it,
+    `kills_counted` whether every kill for a lack of memory is among `exceeded`."""
 
     stopped: ExitReason | None
     exit_code: int | None

@@ -65,7 +65,7 @@ def exceeded(
 
 
 def remedy(limit: Exceeded, limits: Limits) -> str:
-    """What was met, how large it was, and the field to raise."""
+    """Name the limit that was met, its size, and the field to raise."""
     match limit:
         case Exceeded.MEMORY:
             return f"used more than its {limits.memory_bytes} bytes of memory; set spec.resources.memory higher"

@@ -42,7 +42,7 @@ class FoundFile(Protocol):
 
 
 class FileTree(Protocol):
-    """What an attempt left, by the paths that its program knew."""
+    """The files that an attempt left, by the paths that its program knew."""
 
     def find(self, pattern: str) -> Iterator[FoundFile]:
         """The regular files that an absolute `pattern` matches, each once, in no order. Links are not followed.

@@ -1,4 +1,4 @@
-"""What an attempt has mounted, opened without waiting for a filesystem of the host that hangs."""
+"""Opens what an attempt has mounted, without waiting for a filesystem of the host that hangs."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ INTERRUPTIONS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the attempt's whole tree used. `source` says how it is known.
+    """The usage of the attempt's whole process tree. `source` says how it is known.
 
     `cgroup` counts everything. `sampled` looks at the processes a few times a second, so the last moments and
     short-lived children may be missing; its memory is the sum of resident sets. I/O is of block devices.
@@ -80,7 +80,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class KeptArtifact:
-    """What is kept of the files that an attempt made, under the name that the task has for it."""
+    """The kept files of an attempt, under the name that the task has for it."""
 
     name: str
     files: int

@@ -32,7 +32,7 @@ class OutputTimes:
         self._apart, self._last, self._count = _FIRST_APART, 0, 0
 
     def note(self, position: int, *, begins: bool = False) -> None:
-        """What comes now begins at `position`. `begins`: the program was started anew."""
+        """Note the time of the output that begins at `position`. `begins`: the program was started anew."""
         now = self._clock()
         # A clock that was set back also starts a new entry.
         if not begins and self._count and 0 <= now - self._last < self._apart:

@@ -17,7 +17,7 @@ _INTERVAL_SECONDS = 0.2
 
 @dataclass(slots=True)
 class _Used:
-    """What one process used so far."""
+    """The usage of one process so far."""
 
     cpu_seconds: float = 0.0
     read_bytes: int = 0
@@ -104,7 +104,7 @@ class Sampling:
 
 
 def look(pid: int) -> dict[str, float]:
-    """What the tree below `pid` uses at this moment, summed up: processes, cpu_seconds, memory_bytes."""
+    """The present usage of the process tree below `pid`, summed up: processes, cpu_seconds, memory_bytes."""
     found = {"processes": 0.0, "cpu_seconds": 0.0, "memory_bytes": 0.0}
     for below in _descendants(pid):
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):

@@ -1,4 +1,4 @@
-"""What bubblewrap reports of a run: the pid of the namespace's init, and the exit code of an executed command."""
+"""Reads what bubblewrap reports of a run: the pid of the namespace's init, and the exit code of an executed command."""
 
 from __future__ import annotations
 

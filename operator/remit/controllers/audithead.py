@@ -31,7 +31,7 @@ EVERY_SECONDS: Final = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Publishing:
-    """What happens to the trail as it is written."""
+    """Publishes the head of the audit trail as it is written."""
 
     metrics: Metrics
 

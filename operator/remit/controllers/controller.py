@@ -1,4 +1,4 @@
-"""What a controller is: a kind, the changes that it looks at, its queue, and the function that reconciles one key."""
+"""Defines a controller: a kind, the changes that it looks at, its queue, and the function that reconciles one key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is seen of the API server, and which keys have to be reconciled because of it."""
+"""Takes in what the API server reports, and adds the keys that have to be reconciled because of it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Intake:
                 self.reflectors[watch.resource].add_handler(self._handler(controller, watch))
 
     def event(self, plural: str, type_: str | None, obj: Object) -> None:
-        """What a watch saw, or what was there when it began."""
+        """Take in an event of a watch."""
         if type_ == "DELETED":
             self._by_plural[plural].observe_deletion(obj)
         else:

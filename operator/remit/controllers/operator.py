@@ -458,7 +458,7 @@ class Operator:
 
 
 def _object(task: TaskReference) -> Object:
-    """What an Event about the task is about."""
+    """The object of an Event about the task."""
     metadata = {"namespace": task.namespace, "name": task.name, "uid": task.uid, "resourceVersion": ""}
     return {"apiVersion": API_VERSION, "kind": "ExecutionTask", "metadata": metadata}
 

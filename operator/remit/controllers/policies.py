@@ -241,13 +241,13 @@ class Policies:
 
 
 def _source(obj: Object) -> tuple[object, object]:
-    """What a policy is compiled from. The generation alone does not tell: where the API server was restored from a
-    backup, it comes again with another spec."""
+    """The source that a policy is compiled from. The generation alone does not tell: where the API server was restored
+    from a backup, it comes again with another spec."""
     return obj["metadata"].get("generation"), obj.get("spec")
 
 
 def _status_of(obj: Object) -> CommandPolicyStatus:
-    """What status says so far; nothing where it cannot be read, as one that another version wrote."""
+    """The status so far; empty if it cannot be read, such as one that another version wrote."""
     try:
         return CommandPolicyStatus.model_validate(obj.get("status") or {})
     except ValidationError:

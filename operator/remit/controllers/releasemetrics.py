@@ -1,5 +1,5 @@
-"""What is counted of releases: the differences between a Deployment's status before and after a write, so that nothing
-is counted twice. What there is of Deployments and instances is read from the informer's cache."""
+"""Counts releases by the differences between a Deployment's status before and after a write, so that nothing is counted
+twice. What there is of Deployments and instances is read from the informer's cache."""
 
 from __future__ import annotations
 

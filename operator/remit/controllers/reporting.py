@@ -60,7 +60,7 @@ _Id = tuple[int, datetime.datetime]
 
 @dataclass
 class _Recording:
-    """What was seen of one release so far."""
+    """The observations of one release so far."""
 
     id: _Id
     missing: list[str] = field(default_factory=list)
@@ -317,7 +317,7 @@ def _entry(desired: Desired, observed: ObservedState, release: Release) -> Entry
 
 
 def _token(at: Entry, target: Target) -> str:
-    """What the probe is known by at `at`; empty where nothing keeps that from the program."""
+    """The token by which the probe is known at `at`; empty if nothing keeps it from the program."""
     if not at.http or not isinstance(target, Proxied):
         return ""
     try:

@@ -45,7 +45,7 @@ class RunHistory:
         return self._count
 
     def find_unusual(self, obj: Object, status: ExecutionTaskStatus) -> Sequence[Finding]:
-        """What is unusual about the task `obj`, which ends with `status`."""
+        """Find what is unusual about the task `obj`, which ends with `status`."""
         schedule, metadata = self._schedule(obj), obj["metadata"]
         run = run_of(metadata["uid"] if schedule is None else metadata["name"], status)
         if run is None:

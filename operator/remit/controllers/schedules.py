@@ -134,6 +134,6 @@ class ScheduleReconciler:
 
 
 def _recent(task: ExecutionTask, children: list[ExecutionTask]) -> list[RecentRun]:
-    """What runs took. It is kept here, as they are deleted long before there are enough of them."""
+    """The usage of recent runs. It is kept here, as they are deleted long before there are enough of them."""
     ended = (anomalies.run_of(child.metadata.name, child.status) for child in children)
     return anomalies.latest(task.status.recent_runs, (run for run in ended if run is not None))

@@ -1,4 +1,4 @@
-"""What is counted of an attempt that ended."""
+"""Counts an attempt that ended."""
 
 from __future__ import annotations
 

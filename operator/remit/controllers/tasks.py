@@ -259,7 +259,7 @@ def _kept(store: RunStore) -> list[tuple[str, str, float | None]]:
 
 
 def _namespace(name: str) -> Object:
-    """What an Event about a namespace as a whole is about."""
+    """The object of an Event about a namespace as a whole."""
     metadata = {"name": name, "namespace": name, "uid": "", "resourceVersion": ""}
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
 

@@ -1,4 +1,4 @@
-"""What an installation still holds in the cluster, released before the installation is removed."""
+"""Releases what an installation still holds in the cluster, before the installation is removed."""
 
 from __future__ import annotations
 

@@ -94,7 +94,8 @@ class PolicySet:
         return () if namespace == self.ceiling_namespace else self.by_namespace.get(self.ceiling_namespace, ())
 
     def charged(self, task: ExecutionTask) -> tuple[RateClaim, ...]:
-        """What the task's last start counted for: rates of the policy named in status and of ceilings, workspaces."""
+        """The limits that the task's last start counted for: rates of the policy named in status and of ceilings,
+        workspaces."""
         namespace, decided = task.metadata.namespace, task.status.policy
         own = f"{namespace}/{decided.name}" if decided is not None else ""
         chosen = [policy for policy in self.by_namespace.get(namespace, ()) if policy.key == own]
@@ -243,7 +244,7 @@ class Admission:
         return self.decide(task, policies, environment)
 
     def _command(self, task: ExecutionTask, argv: list[str]) -> Command:
-        """What lies in an image cannot be looked up here."""
+        """Find the command's program, unless it is in an image, which cannot be looked into here."""
         elsewhere = self.installation.placed(task)[0] in WITH_IMAGES or task.spec.operation == "container"
         mounted = [mount.mount_path for mount in task.spec.volume_mounts]
         return Command(tuple(argv)) if elsewhere else look_up(argv, self.search_path, mounted)

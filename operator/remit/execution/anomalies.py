@@ -129,7 +129,7 @@ class Finding:
 
 
 def run_of(name: str, status: ExecutionTaskStatus) -> RecentRun | None:
-    """What is compared and learned of a task: its last attempt. None unless it succeeded.
+    """The run of a task that is compared and learned from: its last attempt. None unless it succeeded.
 
     What failed says so itself, and how long it took says nothing of those that work.
     """
@@ -157,7 +157,7 @@ def latest(*runs: Iterable[RecentRun]) -> list[RecentRun]:
 
 
 def judge(run: RecentRun, before: Sequence[RecentRun]) -> list[Finding]:
-    """What is unusual about `run`, compared with those `before` it; the quantity that says most is first."""
+    """Find what is unusual about `run`, compared with those `before` it; the quantity that says most is first."""
     others = [each for each in before if each.name != run.name]
     found = (_judge(measure, run, others[-WINDOW:]) for measure in MEASURES)
     return [finding for finding in found if finding is not None]

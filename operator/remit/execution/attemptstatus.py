@@ -141,7 +141,7 @@ class AttemptRecord(BaseModel):
         )
 
     def outcome(self) -> Outcome:
-        """What was recorded. `Usage` lacks what status does not tell."""
+        """The recorded outcome. `Usage` lacks what status does not tell."""
         sandbox = self.sandbox or SandboxStatus()
         return Outcome(
             reason=self.reason,

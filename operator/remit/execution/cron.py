@@ -95,7 +95,7 @@ def latest(schedule: Schedule, now: datetime.datetime, since: datetime.datetime)
 
 
 def _shown(moment: datetime.datetime, offset: datetime.timedelta) -> datetime.datetime:
-    """What a clock of that offset shows."""
+    """The time that a clock of that offset shows."""
     return (moment + offset).replace(tzinfo=None)
 
 

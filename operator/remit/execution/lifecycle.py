@@ -1,4 +1,4 @@
-"""What a task needs next: a pure function of the task, of what this process is running, and of the time.
+"""Decides what a task needs next: a pure function of the task, of what this process is running, and of the time.
 
 Reading this file is reading the state machine. Every answer is idempotent: asked again about the same world it says
 the same, so the operator may be killed between any two steps.
@@ -162,7 +162,7 @@ _PHASES: Mapping[str, Phase] = {ExitReason.TIMED_OUT: Phase.TIMED_OUT, ExitReaso
 
 
 def after_attempt(task: ExecutionTask, outcome: Outcome, *, now: datetime.datetime, draw: float) -> Finish | RetryAt:
-    """What follows the end of an attempt that is not yet in `task.status`: the end of the task, or a retry."""
+    """Decide what follows the end of an attempt that is not yet in `task.status`: the end of the task, or a retry."""
     spec, status, reason = task.spec, task.status, outcome.reason
     if reason == ExitReason.COMPLETED:
         return Finish(Phase.SUCCEEDED, str(reason), "", outcome.message)

@@ -47,7 +47,7 @@ class LineReader:
     _gap: bool = False
 
     def lines(self, *, at_end: bool = False) -> Iterator[Line]:
-        """What has come since the last call. `at_end`: nothing more will, so an unfinished line counts."""
+        """The lines that have come since the last call. `at_end`: nothing more will, so an unfinished line counts."""
         found: Iterable[Line] = self._wanted(at_end)
         if self.tail is not None:
             found, self.tail = deque(found, maxlen=self.tail), None

@@ -23,7 +23,7 @@ def mounts_of(
     folders: Mapping[str, str],
     artifacts: Mapping[str, StoredArtifact] = MappingProxyType({}),
 ) -> tuple[Mount, ...]:
-    """What is mounted for `request` under the terms of `policies`, outer folders first.
+    """The mounts for `request` under the terms of `policies`, outer folders first.
 
     `folders` has the folder on this host of each workspace, artifact and release, by the volume's name, and `artifacts`
     what the artifacts are. ConfigMaps and

@@ -1,4 +1,4 @@
-"""What a run says: kept in files of bounded size, its end in memory, its length counted.
+"""Keeps the output of a run in files of bounded size, with its end in memory and its length counted.
 
 Of each stream the beginning and the end are kept, each up to half of the limit. The end is a ring of segments, so
 that a gigabyte of output costs neither memory nor disk. Memory held is the tail shown in status and nothing else.
@@ -216,7 +216,7 @@ class OutputWriter:
 
 
 def recovered(directory: Path, tail_bytes: int) -> OutputStatus:
-    """What is left of the output of a run whose operator was killed: the files, whose ends are the tails. Those of raw
+    """The output that is left of a run whose operator was killed: the files, whose ends are the tails. Those of raw
     output are not shown: they may have secrets in them that are not known any more."""
     raw = (directory / RAW).is_dir()
     if raw:

@@ -38,7 +38,7 @@ class Pruner:
     clock: Callable[[], float] = time.time
 
     def plan(self) -> Iterator[Removal]:
-        """What would go now. Only reads. Raises OSError."""
+        """Plan what would be removed now. Only reads. Raises OSError."""
         yield from self._output()
         if self.artifacts is not None:
             for each in self.artifacts.surplus(self.retention.artifacts.max_bytes, older_than=self._artifacts_since()):

@@ -26,7 +26,7 @@ Claims = tuple[RateClaim, ...]
 
 
 class WaitReason(StrEnum):
-    """What a task waits for."""
+    """The reason why a task waits."""
 
     OPERATOR = "OperatorCapacity"
     MEMORY = "OperatorMemory"
@@ -147,7 +147,7 @@ class Queue:
         self._let_in(now)
 
     def rename(self, key: str, to: str) -> None:
-        """What `key` holds is that of `to` from now on: the name `key` is for another task."""
+        """Hand over what `key` holds to `to`: the name `key` is for another task."""
         if (held := self._inside.pop(key, None)) is not None:
             self._inside[to] = held
 

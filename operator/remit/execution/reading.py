@@ -46,7 +46,7 @@ class OutputReader:
         self._times = recorded_times(self.directory, self.stream)
 
     def read(self, limit: int = 1 << 20) -> bytes:
-        """What has come since the last call, at most `limit` bytes. Empty: nothing (yet)."""
+        """Return what has come since the last call, at most `limit` bytes; empty if nothing has come yet."""
         while True:
             # Checked before the read: a segment is complete once a later one exists.
             following = self._following()

@@ -1,5 +1,4 @@
-"""What the audit trail says of a task: how it was decided, and how each attempt ended; and what was asked, read back.
-Pure."""
+"""The audit records of a task: how it was decided, and how each attempt ended; and what was asked, read back. Pure."""
 
 from __future__ import annotations
 
@@ -76,7 +75,7 @@ def execution(task: ExecutionTask, who: str, attempt: str, outcome: Outcome) -> 
 
 
 def request_on_record(record: Mapping[str, Any]) -> PolicyRequest | None:
-    """What was asked of policy in the decision `record`; None where it does not tell enough of that."""
+    """Read the policy request from the decision `record`; None if the record does not have enough of it."""
     try:
         return _request(record)
     except (ValueError, TypeError, AttributeError):  # written by another version
@@ -130,7 +129,7 @@ def _would_be(denial: Denial, namespace: str) -> dict[str, str]:
 
 
 def _asks(request: PolicyRequest | None) -> dict[str, Any]:
-    """What else rules look at. Left out where it is more than any other text on record may be."""
+    """The other inputs of rules. Left out where they are more than any other text on record may be."""
     if request is None:
         return {}
     limits = {name: value for name, value in dataclasses.asdict(request.limits).items() if value is not None}

@@ -1,4 +1,5 @@
-"""What a task refers to, once it was read. Kept nowhere but in memory, and never shown."""
+"""The ConfigMaps, Secrets and artifacts that a task refers to, once they were read. Kept in memory only, and never
+shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept and for how long: the rules, and what they leave no room for. Pure."""
+"""Decides what is kept and for how long: the rules, and what exceeds them. Pure."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Removal:
 
 
 def surplus(items: Iterable[Item], rule: Rule, now: float, in_use_bytes: int = 0) -> Iterator[Removal]:
-    """What is too old, and the oldest of the rest until no more than the rule allows are left, oldest first.
+    """Select what is too old, and the oldest of the rest until no more than the rule allows are left, oldest first.
 
     `in_use_bytes` counts what cannot be removed now.
     """

@@ -78,7 +78,7 @@ class Attempt:
 
     @property
     def in_doubt(self) -> str:
-        """What may have taken place, for the user; empty while a failure may be retried."""
+        """Describe for the user what may have taken place; empty while a failure may be retried."""
         return self.request.effect.in_doubt if isinstance(self.request, OperationRequest) else self.effect.in_doubt
 
 
@@ -341,7 +341,8 @@ class Runner:
         return _broken_down(attempt.in_doubt)
 
     async def _end_outliving(self, attempt: Attempt) -> None:
-        """What broke down may have left what outlives this process. Nobody looks for it once its end is told."""
+        """End what an attempt that broke down may have left, and what would outlive this process. Nobody looks for it
+        once its end is told."""
         try:
             run = self.store.find(attempt.namespace, attempt.uid, attempt.request.id)
             if run is not None and (handle := _handle_of(run)) is not None:
@@ -427,7 +428,7 @@ class Runner:
         return outcome or Outcome(ExitReason.INTERRUPTED, _LOST)
 
     def _recorder(self, attempt: Attempt, run: Run, adopt: bool) -> Callable[[Handle], None]:
-        """What puts on record where an attempt runs, before it can: from then on it may have run."""
+        """Give the function that records where an attempt runs, before it can run: from then on it may have run."""
 
         def started(handle: Handle) -> None:
             if adopt:
@@ -507,7 +508,7 @@ class Runner:
             log.exception("what an attempt left could not be put in its place", attempt=attempt.request.id)
 
     async def _put_in_place(self, uid: str, attempt_id: str, outcome: Outcome) -> None:
-        """What the attempt left is found from now on, if how it ended tells of it. Raises OSError."""
+        """Put what the attempt left where it is found, if its end says that it left anything. Raises OSError."""
         if self.folders is not None:
             artifacts = self.folders.artifacts
             if outcome.artifacts:
@@ -573,7 +574,7 @@ _HANDLE_FIELDS = frozenset(field.name for field in dataclasses.fields(Handle))
 
 
 def _handle_of(run: Run) -> Handle | None:
-    """What is on record of its processes, as far as this version knows it."""
+    """The recorded handle of the attempt's processes, as far as this version knows it."""
     process = run.process
     if process is None:
         return None

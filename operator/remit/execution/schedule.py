@@ -64,7 +64,7 @@ Action = Start | Skip | Replace | Wait
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What to do now, and when to look again (None: not by the clock)."""
+    """The decision what to do now, and when to look again (None: not by the clock)."""
 
     action: Action
     next_tick: datetime.datetime | None
@@ -73,7 +73,7 @@ class Turn:
 
 
 def turn(task: ExecutionTask, active: Sequence[str], now: datetime.datetime) -> Turn:
-    """What the schedule of `task` wants now, while the children named `active` have not ended.
+    """Decide what the schedule of `task` needs now, while the children named `active` have not ended.
 
     However many ticks were missed, only the latest is made up for, and only within the starting deadline.
     """

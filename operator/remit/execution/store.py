@@ -100,12 +100,12 @@ class Run:
 
     @property
     def process(self) -> dict[str, Any] | None:
-        """What `started` was told, or None when the run never came so far."""
+        """The handle that `started` was given, or None if the run never came so far."""
         return _read(self.path / "run.json")
 
     @property
     def outcome(self) -> Outcome | None:
-        """What `ended` was told, or None when the run was lost."""
+        """The outcome that `ended` was given, or None if the run was lost."""
         document = _read(self.path / "outcome.json")
         if document is None:
             return None
@@ -127,7 +127,7 @@ class Run:
 
     @property
     def secret_versions(self) -> dict[str, Any] | None:
-        """What `keep_secret_versions` was told; None where it was not called."""
+        """The versions that `keep_secret_versions` was given; None if it was not called."""
         return _read(self.path / "secrets.json")
 
     def keep_secret_versions(self, versions: Mapping[str, str]) -> None:

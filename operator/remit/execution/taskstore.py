@@ -51,7 +51,7 @@ class TaskStore(Protocol):
         ...
 
     async def resolve(self, stored: StoredTask) -> Resolved:
-        """What the task refers to. Raises `MissingReference`."""
+        """Resolve what the task refers to. Raises `MissingReference`."""
         ...
 
     async def secrets_of(self, stored: StoredTask) -> Collection[str]:
@@ -88,7 +88,7 @@ class TaskStore(Protocol):
         ...
 
     def find_unusual(self, stored: StoredTask, status: ExecutionTaskStatus) -> Sequence[Finding]:
-        """What is unusual about a task that is about to end with `status`, by those before that are like it."""
+        """Find what is unusual about a task that is about to end with `status`, compared with earlier ones like it."""
         ...
 
     def on_finished(

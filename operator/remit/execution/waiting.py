@@ -54,7 +54,8 @@ class Waiting:
         return min(60.0, max(0.5, (self.now() - since).total_seconds()))
 
     async def for_audit(self, stored: StoredTask, why: str) -> float:
-        """What cannot be recorded must not happen: neither a run nor a denial."""
+        """Report that the task waits for the audit trail, and return the seconds until the next try. What cannot be
+        recorded must not happen: neither a run nor a denial."""
         await self._say(stored, "AuditUnavailable", f"waits until its decision can be recorded: {why}")
         return AUDIT_RETRY
 

@@ -48,11 +48,11 @@ class Workspace:
         return self.path / _DATA
 
     def used_bytes(self) -> int:
-        """What its files take on the disk. Raises as `disk_usage`."""
+        """The bytes that its files take on the disk. Raises as `disk_usage`."""
         return disk_usage(self.data)
 
     def excess(self) -> str:
-        """What is too much in it and what to do, or the empty string. Raises OSError."""
+        """Describe what exceeds the size and what to do, or return the empty string. Raises OSError."""
         remedy = f"remove what is not needed, or remove it with 'remit workspace rm {self.name}'"
         try:
             used = self.used_bytes()

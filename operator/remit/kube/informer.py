@@ -26,7 +26,7 @@ _EXPIRED, _NOT_FOUND = 410, 404
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What became of an object: `type` as a watch says it, `object` in its newest state."""
+    """A change of an object: `type` as a watch says it, `object` in its newest state."""
 
     type: Literal["ADDED", "MODIFIED", "DELETED"]
     object: Object
@@ -139,7 +139,7 @@ class Informer:
 
     @property
     def objects(self) -> Indexer:
-        """What is there, to be read only."""
+        """The cached objects, which must not be changed."""
         return self._reflector.objects
 
     def add_handler(self, handler: ResourceEventHandler) -> None:

@@ -1,4 +1,4 @@
-"""What Remit itself reads and writes in kubeconfigs.
+"""Reads and writes Remit's own data in kubeconfigs.
 
 A cluster entry may carry extensions, which every client passes over. Remit's tells which directory of this machine the
 cluster's operator keeps its state in, so that `remit logs` finds the whole output.
@@ -57,7 +57,7 @@ def is_of_server(state_dir: Path, server: str) -> bool:
 
 
 def access_of_up(kubeconfig: Path) -> Access:
-    """What the kubeconfig that `remit up` wrote gives access to. For that one the official client's loader, which takes
+    """Read the access from the kubeconfig that `remit up` wrote. For that one the official client's loader, which takes
     a second to import, is not needed. Raises `InvalidInput`, and OSError."""
     document = _read(kubeconfig)
     try:
@@ -78,7 +78,7 @@ def context_names(kubeconfig: Path | None) -> list[str]:
 
 
 def extension(state_dir: Path) -> dict[str, Any]:
-    """What a cluster's entry says of where the state of its operator is."""
+    """The extension of a cluster's entry that says where the state of its operator is."""
     return {"name": EXTENSION, "extension": {"stateDir": str(state_dir)}}
 
 

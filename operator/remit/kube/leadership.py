@@ -1,4 +1,4 @@
-"""What a leader knows of the leaders before it: from when on nothing that they started is alive. Pure.
+"""Tells what a leader knows of the leaders before it: from when on nothing that they started is alive. Pure.
 
 An earlier leader's last renewal was sent before the Lease showed it. Its deadline is less than its lease duration after
 that, and `kill_grace` seconds after its deadline its fork server has ended its work. A leader that takes the Lease has

@@ -78,7 +78,7 @@ class _Times(TypedDict):
 
 
 class Fence(Protocol):
-    """What keeps this process from working longer than it may."""
+    """Keeps this process from working longer than it may."""
 
     deadline: float
     """Until when this process may work, in seconds of CLOCK_BOOTTIME."""
@@ -321,7 +321,7 @@ class LeaderElector:
         return leadership
 
     def _acquired(self, lease: Object) -> Leadership:
-        """What it means to get this Lease."""
+        """The leadership that comes with getting this Lease."""
         record = lease.get("spec") or {}
         transitions = record.get("leaseTransitions") or 0
         times = self._times()
@@ -332,7 +332,7 @@ class LeaderElector:
         return self._asked  # an earlier request may have succeeded although its answer was lost
 
     def _created(self) -> Leadership:
-        """What it means to make the Lease. Others may have held it after we last saw it."""
+        """The leadership that comes with creating the Lease. Others may have held it after we last saw it."""
         last = self._observed_record
         transitions = FIRST if last is None else (last.get("leaseTransitions") or 0) + 1
         self._asked = acquired(transitions, unseen=True, **self._times())

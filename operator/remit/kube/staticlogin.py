@@ -44,7 +44,7 @@ class _OtherLogin(Exception):
 
 
 def static_login(path: Path, context: str | None) -> StaticLogin | None:
-    """What the kubeconfig at `path` gives access to, in the context of that name or in its current one.
+    """Read the access from the kubeconfig at `path`, in the context of that name or in its current one.
 
     None for a kubeconfig with anything else than a server and a static login, mistakes included: the official client
     reads it, or tells what is wrong with it.

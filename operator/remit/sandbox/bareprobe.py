@@ -41,7 +41,7 @@ def probe_bare(abi: int) -> tuple[Bare | None, str]:
 
 
 def _problem(bare: Bare, abi: int) -> str:
-    """What is wrong, or nothing."""
+    """Describe what is wrong; empty if nothing is."""
     with tempfile.NamedTemporaryFile(prefix="remit-probe-") as marker:
         Path(marker.name).chmod(0o644)
         if problem := _run(bare, abi, "cat", "/run/own"):

@@ -87,8 +87,8 @@ def private_arguments(
     working_dir: str,
     mounts: Sequence[str] = (),
 ) -> list[str]:
-    """What only this attempt may know or have. `files` maps a path inside to the descriptor its content is read from;
-    `mounts` are the arguments that mount its volumes, in which files may be.
+    """The arguments for what only this attempt may know or have. `files` maps a path inside to the descriptor its
+    content is read from; `mounts` are the arguments that mount its volumes, in which files may be.
 
     Files are readable by the attempt's user alone, and the folders that they are in are made. A working directory that
     is not there is not: bubblewrap then starts nothing.

@@ -25,7 +25,8 @@ _LEAST_MEMORY_BYTES = 512 * 1024
 
 @dataclass(frozen=True, slots=True)
 class CgroupUsage:
-    """What the whole tree used: `cpu_seconds`, the peak of memory (page cache and tmpfs included), block I/O in bytes.
+    """The usage of the whole process tree: `cpu_seconds`, the peak of memory (page cache and tmpfs included), block I/O
+    in bytes.
 
     None: this host's cgroups do not count it.
     """
@@ -116,7 +117,7 @@ class AttemptCgroup:
         return _keyed(f"{folder}/pids.events").get("max")
 
     def usage(self) -> CgroupUsage:
-        """What was used so far. Read it before `remove`."""
+        """The usage so far. Read it before `remove`."""
         if self.version == 2:
             folder = self.paths[0]
             processor = _keyed(f"{folder}/cpu.stat")
@@ -170,7 +171,7 @@ class AttemptCgroup:
             self._folders["cpu"] = self._processor
 
     def _settings(self, spec: CgroupSpec) -> list[tuple[str, str, bool]]:
-        """What to write where, and whether that may be missing, for each limit that is set and can be held."""
+        """The file, its content and whether it may be missing, for each limit that is set and can be held."""
         return [
             (f"{self._folders[controller]}/{file}", value, optional)
             for controller, file, value, optional in _settings(self.version, spec)

@@ -1,4 +1,4 @@
-"""What an attempt sees of the host's files: the least that a dynamically linked program needs, read-only."""
+"""The files of the host that an attempt sees: the least that a dynamically linked program needs, read-only."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def system_mounts(*, network: Network, read_only_paths: Iterable[str] = ()) -> l
 
 
 def readable_paths() -> tuple[str, ...]:
-    """What a run may read and execute of the host's files where it has no mounts of its own."""
+    """The paths of the host that a run may read and execute if it has no mounts of its own."""
     return ("/usr", *_SYSTEM, *_FOLDERS, *_FILES)
 
 

@@ -45,7 +45,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def abi_version() -> int:
-    """What the kernel has: 0 where it has no Landlock, or does not start it (`lsm=`), or a filter forbids it."""
+    """The version of Landlock that the kernel has: 0 where it has no Landlock, or does not start it (`lsm=`), or a
+    filter forbids it."""
     try:
         return _call(_CREATE_RULESET, None, 0, _ASK_VERSION)
     except OSError:

@@ -16,7 +16,7 @@ _LEAST_UNLIMITED = 1 << 62
 
 
 def budget(limit: int | None, bubblewrap: Bubblewrap | None, cgroups: CgroupTree | None) -> MemoryBudget:
-    """What tasks may be promised where the operator itself has `limit`. Pure."""
+    """The memory that tasks may be promised if the operator itself has `limit`. Pure."""
     counted = cgroups is not None and "memory" in cgroups.controllers
     total = None if limit is None else limit - min(_RESERVE_BYTES, limit // 2)
     return MemoryBudget(total, PRIVATE_TMPFS if bubblewrap and not counted else 0)

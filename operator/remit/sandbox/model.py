@@ -210,14 +210,14 @@ class MemoryBudget:
     tmpfs: int = 0
 
     def demand(self, memory: int | None, disk: int | None, volumes: int = 0) -> int:
-        """What an attempt with these limits takes of the total, in bytes, where its empty folders have `volumes` bytes.
+        """The bytes that an attempt with these limits takes of the total, if its empty folders have `volumes` bytes.
         Without a memory limit only its tmpfs count: nothing else is known of it."""
         return (memory or 0) + self.tmpfs * (disk or 0) + (volumes if self.tmpfs else 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What this host can give, found by trying."""
+    """The abilities of this host, found by trying."""
 
     abilities: Mapping[Layer, Ability]
     bubblewrap: Bubblewrap | None

@@ -1,4 +1,4 @@
-"""What is to be mounted: found on the host, judged, and held open until the attempt starts.
+"""Finds what is to be mounted on the host, judges it, and holds it open until the attempt starts.
 
 A folder is resolved once, beneath the root that a policy opens. What is judged and mounted from then on is what was
 found, by its descriptor: swapping a name on the way for a link, or renaming a folder, changes nothing any more.
@@ -48,7 +48,7 @@ class _ResolvedMount:
 
 
 class Mounts:
-    """What one attempt has mounted. `close` it when the attempt has started, or will not.
+    """The mounts of one attempt. `close` it when the attempt has started, or will not.
 
     `copies` are for the fork server's child to stage, `arguments` and `descriptors` for bubblewrap. `user` is None
     where the operator is an ordinary user, whose attempts are its own.
@@ -150,7 +150,7 @@ class Mounts:
         ]
 
     def copies(self) -> list[tuple[int, int, str, str]]:
-        """What `staging.stage` takes, which closes the descriptors. Raises OSError."""
+        """Copy the mounts for `staging.stage`, which closes the descriptors. Raises OSError."""
         user = self.user or User(os.geteuid(), os.getegid(), shared=True)
         numbers = {number: staged for staged, number in enumerate(self._staged())}
         copies: list[tuple[int, int, str, str]] = []

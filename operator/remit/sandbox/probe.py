@@ -127,7 +127,8 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def _confines(bubblewrap: Bubblewrap) -> str:
-    """What is wrong with this bubblewrap, or nothing: it must make new namespaces, and must hide a readable file."""
+    """Describe what is wrong with this bubblewrap, if anything: it must make new namespaces, and must hide a readable
+    file."""
     links = [f"/proc/self/ns/{name}" for name in _NAMESPACES]
     inside = _run(bubblewrap, "readlink", *links)
     if inside.returncode != 0:
@@ -171,7 +172,8 @@ def _probe_seccomp(bubblewrap: Bubblewrap | None) -> Ability:
 
 
 def _filters(bubblewrap: Bubblewrap, system_call_filter: bytes) -> str:
-    """What is wrong with the filter here, or nothing: the kernel must say that it is there, and it must refuse."""
+    """Describe what is wrong with the filter here, if anything: the kernel must say that it is there, and it must
+    refuse."""
     status = _run(bubblewrap, "cat", "/proc/self/status", system_call_filter=system_call_filter)
     if status.returncode != 0:
         return status.stderr.decode(errors="replace").strip() or f"exit code {status.returncode}"

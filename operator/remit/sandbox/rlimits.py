@@ -25,7 +25,7 @@ RESOURCES = {
 
 
 def rlimits(limits: Limits, *, controllers: frozenset[str]) -> dict[str, int]:
-    """What to set on an attempt, where `controllers` are those of its cgroup."""
+    """The resource limits to set on an attempt, where `controllers` are those of its cgroup."""
     values = {"core": 0, "nofile": limits.open_files or DEFAULT_OPEN_FILES}
     if limits.file_bytes is not None:
         values["fsize"] = limits.file_bytes

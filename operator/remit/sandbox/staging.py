@@ -162,7 +162,7 @@ def _mount_point(path: str, tree: int) -> str:
 
 
 def _beneath(staged_at: str, path: str) -> int:
-    """What is in a staged mount already: nothing is made there, and no link followed."""
+    """Open what is in a staged mount already: nothing is made there, and no link followed."""
     outer = os.open(staged_at, os.O_PATH | os.O_CLOEXEC)
     resolve = _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS
     how = struct.pack("=QQQ", os.O_PATH | os.O_CLOEXEC, 0, resolve)  # struct open_how

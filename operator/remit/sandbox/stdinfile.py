@@ -53,7 +53,8 @@ def open_stdin_file(file: HostMount, identities: Identities | None, protected: I
 
 
 def _open(file: HostMount, folder: int, path: str) -> int:
-    """What is opened to be read is what was looked at: opening a pipe or a device does something by itself."""
+    """Open the file for reading after it was looked at by descriptor: opening a pipe or a device does something by
+    itself."""
     found = open_beneath(folder, file.sub_path, _FIND) if file.sub_path else os.dup(folder)
     try:
         if kind := irregular(os.fstat(found).st_mode):

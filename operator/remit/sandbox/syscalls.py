@@ -170,7 +170,7 @@ _AS_IF_ABSENT = frozenset(_WITH_A_FALLBACK | _OBSOLETE)
 
 
 def error_of(name: str) -> int:
-    """What a refused call gets: ENOSYS where programs then use something older, else EPERM."""
+    """The error that a refused call gets: ENOSYS where programs then use something older, else EPERM."""
     return errno.ENOSYS if name in _AS_IF_ABSENT else errno.EPERM
 
 

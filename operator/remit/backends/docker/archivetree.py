@@ -1,4 +1,4 @@
-"""What an attempt left in a container, read from the archives that its engine makes, in constant memory.
+"""Reads the files that an attempt left in a container from the archives that its engine makes, in constant memory.
 
 An archive is only ever asked for of what no link leads to: the folders on the way to it are looked at first, and
 nothing of the attempt is alive that could change them. Nothing is unpacked, so what an archive says of links means
@@ -125,7 +125,7 @@ class _Walk:
         return stat.S_ISDIR(mode)
 
     def _within(self, start: tuple[str, ...]) -> Iterator[_File]:
-        """What matches in the archive of what is at `start`."""
+        """The matches in the archive of what is at `start`."""
         folders: list[tuple[str, State]] = [(name, _NOTHING) for name in start]
         state = self._pattern.start
         for at, name in enumerate(start):

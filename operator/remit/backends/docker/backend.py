@@ -430,7 +430,7 @@ class DockerBackend:
 
 @contextlib.contextmanager
 def _unknown_from_now_on() -> Iterator[None]:
-    """What the engine fails in once it was asked to start the container: that may have run."""
+    """Raise failures of the engine as `OutcomeUnknown`, once it was asked to start the container: that may have run."""
     try:
         yield
     except OperationFailed as error:

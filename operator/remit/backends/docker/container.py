@@ -32,7 +32,7 @@ _SAMPLE_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the engine says of a container that is not running."""
+    """The engine's report about a container that is not running."""
 
     exit_code: int
     oom_killed: bool

@@ -68,7 +68,8 @@ class Engine:
         self._connecting = threading.Lock()
 
     async def call(self, ask: Ask[Answer]) -> Answer:
-        """What `ask` gives, asked in a thread. Cancelled, it returns only when nothing is being asked any more."""
+        """Call `ask` in a thread, and return its result. If it is cancelled, it returns only when nothing is being
+        asked any more."""
         async with self._slots:
             with self._counted():
                 return await self._in_thread(ask)
@@ -106,7 +107,8 @@ class Engine:
 
     @contextlib.asynccontextmanager
     async def opened(self, ask: Ask[Iterable[Answer]]) -> AsyncGenerator[AsyncIterator[Answer], None]:
-        """What `ask` gives, piece by piece as they are wanted; open from the beginning, closed in the end."""
+        """Open a stream of the pieces that `ask` gives, which are read as they are wanted. It is closed when the block
+        ends."""
         pump = _Pump(await self.call(ask), asyncio.get_running_loop())
 
         async def pieces() -> AsyncIterator[Answer]:
@@ -234,7 +236,7 @@ def failure(error: BaseException, host: str, seconds: float) -> OperationFailed:
 
 
 def _tls_failure(error: BaseException | None) -> str | None:
-    """What TLS said, somewhere beneath."""
+    """Find the error of TLS among the causes of an exception."""
     while error is not None:
         if isinstance(error, ssl.SSLError):
             return str(error.reason or error).replace("_", " ").lower()
@@ -262,7 +264,7 @@ def create(client: docker.APIClient, name: str, config: dict[str, Any]) -> str:
 
 
 def inspect_image(client: docker.APIClient, reference: str) -> dict[str, Any]:
-    """What the engine knows of an image."""
+    """Inspect an image."""
     return dict(client.inspect_image(reference))  # type: ignore[no-untyped-call]
 
 

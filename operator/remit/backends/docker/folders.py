@@ -52,7 +52,7 @@ class Staging:
 
 
 class Folders:
-    """What an attempt has of the host's. `given` is what its container gets."""
+    """The folders of the host that an attempt has. `given` is what its container gets."""
 
     def __init__(self, mounts: Mounts | None = None, place: str = "") -> None:
         self._mounts, self._place = mounts, place

@@ -38,9 +38,9 @@ _NO_NETWORK_PACE: Final = (
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """What a container gets besides what the request says. `user`, `group` and `groups` are as whom it runs; `binds`
-    has a folder of the host, and whether it can only be read, by where it is mounted; `host_files` are those places
-    where it is a file. `holder` is the id of the container that has the folders of which something is kept, and
+    """The settings of a container besides those of the request. `user`, `group` and `groups` are as whom it runs;
+    `binds` has a folder of the host, and whether it can only be read, by where it is mounted; `host_files` are those
+    places where it is a file. `holder` is the id of the container that has the folders of which something is kept, and
     `filled` that of the one that has the private files."""
 
     user: int = USER
@@ -58,7 +58,8 @@ def container_name(attempt_id: str) -> str:
 
 
 def enforcement_of(confinement: Confinement, info: Mapping[str, Any], *, keeps: bool = False) -> ConfinementStatus:
-    """What the engine that says `info` of itself gives; `keeps`: to an attempt of which something is to be kept.
+    """The enforcement by the engine that describes itself by `info`; `keeps`: for an attempt of which something is to
+    be kept.
 
     Raises:
         SandboxUnavailable: a required layer is missing, or a limit that is asked for cannot be held.
@@ -300,7 +301,8 @@ def _has_more(request: AttemptRequest, target: str) -> bool:
 
 
 def _bind(target: str, source: str, read_only: bool, *, has_more: bool) -> dict[str, Any]:
-    """What is staged at `source` is as read-only as it has to be. Docker 25 would have all within be so, too."""
+    """Bind what is staged at `source`, which is as read-only as it has to be. Docker 25 would have all within be so,
+    too."""
     return {
         "Type": "bind",
         "Source": source,

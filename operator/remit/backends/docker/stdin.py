@@ -1,4 +1,4 @@
-"""What a container reads on its standard input."""
+"""The standard input of a container."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """What a client may take its time for, and how much it may say before it says what it wants."""
+    """The time that a client may take, and the bytes that it may send before its request is complete."""
 
     head_bytes: int = 16384
     head_seconds: float = 10.0

@@ -82,7 +82,7 @@ class Upstream:
     pace: Pace
 
     async def read(self) -> bytes:
-        """What came, or nothing at the end."""
+        """Return what came, or nothing at the end."""
         data = await self.reader.read(self.pace.chunk)
         self.counts.received_bytes += len(data)
         await self.pace.passed(len(data))
@@ -176,7 +176,7 @@ def _binds(address: Address) -> bool:
 
 
 async def system_resolver(name: str, port: int) -> Sequence[Address]:
-    """What the operator's own machine makes of a name, its hosts file and search domains included."""
+    """Resolve a name as the operator's own machine does, with its hosts file and search domains."""
 
     def look_up() -> list[Address]:
         found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)

@@ -1,4 +1,4 @@
-"""What an egress gateway is started with: the rules of one attempt as they were judged, and its token. Pure."""
+"""The configuration of an egress gateway: the rules of one attempt as they were judged, and its token. Pure."""
 
 from __future__ import annotations
 

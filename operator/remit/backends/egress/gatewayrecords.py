@@ -1,4 +1,5 @@
-"""What an egress gateway says on its log: one JSON object a line, each with all that went over so far. Pure."""
+"""The records that an egress gateway writes to its log: one JSON object a line, each with all that went over so far.
+Pure."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _DESCRIPTORS: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class ProxyLimits:
-    """What one attempt may hold of the operator."""
+    """The operator's resources that one attempt may hold."""
 
     connections: int = 64
     resolve_seconds: float = 5.0
@@ -39,8 +39,8 @@ class ProxyLimits:
 
 
 class Connections:
-    """What all proxies share: how many connections they may hold together, at most half of the operator's descriptors,
-    and how many names may be looked up for each namespace."""
+    """The limits that all proxies share: how many connections they may hold together, at most half of the operator's
+    descriptors, and how many names may be looked up for each namespace."""
 
     def __init__(self, most: int | None = None) -> None:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -83,7 +83,7 @@ class EgressProxy:
 
     @property
     def use(self) -> NetworkUse:
-        """What went over so far."""
+        """The traffic so far."""
         return self._counter.use
 
     async def start(self, *listeners: socket.socket) -> None:

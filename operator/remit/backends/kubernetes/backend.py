@@ -507,7 +507,7 @@ def _task(request: AttemptRequest) -> TaskReference:
 
 
 def _refused(error: ApiError) -> Outcome:
-    """What the API server has against an object of an attempt."""
+    """The outcome of an attempt of which the API server refuses an object."""
     message = str(error)
     if is_over_quota(message):
         return over_quota(message)

@@ -37,7 +37,7 @@ async def discard_of_attempt(kube: Kube, namespace: str, request: AttemptRequest
 
 
 async def discard_of_job(kube: Kube, namespace: str, job: str) -> None:
-    """What is known by the name of an attempt's Job alone, which is gone. What cannot be removed goes with the task."""
+    """Delete what is named after an attempt's Job, which is gone. What cannot be removed goes with the task."""
     with contextlib.suppress(ApiError):
         await _discard_own(kube, SECRETS, namespace, job, job)
     with contextlib.suppress(ApiError):

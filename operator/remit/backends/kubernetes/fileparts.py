@@ -22,7 +22,7 @@ CURRENT: Final = "..data"
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one Secret has of a volume: each file under the key of its place here."""
+    """The files of a volume that one Secret has: each file under the key of its place here."""
 
     name: str
     folder: str

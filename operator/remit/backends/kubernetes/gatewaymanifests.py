@@ -1,4 +1,4 @@
-"""What the API server is asked to make for `network: restricted`. Pure.
+"""The objects that the API server is asked to make for `network: restricted`. Pure.
 
 Beside the attempt's Job there is another one, whose pod is the egress gateway: a NetworkPolicy is about whole pods, so
 the program and the gateway cannot share one. A NetworkPolicy of the namespace's, which nobody deletes, lets pods with
@@ -60,9 +60,9 @@ def gateway_secret(request: AttemptRequest, token: str) -> dict[str, Any]:
 
 
 def gateway_policies(request: AttemptRequest) -> list[dict[str, Any]]:
-    """What adds to the namespace's own (`manifests.network_policy`): the attempt's, then its gateway's. The latter says
-    nothing of where the gateway connects: what a namespace lets its pods reach is not widened, and to keep to the rules
-    is the gateway's own affair."""
+    """The NetworkPolicies besides the namespace's own (`manifests.network_policy`): the attempt's, then its gateway's.
+    The latter says nothing of where the gateway connects: what a namespace lets its pods reach is not widened, and to
+    keep to the rules is the gateway's own affair."""
     attempt, gateway = metadata_of(request)["labels"], _metadata(request)["labels"]
     ports = [{"protocol": "TCP", "port": PORT}]
     peer = {"podSelector": {"matchLabels": gateway}}
@@ -125,7 +125,7 @@ def as_made(request: AttemptRequest) -> AttemptRequest:
 
 
 def beside_job(job: str) -> list[tuple[Resource, str]]:
-    """What there is beside the Job of an attempt with a restricted network."""
+    """The objects beside the Job of an attempt with a restricted network."""
     name = gateway_name(job)
     return [(JOBS, name), (SECRETS, name), (NETWORK_POLICIES, job), (NETWORK_POLICIES, name)]
 

@@ -39,7 +39,7 @@ class Verdict:
 
 @dataclass(slots=True)
 class _Place:
-    """What is known of a namespace, from pods of `image`."""
+    """The knowledge about a namespace, from pods of `image`."""
 
     asking: asyncio.Lock
     verdict: Verdict = field(default_factory=lambda: Verdict(False))

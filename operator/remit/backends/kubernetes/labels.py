@@ -1,4 +1,4 @@
-"""What tells Remit's own objects from others of a namespace."""
+"""The labels that tell Remit's own objects from others of a namespace."""
 
 from __future__ import annotations
 

@@ -53,6 +53,7 @@ class Launcher:
         return f"remit-launcher-{self.architecture}-{hashlib.sha256(self.program).hexdigest()[:10]}"
 
     def secret(self, namespace: str) -> dict[str, Any]:
-        """What the pods of `namespace` get it from. It is none, but whoever may write there has a say in what runs."""
+        """The Secret from which the pods of `namespace` get the launcher. It is no secret, but whoever may write there
+        has a say in what runs."""
         metadata = {"name": self.name, "namespace": namespace, "labels": dict(labels.LAUNCHER)}
         return immutable_secret(metadata, {KEY: base64.b64encode(self.program).decode()})

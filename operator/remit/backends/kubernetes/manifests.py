@@ -1,4 +1,4 @@
-"""What the API server is asked to make for an attempt, and what confinement that amounts to. Pure."""
+"""The objects that the API server is asked to make for an attempt, and the confinement that they give. Pure."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def network_policy(namespace: str, network: Network) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Secrets:
-    """What of an attempt must not be read in its Job, by its key in a Secret, and where it goes."""
+    """The parts of an attempt that must not be readable in its Job, by their keys in a Secret, and where they go."""
 
     data: Mapping[str, bytes]
     variables: Mapping[str, str]
@@ -167,8 +167,8 @@ def job(request: AttemptRequest, secrets: Secrets, launcher: Launcher) -> dict[s
 
 
 def until_held(seconds: int) -> list[str]:
-    """What has the launcher start nothing that is to have no network before that is so, for which it waits so long: a
-    network plugin may know of the pod a moment late."""
+    """The options by which the launcher starts a program without network only once there is none, and how long it waits
+    for that: a network plugin may know of the pod a moment late."""
     return ["-w", str(seconds)]
 
 
@@ -179,7 +179,7 @@ def with_held_network(job: dict[str, Any]) -> None:
 
 
 def runs(job: Mapping[str, Any]) -> Any:
-    """What a Job runs, how and what that is given, without the limits, which policies may change while it runs, and
+    """What a Job runs, how, and with which inputs, without the limits, which policies may change while it runs, and
     what the server says for each Job anew."""
     spec = {name: value for name, value in job["spec"].items() if name not in _OF_EACH_JOB}
     about = spec["template"].get("metadata") or {}
@@ -287,7 +287,7 @@ def _container(request: AttemptRequest, secrets: Secrets) -> dict[str, Any]:
 
 
 def _kept(request: AttemptRequest) -> list[str]:
-    """What tells the launcher of the files that are kept."""
+    """The options that tell the launcher which files are kept."""
     mounts = request.confinement.mounts
     places = [WORKSPACE, *(mount.mount_path for mount in mounts if isinstance(mount, EmptyMount | ClaimMount))]
     options: list[str] = []

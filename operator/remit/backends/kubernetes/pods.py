@@ -1,4 +1,4 @@
-"""What a pod and its events say of an attempt. Pure."""
+"""Reads the state of an attempt from its pod and the pod's Events. Pure."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Terminated:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look at a pod tells: whether its container runs or has ended, else why it waits."""
+    """The result of one look at a pod: whether its container runs or has ended, else why it waits."""
 
     running: bool = False
     terminated: Terminated | None = None
@@ -158,7 +158,7 @@ def trouble(events: Iterable[Mapping[str, Any]]) -> str:
 
 
 def refused(message: str) -> Outcome:
-    """What the cluster's admission does not let in."""
+    """The outcome of an attempt whose pod the cluster's admission refuses."""
     text = f"the cluster does not admit it: {message}"
     return Outcome(ExitReason.ADMISSION_REFUSED, text, category="Infrastructure", retryable=False)
 

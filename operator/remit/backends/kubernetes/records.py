@@ -57,7 +57,7 @@ class Ended:
 
 @dataclass(slots=True)
 class Records:
-    """What a log tells, read in pieces; from the beginning again after `again`, and then only what is new.
+    """The records of a log, read in pieces; from the beginning again after `again`, and then only what is new.
 
     The node's clock puts a time on each line, and several lines may have the same one.
     """
@@ -84,7 +84,7 @@ class Records:
     _rest: bytes = b""
 
     def again(self) -> None:
-        """What comes now begins at `last`, or before."""
+        """Prepare for a log that is read anew, from `last` or before."""
         self._again, self._rest = self._same, b""
 
     @property
@@ -93,7 +93,7 @@ class Records:
         return f"{datetime.fromisoformat(self.last).astimezone(UTC):%FT%TZ}"
 
     def feed(self, chunk: bytes) -> Iterator[tuple[Stream, bytes]]:
-        """What is new in a piece of the log, in the order in which it was said."""
+        """Yield what is new in a piece of the log, in the order in which it was written."""
         said = itertools.groupby(self._new(chunk), key=lambda each: each[0])
         return ((stream, b"".join(text for _, text in pieces)) for stream, pieces in said)
 

@@ -1,4 +1,4 @@
-"""What an attempt left, as its log has it, for the collector."""
+"""Gives the files that an attempt left, which are in its log, to the collector."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def claims(request: AttemptRequest) -> dict[str, ClaimMount]:
 def claim(
     mount: ClaimMount, namespace: str, storage_class: str, annotations: Mapping[str, str | None]
 ) -> dict[str, Any]:
-    """What a workspace is kept in. It belongs to no task."""
+    """The PersistentVolumeClaim of a workspace. It belongs to no task."""
     spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": str(mount.size_bytes)}}}
     return {
         "apiVersion": "v1",
@@ -148,7 +148,7 @@ def uses(pods: Iterable[Mapping[str, Any]], workspace: str) -> Iterator[PodUse]:
 
 
 def size_told(found: WorkspaceClaim, wanted: int) -> str:
-    """What a task is told that asks for less than there is, else the empty string."""
+    """The message for a task that asks for less than there is, else the empty string."""
     if found.size is None or wanted >= found.size:
         return ""
     return (

@@ -88,7 +88,7 @@ class Workspaces:
         return True
 
     def waits_for(self, request: AttemptRequest) -> str:
-        """What `prepare` waited for last, in words for people."""
+        """Describe what `prepare` waited for last."""
         return self._waits_for.get(request.id, "")
 
     async def prune(self, namespaces: Sequence[str], wanted: Callable[[], Container[Key]]) -> float:

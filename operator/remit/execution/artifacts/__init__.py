@@ -1,1 +1,1 @@
-"""What is kept of the files that tasks make, and how later tasks and users get at it."""
+"""Keeps files that tasks make, for later tasks and users."""

@@ -42,7 +42,7 @@ class WantedResult:
 
 
 class _NotKept(Exception):
-    """What keeps an artifact from being kept, or a result from being read."""
+    """The reason why an artifact is not kept, or a result cannot be read."""
 
     def __init__(self, reason: ExitReason, message: str, *, retryable: bool) -> None:
         super().__init__(message)

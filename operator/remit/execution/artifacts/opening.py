@@ -22,7 +22,7 @@ def open_store(state_dir: Path, where: S3Location | None) -> ArtifactStore:
 
 
 def readers(state_dir: Path) -> Iterator[ArtifactReader]:
-    """What is kept by the operator that works there, beside it. Raises as `open_store`."""
+    """Readers of the artifacts of the operator that works there, beside it. Raises as `open_store`."""
     if (where := written_down(state_dir)) is not None:
         _installed()
         from remit.execution.artifacts.s3.bucket import Bucket

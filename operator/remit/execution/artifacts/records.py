@@ -51,7 +51,7 @@ class Records:
             os.fsync(file.fileno())
 
     def commit(self, uid: str, attempt_id: str) -> None:
-        """What was staged is what the task has from now on; where it was already, or nothing was, nothing happens."""
+        """Make what was staged the task's record from now on; where it was already, or nothing was, nothing happens."""
         for path in _inside([self._staged / attempt_id], levels=2):
             target = self._path(path.parent.name, path.name, uid)
             with self._guard:
@@ -177,7 +177,7 @@ def _key(path: Path) -> tuple[str, str]:
 
 
 def _inside(folders: Iterable[Path], levels: int = 1) -> Iterator[Path]:
-    """What lies so many levels below `folders`, of which others may remove some meanwhile."""
+    """The entries so many levels below `folders`, of which others may remove some meanwhile."""
     for folder in folders:
         try:
             entries = list(folder.iterdir())

@@ -1,4 +1,5 @@
-"""What an artifact store does: contents by their digest, each kept once, and what each task has of them."""
+"""The interface of an artifact store: contents by their digest, each kept once, and the records of what each task
+has."""
 
 from __future__ import annotations
 
@@ -30,8 +31,8 @@ class TooLarge(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Surplus:
-    """What one task has and is not kept, by the name of its record; the bytes that only it accounts for, when it was
-    left, in seconds since 1970, and why it goes."""
+    """A record of one task that is to be removed, by its name; the bytes that only it accounts for, when it was left,
+    in seconds since 1970, and why it goes."""
 
     name: str
     size: int
@@ -50,10 +51,11 @@ class Contents(Protocol):
 
 
 class ArtifactReader(Protocol):
-    """What others may do beside the process that works on the store. Every method may block and raise OSError."""
+    """The methods that others may call beside the process that works on the store. Every method may block and raise
+    OSError."""
 
     def artifacts(self, namespace: str, task: str) -> list[StoredArtifact]:
-        """What is kept of the newest task of that name that left anything."""
+        """The artifacts of the newest task of that name that left any."""
 
     def find(self, namespace: str, task: str, name: str, digest: str = "") -> StoredArtifact | None:
         """The artifact `name` of the newest task of that name; with `digest`, that one, of whichever it is."""
@@ -62,7 +64,7 @@ class ArtifactReader(Protocol):
         """Its content. Reading raises OSError instead of the end where it is not what was kept."""
 
     def surplus(self, most_bytes: int | None = None, *, older_than: float | None = None) -> Iterator[Surplus]:
-        """What `ArtifactStore.prune` would remove now. Only reads."""
+        """The records that `ArtifactStore.prune` would remove now. Only reads."""
 
 
 class ArtifactStore(ArtifactReader, Protocol):
@@ -73,7 +75,7 @@ class ArtifactStore(ArtifactReader, Protocol):
     """
 
     def collecting(self) -> AbstractContextManager[Contents]:
-        """What is put meanwhile stays at least until the end, by when a record is to speak of it."""
+        """Keep what is put within the block at least until its end, by when a record is to refer to it."""
 
     def stage(self, namespace: str, task: str, attempt_id: str, artifacts: Sequence[StoredArtifact]) -> None:
         """Records what an attempt leaves, for `commit`, completely or not at all."""

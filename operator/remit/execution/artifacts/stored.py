@@ -1,4 +1,4 @@
-"""What is kept: artifacts, their files, and the records of what a task has."""
+"""The stored data: artifacts, their files, and the records of what a task has."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class StoredArtifact:
 
 
 def listing(files: Iterable[StoredFile]) -> str:
-    """What `sha256sum` prints, which marks and escapes names that would break a line."""
+    """The lines that `sha256sum` prints, which marks and escapes names that would break a line."""
     lines = []
     for file in sorted(files, key=lambda file: file.path):
         name = file.path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
@@ -53,8 +53,8 @@ def listing(files: Iterable[StoredFile]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What one task has. `name`: of the record in its store; `size`: its own bytes. `time`: when it was left, in
-    seconds since 1970."""
+    """The record of what one task has. `name`: of the record in its store; `size`: its own bytes. `time`: when it was
+    left, in seconds since 1970."""
 
     name: str
     artifacts: list[StoredArtifact]
@@ -80,7 +80,7 @@ def read_record(content: bytes) -> list[StoredArtifact]:
 
 
 def read_mark(content: bytes) -> object:
-    """What `ElapsedTime` made, as it is kept; None where it is damaged, which is no mark, either."""
+    """Read a mark of `ElapsedTime`; None if it is damaged, which counts as no mark."""
     try:
         return orjson.loads(content)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a process inherits without asking, set to known values, so that no task depends on how its operator was started.
+"""Sets what a process inherits without asking to known values, so that no task depends on how its operator was started.
 
 The fork server takes these values once, and its children inherit them. Standard library only. What an administrator set
 as a bound stays one: hard resource limits and the CPUs that the operator may use. An ordinary user cannot take back a

@@ -436,7 +436,7 @@ class ForkServer:
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What is settled of a process before it has a job."""
+    """The properties of a process that are settled before it has a job."""
 
     stop: signal.Signals
     tree: CgroupTree | None

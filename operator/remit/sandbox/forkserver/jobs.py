@@ -1,4 +1,4 @@
-"""What a forked child does. Runs in the fork server's children: the standard library only, plain data only.
+"""The jobs of forked children. Runs in the fork server's children: the standard library only, plain data only.
 
 A request names one job. To add one, write a function that takes `(channel, descriptors, data)`, put it into JOBS, and
 give it a dataclass in `client`. (`supervise`, which needs what is below, has a module to itself.) It runs in a process
@@ -67,7 +67,7 @@ def volunteer_for_oom_kill() -> None:
 
 
 def reset_signals() -> None:
-    """What a program expects to start with: a fork server ignores signals, and so does Python."""
+    """Set the signals as a program expects them at its start: a fork server ignores signals, and so does Python."""
     for number in _RESET:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

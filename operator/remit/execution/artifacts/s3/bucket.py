@@ -88,7 +88,7 @@ class Bucket:
         return self._asked(lambda: bytes(obstore.get(self._client, key).bytes()), missing=None)
 
     def list(self, folder: str) -> Iterator[Entry]:
-        """What lies below `folder`."""
+        """List what lies below `folder`."""
         pages: Iterator[Any] | None = None
         last: str | None = None
 

@@ -1,4 +1,4 @@
-"""What went wrong at the object store, in our own words: its answers may repeat what is secret. Pure."""
+"""Describes failures of the object store in our own words: its answers may repeat what is secret. Pure."""
 
 from __future__ import annotations
 

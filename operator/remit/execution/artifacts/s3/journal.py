@@ -1,4 +1,4 @@
-"""What is to be done in object storage and could not be, on the operator's disk until it is done."""
+"""Keeps what could not be done in object storage on the operator's disk, until it is done."""
 
 from __future__ import annotations
 
