@@ -284,7 +284,7 @@ class ExecutionAgent:
         await self._on_background(self._releases.rollback(deployment_id))
 
     async def get_deployment_status(self, target: str) -> DeploymentState:
-        """What is live on a target, as it was last seen. Raises `DeploymentError` for an unknown target."""
+        """The state of a target, as it was last observed. Raises `DeploymentError` for an unknown target."""
         return await self._on_background(self._releases.state(target))
 
     async def health_check(self, target: str) -> DeploymentState:

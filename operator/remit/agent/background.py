@@ -95,7 +95,8 @@ class Background:
 
 
 async def _rest() -> None:
-    """What was submitted while the loop was being stopped, as by an agent that the interpreter collects just then."""
+    """The work that was submitted while the loop was being stopped, as by an agent that the interpreter collects just
+    then."""
     await asyncio.sleep(0)
     others = asyncio.all_tasks() - {asyncio.current_task()}
     if others:

@@ -46,7 +46,7 @@ _CHANGEABLE = frozenset({"cancel", "ttl_seconds_after_finished"})
 
 @dataclass(frozen=True, slots=True)
 class TaskChange:
-    """What became of a task: `type` as Kubernetes' watches say it, `task` in its newest state."""
+    """A change of a task: `type` as Kubernetes' watches say it, `task` in its newest state."""
 
     type: Literal["ADDED", "MODIFIED", "DELETED"]
     task: ExecutionTask
@@ -199,7 +199,7 @@ class RemitClient:
     async def watch(
         self, task: str | ExecutionTask | None = None, *, namespace: str | None = None
     ) -> AsyncGenerator[TaskChange, None]:
-        """What becomes of a task, until it is finished or gone; or of all in a namespace, without end.
+        """Yield the changes of a task until it is finished or gone, or those of all tasks in a namespace, without end.
 
         What is there comes first, as ADDED. A reader that is slow, or was cut off, gets the newest state, not each one.
         """
@@ -262,7 +262,7 @@ class RemitClient:
         previous: bool = False,
         namespace: str | None = None,
     ) -> AsyncGenerator[LogChunk, None]:
-        """What is kept of what a task writes, piece by piece, each at most 64 KiB of one stream.
+        """Yield the kept output of a task, piece by piece, each at most 64 KiB of one stream.
 
             async for chunk in client.logs("build-42", follow=True):
                 print(chunk.stream, chunk.text, end="")

@@ -47,7 +47,7 @@ class CommandRunner:
 
 
 class ResourceLimiter:
-    """What limits an execution gets under given policies, and what holds them on this host.
+    """Tells which limits an execution gets under given policies, and what enforces them on this host.
 
     limiter = ResourceLimiter()                                       # the starter policy, as an agent's
     limiter.effective("echo hi", ResourceLimits(memory_mb=100)).pids  # 64
@@ -65,7 +65,7 @@ class ResourceLimiter:
         self._labels = dict(labels or {})
 
     def effective(self, command: str | Sequence[str], limits: ResourceLimits | None = None) -> ResourceLimits:
-        """What a command gets that asks for `limits`: that, or the defaults of policy and host.
+        """The limits of a command that asks for `limits`: that, or the defaults of policy and host.
 
         Raises what the execution would: `SecurityError`, `ResourceError`, `ExecutionError`, `InvalidInput`.
         """
@@ -86,7 +86,7 @@ class ResourceLimiter:
         )
 
     def enforcement(self, limits: ResourceLimits) -> Mapping[str, str]:
-        """What would enforce each limit, or "not enforced". Raises `SandboxUnavailable`."""
+        """The mechanism that would enforce each limit, or "not enforced". Raises `SandboxUnavailable`."""
         asked = Limits(
             memory_bytes=_bytes(limits.memory_mb),
             cpu_cores=limits.cpu_cores,
@@ -99,7 +99,7 @@ class ResourceLimiter:
 
 
 class SandboxEnvironment:
-    """What this host can give, found by trying when the block is entered.
+    """The abilities of this host, found by trying when the block is entered.
 
     with SandboxEnvironment() as sandbox:
         print(sandbox.layers, [ability.remedy for ability in sandbox.missing])
@@ -130,7 +130,7 @@ class SandboxEnvironment:
 
 
 class ExecutionMonitor:
-    """What an agent does and did.
+    """Counts what an agent does and did.
 
     monitor = ExecutionMonitor(agent)
     monitor.snapshot()   # {"running": 1, "finished": 7, "Completed": 6, "ExitCode": 1}
@@ -147,7 +147,7 @@ class ExecutionMonitor:
         return self._agent.history()
 
     def usage(self) -> dict[str, dict[str, float]]:
-        """What each execution uses at this moment, by its id: `processes`, `cpu_seconds`, `memory_bytes`."""
+        """The present usage of each execution, by its id: `processes`, `cpu_seconds`, `memory_bytes`."""
         return {uid: look(pid) for uid, pid in self._agent.pids().items()}
 
     def snapshot(self) -> dict[str, int]:
@@ -160,7 +160,7 @@ class ExecutionMonitor:
 
 
 class SystemOperations:
-    """What the host has and uses, read only.
+    """Reads the resources of the host and their usage.
 
     SystemOperations().memory()["available_bytes"]
     """

@@ -194,7 +194,7 @@ class Engine:
         return execution
 
     def _left(self, task: ExecutionTask) -> dict[str, ResultArtifact]:
-        """What is kept of the files that it made."""
+        """The kept files of an execution."""
         store, metadata = self._folders.artifacts, task.metadata
         found = (
             store.find(metadata.namespace, metadata.name, each.name, each.digest) for each in task.status.artifacts

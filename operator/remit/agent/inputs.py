@@ -1,4 +1,5 @@
-"""What callers give an agent, as the engine takes it. Reads the files that are named, and looks programs up."""
+"""Turns what callers give an agent into what the engine takes. Reads the files that are named, and looks programs
+up."""
 
 from __future__ import annotations
 

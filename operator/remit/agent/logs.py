@@ -1,4 +1,4 @@
-"""What a task writes, from the files that its operator keeps on this machine, while it runs."""
+"""Reads the output of a task from the files that its operator keeps on this machine, while it runs."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class LogChunk:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What of it is wanted: of each stream the last `tail` lines of what is there at first, and those that came `since`
-    a moment. With either, or with `lines`, each chunk is a line. Raises `InvalidInput`."""
+    """The wanted part of an output: of each stream the last `tail` lines of what is there at first, and those that came
+    `since` a moment. With either, or with `lines`, each chunk is a line. Raises `InvalidInput`."""
 
     streams: Sequence[Stream] = STREAMS
     tail: int | None = None
@@ -68,7 +68,7 @@ class Wanted:
 async def process_logs(
     folders: Mapping[str, Path], wanted: Wanted, run: Run, *, follow: bool
 ) -> AsyncGenerator[LogChunk, None]:
-    """What supervised processes write, each by its `source`; with `follow` until their supervisors have ended.
+    """Yield the output of supervised processes, each by its `source`; with `follow` until their supervisors have ended.
 
     Raises `InvalidInput` where there is no such run of one.
     """
@@ -101,7 +101,7 @@ class TaskLogs:
         self._state_dirs, self._wanted = state_dirs, wanted
 
     async def once(self, task: ExecutionTask, number: int | None) -> AsyncGenerator[LogChunk, None]:
-        """What there is now of attempt `number`, or of the latest. Raises as `RemitClient.logs` does."""
+        """Yield the present output of attempt `number`, or of the latest. Raises as `RemitClient.logs` does."""
         attempt = chosen(task, number)
         reading = self._open(task, attempt) if attempt else None
         if reading is not None:
@@ -218,7 +218,7 @@ class Reading:
         self._lines = {name: LineReader(each, *limits) for name, each in readers.items()} if wanted.by_line else {}
 
     async def news(self, *, at_end: bool) -> AsyncGenerator[LogChunk, None]:
-        """What has come since, of each stream in turn. `at_end`: no more will."""
+        """Yield what has come since, of each stream in turn. `at_end`: no more will come."""
         for stream, lines in self._lines.items():
             for line in lines.lines(at_end=at_end):
                 yield LogChunk(self._attempt, stream, line.data, line.gap, line.time, self._source)

@@ -1,4 +1,4 @@
-"""What pods write, read from the API server with the reader's own permissions (`list pods`, `get pods/log`)."""
+"""Reads the output of pods from the API server with the reader's own permissions (`list pods`, `get pods/log`)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ Pieces = AsyncGenerator[list[LogPiece], None]
 
 
 class PushedReader:
-    """What was put comes out: a `Reader` of what a connection brings."""
+    """A `Reader` of what a connection brings: what was put comes out."""
 
     def __init__(self) -> None:
         self.gaps = self.position = 0
@@ -89,7 +89,7 @@ def dispatch(batch: list[LogPiece], readers: Mapping[Stream, PushedReader]) -> N
 async def lines(
     pieces: Pieces, wanted: Wanted, *, attempt: int = 0, source: str = ""
 ) -> AsyncGenerator[LogChunk, None]:
-    """What is wanted of them. Raises as they do."""
+    """Yield the wanted lines. Raises as they do."""
     readers = {stream: PushedReader() for stream in wanted.streams}
     reading = Reading(readers, attempt, wanted, source)
     async with contextlib.aclosing(pieces):
@@ -168,7 +168,7 @@ class JobLog:
 
     @property
     def complaint(self) -> str:
-        """What the container runtime said instead of the program."""
+        """The message of the container runtime in place of the program's output."""
         unexpected = self.records.unexpected if self.records.ended is None else b""
         return unexpected.decode(errors="replace").strip()
 
@@ -188,8 +188,8 @@ class JobLog:
 async def instance_log(
     kube: Kube, pod: Object, *, follow: bool, previous: bool = False, tail: int | None = None
 ) -> Pieces:
-    """What the instance of a release to Kubernetes wrote, or of what is there at first the last `tail` lines. Both of
-    its streams are one. With `follow`, until the pod is over or gone. Raises `ApiError`."""
+    """Yield the output of an instance of a release to Kubernetes, or of what is there at first the last `tail` lines.
+    Both of its streams are one. With `follow`, until the pod is over or gone. Raises `ApiError`."""
     last: float | None = None
     going_on = False
     while True:

@@ -36,7 +36,7 @@ _LOCK: Final = "lock"
 
 @dataclass(frozen=True, slots=True)
 class DeploymentState:
-    """What is live on a target."""
+    """The live state of a target."""
 
     target: str
     version: str

@@ -70,7 +70,7 @@ class ReleaseWorker:
 
     @property
     def latest(self) -> DeployRequest | None:
-        """What was asked for last."""
+        """The request that was made last."""
         return self.store.latest
 
     async def remove(self) -> None:

@@ -1,4 +1,4 @@
-"""What an agent may run that was given no policy: the read-only list, and interpreters that the sandbox holds."""
+"""The policy of an agent that was given none: the read-only list, and interpreters that the sandbox holds."""
 
 from __future__ import annotations
 

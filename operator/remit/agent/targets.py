@@ -38,7 +38,7 @@ class ReleaseTarget:
         return given
 
     def spec(self, artifact: str) -> DeploymentSpec:
-        """What deploying it asks for. Raises `InvalidInput`."""
+        """The spec of a Deployment of this target. Raises `InvalidInput`."""
         found = _ARTIFACT.fullmatch(artifact)
         if found is None or len(artifact) > 512 or ".." in artifact or "//" in artifact:
             raise InvalidInput("is a name and a version, such as app:v2", field="artifact")
@@ -50,7 +50,7 @@ class ReleaseTarget:
         return self.parsed(filled)
 
     def policy(self) -> CommandPolicy:
-        """What allows this target as it is written, and nothing else."""
+        """The policy that allows this target as it is written, and nothing else."""
         spec = self.parsed(dict(self.template))
         any_part = dict.fromkeys(_PLACES, "*")
         target = spec.target

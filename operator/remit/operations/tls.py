@@ -15,7 +15,8 @@ from remit.sandbox.memory import sealed_memory
 
 @dataclass(frozen=True, slots=True)
 class TlsMaterial:
-    """What `caFrom`, `certFrom` and `keyFrom` of an operation lead to, in PEM form; None: not set."""
+    """The certificates and the key of `caFrom`, `certFrom` and `keyFrom` of an operation, in PEM form; None: not
+    set."""
 
     authority: bytes | None = None
     certificate: bytes | None = None

@@ -60,7 +60,7 @@ _GLOBAL_UNICAST: Final = ipaddress.ip_network("2000::/3")
 
 
 def special_kind(address: Address) -> str | None:
-    """What kind of address it is, if it is not one of the public Internet: to be read after "is"."""
+    """The kind of the address, if it is not one of the public Internet: to be read after "is"."""
     return next((kind for one in _meant(address) if (kind := _kind(one))), None)
 
 

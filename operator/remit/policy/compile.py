@@ -125,7 +125,7 @@ class CompiledPolicy:
         return unmet(self.spec.namespace_selector, own_name) or unmet(self.spec.selector, labels)
 
     def warnings(self, ceiling_namespace: str) -> tuple[PolicyProblem, ...]:
-        """What is in force as it is written, and likely not what was meant."""
+        """Warn of what is in force as it is written, and likely not what was meant."""
         if self.namespace != ceiling_namespace:
             useless = self.spec.namespace_selector != LabelSelector()
             return (PolicyProblem("spec.namespaceSelector", _NO_CEILING),) if useless else ()

@@ -39,7 +39,7 @@ MAX_MESSAGE: Final = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What was decided, why, and under which terms a task that may run does so."""
+    """A decision, with its reason and the terms of a task that may run."""
 
     allowed: bool
     reason: Reason
@@ -126,14 +126,14 @@ def _audited(
     verdicts: Sequence[_Verdict],
     ceilings: Sequence[_Verdict],
 ) -> tuple[Denial, ...]:
-    """What is denied as if every policy were enforced, by one that is not."""
+    """The denials by policies that only audit, as if every policy were enforced."""
     keys = {verdict.policy.key for verdict in (*verdicts, *ceilings) if not verdict.policy.enforced}
     strict = _judge(request, policies, verdicts, ceilings, audited=False) if keys else None
     return (strict,) if isinstance(strict, Denial) and strict.policy in keys else ()
 
 
 def _never_allowed(request: PolicyRequest) -> Denial | None:
-    """What is refused before any policy is asked."""
+    """The reason for which a request is refused before any policy is asked."""
     command = request.command
     wrong = unacceptable(command.argv if command else ()) if request.operation == "command" or command else None
     if wrong:
@@ -153,8 +153,8 @@ def _never_allowed(request: PolicyRequest) -> Denial | None:
 
 
 def _invisible(request: PolicyRequest) -> str | None:
-    """What is not seen where a text is shown, though rules were written for what is seen. Operations look at their
-    own."""
+    """Find characters that are not seen where a text is shown, though rules were written for what is seen. Operations
+    look at their own."""
     texts = {"image": request.image or "", "workingDir": request.working_dir}
     texts |= {f"privateFiles of {path}": path for path in request.private_files}
     for where, text in texts.items():
@@ -190,7 +190,7 @@ def _judge(
     *,
     audited: bool,
 ) -> Allowance | Denial | None:
-    """What the given verdicts come to. None: nothing is in the way, but only because policies audit."""
+    """Decide by the given verdicts. None: nothing is in the way, but only because policies audit."""
     denials = [verdict.outcome for verdict in (*verdicts, *ceilings) if isinstance(verdict.outcome, Denial)]
     if final := next((denial for denial in denials if denial.final), None):
         return final

@@ -1,4 +1,4 @@
-"""What surrounds a program that is started: its variables, its private files and its working directory.
+"""The environment of a program that is started: its variables, its private files and its working directory.
 
 A program can be made to load or run something else by its environment (`LD_PRELOAD`, `GIT_SSH_COMMAND`), by files where
 it looks for configuration (`.gitconfig`, `package.json`), and by the directory that it is started in. No list of such

@@ -23,7 +23,7 @@ MAX_WORK: Final = 32_000_000
 
 
 def evaluate(policy: CompiledPolicy, request: PolicyRequest, most_work: int = MAX_WORK) -> Allowance | Denial:
-    """What `policy` alone says to `request`, which it selects."""
+    """The verdict of `policy` alone on `request`, which it selects."""
     try:
         with at_most(most_work):
             return _evaluate(policy, request)

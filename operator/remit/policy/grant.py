@@ -1,4 +1,4 @@
-"""What a decision covers while the operation runs, when more of it shows than was written down."""
+"""Answers, while an operation runs, what its decision covers, when more shows than was written down."""
 
 from __future__ import annotations
 

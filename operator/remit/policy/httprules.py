@@ -37,7 +37,7 @@ class UrlPathPattern:
         return self.pattern.matches(path) and self.ambiguity(path) is None
 
     def ambiguity(self, path: str) -> str | None:
-        """What of `AMBIGUOUS` the path has more often than the glob."""
+        """The part of `AMBIGUOUS` that the path has more often than the glob."""
         return next((mark for mark in AMBIGUOUS if path.count(mark) > self.source.count(mark)), None)
 
 

@@ -67,7 +67,7 @@ class Excess:
 
 
 def asked_for(spec: ExecutionTaskSpec) -> Limits:
-    """What a task asks for."""
+    """The limits that a task asks for."""
     wanted = spec.resources
     return Limits(
         timeout_seconds=spec.timeout_seconds,
@@ -112,7 +112,7 @@ def excess(asked: Limits, maximum: Limits) -> Excess | None:
 
 
 def effective(asked: Limits, bounds: Sequence[Bounds]) -> Limits:
-    """What a task gets under all of `bounds`: what it asks for, else the lowest default, cut to the lowest maximum.
+    """The limits of a task under all of `bounds`: what it asks for, else the lowest default, cut to the lowest maximum.
 
     Where there is a maximum but no default, what is not asked for gets the maximum: nothing that a policy bounds is
     ever without a bound.

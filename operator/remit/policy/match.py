@@ -44,7 +44,7 @@ class Command:
 
     @functools.cached_property
     def line(self) -> str:
-        """What patterns are matched against. Kept, because every rule asks for it."""
+        """The text that patterns are matched against. It is kept, because every rule asks for it."""
         return canonical(self.argv)
 
     @functools.cached_property
@@ -77,7 +77,7 @@ class Matcher(Protocol):
         ...
 
     def __str__(self) -> str:
-        """What it matches, as shown to users."""
+        """The pattern as shown to users."""
         ...
 
 

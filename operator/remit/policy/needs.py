@@ -1,4 +1,4 @@
-"""What a policy's spec lacks for a request: one function for each kind of rule. Pure.
+"""Finds what a policy's spec lacks for a request: one function for each kind of rule. Pure.
 
 Each gives a part of a CommandPolicy's spec in the words of its YAML, or None where no rule can say exactly that. A
 denial carries it (`Denial.needs`); messages show it (`line`), and `suggestion` puts whole policies together from it. A

@@ -117,7 +117,7 @@ def path_glob(text: str) -> Pattern:
 
 
 def path_tokens(text: str, *, folder_itself: bool = True) -> list[str]:
-    """What `path_glob` reads in a glob: wildcards, `OPTIONAL`, and all other characters one by one. Without
+    """The tokens that `path_glob` reads in a glob: wildcards, `OPTIONAL`, and all other characters one by one. Without
     `folder_itself`, `a/**` is only what is below `a`."""
     tokens: list[str] = []
     for found in _TOKENS.finditer(text):

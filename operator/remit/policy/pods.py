@@ -1,4 +1,4 @@
-"""What the pod of a Job asks for: where it goes, as whom, and with what."""
+"""Judges the pod of a Job: where it goes, as whom it runs, and with what."""
 
 from __future__ import annotations
 

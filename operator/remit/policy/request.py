@@ -1,4 +1,4 @@
-"""What is asked of policy: one operation, with everything that a rule may look at."""
+"""A request to policy: one operation, with everything that a rule may look at."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ _BETWEEN: Final = "\0"
 
 
 def qualified(schema: str, name: str) -> str:
-    """What a `function_glob` is held against; `schema` is empty where a statement names none."""
+    """The name that a `function_glob` is matched against; `schema` is empty where a statement names none."""
     return f"{schema}{_BETWEEN}{name}"
 
 

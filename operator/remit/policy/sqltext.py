@@ -46,7 +46,7 @@ class UnreadableStatement(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """What of a text is code."""
+    """The parts of a text that are code."""
 
     text: str
     tokens: tuple[str, ...]

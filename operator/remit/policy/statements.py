@@ -1,4 +1,4 @@
-"""What a statement of PostgreSQL does: its kinds, and the functions that it calls. Pure.
+"""Tells what a statement of PostgreSQL does: its kinds, and the functions that it calls. Pure.
 
 It is told from the words of its code (see `sqltext`), in a time linear in its length, and never less is told than is
 there: a statement that changes data within another one begins with its own word, and a function is called by its name
@@ -227,7 +227,7 @@ def _may_begin(tokens: Sequence[str], at: int) -> bool:
 
 
 def _verbs(tokens: Sequence[str], changes: Collection[int]) -> tuple[str, bool]:
-    """What the statement does, after its WITH clause; and whether a SELECT INTO is in it. Its first verb is what a
+    """The verbs of the statement after its WITH clause, and whether a SELECT INTO is in it. Its first verb is what a
     statement does, and so is that of one in parentheses."""
     verbs, creates = [""], False
     for at, token in enumerate(tokens):

@@ -56,7 +56,7 @@ DEFAULT_OPERATOR_NAMESPACE = "remit-system"
 
 
 class Expectation(SpecModel):
-    """What must come out. What is not set may be anything."""
+    """The expected result. Fields that are not set may be anything."""
 
     decision: Literal["Allowed", "Denied"]
     reason: str | None = None
@@ -143,7 +143,7 @@ _REMIT_IMAGE: Final = "remit"
 
 
 class InstallationDefaults(SpecModel):
-    """What the operator runs where a task does not say: its first `--backend`, and its `--default-image`."""
+    """The operator's defaults for what a task does not say: its first `--backend`, and its `--default-image`."""
 
     backend: BackendName = "process"
     image: str = ""
@@ -169,7 +169,7 @@ class Suite(SpecModel):
 
 @dataclass(frozen=True)
 class CaseResult:
-    """What came of one case. `mismatches` says in sentences what was expected and not met; none: the case passed."""
+    """The result of one case. `mismatches` are sentences about what was expected and not met; none: the case passed."""
 
     title: str
     command: str
@@ -223,7 +223,7 @@ def _with_environment(task: ExecutionTask, objects: Sequence[dict[str, Any]], na
 def _data(
     objects: Sequence[dict[str, Any]], kind: str, name: str, namespace: str, default_namespace: str
 ) -> dict[str, str | None] | None:
-    """What a ConfigMap or a Secret among `objects` has under each key; None where it is not among them."""
+    """The data of a ConfigMap or a Secret among `objects`, by key; None if it is not among them."""
     for obj in objects:
         metadata = obj.get("metadata")
         if obj.get("kind") != kind or not isinstance(metadata, dict) or metadata.get("name") != name:
@@ -236,7 +236,7 @@ def _data(
 
 
 def _texts(obj: dict[str, Any], field: str) -> dict[str, str]:
-    """What a ConfigMap or a Secret has in `field`. Raises `InvalidInput` for what an API server refuses."""
+    """The texts of a ConfigMap or a Secret in `field`. Raises `InvalidInput` for what an API server refuses."""
     found = obj.get(field) or {}
     if not isinstance(found, dict):
         raise InvalidInput("must have texts under keys", field=field)
@@ -301,8 +301,8 @@ def request_of(
     environment: Mapping[str, str | None] | None = None,
     defaults: InstallationDefaults | None = None,
 ) -> PolicyRequest:
-    """What `task` asks of policy, on a host where programs are where they usually are, or at `resolved`. `environment`
-    as `request_for` takes it. Raises `InvalidInput`."""
+    """The request of `task` to policy, on a host where programs are where they usually are, or at `resolved`.
+    `environment` as `request_for` takes it. Raises `InvalidInput`."""
     installation = defaults.installation if defaults else Installation(remit_image=_REMIT_IMAGE)
     request, argv = request_for(task, None, environment or {}, installation), tuple(executed(task.spec))
     if not argv:

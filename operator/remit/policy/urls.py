@@ -74,14 +74,14 @@ class Url:
 
     @property
     def authority(self) -> str:
-        """What stands in the `Host` header: the port only where it is not the scheme's own."""
+        """The value of the header `Host`: the port only where it is not the scheme's own."""
         if self.destination.port == DEFAULT_PORTS[self.scheme]:
             return str(self.destination).rpartition(":")[0]
         return str(self.destination)
 
     @property
     def target(self) -> str:
-        """What stands in the request line."""
+        """The target in the request line."""
         return self.path if self.query is None else f"{self.path}?{self.query}"
 
     @property

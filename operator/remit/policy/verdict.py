@@ -1,4 +1,4 @@
-"""What a policy can say, and why."""
+"""The verdicts of a policy, with their reasons."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def _unacceptable_host_path(path: str) -> str | None:
 
 
 def judge_volumes(policy: CompiledPolicy, request: PolicyRequest) -> Denial | None:
-    """What `policy` has against the volumes and artifacts; None: nothing."""
+    """Judge the volumes and artifacts. Returns the denial of `policy`, or None."""
     for volume in request.volumes:
         accesses = {mount.access for mount in request.mounts if mount.name == volume.name}
         if not accesses or (request.stdin_file and request.stdin_file.name == volume.name):

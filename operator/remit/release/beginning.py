@@ -1,4 +1,4 @@
-"""What the spec means for the pipeline's state, and whether a release begins."""
+"""Applies a new spec to the pipeline's state, and decides whether a release begins."""
 
 from __future__ import annotations
 

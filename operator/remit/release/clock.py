@@ -1,4 +1,4 @@
-"""What counts as progress of a release, whose deadline is counted from its last one; and when to look at it again."""
+"""Decides what counts as progress of a release, from which its deadline is counted, and when to look at it again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What a Deployment's spec asks for at this moment: its ConfigMaps and Secrets read, its revision known by a digest."""
+"""Reads what a Deployment's spec asks for at this moment: its ConfigMaps and Secrets read, its revision known by a
+digest."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ class Source(Protocol):
     """The ConfigMaps and Secrets of one namespace."""
 
     async def data(self, secret: bool, name: str, optional: bool) -> Mapping[str, bytes]:
-        """What is in one of them. Raises `MissingReference` where it is not there and must be."""
+        """Read the data of one ConfigMap or Secret. Raises `MissingReference` where it is not there and must be."""
 
     def secret_uid(self, name: str) -> str:
         """The uid of a Secret that was read."""

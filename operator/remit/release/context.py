@@ -1,4 +1,4 @@
-"""What every rule of the pipeline looks at, and the few questions that they all ask."""
+"""The input of every rule of the pipeline, and the few questions that they all ask."""
 
 from __future__ import annotations
 
@@ -171,5 +171,5 @@ class Context:
 
     @property
     def detail(self) -> str:
-        """What is wrong with the new side's instances, to end a sentence with."""
+        """Describe what is wrong with the new side's instances, as the end of a sentence."""
         return f": {self.new.message}" if self.new.message else ""

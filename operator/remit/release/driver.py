@@ -55,7 +55,7 @@ class Store(Protocol):
 
     @property
     def deployment(self) -> Deployment:
-        """What is declared, with the status that was written last."""
+        """The declared Deployment, with the status that was written last."""
 
     @property
     def declared_by(self) -> str:
@@ -70,7 +70,7 @@ class Store(Protocol):
         """The pending request of a user."""
 
     async def configuration(self) -> tuple[Snapshot, Material]:
-        """What the spec asks for now, with its ConfigMaps and Secrets. Raises `MissingReference`."""
+        """The configuration that the spec asks for now, with its ConfigMaps and Secrets. Raises `MissingReference`."""
 
     async def write_status(self, status: DeploymentStatus) -> None:
         """Keep it, unless it is kept already."""
@@ -163,8 +163,8 @@ class ReleaseDriver:
         return await self._perform(place, desired, observed, decision, material)
 
     async def _look(self, place: Place, before: PipelineState) -> tuple[Desired, Material, ObservedState]:
-        """What is desired, its configuration, and what is on the target. Where the spec refers to what is missing, it
-        has no configuration; where the target must not be contacted, nothing is observed."""
+        """Read what is desired, its configuration, and what is on the target. Where the spec refers to what is missing,
+        it has no configuration; where the target must not be contacted, nothing is observed."""
         deployment, request = self.store.deployment, self.store.request
         snapshot, material, problem = None, Material(), None
         try:
@@ -251,7 +251,8 @@ class ReleaseDriver:
             log.warning("a step of a release failed", step=type(step).__name__, reason=failed.reason, error=str(error))
 
     async def _record(self, decision: Decision, material: Material) -> None:
-        """What cannot be recorded must not happen. A step that is tried again is on record already."""
+        """Record the step on the audit trail. What cannot be recorded must not happen. A step that is tried again is on
+        record already."""
         deployment, release = self.store.deployment, decision.state.release
         revision = release.revision if release else None
         event = recording.step(deployment, self.store.declared_by, decision.step, revision)

@@ -122,7 +122,7 @@ def trim(desired: Desired, observed: ObservedState, state: PipelineState) -> Pip
 
 
 def last_good(state: PipelineState) -> int | None:
-    """What was live before what is."""
+    """The revision that was live before the present one."""
     live = state.live.revision if state.live else None
     promoted = [r for r in state.history if r.promoted_at and r.outcome == "Promoted" and r.revision != live]
     return max(promoted, key=lambda r: (r.promoted_at, r.revision)).revision if promoted else None

@@ -1,4 +1,4 @@
-"""What policy says to a Deployment: each instance is held like a task that does the same.
+"""Judges a Deployment by policy: each instance is held like a task that does the same.
 
 A process is a command, and its artifact a file that is read; a container or a pod is a container that is run.
 """
@@ -44,7 +44,8 @@ class Judge:
     """The operator's own, where releases need no leave of their own; `off` where it has none."""
 
     def problem(self, deployment: Deployment, material: Material) -> SpecProblem | None:
-        """What it lacks to be released; None if nothing. A policy that comes later lets it go on."""
+        """Describe what the Deployment lacks to be released; None if nothing. A policy that comes later lets it go
+        on."""
         try:
             tasks = _tasks(deployment, material)
         except InvalidInput as error:
@@ -74,7 +75,8 @@ class Judge:
         return self._admitted(_reading, deployment, revision, material)[1].grant
 
     def limits(self, deployment: Deployment, revision: Revision, material: Material) -> Limits:
-        """What a container of the revision may use. Raises DeploymentError where it, or what checks it, may not run."""
+        """The limits of a container of the revision. Raises DeploymentError where it, or what checks it, may not
+        run."""
         for check in _checks(revision.snapshot.spec):
             self._admitted(check, deployment, revision, material)
         return self._admitted(_instance, deployment, revision, material)[1].limits
@@ -123,7 +125,7 @@ def _place(deployment: Deployment, engine: str) -> ReleasePlace:
 
 
 def _as_written(error: InvalidInput, material: Material) -> str:
-    """What is wrong, in the words of a Deployment."""
+    """Describe what is wrong in the words of a Deployment."""
     place, _, rest = error.field.removeprefix("spec.privateFiles[").partition("]")
     if error.field.startswith("spec.privateFiles[") and rest == ".path":
         path = sorted(material.files)[int(place)]
@@ -142,7 +144,7 @@ def _tasks(deployment: Deployment, material: Material) -> list[ExecutionTask]:
 
 
 def _checks(spec: DeploymentSpec) -> list[_Making]:
-    """What makes the tasks of the commands that check an instance."""
+    """Make the tasks of the commands that check an instance."""
     checks = [check.command for check in (spec.health_check, spec.liveness_check) if check is not None]
     return [_checking(command.argv) for command in checks if command is not None]
 

@@ -21,7 +21,7 @@ def maintain_live(desired: Desired, observed: ObservedState, state: PipelineStat
 
 
 def maintain_previous(ctx: Context) -> Step | None:
-    """What the old side lacks during a release. One that cannot be mended must not stop its successor."""
+    """Mend what the old side lacks during a release. A side that cannot be mended must not stop its successor."""
     live, observed, strategy = ctx.live, ctx.observed, STRATEGIES[ctx.release.strategy]
     if live is None or (observed.error is not None and observed.error.revision == live.revision):
         return None

@@ -1,4 +1,4 @@
-"""What the pipeline decides on: the desired state, and the state that was observed. Data only.
+"""The input of the pipeline: the desired state, and the state that was observed. Data only.
 
 A Deployment has two sides, the slots blue and green. One of them is live: requests go there. The other one is idle:
 empty, a preview of what comes next, or what was live before and is kept for a fast way back.
@@ -84,7 +84,7 @@ class SpecProblem:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """What the user wants."""
+    """The state that the user wants."""
 
     snapshot: Snapshot
     """What the spec asks for now."""
@@ -109,7 +109,7 @@ class Desired:
 
     @property
     def key(self) -> str:
-        """What the spec declares to be live: another key is another release."""
+        """The key of what the spec declares to be live: another key is another release."""
         back = self.spec.rollback_to
         return self.snapshot.spec_hash if back is None else f"revision-{back.revision}"
 
@@ -212,7 +212,7 @@ def may_contact(state: PipelineState, problem: SpecProblem | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ObservedState:
-    """What was observed. A target fills in all but `hooks` and `error`."""
+    """The observed state. A target fills in all but `hooks` and `error`."""
 
     blue: SlotView = SlotView()
     green: SlotView = SlotView()

@@ -1,4 +1,4 @@
-"""What the audit trail says of a release. Pure."""
+"""The audit records of a release. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from remit.telemetry.chain import AuditEvent
 
 
 def step(deployment: Deployment, who: str, taken: Step, revision: int | None) -> AuditEvent | None:
-    """What is about to be done to what runs, or to where requests go; None for what touches neither."""
+    """The record of what is about to be done to what runs, or to where requests go; None for what touches neither."""
     match taken:
         case Provision(slot=slot, replicas=count):
             what = f"{count} instances of revision {taken.revision.number} on {slot}"

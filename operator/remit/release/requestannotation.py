@@ -24,7 +24,7 @@ RequestId = Annotated[str, Field(pattern=r"^[!-~]{1,128}$")]
 
 
 class _Terms(SpecModel):
-    """What follows a verb that takes no terms."""
+    """The terms of a verb that takes none."""
 
     model_config = ConfigDict(strict=True)
 
@@ -50,7 +50,7 @@ class _WrittenRequest(_Terms):
 
 
 def pending(obj: Object) -> ReleaseRequest | MalformedRequest | None:
-    """What is asked for: a word such as `promote`, or an object such as `{"rollback": {"revision": 3}, "id": "…"}`.
+    """Read the request: a word such as `promote`, or an object such as `{"rollback": {"revision": 3}, "id": "…"}`.
 
     The same text written again, once it was answered and removed, is another request: when it was written counts.
     """

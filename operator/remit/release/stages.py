@@ -127,7 +127,7 @@ def _hooks(ctx: Context, stage: StageName, hooks: list[Hook]) -> Verdict:
 
 
 def _watch(ctx: Context) -> Verdict:
-    """What must not happen to a side that is live and not proven yet."""
+    """Fail or wait if something happens to a side that is live and not proven yet."""
     new = ctx.new
     if new.revision != ctx.release.revision:
         return Fail("InstancesGone", "its instances are gone")

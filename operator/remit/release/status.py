@@ -86,7 +86,7 @@ class _Summary:
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    """What a condition says, and why."""
+    """The status, reason and message of a condition."""
 
     status: Truth
     reason: str
@@ -189,7 +189,7 @@ def _releasing(desired: Desired, observed: ObservedState, step: Step, release: R
 
 
 def _blocked(state: PipelineState, blocked: Wait, view: SlotView) -> _Summary:
-    """What the spec declares cannot begin."""
+    """The verdict if the release that the spec declares cannot begin."""
     phase = DeploymentPhase.PENDING
     if not blocked.held:
         phase = DeploymentPhase.DEGRADED if state.live else DeploymentPhase.FAILED

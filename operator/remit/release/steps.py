@@ -124,7 +124,7 @@ def step_error(step: Step, error: RemitError) -> StepError:
 
 
 def sentence(step: Step) -> str:
-    """What is being done, for status."""
+    """Describe what is being done, for status."""
     match step:
         case Wait(why=why):
             return why

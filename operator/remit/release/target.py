@@ -1,4 +1,4 @@
-"""What a target (processes, Docker, Kubernetes) has to be able to do. All decisions are made elsewhere."""
+"""The interface of a target (processes, Docker, Kubernetes). All decisions are made elsewhere."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Target(Protocol):
 
     @property
     def leftovers(self) -> str:
-        """What it makes on the target and where that is, for people who have to find it without Remit."""
+        """Describe what is made on the target and where that is, for people who have to find it without Remit."""
 
     async def observe(self) -> ObservedState:
-        """What is there now: both sides, where requests go, the preview, and which artifacts are at hand.
+        """Observe what is there now: both sides, where requests go, the preview, and which artifacts are at hand.
 
         Found again by name or label, so that a restarted operator sees what an earlier one did. A target that cannot be
         reached is `ObservedState(unreachable=why)`, not an error.

@@ -1,4 +1,5 @@
-"""What a container is made from: the safe defaults, and what the operation asks for beyond them. Pure."""
+"""Puts together what a container is created from: the safe defaults, and what the operation asks for beyond them.
+Pure."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ class ContainerExecutor:
         return f"executed {argv[0]} in container {found.name}"
 
     async def _executed(self, id_: str, output: OutputSink) -> dict[str, Any]:
-        """What the engine says of it once its output has ended."""
+        """Inspect the execution once its output has ended."""
         said = self._engine.stream(lambda client: client.exec_start(id_, stream=True, demux=True))
         async with contextlib.aclosing(said):
             async for pair in said:

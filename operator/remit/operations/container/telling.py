@@ -1,4 +1,4 @@
-"""What is told of containers: no values of their environment, which may be secret. Pure."""
+"""Describes containers for output: no values of their environment, which may be secret. Pure."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def name_of(found: dict[str, Any]) -> str:
 
 
 def measured(stats: dict[str, Any]) -> dict[str, Any]:
-    """What a container uses now. `cpuCores` is over the last second; of a container that is not running all is 0."""
+    """The present usage of a container. `cpuCores` is over the last second; of a container that is not running all is
+    0."""
     cpu, before = stats.get("cpu_stats") or {}, stats.get("precpu_stats") or {}
     memory, io = stats.get("memory_stats") or {}, stats.get("blkio_stats") or {}
     networks = (stats.get("networks") or {}).values()

@@ -1,5 +1,5 @@
-"""What a connection Secret may say. It is written by users, and read in the operator: nothing of the operator's own
-files, sockets or environment may come into it."""
+"""Reads a connection Secret. It is written by users, and read in the operator: nothing of the operator's own files,
+sockets or environment may come into it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class DatabaseServer:
 
 
 def target(request: OperationRequest, schemes: Set[str], options: Set[str]) -> DatabaseServer:
-    """What the connection Secret of a database operation says. Raises `OperationFailed` without ever showing it."""
+    """Read the connection Secret of a database operation. Raises `OperationFailed`, which never shows its content."""
     operation = request.subject
     assert isinstance(operation, PostgresOperation | RedisOperation)  # noqa: S101  # by its operation
     raw = request.values.get("connection")

@@ -50,7 +50,7 @@ class _Meter:
 
 
 class ErrorReply(ResponseError):
-    """What the server answers in place of a reply, in its own words: `code` is the first.
+    """An error that the server sends in place of a reply, in its own words: `code` is the first.
 
     The driver has classes for some, of which a few pass for lost connections, and are raised in the midst of a reply.
     """

@@ -135,7 +135,7 @@ async def _open(wanted: DatabaseServer) -> _Server:
 
 
 def _conninfo(wanted: DatabaseServer, files: contextlib.ExitStack) -> str:
-    """What libpq is to connect with. `files` are open for as long as it may.
+    """The connection string for libpq. `files` are open for as long as it may.
 
     What the URL does not say has libpq's own default, and never what the operator's environment or home says.
     """
@@ -283,7 +283,7 @@ async def _set(connection: Connection, request: OperationRequest, *, local: bool
 
 
 class _Budget:
-    """What of the rows is kept. All are read, so that the statement takes place as it would; the rest is dropped."""
+    """Limits which rows are kept. All are read, so that the statement takes place as it would; the rest is dropped."""
 
     def __init__(self, rows: int, size: int) -> None:
         self.rows, self.bytes = rows, size
@@ -356,7 +356,7 @@ async def _query(connection: Connection, statement: SqlStatement, budget: _Budge
 
 
 async def _copy(connection: Connection, statement: SqlStatement, budget: _Budget) -> dict[str, Any]:
-    """What `COPY … TO STDOUT` gives: the server sends a message a row."""
+    """Read the result of `COPY … TO STDOUT`: the server sends a message a row."""
     if statement.parameters:  # the driver would insert them into the statement after the policy check has read it
         raise OperationFailed("StatementFailed", "COPY takes no parameters", retryable=False)
     kept, messages, truncated = bytearray(), 0, False

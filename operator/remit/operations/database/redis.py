@@ -149,7 +149,7 @@ async def _read(connection: Any) -> Any:
 
 
 def _must_be_text(operation: RedisOperation) -> None:
-    """What cannot be encoded is refused before anything is sent."""
+    """Refuse what cannot be encoded before anything is sent."""
     for index, words in enumerate(operation.commands):
         try:
             "".join(words).encode()
@@ -175,7 +175,7 @@ async def _reconnected(connection: Any) -> Any:
 
 
 def _not_connected(error: RedisError) -> OperationFailed:
-    """What fails here has not reached the server."""
+    """The failure for an error that occurred before anything reached the server."""
     if isinstance(error, ErrorReply) and (error.code in _NOT_PERMITTED or error.code in _FOR_NOW):
         return _refusal(error, "")
     cause: BaseException | None = error
@@ -188,7 +188,7 @@ def _not_connected(error: RedisError) -> OperationFailed:
 
 
 def _why(error: BaseException | None) -> str:
-    """What the system said, somewhere beneath; the driver's own words may have the connection's in them."""
+    """Find the system's error among the causes; the driver's own words may have the connection's in them."""
     while error is not None:
         if isinstance(error, OSError) and error.errno:
             # Negative numbers are errors of name resolution.

@@ -35,7 +35,7 @@ NEVER = ("/proc", "/sys", "/dev")
 
 @dataclass(slots=True)
 class LeftOut:
-    """What an operation on a folder could not be done to, while it was done to the rest."""
+    """The files to which an operation on a folder could not be applied, while it was done to the rest."""
 
     count: int = 0
     _first: list[str] = field(default_factory=list)
@@ -47,7 +47,7 @@ class LeftOut:
             self._first.append(f"{text if len(text) <= _MOST_SHOWN else f'…{text[-_MOST_SHOWN:]}'} ({why})")
 
     def clear(self) -> None:
-        """What follows counts from the beginning."""
+        """Count from the beginning again."""
         self.count = 0
         self._first.clear()
 
@@ -95,7 +95,7 @@ class Access:
 
     @contextmanager
     def about(self, path: str) -> Iterator[None]:
-        """What the kernel refuses within is told of `path`."""
+        """Report what the kernel refuses within the block as an error about `path`."""
         try:
             yield
         except OSError as error:

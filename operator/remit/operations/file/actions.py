@@ -1,4 +1,4 @@
-"""What can be done with files, each action a function of the same shape. They block: they run in a thread."""
+"""The operations on files, each a function of the same shape. They block: they run in a thread."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def _must_be_outside(source: Place, target: Place) -> None:
 
 
 def _discard(job: Job, temporary: Place) -> None:
-    """What was made under another name goes, also when it was time to stop."""
+    """Remove what was made under another name, also when it was time to stop."""
     if not temporary.exists():
         return
     info = temporary.lstat()

@@ -1,4 +1,4 @@
-"""What the kernel says, in words that help: which field it is about, and what to do."""
+"""Explains errors of the kernel: which field it is about, and what to do."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _LATER: Final = frozenset(
 
 
 def failure(error: OSError, file: FileOperation, path: str, *, above: bool = False) -> OperationFailed:
-    """What went wrong with `path`; `above`: with the way to it."""
+    """The error for what went wrong with `path`; `above`: with the folders above it."""
     return explained(error, f"spec.file.{field_of(file, path)}", path, file.operation, above=above)
 
 

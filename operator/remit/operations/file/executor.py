@@ -102,7 +102,7 @@ class FileExecutor:
 
 
 def content(request: OperationRequest, file: FileOperation) -> Iterable[bytes]:
-    """What is to be written: as it stands, or what it refers to."""
+    """The content to be written: as it stands, or what it refers to."""
     if file.content is not None:
         return [file.content.encode()]
     if file.content_from is not None:

@@ -1,4 +1,4 @@
-"""What an operator hands over to its own program in a Job, which performs one file operation there. Pure.
+"""The data that an operator hands over to its own program in a Job, which performs one file operation there. Pure.
 
 The program asks the same policies as the operator would, about whatever only shows while it works. So both must be of
 the same version.
@@ -75,8 +75,8 @@ def encode(task: ExecutionTask, handover: Handover) -> bytes:
 
 
 def decode(text: bytes) -> Handover:
-    """What `encode` made of it. Raises `OperationFailed` where another version did, and `RemitError` for what is none
-    of its works."""
+    """Decode what `encode` made. Raises `OperationFailed` if another version made it, and `RemitError` if it was not
+    made by `encode`."""
     said: dict[str, Any] = orjson.loads(text)
     if said["version"] != __version__:
         raise OperationFailed(

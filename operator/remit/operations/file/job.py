@@ -1,4 +1,4 @@
-"""What an action works on, and what all of them see to first."""
+"""The input of an action on files, and the checks that all actions make first."""
 
 from __future__ import annotations
 

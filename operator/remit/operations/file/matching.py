@@ -1,4 +1,4 @@
-"""What a glob matches below a folder, found by descriptor: links are not crossed, and nothing is held in memory."""
+"""Finds what a glob matches below a folder, by descriptor: links are not crossed, and nothing is held in memory."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class ReportedOutput:
 
 
 def _lost(outcome: Outcome) -> str:
-    """What the backend says of output that it could not read."""
+    """The backend's message about output that it could not read."""
     _, semicolon, rest = outcome.message.partition("; ")
     ends_by_itself = outcome.reason in {ExitReason.COMPLETED, ExitReason.EXIT_CODE}
     return f"{semicolon}{rest}" if ends_by_itself else ""

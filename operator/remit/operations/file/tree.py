@@ -18,7 +18,7 @@ MAX_DEPTH = 256
 
 @contextmanager
 def entries(at: Place) -> Iterator[Iterator[Place]]:
-    """What is in the directory `at`, by name."""
+    """List the directory `at`, by name."""
     descriptor = os.open(at.name, OPEN_FOLDER, dir_fd=at.parent)
     try:
         names = sorted(os.listdir(descriptor))  # noqa: PTH208  # a descriptor, not a path

@@ -117,7 +117,7 @@ def sync(target: Place) -> None:
 
 
 class Tally:
-    """What has been written, also where the writing failed."""
+    """Counts what has been written, also if the writing failed."""
 
     written = 0
 

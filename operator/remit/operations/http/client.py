@@ -120,7 +120,7 @@ def repeatable(http: HttpOperation) -> bool:
 
 
 def _failure(exchange: Exchange, error: httpx.TransportError) -> OperationFailed:
-    """What went wrong on the way."""
+    """The failure for an error of the connection."""
     host, cause = exchange.url.destination, error.__cause__ or error
     if "CERTIFICATE_VERIFY_FAILED" in str(cause) or isinstance(cause, ssl.SSLCertVerificationError):
         message = f"the certificate of {host} is not trusted: {cause}; give its authority in spec.http.caFrom"

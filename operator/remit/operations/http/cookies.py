@@ -24,7 +24,7 @@ class Cookies:
         self._jars: dict[object, httpx.Cookies] = {}
 
     def keep(self, url: Url, response: httpx.Response) -> None:
-        """What the answer from `url` sets."""
+        """Keep the cookies that the answer from `url` sets."""
         cookies = self._jars.setdefault(url.origin, httpx.Cookies())
         cookies.extract_cookies(response)
         for index, cookie in enumerate(list(cookies.jar)):
@@ -33,7 +33,7 @@ class Cookies:
                 cookies.jar.clear(cookie.domain, cookie.path, cookie.name)
 
     def header(self, url: Url) -> str:
-        """What a request to `url` says; empty: nothing."""
+        """The header `Cookie` of a request to `url`; empty if there is none."""
         request = httpx.Request("GET", str(url))
         if cookies := self._jars.get(url.origin):
             cookies.set_cookie_header(request)

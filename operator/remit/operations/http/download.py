@@ -1,4 +1,4 @@
-"""What an address holds, piece by piece: for operations that need it as their content."""
+"""Downloads the content of an address, piece by piece: for operations that need it as their content."""
 
 from __future__ import annotations
 

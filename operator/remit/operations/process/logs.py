@@ -114,7 +114,7 @@ class RotatingReader:
             self._seek()
 
     def read(self, limit: int = 1 << 20) -> bytes:
-        """What has come since the last call, at most `limit` bytes. Empty: nothing (yet)."""
+        """Return what has come since the last call, at most `limit` bytes; empty if nothing has come yet."""
         while True:
             # Checked before the read: a file is complete once a later one exists.
             files = [] if self._is_in_last() else _opened(self.folder, self.stream)

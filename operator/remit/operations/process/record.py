@@ -93,7 +93,7 @@ def supervised(folder: Path) -> bool:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """What the supervisor last said; empty where it never did."""
+    """Read the supervisor's last report; empty if it never made one."""
     try:
         state = orjson.loads((folder / STATE).read_bytes())
     except (FileNotFoundError, orjson.JSONDecodeError):

@@ -236,7 +236,7 @@ def _forget(folder: Path) -> None:
 
 
 def _known(folder: Path) -> State:
-    """What is known of a process. One whose supervisor died with the machine or by force is `Lost`, and dead."""
+    """The known state of a process. One whose supervisor died with the machine or by force is `Lost`, and dead."""
     state = read_state(folder)
     if not supervised(folder):
         _reap(state)
@@ -301,7 +301,7 @@ def _hang_up(child: asyncio.subprocess.Process) -> None:
 
 
 async def _first_word(child: asyncio.subprocess.Process, pickled: bytes) -> bytes:
-    """What the supervisor says once it has heard what to supervise; empty where it ends before."""
+    """The supervisor's first report, after it has read what to supervise; empty if it ends before."""
     assert child.stdin is not None  # noqa: S101  # asked for
     assert child.stdout is not None  # noqa: S101
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):

@@ -47,7 +47,7 @@ _PEER_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Specification:
-    """What to supervise. Comes through a pipe and is never written anywhere."""
+    """The process to supervise. It comes through a pipe and is never written anywhere."""
 
     namespace: str
     name: str
@@ -313,7 +313,7 @@ def _shown(outcome: Outcome, redactor: Redactor) -> dict[str, Any]:
 
 
 def _network(use: NetworkUse, redactor: Redactor) -> dict[str, Any]:
-    """What went through the proxy. A program may have put a secret into a host's name."""
+    """The traffic through the proxy. A program may have put a secret into a host's name."""
     told: dict[str, Any] = redactor.scrub(asdict(use))
     destinations = [{_camel(name): value for name, value in one.items()} for one in told.pop("destinations")]
     return {**{_camel(name): value for name, value in told.items()}, "destinations": destinations}

@@ -1,4 +1,4 @@
-"""What a tree of processes uses now, by psutil."""
+"""Measures the present usage of a process tree by psutil."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ RULES: Mapping[Operation, OperationRules] = {
 
 
 def describe(request: PolicyRequest) -> str:
-    """What is asked, for messages."""
+    """Describe the request, for messages."""
     rules = RULES.get(request.operation)
     return rules.describe(request) if rules else f"the operation {request.operation}"
 

@@ -98,7 +98,7 @@ def _what_is_allowed(policy: CompiledPolicy, method: str, url: Url) -> str:
 
 
 def _ambiguity(rule: CompiledHttpRule, url: Url) -> str:
-    """What a glob that otherwise matches would have to contain."""
+    """The characters that a glob which otherwise matches would have to contain."""
     for glob in rule.paths:
         if glob.pattern.matches(url.path) and (mark := glob.ambiguity(url.path)):
             return f"; servers differ in how they read {mark}, so a glob must contain it as it stands in the path"

@@ -58,8 +58,8 @@ def policy_of(name: str, group: Sequence[Need], current: CurrentPolicies, option
 
 
 def _new(group: Sequence[Need], current: CurrentPolicies, options: Options) -> Part:
-    """What a new policy says besides rules: whom it selects, how much it gives, and the walls that policies of today
-    want around the same tasks."""
+    """The parts of a new policy besides its rules: whom it selects, how much it gives, and the walls that policies of
+    today want around the same tasks."""
     spec: Part = {"selector": {"matchLabels": dict(sorted(options.labels.items()))}} if options.labels else {}
     requests = [need.request for need in group]
     if limits := _limits(requests):
@@ -150,7 +150,7 @@ def _speaks_of(rule: Part, parts: Sequence[Part], lists: Sequence[str]) -> bool:
 
 
 def _comments(spec: Part, group: Sequence[Need], base: Part) -> dict[Path, tuple[str, ...]]:
-    """What to say of all the rest: who needs it."""
+    """The comments on all the rest: who needs it."""
     found: dict[Path, tuple[str, ...]] = {}
     before = {**WHERE, **base}
     for section in spec:

@@ -37,7 +37,7 @@ class CurrentPolicies:
 
     @property
     def base_spec(self) -> Part:
-        """What it says, with its defaults; nothing where a new one is made."""
+        """The spec of the policy, with its defaults; empty if a new one is made."""
         return {} if self.base is None else {**WHERE, **written(self.base)}
 
     def compiled(self, spec: Part, name: str = "") -> CompiledPolicy:
@@ -107,7 +107,7 @@ def _enforced(policy: CompiledPolicy) -> CompiledPolicy:
 
 
 def written(policy: CompiledPolicy) -> Part:
-    """What a policy says, as a suggestion would write it: without what is so by default."""
+    """A policy's spec as a suggestion would write it: without defaults."""
     spec = policy.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     return ordered(without_defaults(spec))
 

@@ -1,4 +1,4 @@
-"""What a policy has to say for one run, and no more."""
+"""Finds what a policy has to allow for one run, and no more."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def alike(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def need_of(alike: Sequence[Run], destinations: frozenset[Destination], current: CurrentPolicies) -> Need | str:
-    """What the runs lack, or why that cannot be said."""
+    """The need of the runs, or why that cannot be told."""
     run = alike[0]
     if current.base is not None and not current.base.ready:
         return f"policy {current.base.key} is not ready, so nothing is added to it: {current.base.problems[0]}"
@@ -73,7 +73,7 @@ def _shown(run: Run) -> PolicyRequest:
 
 
 def argv_of(request: PolicyRequest) -> tuple[str, ...]:
-    """What a rule for commands is about."""
+    """The arguments that a rule for commands is about."""
     if isinstance(request.subject, ContainerOperation):
         return tuple(request.subject.argv or ())
     return request.command.argv if request.command and request.operation in {"command", "process"} else ()

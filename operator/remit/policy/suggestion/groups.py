@@ -49,7 +49,7 @@ def _allows(policy: CompiledPolicy, need: Need) -> bool:
 
 
 def _specs(group: Sequence[Need]) -> Iterator[Part]:
-    """What a group allows, in parts of which none is larger than a policy may be."""
+    """The specs that allow a group, none of which is larger than a policy may be."""
     for start in range(0, len(group), _AT_ONCE):
         yield union(need.part for need in group[start : start + _AT_ONCE])
 

@@ -1,4 +1,4 @@
-"""What is suggested, and from what."""
+"""The data of suggestions."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Need:
-    """What one request lacks, and how often it was made."""
+    """The need of one request, and how often it was made."""
 
     request: PolicyRequest
     shown: PolicyRequest

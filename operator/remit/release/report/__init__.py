@@ -1,4 +1,4 @@
-"""What a release took: timings, the switch, what a probe saw of it, and what both sides used."""
+"""The report of a release: timings, the switch, what a probe saw of it, and what both sides used."""
 
 from remit.release.report.compose import brief, compose, is_another, owed, reported, sentence
 from remit.release.report.markdown import markdown

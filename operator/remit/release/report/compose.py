@@ -51,7 +51,7 @@ def compose(subject: Subject, release: Release, evidence: Evidence) -> Report:
 
 
 def brief(report: Report, ref: str) -> ReleaseReport:
-    """What status says of it. `ref` is where the whole of it is."""
+    """The summary of the report for status. `ref` is where the whole of it is."""
     probed = report.evidence.probed
     return ReleaseReport(
         revision=report.revision,

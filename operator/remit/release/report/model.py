@@ -1,4 +1,5 @@
-"""What a report is made of, and what it says. Data only; times are UTC, durations in seconds unless named otherwise."""
+"""The evidence that a report is made of, and its content. Data only; times are UTC, durations in seconds unless named
+otherwise."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from remit.api.slots import Slot
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the instances of one side use, summed up."""
+    """The usage of the instances of one side, summed up."""
 
     cpu_seconds: float
     """Since they started; it falls when one is started again."""
@@ -33,7 +34,8 @@ class Proxied(Protocol):
     """A target with a proxy in front of it, which counts requests, but for those of the probe."""
 
     def probe_token(self) -> str:
-        """What the proxy knows those by. It keeps it from the program. Raises DeploymentError, and OSError."""
+        """The token by which the proxy knows the probe's requests. The proxy keeps it from the program. Raises
+        DeploymentError, and OSError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Switching:
 
 @dataclass(frozen=True, slots=True)
 class Second:
-    """What the probe heard in one second."""
+    """The answers to the probe in one second."""
 
     at: datetime.datetime
     answered: Mapping[str, int]
@@ -71,7 +73,7 @@ class Second:
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """What the probe saw at the live entry."""
+    """The observations of the probe at the live entry."""
 
     what: str
     """What it did over and over, such as `GET http://127.0.0.1:8080/healthz`."""
@@ -86,7 +88,7 @@ class Probed:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What was seen while the release went on. An operator that was killed has seen none of what was before."""
+    """The observations while the release went on. An operator that was killed has seen none of what was before."""
 
     samples: tuple[Sample, ...] = ()
     switchings: tuple[Switching, ...] = ()

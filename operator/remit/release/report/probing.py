@@ -46,7 +46,8 @@ def entry(spec: DeploymentSpec, before: DeploymentSpec, address: str) -> Entry |
 
 
 def summed(url: str, requests: Sequence[ProbeSample], origin: datetime.datetime) -> Probed | None:
-    """What came of the requests; `origin` is when the clock of their times was 0. None where there were none."""
+    """Sum up the results of the requests; `origin` is when the clock of their times was 0. None where there were
+    none."""
     if not requests:
         return None
     answered: dict[datetime.datetime, Counter[str]] = defaultdict(Counter)

@@ -1,4 +1,4 @@
-"""What was sampled, as lines over the time since the release began. Pure."""
+"""Draws the samples as lines over the time since the release began. Pure."""
 
 from __future__ import annotations
 

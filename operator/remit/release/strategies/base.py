@@ -1,4 +1,5 @@
-"""What strategies differ in: how many instances each side has, and how requests move from one to the other."""
+"""The interface of strategies, which differ in two things: how many instances each side has, and how requests move from
+one to the other."""
 
 from __future__ import annotations
 

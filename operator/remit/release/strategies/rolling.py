@@ -17,7 +17,7 @@ class RollingTakeover:
     moves_replicas = True
 
     def old_replicas(self, ctx: Context) -> int:
-        """What is left of the old side, as its healthy successors allow; it grows again only in a rollback."""
+        """The replicas that the old side keeps, as its healthy successors allow; it grows again only in a rollback."""
         if ctx.switched or ctx.live is None:
             return ctx.old.wanted
         if ctx.release.stage_record("Prepare").state != "Done":

@@ -92,7 +92,7 @@ class DesiredSide:
 
 @dataclass(frozen=True, slots=True)
 class DesiredState:
-    """What the target of one Deployment shall hold and where its requests shall go."""
+    """The instances that the target of one Deployment shall hold, and where its requests shall go."""
 
     live: Slot | None = None
     share: int = 0

@@ -1,4 +1,4 @@
-"""What fails beneath a target, as a release hears of it."""
+"""Turns failures beneath a target into errors of a release."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def startup_pause(since: float) -> float:
 
 @dataclass
 class Health:
-    """What the checks of one instance came to. Until the first verdict it is neither healthy nor unhealthy."""
+    """The result of the checks of one instance. Until the first verdict it is neither healthy nor unhealthy."""
 
     healthy: bool = False
     unhealthy: bool = False
@@ -140,7 +140,7 @@ class Watches:
             await asyncio.gather(*(watch.first() for watch in new.values() if not watch.spec.initial_delay_seconds))
 
     def health(self, key: Hashable) -> Health:
-        """What is known of it. An instance without a check is healthy as soon as it runs."""
+        """The health of the instance as it is known. An instance without a check is healthy as soon as it runs."""
         watch = self._going.get(key)
         return watch.health if watch else Health(healthy=True)
 

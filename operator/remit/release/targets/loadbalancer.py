@@ -18,7 +18,7 @@ from remit.release.traffic.traffic import Traffic
 
 @dataclass(frozen=True, slots=True)
 class ProxyStatus:
-    """What the proxy does, as it was observed."""
+    """The observed state of the proxy."""
 
     reached: frozenset[str] | None = None
     """The instance addresses that the proxy finds up. An instance at another address is not healthy, because it would

@@ -48,7 +48,7 @@ Load = Callable[[int], Awaitable[tuple[Revision, Material]]]
 
 @dataclass(frozen=True, slots=True)
 class Permits:
-    """What policy is asked for each time, about a revision."""
+    """The questions that policy is asked about a revision each time."""
 
     instance: Admit
     check: AdmitCheck

@@ -30,7 +30,7 @@ _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What policy allows of an artifact on this host. `protected` are directories that no policy opens.
+    """Reads an artifact on this host as far as policy allows it. `protected` are directories that no policy opens.
 
     Its methods raise OperationFailed and PolicyDenied.
     """

@@ -1,4 +1,5 @@
-"""What is in a folder, as a digest: the same for the same names, contents, owner's permissions and links."""
+"""Computes a digest of the content of a folder: the same for the same names, contents, owner's permissions and
+links."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def render(route: Route, process: Process) -> str:
 
 
 def frame(route: Route, process: Process) -> str:
-    """What cannot be changed in a running proxy: everything but addresses and weights."""
+    """The part of a configuration that cannot be changed in a running proxy: everything but addresses and weights."""
     table = f"backend {COUNTS}\n  stick-table type string len 16 size 1k store gpc(2)\n"
     return (
         _settings(process, route.max_header_bytes)

@@ -68,7 +68,8 @@ class Instance:
         return self.folder.name.startswith(_LEAVING)
 
     async def look(self) -> ProxySnapshot | None:
-        """What is in force; None if the process is dead. Raises DeploymentError if it lives and does not answer."""
+        """Observe what is in force; None if the process is dead. Raises DeploymentError if it lives and does not
+        answer."""
         try:
             return await look(self.folder)
         except (ConnectionRefusedError, FileNotFoundError):

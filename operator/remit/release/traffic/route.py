@@ -1,4 +1,5 @@
-"""What should be in force: published ports, the replicas behind them, and each side's share of the requests."""
+"""The route that should be in force: published ports, the replicas behind them, and each side's share of the
+requests."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Server:
 
 @dataclass(frozen=True)
 class SideStatus:
-    """What is seen of a pool, or of a side: of its own pools, and of where it is the other one's backup."""
+    """The observed state of a pool, or of a side: of its own pools, and of where it is the other one's backup."""
 
     servers: tuple[Server, ...] = ()
     in_flight: int = 0
@@ -58,7 +58,7 @@ class SideStatus:
     """How many connections could not be made."""
 
     def part(self, *, backup: bool) -> SideStatus:
-        """What of it is of its backups, or all else."""
+        """The part that belongs to its backups, or all the rest."""
         backups = [each for each in self.servers if each.backup]
         theirs = SideStatus(
             tuple(backups),
@@ -112,7 +112,7 @@ class Port:
 
 @dataclass(frozen=True)
 class ProxySnapshot:
-    """What is in force, as told by the proxy itself."""
+    """The route that is in force, as reported by the proxy itself."""
 
     pid: int
     uptime_seconds: int

@@ -38,5 +38,5 @@ def token_of(key: bytes, name: str) -> str:
 
 
 def hashed(token: str) -> str:
-    """What a proxy's configuration says of a token: its SHA-256 as HAProxy's converter `hex` writes it."""
+    """The form of a token in a proxy's configuration: its SHA-256 as HAProxy's converter `hex` writes it."""
     return hashlib.sha256(token.encode()).hexdigest().upper()

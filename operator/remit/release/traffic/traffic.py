@@ -82,7 +82,7 @@ class Traffic:
                 await self._claim(wanted, route.name)
 
     async def look(self, name: str) -> ProxySnapshot | None:
-        """What is in force, from the proxy itself; None if no proxy of that Deployment runs.
+        """Observe what is in force, from the proxy itself; None if no proxy of that Deployment runs.
 
         Raises DeploymentError if one runs and does not answer.
         """
@@ -97,7 +97,8 @@ class Traffic:
         return replace(seen, left=left)
 
     def serving(self, name: str) -> Path | None:
-        """What tells the proxy that serves a Deployment from another that took its place; None if there is none."""
+        """The identity of the proxy that serves a Deployment, which another that takes its place does not share; None
+        if there is none."""
         live = _live(self._home(name))
         return live.folder if live else None
 
@@ -132,7 +133,7 @@ class Traffic:
                     home.parent.rmdir()
 
     def probe_token(self, name: str) -> str:
-        """What a request to the proxy of that Deployment has as its `Remit-Probe` header in order not to be counted. It
+        """The value of the header `Remit-Probe` by which a request to the proxy of that Deployment is not counted. It
         is for that proxy alone, which takes the header off.
 
         Raises DeploymentError if the key is not this user's, and OSError.
@@ -196,7 +197,7 @@ def _live(home: Path) -> Instance | None:
 
 
 async def live_proxy(root: Path, name: str) -> ProxySnapshot | None:
-    """What the proxy that serves the route `name`, which is `namespace/name`, says of itself; None where there is none.
+    """Observe the proxy that serves the route `name`, which is `namespace/name`; None if there is none.
 
     For those who only look. Raises OSError and DeploymentError.
     """

@@ -22,7 +22,7 @@ _MOST_OF_A_MESSAGE = 300
 
 
 def main(root: int, max_bytes: int, max_members: int) -> dict[str, object] | None:
-    """What went wrong, or None."""
+    """Unpack the archive. Return what went wrong, or None."""
     os.umask(0o022)
     try:
         with open(0, "rb", closefd=False) as file:

@@ -45,7 +45,7 @@ async def unpack(archive: IO[bytes], name: str, into: Path, *, max_bytes: int, m
 
 
 async def _run(archive: IO[bytes], into: Path, max_bytes: int, max_members: int) -> dict[str, Any] | None:
-    """What the process says went wrong, or None."""
+    """Run the process. Return what went wrong, or None."""
     with contextlib.ExitStack() as stack:
         root = os.open(into, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         stack.callback(os.close, root)

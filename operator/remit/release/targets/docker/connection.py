@@ -56,7 +56,7 @@ class Connection:
             return self._engine or await self._connect()
 
     async def info(self) -> Mapping[str, Any]:
-        """What the engine says of itself. Raises OperationFailed."""
+        """The engine's description of itself. Raises OperationFailed."""
         engine = await self.engine()
         if self._info is None:
             self._info = await engine.call(lambda client: client.info())
@@ -70,7 +70,7 @@ class Connection:
         return Reach(LOOPBACK, LOOPBACK) if _is_apart(await self.info()) else Reach()
 
     def complaint(self) -> str:
-        """What the way to the engine suffers from, where that is known; empty otherwise."""
+        """Describe what is wrong with the connection to the engine, if that is known; empty otherwise."""
         return self._tunnel.said if self._tunnel else ""
 
     async def close(self) -> None:

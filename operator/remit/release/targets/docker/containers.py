@@ -170,7 +170,7 @@ class Containers:
                 raise result
 
     async def stats(self, container: Container) -> Mapping[str, Any]:
-        """What the engine has counted of it until now. Raises OperationFailed."""
+        """The engine's statistics of the container until now. Raises OperationFailed."""
         engine = await self._engine()
         found: Mapping[str, Any] = await engine.call(
             lambda client: client.stats(container.id, stream=False, one_shot=True)
@@ -204,7 +204,7 @@ class Containers:
         return End(int(codes[-1]), oom, last_line=await self._last_line(container, started))
 
     async def _last_line(self, container: Container, until: float | None) -> str:
-        """What it said last; empty if that cannot be had."""
+        """The last line of its output; empty if that cannot be had."""
         engine = await self._engine()
         try:
             said = await engine.call(lambda client: client.logs(container.id, tail=_LAST_LINES, until=until))

@@ -1,4 +1,4 @@
-"""What the engine says of a container, as an instance of a release. Pure."""
+"""Reads the engine's description of a container as an instance of a release. Pure."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def found(container: Container, health: Health, *, located: bool, started: int =
 
 
 def trouble(container: Container, instance: InstanceStatus, end: End | str | None) -> str:
-    """What is or was wrong with a container that failed or was started again, in one sentence."""
+    """Describe what is or was wrong with a container that failed or was started again, in one sentence."""
     if container.status == "paused":
         return "it is paused on the engine"
     if container.status != "running":
@@ -77,7 +77,7 @@ def trouble(container: Container, instance: InstanceStatus, end: End | str | Non
 
 
 def engines_verdict(container: Container) -> Health:
-    """What the command came to that the engine runs, where it runs one."""
+    """The result of the health check that the engine runs, if it runs one."""
     checked = container.state.get("Health") or {"Status": "none"}
     last = (checked.get("Log") or [{}])[-1]
     said = str(last.get("Output") or "").strip().rpartition("\n")[2]
@@ -86,7 +86,8 @@ def engines_verdict(container: Container) -> Health:
 
 
 def used(stats: Iterable[Mapping[str, Any]]) -> Usage:
-    """What containers use together, from the engine's words. Memory that the kernel may take back is not counted."""
+    """The usage of containers together, from the engine's statistics. Memory that the kernel may take back is not
+    counted."""
     spent, memory = 0.0, 0
     for each in stats:
         cpu, held = each.get("cpu_stats") or {}, each.get("memory_stats") or {}

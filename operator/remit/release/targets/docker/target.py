@@ -298,7 +298,7 @@ class DockerTarget:
         await self._liveness.have(lively)
 
     async def _end_run(self, container: Container, why: str) -> None:
-        """What has ended is started again by the next look."""
+        """End a run. The next look starts the instance again."""
         log.warning("an instance is restarted", container=container.name, reason=why)
         self._ended[container.id] = container.incarnation, why
         await self._containers.end_run(container)

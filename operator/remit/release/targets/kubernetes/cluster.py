@@ -1,4 +1,4 @@
-"""What the target needs of an API server, and what an API server's refusal means to a release."""
+"""The requests of the target to an API server, and what an API server's refusal means to a release."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a Deployment's objects in the cluster are called, and how they are known to be its own."""
+"""Names a Deployment's objects in the cluster, and tells them from others."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def _files(identity: WorkloadIdentity, number: int, material: Material) -> tuple
 
 
 def _resources(limits: Limits) -> Object:
-    """What a pod may use is also what it asks for: it then fares on a full node as it does on an empty one."""
+    """The resources of a pod. It requests what it may use: it then fares on a full node as it does on an empty one."""
     given = {}
     if limits.cpu is not None:
         given["cpu"] = f"{round(limits.cpu * 1000)}m"

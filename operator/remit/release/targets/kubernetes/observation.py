@@ -1,4 +1,4 @@
-"""What the cluster's objects say of a release. Pure."""
+"""Reads the state of a release from the cluster's objects. Pure."""
 
 from __future__ import annotations
 
