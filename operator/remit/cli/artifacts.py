@@ -127,7 +127,7 @@ async def _copy(
 
 
 def find(kept: list[StoredArtifact], path: str) -> StoredArtifact | StoredFile:
-    """What `path` means. Raises `RemitError` that says what there is."""
+    """Resolve `path`. Raises `RemitError` that says what there is."""
     for artifact in kept:
         if artifact.name == path:
             return artifact
@@ -149,7 +149,7 @@ def find(kept: list[StoredArtifact], path: str) -> StoredArtifact | StoredFile:
 
 
 async def _kept(connection: Connection, name: str) -> tuple[ArtifactReader, list[StoredArtifact]]:
-    """What is kept of the task, and where. Raises `RemitError`."""
+    """The artifacts of the task, and the folder in which they are kept. Raises `RemitError`."""
     from remit.execution.artifacts.opening import readers
     from remit.kube.client import TASKS
 

@@ -1,4 +1,4 @@
-"""What the shell offers while a command is typed. A server that does not answer at once completes nothing."""
+"""Completes commands for the shell. A server that does not answer at once completes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `remit run` exits with. Pure."""
+"""The exit codes of `remit run`. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What failed, from the API server and, for what is gone from there, from the audit trail of this machine."""
+"""Reports what failed, from the API server and, for deleted objects, from the audit trail of this machine."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MOST_POLICY: Final = 24
 
 @dataclass
 class Report:
-    """What was found, and where it was looked for."""
+    """The failures that were found, and where they were looked for."""
 
     tally: Tally
     trail: Path | None = None

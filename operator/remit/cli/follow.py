@@ -43,7 +43,7 @@ class Selection:
 
 
 class Shown:
-    """What readers have of each stream, as far as it has been shown. `tell` is told what is missing."""
+    """The readers' progress in each stream, as far as it has been shown. `tell` is told what is missing."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class Follower:
         return self._open[attempt.number]
 
     def _narrate(self, task: ExecutionTask) -> None:
-        """What people wait for: a turn in the queue, a missing Secret, the next attempt."""
+        """Tell people what they wait for: a turn in the queue, a missing Secret, the next attempt."""
         phase = task.status.phase
         if phase in {"Pending", "Queued", "Backoff"} and task.status.message != self._told:
             self._told = task.status.message
@@ -187,7 +187,7 @@ def show_once(
     selection: Selection = Selection(),
     tell: Callable[[str], None] = note,
 ) -> None:
-    """What there is of one attempt's output at this moment."""
+    """Show the present output of one attempt."""
     metadata = task.metadata
     directory = connection.run_directory(metadata.namespace, metadata.uid, attempt.id)
     if directory is not None and is_pruned(directory):

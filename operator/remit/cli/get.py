@@ -146,7 +146,7 @@ def get(
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be shown."""
+    """The request of what is to be shown."""
 
     plurals: tuple[str, ...]
     name: str | None

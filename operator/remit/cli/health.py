@@ -1,4 +1,4 @@
-"""What Remit needs of the machine, found by trying."""
+"""Checks what Remit needs of the machine, by trying."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `remit logs` reads from: tasks, supervised processes and the instances of releases."""
+"""The sources of `remit logs`: tasks, supervised processes and the instances of releases."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class _Options:
 
 @dataclass(frozen=True, slots=True)
 class LogRequest(_Options):
-    """What was asked for. With a `selector` there is no name."""
+    """The request for logs. With a `selector` there is no name."""
 
     kind: Target
     name: str

@@ -1,4 +1,4 @@
-"""What `remit run` takes from elsewhere: Secrets, and folders of this machine."""
+"""Reads what `remit run` takes from elsewhere: Secrets, and folders of this machine."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ _DAMAGED: Final = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
 
 
 class Contents(NamedTuple):
-    """What an archive holds. `cut`: files that became shorter while they were read, and end in zeros."""
+    """The contents of an archive. `cut`: files that became shorter while they were read, and end in zeros."""
 
     files: int
     size: int

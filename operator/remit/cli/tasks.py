@@ -147,7 +147,7 @@ async def request_cancel(kube: Kube, task: ExecutionTask) -> None:
 
 
 def _checked(task: Object) -> Object:
-    """What the API server would refuse, refused with the field's name before anything is sent."""
+    """Refuse what the API server would refuse, with the field's name, before anything is sent."""
     metadata: dict[str, Any] = task["metadata"]
     if not metadata.get("name") and not metadata.get("generateName"):
         raise InvalidInput("the task has no metadata.name; set it, or give --name")

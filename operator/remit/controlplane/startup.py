@@ -1,4 +1,4 @@
-"""What a control plane takes before it serves: its state directory, its sockets, its descriptors.
+"""Takes what a control plane needs before it serves: its state directory, its sockets, its descriptors.
 
 A supervisor takes them in its place and hands them to one control plane after the other, so that the directory and the
 port stay its own while none runs.

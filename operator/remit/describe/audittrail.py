@@ -69,7 +69,7 @@ def row(record: dict[str, Any]) -> str:
 
 
 def _would_be(audited: Any) -> Iterator[str]:
-    """What policies that only audit would have denied."""
+    """The denials by policies that only audit."""
     for denial in filter(lambda each: isinstance(each, dict), audited if isinstance(audited, list) else ()):
         by = f"{denial.get('policy', '')} {denial.get('rule', '')}".strip()
         why = denial.get("message") or denial.get("reason", "")

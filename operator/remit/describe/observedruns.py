@@ -1,4 +1,5 @@
-"""What ran, or was denied, from the API server and the audit trail: the runs that `remit policy suggest` is about."""
+"""Reads what ran, or was denied, from the API server and the audit trail: the runs that `remit policy suggest` is
+about."""
 
 from __future__ import annotations
 
@@ -160,7 +161,7 @@ async def _add(seen: ObservedRuns, source: Source, obj: Object, reached: Reached
 
 @contextlib.contextmanager
 def _unreadable_left_out(seen: ObservedRuns, name: str) -> Iterator[None]:
-    """What cannot be read of `name` is told as the reason why it is left out."""
+    """Leave out `name` if it cannot be read, with the reason."""
     try:
         yield
     except (InvalidInput, MissingReference) as error:
@@ -187,7 +188,7 @@ def _destinations(seen: ObservedRuns, name: str, recorded: Collection[str] | Non
 
 
 async def add_deployments(seen: ObservedRuns, connection: Connection, wanted: Wanted) -> None:
-    """What Deployments run, or are kept from running, as they are declared now; none for who may not list them."""
+    """Add what Deployments run, or are kept from running, as they are declared now; none for who may not list them."""
     try:
         objects = await connection.kube.list(DEPLOYMENTS, connection.namespace)
     except ApiError as error:
@@ -212,7 +213,7 @@ async def _add_deployment(seen: ObservedRuns, source: Source, obj: Object) -> No
 
 
 async def _environment(source: Source, task: ExecutionTask) -> dict[str, str | None]:
-    """What `envFrom` brings, by name; a value that is no text is not known."""
+    """The variables of `envFrom`, by name; a value that is no text is not known."""
     found: dict[str, str | None] = {}
     for bundle in task.spec.env_from:
         reference = bundle.secret_ref or bundle.config_map_ref
@@ -273,7 +274,7 @@ def reached_by(trail: Path, namespace: str, stop: threading.Event | None = None)
 def add_recorded(
     seen: ObservedRuns, trail: Path, namespace: str, wanted: Wanted, reached: Reached | None = None
 ) -> None:
-    """What the audit trail has of tasks that are not there any more: the last decision on each."""
+    """Add what the audit trail has of tasks that do not exist any more: the last decision on each."""
     wanted_records = Filter(since=wanted.since, namespace=namespace, task=wanted.task, kind="decision")
     last = {
         str(record["uid"]): record

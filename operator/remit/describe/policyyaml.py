@@ -33,7 +33,7 @@ def as_yaml(suggestion: Suggestion) -> str:
 
 
 def difference(suggestion: Suggestion, today: Mapping[str, Mapping[str, Any]]) -> str:
-    """What the policies of today, by name, would change to: empty, or a unified diff without a final newline."""
+    """The difference from the policies of today, by name: empty, or a unified diff without a final newline."""
     found: list[str] = []
     for policy in suggestion.policies:
         before = today.get(policy.name)
@@ -55,7 +55,7 @@ def told(left_out: Sequence[LeftOut]) -> list[str]:
 
 
 def cautions(suggestion: Suggestion) -> list[str]:
-    """What comments say of rules that allow more than was seen, for those who do not get to read them."""
+    """The comments about rules that allow more than was seen, for those who do not get to read them."""
     return [
         escape(f"{policy.name}: commands.allow[{path[-1]}]: {line}")
         for policy in suggestion.policies

@@ -75,7 +75,7 @@ class RevisionBranch:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseTree:
-    """What `remit get deployment NAME` shows."""
+    """The tree that `remit get deployment NAME` shows."""
 
     name: str
     phase: str
@@ -205,5 +205,5 @@ def _advice(deployment: Deployment) -> list[tuple[str, str]]:
 
 
 def earlier(status: DeploymentStatus) -> list[RevisionStatus]:
-    """What can be returned to."""
+    """The revisions to which a rollback is possible."""
     return [each for each in status.history if each.outcome == "Promoted" and each.revision != status.active_revision]

@@ -1,4 +1,4 @@
-"""What somebody should be told of."""
+"""The alerts of which somebody should be notified."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class AlertName(StrEnum):
-    """What happened, in one word: `alerts` of a route, and `alertname` at an Alertmanager."""
+    """The name of an alert in one word: `alerts` of a route, and `alertname` at an Alertmanager."""
 
     TASK_FAILED = "TaskFailed"
     """A task failed for good or ran into its timeout. Told of for as long as `taskFailedFor` says."""

@@ -1,4 +1,4 @@
-"""What is sent to whom: the file that `--notifications` names."""
+"""The configuration of notifications: the file that `--notifications` names."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Notification:
 
 @dataclass(slots=True)
 class _Group:
-    """What one receiver was told of the alerts of one name and namespace."""
+    """The alerts of one name and namespace that one receiver was notified of."""
 
     firing: dict[AlertKey, Alert] = field(default_factory=dict)
     since: datetime.datetime | None = None
@@ -142,11 +142,11 @@ class Groups:
         return datetime.timedelta(seconds=self._config.seconds(name))
 
     def told(self) -> frozenset[AlertKey]:
-        """What somebody was told of as firing."""
+        """The alerts that somebody was notified of as firing."""
         return frozenset(key for group in self._groups.values() for key in group.told)
 
     def as_json(self) -> list[dict[str, Any]]:
-        """What was told, for an operator that comes after this one."""
+        """The sent notifications, for an operator that comes after this one."""
         return [
             {
                 **key._asdict(),

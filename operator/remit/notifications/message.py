@@ -28,5 +28,5 @@ def body(notification: Notification) -> str:
 
 
 def _one_line(text: str) -> str:
-    """What a task says must not read as a line about another one."""
+    """Put a task's text on one line, so that it does not read as a line about another one."""
     return escape(" ".join(text.split()))

@@ -45,7 +45,7 @@ async def _ignore(receiver: str, why: str) -> None:
 
 @dataclass(slots=True)
 class _ToAlertmanager:
-    """What an Alertmanager was told."""
+    """The alerts that were sent to an Alertmanager."""
 
     alertmanager: Alertmanager
     told: dict[AlertKey, Alert]

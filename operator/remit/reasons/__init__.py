@@ -31,7 +31,7 @@ CATALOGUE: Final[Mapping[str, Code]] = MappingProxyType(
 
 
 def find(name: str) -> Code | None:
-    """What is known of the code; None for one that is not Remit's own, such as an API server's `Forbidden`."""
+    """Find the description of the code; None for one that is not Remit's own, such as an API server's `Forbidden`."""
     return CATALOGUE.get(name)
 
 

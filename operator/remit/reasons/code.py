@@ -1,4 +1,4 @@
-"""What is known of one code. Pure, and light: supervisors of processes import it."""
+"""The description of one code. Pure, and light: supervisors of processes import it."""
 
 from __future__ import annotations
 

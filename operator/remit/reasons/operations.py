@@ -1,4 +1,4 @@
-"""What operations report: files, processes, HTTP, databases and containers. Pure."""
+"""The codes of operations: files, processes, HTTP, databases and containers. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What policies say, and what is said of policies. Pure."""
+"""The codes of policies. Pure."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def _section(codes: tuple[Code, ...]) -> Iterator[str]:
 
 
 def page(code: Code) -> str:
-    """What a terminal shows of one code."""
+    """The text about one code for a terminal."""
     told = [(f"{code.name}", code.meaning), (f"Category {code.category}", CATEGORIES[code.category])]
     told += [("Tried again", f"{code.retried}.")] if code.retried else []
     told += [("What to do", code.remedy)] if code.remedy else []

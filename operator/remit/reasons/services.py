@@ -1,4 +1,4 @@
-"""What the API server, the operator and the Python API report. Pure."""
+"""The codes of the API server, the operator and the Python API. Pure."""
 
 from __future__ import annotations
 

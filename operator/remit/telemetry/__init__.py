@@ -1,1 +1,1 @@
-"""What can be seen from outside. Logs, metrics, health, and the audit trail."""
+"""Logs, metrics, health, and the audit trail."""

@@ -99,7 +99,7 @@ class AuditEvent:
     """In a `retention`: the closed files that go, the oldest first, each as `NAME SEQ:HASH` of its last record."""
 
     def as_record(self) -> dict[str, Any]:
-        """What is set, by name."""
+        """The fields that are set, by name."""
         return {name: value for name, value in vars(self).items() if value not in ("", None, (), [], {})}
 
 
@@ -132,7 +132,7 @@ def encode(event: AuditEvent, head: Anchor, now: datetime.datetime, redactor: Re
 
 
 def _scrubbed(event: AuditEvent, redactor: Redactor) -> dict[str, Any]:
-    """What is set, but for the kind, without secrets."""
+    """The fields that are set, except the kind, without secrets."""
 
     def scrub(fields: Mapping[str, Any]) -> dict[str, Any]:
         return {

@@ -91,7 +91,7 @@ def configure(
 
 
 def form_for(stream: TextIO) -> Literal["json", "console"]:
-    """What `auto` is on this stream."""
+    """Resolve the form `auto` for this stream."""
     return "console" if stream.isatty() else "json"
 
 

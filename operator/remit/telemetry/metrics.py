@@ -1,5 +1,5 @@
-"""What is counted and timed, for Prometheus: base units, a registry of its own, no names of objects or namespaces in
-labels. `docs/metrics.md` is made from what is declared here (`make docs`)."""
+"""The metrics for Prometheus: base units, a registry of its own, no names of objects or namespaces in labels.
+`docs/metrics.md` is made from what is declared here (`make docs`)."""
 
 from __future__ import annotations
 

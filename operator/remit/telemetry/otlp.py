@@ -30,7 +30,7 @@ _INTERVAL: Final = "OTEL_METRIC_EXPORT_INTERVAL"
 
 
 def signals(environ: Mapping[str, str] = os.environ) -> frozenset[Signal]:
-    """What is to be exported. Raises `RemitError` where that cannot be done as the environment says it."""
+    """The signals to be exported. Raises `RemitError` where that cannot be done as the environment says it."""
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return frozenset()
     found = {signal: endpoint for signal in _SIGNALS if (endpoint := _endpoint(environ, signal))}
@@ -120,7 +120,7 @@ def _interval(environ: Mapping[str, str]) -> float:
 
 
 def _secrets(environ: Mapping[str, str]) -> list[str]:
-    """What may be told to the collector and to nobody else: values of headers, and passwords in addresses."""
+    """The texts that may be sent to the collector only: values of headers, and passwords in addresses."""
     found = []
     for scope in ("", "TRACES_", "METRICS_"):
         headers = environ.get(f"OTEL_EXPORTER_OTLP_{scope}HEADERS", "").split(",")

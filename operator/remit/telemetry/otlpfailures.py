@@ -1,4 +1,4 @@
-"""What goes wrong while telemetry is exported: logged when it begins and when it is over, and not for each batch."""
+"""Logs failures of the export of telemetry: when one begins and when it is over, and not for each batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the Prometheus registry has, to OpenTelemetry: the same names, labels and numbers as at `/metrics`."""
+"""Exports the Prometheus registry to OpenTelemetry: the same names, labels and numbers as at `/metrics`."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def metric_of(family: Family, began: int, now: int) -> Metric | None:
 
 @dataclass
 class _Series:
-    """What a registry tells of one series of a histogram, with buckets that hold those below them."""
+    """The samples of one series of a histogram in a registry, with buckets that hold those below them."""
 
     bounds: list[float] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)

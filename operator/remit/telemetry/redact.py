@@ -119,7 +119,7 @@ class RedactedStream:
         self._covered = 0  # number of held bytes that belong to a secret whose mask was written already
 
     def feed(self, chunk: bytes) -> bytes:
-        """What can be shown after `chunk`."""
+        """Return what can be shown after `chunk`."""
         if not self._patterns and not self._held:
             return chunk
         self._held += chunk

@@ -52,7 +52,7 @@ class Span:
 
 
 def parse_traceparent(text: str | None) -> TraceContext | None:
-    """What a `traceparent` says; None for one that W3C Trace Context does not allow."""
+    """Parse a `traceparent`; None for one that W3C Trace Context does not allow."""
     if not text or len(text) > _LONGEST or (found := _TRACEPARENT.fullmatch(text)) is None:
         return None
     version, trace_id, span_id, flags, rest = found.groups()

@@ -28,7 +28,8 @@ class AuditProblem:
 
 @dataclass(frozen=True)
 class Report:
-    """What was found. `head` is the last record: compare it with a copy kept elsewhere, or hand it to the next file."""
+    """The result of a verification. `head` is the last record: compare it with a copy kept elsewhere, or hand it to the
+    next file."""
 
     records: int
     head: Anchor

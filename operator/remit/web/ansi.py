@@ -79,7 +79,7 @@ class Painter:
 
 
 def _overwritten(pieces: list[tuple[Style, str]]) -> list[tuple[Style, str]]:
-    """What a carriage return leaves of a line: progress bars are drawn over and over."""
+    """The part of a line that its carriage returns leave: progress bars are drawn over and over."""
     for index in range(len(pieces) - 1, -1, -1):
         style, text = pieces[index]
         _, found, after = text.rpartition("\r")

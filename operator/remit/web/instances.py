@@ -1,4 +1,4 @@
-"""What the instances of a release write, while it goes on and new ones come."""
+"""Streams the output of a release's instances, while it goes on and new ones come."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What a task writes, where the operator's files are not on this machine: from the pods of its Jobs, read with the
-viewer's own permissions, and else the end of it that status has."""
+"""Reads the output of a task where the operator's files are not on this machine: from the pods of its Jobs, read with
+the viewer's own permissions, and else the end of it that status has."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _MOST_USED: Final = 1000
 
 
 class Page(NamedTuple):
-    """What makes links that log in. It is a secret."""
+    """The key and address from which links that log in are made. It is a secret."""
 
     url: str
     """The address, such as `http://127.0.0.1:6480`."""

@@ -1,4 +1,4 @@
-"""What a task writes, as it writes it: lines for the page, and bytes for a download."""
+"""Streams the output of a task: lines for the page, and bytes for a download."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ async def may_read(viewer: Viewer, namespace: str) -> bool:
 
 
 def notes(task: ExecutionTask) -> list[str]:
-    """What has to be known of the output that is shown."""
+    """Notes about the output that is shown."""
     output, attempts = task.status.output, task.status.attempts
     told = []
     if task.spec.output.raw:
@@ -131,8 +131,8 @@ async def _states(viewer: Viewer, task: ExecutionTask) -> AsyncGenerator[Executi
 
 
 async def _batches(chunks: AsyncGenerator[P, None]) -> AsyncGenerator[list[P], None]:
-    """What comes within a tenth of a second, so that a program that writes line by line is not an event each. Behind a
-    reader that is slow, nothing more than one batch is read."""
+    """Collect what comes within a tenth of a second, so that a program that writes line by line is not an event each.
+    Behind a reader that is slow, nothing more than one batch is read."""
     waiting: asyncio.Queue[P | None] = asyncio.Queue(BATCH_LINES)
 
     async def fill() -> None:

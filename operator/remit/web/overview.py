@@ -1,4 +1,5 @@
-"""What the first view says: how much runs and waits, why, what failed lately, and the last hour as numbers. Pure."""
+"""Summarizes tasks for the first view: how much runs and waits, why, what failed lately, and the last hour as numbers.
+Pure."""
 
 from __future__ import annotations
 

@@ -63,8 +63,8 @@ class TrafficMeter:
         self._turn = asyncio.Lock()
 
     async def look(self, key: str, ports: Collection[int]) -> Mapping[Slot, SideTraffic]:
-        """What each side of a Deployment, `namespace/name`, gets at its published `ports`; nothing where no proxy of it
-        is on this machine."""
+        """Measure the requests of each side of a Deployment, `namespace/name`, at its published `ports`; empty if no
+        proxy of it is on this machine."""
         async with self._turn:
             watched = self._watched.setdefault(key, _Watched())
             if len(self._watched) > _MOST_RELEASES:

@@ -1,4 +1,4 @@
-"""What the page keeps of a task: enough for lists, counts and plots, a tenth of the object. Pure.
+"""The rows that the page keeps of tasks: enough for lists, counts and plots, a tenth of the object. Pure.
 
 Whoever may write status writes anything into it, so nothing here trusts its types.
 """
@@ -88,7 +88,8 @@ class TaskRow:
 
     @property
     def family(self) -> str:
-        """What it is one of many of: a schedule's runs, or tasks whose names differ in what was generated."""
+        """The name of what it is one of many of: a schedule's runs, or tasks whose names differ in what was
+        generated."""
         if self.schedule:
             return self.schedule
         name = self.name
@@ -175,7 +176,7 @@ def _last_usage(status: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _amount(value: object) -> float | None:
-    """What is used of something; None for what is no amount."""
+    """The amount of something that is used; None for what is no amount."""
     number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _MOST_AMOUNT
     return float(value) if number and isinstance(value, int | float) else None
 

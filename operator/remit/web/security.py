@@ -1,4 +1,4 @@
-"""What every request has to pass, and what every answer says to the browser."""
+"""Checks every request, and adds the security headers to every answer."""
 
 from __future__ import annotations
 

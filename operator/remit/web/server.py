@@ -222,7 +222,7 @@ async def _static(request: web.Request) -> web.Response:
 
 
 def _answering_errors(renderer: rendering.Renderer) -> Middleware:
-    """What went wrong, as a page in the same clothes. A failed action is told on the page that it was asked on."""
+    """Answer errors with a page of the same design. A failed action is told on the page that it was asked on."""
 
     @web.middleware
     async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:

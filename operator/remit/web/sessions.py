@@ -18,7 +18,7 @@ _MOST_STREAMS: Final = 32
 
 @dataclass
 class Notice:
-    """What became of something that the viewer asked for. It is shown once."""
+    """The result of something that the viewer asked for. It is shown once."""
 
     text: str
     good: bool = True

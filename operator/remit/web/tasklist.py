@@ -23,7 +23,7 @@ ORDERS: Final = tuple(_ORDERS)
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What of a query string is understood; the rest is passed over."""
+    """The understood parts of a query string; the rest is ignored."""
 
     phase: str = ""
     """A phase, or one of `GROUPS`; empty: all but schedules."""

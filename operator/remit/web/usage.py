@@ -1,4 +1,4 @@
-"""What a task used, beside the earlier and later runs of its family, as small plots. Pure."""
+"""Plots the usage of a task beside the earlier and later runs of its family. Pure."""
 
 from __future__ import annotations
 

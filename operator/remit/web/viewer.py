@@ -1,4 +1,5 @@
-"""What one viewer sees: the caches of the kinds, filled with the viewer's own credentials while somebody looks."""
+"""Holds what one viewer sees: the caches of the kinds, filled with the viewer's own credentials while somebody
+looks."""
 
 from __future__ import annotations
 
@@ -207,7 +208,7 @@ class Viewer:
         return known[1]
 
     async def events_of(self, obj: Object) -> list[Object]:
-        """What was told of an object, the newest first."""
+        """The Events about an object, the newest first."""
         found = await self.few(EVENTS, obj["metadata"]["namespace"], fields=events_selector(obj))
         return sorted(found, key=last_seen, reverse=True)[:_MOST_EVENTS]
 

@@ -14,7 +14,7 @@ MAX_FAILED_STARTS: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Restarts:
-    """What is remembered of a process's ends."""
+    """Remembers the ends of a process."""
 
     in_row: int = 0
     """How many came too soon, one after the other."""

@@ -1,4 +1,5 @@
-"""What every process that `remit up` starts does: hear what to do, do it until told to stop, say what went wrong."""
+"""Runs every process that `remit up` starts: it receives its settings, works until told to stop, and reports what went
+wrong."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ _LAST_LINES_SECONDS: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class UpSettings:
-    """What `remit up` was asked for."""
+    """The options of `remit up`."""
 
     state_dir: Path
     host: str

@@ -1,4 +1,4 @@
-"""What `remit top` asks the API server to do. Each gives a line that says what came of it, and raises `RemitError`."""
+"""The actions of `remit top`. Each gives a line that says what came of it, and raises `RemitError`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PATIENCE: Final = 30.0
 
 
 class Question(NamedTuple):
-    """What is asked before something is done."""
+    """A question that is asked before something is done."""
 
     verb: Verb
     row: Row

@@ -26,7 +26,7 @@ _MOST_LINES: Final = 400
 
 
 def line(title: str, text: object, style: str = "") -> Text:
-    """What anybody wrote is text, and drives no terminal."""
+    """Make a line of what anybody wrote: it is text, and drives no terminal."""
     said = str(text)
     return Text.assemble(
         (f"  {title:<{HANG - 2}}", "dim"), (escape(said[:_LONGEST]) + ("…" if len(said) > _LONGEST else ""), style)

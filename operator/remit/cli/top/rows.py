@@ -1,4 +1,4 @@
-"""What of each object is kept for its row: little, because there may be ten thousand. Pure."""
+"""The parts of each object that are kept for its row: few, because there may be ten thousand. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NO_MATTER_WHEN: Final = datetime.datetime.fromtimestamp(0, datetime.UTC)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """What all kinds have."""
+    """The parts that all kinds have."""
 
     uid: str
     version: str

@@ -1,4 +1,4 @@
-"""What opens above the tables: an object's page, its output, a question, and the keys."""
+"""The screens that open above the tables: an object's page, its output, a question, and the keys."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ class Detail(_Above):
 
 
 class Output(_Above):
-    """What something writes, as it comes."""
+    """Shows an output as it comes."""
 
     def __init__(self, connection: Connection, row: Row) -> None:
         super().__init__(f"output of {row.key}", Page(follows=True, id="output"))

@@ -63,7 +63,7 @@ def _took(row: TaskRow, now: datetime.datetime) -> str:
 
 
 def task_why(row: TaskRow, now: datetime.datetime) -> str:
-    """What a task waits for, or why it ended."""
+    """Tell what a task waits for, or why it ended."""
     if row.phase == "Queued":
         where = f"{row.place[0]} of {row.place[1]}" if row.place else ""
         policy = row.policy.removeprefix(f"{row.namespace}/")

@@ -1,4 +1,4 @@
-"""What the tour shows, and that it is true: every state that it tells of is checked."""
+"""The steps of the tour, and checks that they are true: every state that it tells of is checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What goes on by itself: CRDs are served, namespaces and owners take their objects along, old events go."""
+"""Controllers of the control plane: they serve CRDs, delete the objects of deleted namespaces and owners, and old
+Events."""
 
 from __future__ import annotations
 

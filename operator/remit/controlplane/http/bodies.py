@@ -47,7 +47,7 @@ def decode(body: bytes, content_type: str, kind: str, *, protobuf: bool = True) 
 
 
 def repeated_keys(body: bytes, content_type: str) -> list[str]:
-    """What to say of each key that a readable body has more than once."""
+    """The message for each key that a readable body has more than once."""
     media = content_type.split(";")[0].strip().lower() or JSON
     if media in YAML_TYPES:
         return duplicate_yaml_keys(body)
@@ -91,7 +91,7 @@ def _as_read_by_go(value: Any, exact: int) -> Any:
 
 
 def json_mistake(error: orjson.JSONDecodeError, body: bytes) -> str:
-    """What Go's decoder says of the same text."""
+    """The message of Go's decoder about the same text."""
     if error.pos >= len(body.decode("utf-8", "replace").rstrip()):
         return "unexpected end of JSON input"
     # A document that is empty has no position.

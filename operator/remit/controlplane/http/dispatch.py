@@ -53,7 +53,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes back: whole bytes, or a watch to stream."""
+    """An answer: whole bytes, or a watch to stream."""
 
     status: int
     body: bytes | Watch
@@ -149,7 +149,7 @@ class Dispatcher:
         return Answer(written.status, shown, accepted.content_type)
 
     async def _decide(self, path: ResourcePath, request: ApiRequest) -> write.Written:
-        """What becomes of a write, on its way to the store. The event loop does not stand still for it."""
+        """Decide on a write before it reaches the store, without blocking the event loop."""
         told = len(request.warnings)
         key = path.group, path.resource, path.namespace, path.name
         async with self._turns.get(key) or contextlib.nullcontext():

@@ -81,7 +81,8 @@ class RequestMetrics:
 
 
 class _Series:
-    """What requests of the same labels are counted in. Finding it by its labels takes longer than counting."""
+    """The metrics in which requests of the same labels are counted. Finding them by its labels takes longer than
+    counting."""
 
     def __init__(self, requests: Counter, labels: tuple[str, ...], open_: Gauge, duration: Histogram | None) -> None:
         self._requests, self._labels = requests, labels

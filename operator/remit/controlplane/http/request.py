@@ -49,7 +49,7 @@ def parse_path(path: str) -> ResourcePath | None:
 
 @dataclass
 class ApiRequest:
-    """What a verb is given: everything of the HTTP request that can matter."""
+    """The input of a verb: everything of the HTTP request that can matter."""
 
     method: str
     path: str

@@ -1,4 +1,4 @@
-"""What is served: built-in kinds and, live, those that CustomResourceDefinitions declare."""
+"""The served resources: built-in kinds and, live, those that CustomResourceDefinitions declare."""
 
 from remit.controlplane.resources.resource import (
     ALL_VERBS,

@@ -1,4 +1,5 @@
-"""What the server serves: one `ServedResource` per group, version and plural, and the live registry of them."""
+"""The resources that the server serves: one `ServedResource` per group, version and plural, and the live registry of
+them."""
 
 from __future__ import annotations
 

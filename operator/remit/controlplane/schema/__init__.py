@@ -1,4 +1,4 @@
-"""What Kubernetes says about an object's shape, as pure functions on plain dicts: no I/O, no clock.
+"""Kubernetes' rules about an object's shape, as pure functions on plain dicts: no I/O, no clock.
 
 The one exception is the worker process that evaluates costly CEL rules.
 """

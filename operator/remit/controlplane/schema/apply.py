@@ -131,7 +131,8 @@ def _conflicts(managers: Managers, taken: FieldSet) -> list[Conflict]:
 
 
 def _applied_by_client(live: dict[str, Any], manager: str, rules: SchemaDict) -> FieldSet:
-    """What `kubectl apply` without `--server-side` wrote before: kubectl may take it over without a conflict."""
+    """The fields that `kubectl apply` without `--server-side` wrote before: kubectl may take it over without a
+    conflict."""
     text = (live["metadata"].get("annotations") or {}).get(_LAST_APPLIED)
     if manager != "kubectl" or not text:
         return frozenset()

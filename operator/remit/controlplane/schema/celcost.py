@@ -1,4 +1,4 @@
-"""What a CEL rule may cost at most, told from its text and from the size of the values that it is given.
+"""Bounds the cost of a CEL rule, from its text and from the size of the values that it is given.
 
 The expression library can neither be interrupted nor does it count. So a bound that is cheap to work out decides where
 a rule is evaluated: here, when it is certainly quick, or else in a process that is killed when it takes too long.
@@ -34,7 +34,7 @@ _PATTERNS: Final = frozenset({"matches", "find", "findAll"})
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What of an expression's text matters for its cost."""
+    """The properties of an expression's text that matter for its cost."""
 
     nodes: int
     depth: int

@@ -62,7 +62,7 @@ class Outcome(NamedTuple):
 
 
 class Expression(NamedTuple):
-    """What `compile_expression` makes of a text. `functions` are those of ours that it calls."""
+    """A compiled expression, made by `compile_expression`. `functions` are those of ours that it calls."""
 
     program: cel.Program
     functions: dict[str, Callable[..., Any]]

@@ -1,4 +1,4 @@
-"""What `kubectl get` shows: printer columns, of custom resources and of the built-in kinds."""
+"""Computes what `kubectl get` shows: printer columns, of custom resources and of the built-in kinds."""
 
 from __future__ import annotations
 

@@ -210,7 +210,7 @@ def core_schema(kind: str) -> CoreSchema:
 
 
 def _data_rules(obj: Raw, old: Raw | None) -> list[Cause]:
-    """What ConfigMaps and Secrets are held to: their keys, their size, and that immutable ones stay as they are."""
+    """The rules of ConfigMaps and Secrets: their keys, their size, and that immutable ones stay as they are."""
     causes = []
     total = 0.0
     for field in ("data", "binaryData"):

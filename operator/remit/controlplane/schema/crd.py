@@ -168,7 +168,7 @@ def _versions(spec: Raw, old: Raw) -> list[Cause]:
 
 
 def _stored(versions: list[Raw], names: list[str], old: Raw) -> list[Cause]:
-    """What objects are stored in stays a version."""
+    """Check that versions in which objects are stored stay versions."""
     path, storage = (
         "status.storedVersions",
         [version.get("name") or "" for version in versions if version.get("storage")],

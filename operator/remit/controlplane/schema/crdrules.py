@@ -1,4 +1,4 @@
-"""What is wrong with the CEL rules that a schema declares, apart from their expressions."""
+"""Finds mistakes in the CEL rules that a schema declares, apart from their expressions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `openAPIV3Schema` of a CustomResourceDefinition may say: that it is structural, and that defaults fit.
+"""Validates `openAPIV3Schema` of a CustomResourceDefinition: that it is structural, and that defaults fit.
 
 The rules are those of kube-apiserver (`k8s.io/apiextensions-apiserver`): `ValidateStructural`, `ValidateDefaults` and
 `ValidateCustomResourceDefinitionOpenAPISchema`. Schemas are decoded already: their words are of the right types.

@@ -46,7 +46,7 @@ def duplicate_keys(raw: bytes) -> list[str]:
 
 
 def duplicate_yaml_keys(raw: bytes) -> list[str]:
-    """What Kubernetes' YAML reader says of each key written again. `raw` is known to parse as YAML."""
+    """The message of Kubernetes' YAML reader about each key that is written again. `raw` is known to parse as YAML."""
     found: list[str] = []
 
     def walk(node: yaml.Node) -> None:

@@ -17,7 +17,7 @@ _CORE = {"": "io.k8s.api.core", "apps": "io.k8s.api.apps", "coordination.k8s.io"
 
 
 class Described(Protocol):
-    """What is asked of a served resource."""
+    """The properties of a served resource that its description needs."""
 
     @property
     def kind(self) -> str: ...

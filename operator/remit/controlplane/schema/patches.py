@@ -65,12 +65,12 @@ def apply_json_patch(obj: Any, ops: Any) -> Any:
 
 
 def rejected() -> ApiError:
-    """What kube-apiserver says of every JSON patch that does not fit."""
+    """The error of kube-apiserver for every JSON patch that does not fit."""
     return ApiError("the server rejected our request due to an error in our request", status=422, reason="Invalid")
 
 
 class _Cost:
-    """What the operations of one patch have cost so far."""
+    """The cost of the operations of one patch so far."""
 
     def __init__(self) -> None:
         self._copied = 0

@@ -1,4 +1,4 @@
-"""What the server asks of a schema, whether of a custom resource or of a type that is built in."""
+"""The interface of schemas to the server, whether of a custom resource or of a type that is built in."""
 
 from __future__ import annotations
 

@@ -232,7 +232,7 @@ class Journal:
 
 
 def _text(written: bytes) -> str:
-    """What is no UTF-8 belongs to one damaged row, and does not end the reading of all."""
+    """Decode a text. One that is no UTF-8 belongs to one damaged row, and does not end the reading of all."""
     return written.decode("utf-8", "replace")
 
 

@@ -1,4 +1,4 @@
-"""What the store keeps: one immutable record per object, one change per write."""
+"""The data of the store: one immutable record per object, one change per write."""
 
 from __future__ import annotations
 

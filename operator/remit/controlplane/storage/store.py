@@ -151,7 +151,8 @@ class Store:
         return self._collections[resource].records.get(object_key(namespace, name))
 
     def latest(self, resource: str, namespace: str, name: str) -> Record | None:
-        """What a writer must build upon: the committed record, or the uncommitted one that will replace it."""
+        """The record that a writer must build upon: the committed record, or the uncommitted one that will replace
+        it."""
         key = object_key(namespace, name)
         change = self._uncommitted.get((resource, key))
         if change is not None:

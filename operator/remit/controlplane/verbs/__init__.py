@@ -1,1 +1,1 @@
-"""What can be done with objects: get, list, watch, create, update, patch, apply, delete, scale."""
+"""The verbs on objects: get, list, watch, create, update, patch, apply, delete, scale."""

@@ -1,4 +1,4 @@
-"""What every verb works on: the store, what is served from it, and the clock."""
+"""The environment of every verb: the store, what is served from it, and the clock."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Cluster:
 
 
 class WriteStore(Protocol):
-    """What of `Store` a write uses."""
+    """The part of `Store` that a write uses."""
 
     def latest(self, resource: str, namespace: str, name: str) -> Record | None: ...
 
@@ -39,7 +39,7 @@ class WriteStore(Protocol):
 
 
 class Writer(Protocol):
-    """What verbs that create, update and patch work on: `Cluster` on the event loop, `Aside` in a thread."""
+    """The environment of verbs that create, update and patch: `Cluster` on the event loop, `Aside` in a thread."""
 
     @property
     def store(self) -> WriteStore: ...
@@ -113,7 +113,7 @@ def _through_own_schema(resource: ServedResource, obj: Object) -> Object:
 
 
 def to_storage(resource: ServedResource, obj: Object) -> Object:
-    """What the store keeps for an object of this version: apiVersion and kind come first."""
+    """The stored form of an object of this version: apiVersion and kind come first."""
     if resource.conversion is not None:
         return resource.conversion.to_storage(obj)
     group = f"{resource.group}/" if resource.group else ""

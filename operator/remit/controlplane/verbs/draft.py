@@ -19,7 +19,7 @@ class _Operation:
 
 
 class Draft:
-    """What of `Store` a write uses: it reads the store, and notes what it would change."""
+    """The part of `Store` that a write uses: it reads the store, and notes what it would change."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -56,7 +56,7 @@ class Draft:
 
 @dataclass(frozen=True)
 class Aside:
-    """What verbs that write work on in a thread: see `cluster.Writer`."""
+    """The environment of verbs that write in a thread: see `cluster.Writer`."""
 
     store: Draft
     now: Callable[[], datetime]

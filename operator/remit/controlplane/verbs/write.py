@@ -236,7 +236,7 @@ def _with_status(obj: Object, source: Object) -> Object:
 
 
 def _spec(resource: ServedResource, obj: Object) -> Object:
-    """What counts as a new generation when it changes."""
+    """The part of an object whose change counts as a new generation."""
     skipped = ("metadata", "status") if resource.status else ("metadata",)
     return {key: value for key, value in obj.items() if key not in skipped}
 

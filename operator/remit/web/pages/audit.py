@@ -83,8 +83,8 @@ async def _trail(session: Session) -> Path:
 
 
 async def in_turn(work: Callable[[threading.Event], T]) -> T:
-    """What `work` reads of a trail, in a thread. It has to end once the event is set, which is when nobody waits for it
-    any more. The next turn begins when the thread has ended, so no more than one is ever held. Raises 504 after a
+    """Read a trail by `work`, in a thread. It has to end once the event is set, which is when nobody waits for it any
+    more. The next turn begins when the thread has ended, so no more than one is ever held. Raises 504 after a
     minute."""
     stop = threading.Event()
     try:

@@ -75,7 +75,8 @@ def _latest(rows: list[TaskRow]) -> list[TaskRow]:
 
 
 async def try_it(request: web.Request, session: Session) -> View:
-    """What is asked stays out of addresses, and so out of histories: a command may have a secret in it."""
+    """Decide on a request that a form has. It stays out of addresses, and so out of histories: a command may have a
+    secret in it."""
     form = await request.post()
     asked = {name: str(form.get(name, "")).strip() for name in _ASKED}
     context = {

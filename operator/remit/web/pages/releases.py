@@ -100,7 +100,7 @@ def _stages(deployment: Deployment, now: float) -> list[dict[str, Any]]:
 
 
 async def release_output(request: web.Request, session: Session) -> Events:
-    """What the instances write, of a Deployment that the viewer may get."""
+    """Stream the output of the instances of a Deployment that the viewer may get."""
     namespace, name = place(request)
     viewer, chosen = session.viewer, request.query.get("instance", "")
     obj = await viewer.fetch(DEPLOYMENTS, namespace, name)

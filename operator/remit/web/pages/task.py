@@ -72,7 +72,7 @@ async def task(request: web.Request, session: Session) -> View:
 
 
 def what_of(obj: Object) -> str:
-    """What it does, in one line."""
+    """Describe what the task does, in one line."""
     spec: dict[str, Any] = obj["spec"]
     operation = task_row(obj).operation
     asked = spec.get(operation)
@@ -141,7 +141,7 @@ def _number(text: str) -> int | None:
 
 
 async def task_output(request: web.Request, session: Session) -> Events:
-    """What the stream of a task's page tells besides its regions."""
+    """The events of a task's page besides its regions."""
     namespace, name = place(request)
     async for event in output.events(session.viewer, namespace, name, _number(request.query.get("attempt", ""))):
         yield event
@@ -159,7 +159,7 @@ async def download(request: web.Request, session: Session) -> web.StreamResponse
 
 
 async def why(request: web.Request, session: Session) -> View:
-    """What today's policies say, as `remit explain` has it."""
+    """Explain by today's policies, as `remit explain` does."""
     namespace, name = place(request)
     viewer = session.viewer
     obj = await viewer.fetch(TASKS, namespace, name)
