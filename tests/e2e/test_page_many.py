@@ -102,7 +102,8 @@ def test_ten_thousand_tasks_are_seen_filtered_and_followed(many: RemitUp, chromi
     until(lambda: is_at_rest(many), "the end of what the operator does when it starts")
     link = login_link(many)
     with measured("the first view, from the start of the page's process until all tasks are counted"):
-        tab = Tab(chromium, link)
+        with measured("the same, until something is shown"):
+            tab = Tab(chromium, link)
         expect(tab.page.locator("[data-region=numbers]")).to_contain_text(f"{MANY} tasks in all")
     for path in ("/", "/tasks", "/tasks?phase=Denied&sort=name&page=50"):
         with measured(path):

@@ -165,7 +165,7 @@ class PageServer:
             # Browsers do not keep a failed response for later use.
             raise web.HTTPServiceUnavailable(text="this link is for its user")
         if token and self._logins.redeem(token):
-            await self._viewer.open()
+            await self._viewer.start()
             response = web.HTTPSeeOther(f"{self.base}/")
             response.set_cookie(
                 COOKIE, self._sessions.begin(self._viewer), httponly=True, samesite="Strict", path=self.base

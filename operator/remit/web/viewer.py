@@ -74,7 +74,14 @@ class Viewer:
         self._listed: dict[tuple[str, ...], tuple[float, list[Object]]] = {}
 
     async def open(self) -> None:
-        """Start the caches, or those again that were refused, and wait until they are filled, but not for long."""
+        """Start the caches, and wait until they are filled, but not for long."""
+        await self.start()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SYNC_SECONDS):
+                await asyncio.gather(*(cache.settled() for cache in self._caches.values()))
+
+    async def start(self) -> None:
+        """Start the caches, or those again that were refused."""
         clock = asyncio.get_running_loop().time
         self.used = clock()
         async with self._opening:
@@ -83,9 +90,6 @@ class Viewer:
                 self._is_open = True
             for cache in self._caches.values():
                 await cache.open()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_SYNC_SECONDS):
-                await asyncio.gather(*(cache.settled() for cache in self._caches.values()))
 
     async def close(self) -> None:
         """Forget everything. It may be opened again."""
