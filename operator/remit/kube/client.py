@@ -181,28 +181,46 @@ class Kube:
     ) -> AsyncGenerator[Objects, None]:
         """All objects, some hundred at a time. Where the server forgets the moment of the first page meanwhile, all of
         them come once more, and at once: whoever counts has to know an object by its uid."""
-        async for _, page in self.list_pages(resource, namespace, label_selector, field_selector):
-            yield page.get("items", [])
+        async with contextlib.aclosing(
+            self.list_pages(resource, namespace, label_selector, field_selector)
+        ) as answered:
+            async for _, page in answered:
+                yield page.get("items", [])
 
     async def list_pages(
         self, resource: Resource, namespace: str | None, label_selector: str, field_selector: str
     ) -> AsyncGenerator[tuple[bool, Object], None]:
         """The pages of a list as the server gives them, each with whether it is the first of one: then those before are
         to be forgotten. The last one's resourceVersion is where a watch goes on."""
-        params = {"limit": "500", "labelSelector": label_selector, "fieldSelector": field_selector}
-        params = {name: value for name, value in params.items() if value}
-        while True:
-            try:
-                page = await self.request("GET", resource.path(namespace), params=params)
-            except ApiError as error:
-                if error.status != _EXPIRED or "continue" not in params:
-                    raise
-                del params["limit"], params["continue"]
-                continue
-            yield "continue" not in params, page
-            if not (token := page.get("metadata", {}).get("continue")):
-                return
-            params["continue"] = token
+        given = {"limit": "500", "labelSelector": label_selector, "fieldSelector": field_selector}
+        params = {name: value for name, value in given.items() if value}
+
+        def ask() -> asyncio.Task[Object]:
+            return asyncio.create_task(self.request("GET", resource.path(namespace), params=dict(params)))
+
+        asked = ask()
+        try:
+            while True:
+                try:
+                    page = await asked
+                except ApiError as error:
+                    if error.status != _EXPIRED or "continue" not in params:
+                        raise
+                    del params["limit"], params["continue"]
+                    asked = ask()
+                    continue
+                first = "continue" not in params
+                token = page.get("metadata", {}).get("continue")
+                if token:
+                    params["continue"] = token
+                    asked = ask()
+                    await asyncio.sleep(0)  # the server reads the next page while this one is taken over
+                yield first, page
+                if not token:
+                    return
+        finally:
+            asked.cancel()
+            asked.add_done_callback(_retrieve)
 
     async def create(
         self,
@@ -396,3 +414,9 @@ def api_error(status: int, body: bytes) -> ApiError:
         return ApiError(str(answer["message"]), status=status, reason=str(answer.get("reason", "")))
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return ApiError(body.decode(errors="replace")[:500] or f"HTTP {status}", status=status)
+
+
+def _retrieve(asked: asyncio.Task[Object]) -> None:
+    """Retrieve the error of a request that nobody waits for any more, so that it is not logged."""
+    if not asked.cancelled():
+        asked.exception()

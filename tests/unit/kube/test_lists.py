@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import gc
 from typing import Any, cast
 
 import pytest
@@ -50,8 +53,9 @@ async def test_other_refusals_of_a_list_are_reported(answers: list[Any]) -> None
 
 
 async def test_what_is_kept_of_a_list_is_what_is_made_of_each_object() -> None:
-    """The result is made page by page, so that a complete list of complete objects never exists."""
-    server = Server(page("5", "a", "b", token="t"), page("5", "c"))
+    """The result is made page by page, so that a complete list of complete objects never exists. One page is asked for
+    while the one before is taken over, and no more."""
+    server = Server(page("5", "a", "b", token="t"), page("5", "c", token="u"), page("5", "d"))
     made: list[tuple[str, int]] = []
 
     def transform(obj: Object) -> Object:
@@ -59,5 +63,53 @@ async def test_what_is_kept_of_a_list_is_what_is_made_of_each_object() -> None:
         return {"metadata": obj["metadata"], "slim": True}
 
     objects, _ = await server.snapshot(TASKS, transform=transform)
-    assert [obj["slim"] for obj in objects] == [True] * 3
-    assert made == [("a", 1), ("b", 1), ("c", 2)]
+    assert [obj["slim"] for obj in objects] == [True] * 4
+    assert made == [("a", 2), ("b", 2), ("c", 3), ("d", 3)]
+    assert [each.get("continue") for each in server.asked] == [None, "t", "u"]
+
+
+class SlowServer(Server):
+    """Never answers after its answers are used up, and records requests that were given up."""
+
+    given_up = 0
+
+    async def request(self, method: str, path: str, *, params: Any = None, **options: Any) -> Object:
+        if self.answers:
+            return await super().request(method, path, params=params, **options)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.given_up += 1
+        raise AssertionError
+
+
+async def test_whoever_stops_reading_a_list_leaves_no_request() -> None:
+    server = SlowServer(page("5", "a", token="t"))
+    async with contextlib.aclosing(server.pages(TASKS)) as pages:
+        async for _ in pages:
+            break
+    await asyncio.sleep(0)
+    assert server.given_up == 1
+
+
+async def test_a_refusal_that_nobody_waits_for_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server(page("5", "a", token="t"), ApiError("not now", status=503))
+    async with contextlib.aclosing(server.pages(TASKS)) as pages:
+        async for _ in pages:
+            break
+    await asyncio.sleep(0)
+    gc.collect()
+    assert caplog.records == []
+
+
+async def test_whoever_is_cancelled_while_a_list_is_read_leaves_no_request() -> None:
+    server = SlowServer(page("5", "a", token="t"))
+    reading = asyncio.create_task(server.list(TASKS))
+    while len(server.asked) < 1 or server.answers:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    await asyncio.sleep(0)
+    assert server.given_up == 1
