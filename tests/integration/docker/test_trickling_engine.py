@@ -138,6 +138,34 @@ async def test_a_stream_is_left_in_the_middle(opening: str) -> None:
 
 
 @LEAKING
+@pytest.mark.parametrize("opening", OPENINGS)
+async def test_a_stream_that_opens_once_nobody_wants_it_is_closed(opening: str) -> None:
+    sources: list[Any] = []
+    is_open, may_return = threading.Event(), threading.Event()
+
+    def ask(client: Any) -> Any:
+        sources.append(source := OPENINGS[opening](client))
+        is_open.set()
+        may_return.wait(PATIENCE)
+        return source
+
+    async def use(asked: Engine) -> None:
+        async with asked.opened(ask):
+            raise AssertionError("it was cancelled before")
+
+    async with engine(KINDS["chunks"], answer_seconds=PATIENCE) as asked, asyncio.timeout(PATIENCE):
+        using = asyncio.create_task(use(asked))
+        await asyncio.to_thread(is_open.wait, PATIENCE)
+        using.cancel()
+        await asyncio.sleep(0)
+        may_return.set()
+        with pytest.raises(asyncio.CancelledError):
+            await using
+        (source,) = sources
+        assert source._response.raw.closed
+
+
+@LEAKING
 @pytest.mark.parametrize("kind", [*BEFORE_BODIES, "chunks"])
 async def test_a_pull_that_was_left_has_no_connection(kind: str) -> None:
     def streams() -> list[threading.Thread]:

@@ -109,7 +109,18 @@ class Engine:
     async def opened(self, ask: Ask[Iterable[Answer]]) -> AsyncGenerator[AsyncIterator[Answer], None]:
         """Open a stream of the pieces that `ask` gives, which are read as they are wanted. It is closed when the block
         ends."""
-        pump = _Pump(await self.call(ask), asyncio.get_running_loop())
+        sources: list[Iterable[Answer]] = []
+
+        def asked(client: docker.APIClient) -> Iterable[Answer]:
+            sources.append(source := ask(client))
+            return source
+
+        try:
+            pump = _Pump(await self.call(asked), asyncio.get_running_loop())
+        except BaseException:
+            for source in sources:  # it was opened for somebody who was cancelled meanwhile
+                _close(source)
+            raise
 
         async def pieces() -> AsyncIterator[Answer]:
             while True:
@@ -275,6 +286,20 @@ def _split_tag(image: str) -> tuple[str, str, str]:
     return folder + slash + name, colon, tag
 
 
+def _end(source: Iterable[Any]) -> None:
+    """Have whoever reads the source find its end."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # the source is closed already
+        getattr(source, "close", lambda: None)()
+
+
+def _close(source: Iterable[Any]) -> None:
+    """Close a source that nobody reads. The SDK's own `close` ends the connection, but leaves the file object of the
+    response open."""
+    _end(source)
+    if (response := getattr(source, "_response", None)) is not None:
+        response.close()
+
+
 class _End:
     """The last piece: why there are no more."""
 
@@ -312,13 +337,10 @@ class _Pump:
     async def stop(self) -> None:
         """Returns when the source is closed and its thread is gone."""
         self.leave()
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # the source is closed already
-            getattr(self._source, "close", lambda: None)()
+        _end(self._source)
         await self._ended.wait()
         await asyncio.to_thread(self._thread.join)
-        # The SDK's own `close` ends the connection, but leaves the file object of the response open.
-        if (response := getattr(self._source, "_response", None)) is not None:
-            response.close()
+        _close(self._source)
 
     def _carry(self) -> None:
         error: BaseException | None = None
